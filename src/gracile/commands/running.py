@@ -1,0 +1,37 @@
+"""What `gracile run` and `gracile reproduce` share: choose the folder, run, print, return the exit status."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gracile.core.runs import latest_folder, new_folder
+from gracile.recipes import runner
+from gracile.recipes.schema import Recipe
+
+RUNS = Path("runs")
+
+
+def execute(
+    recipe: Recipe, *, size: str = "full", out: Path | None = None, resume: bool = False, data_root: Path | None = None
+) -> int:
+    """Run a recipe from the command line.
+
+    Args:
+        recipe: as loaded.
+        size: which of its sizes.
+        out: the run's folder; ``runs/NAME-1``, ``-2``, ... by default.
+        resume: continue the run in `out`, or the newest of this recipe.
+        data_root: where data sets stand; sets ``GRACILE_DATA`` for this process.
+
+    Returns:
+        0, or 1 when a criterion fixed beforehand was missed.
+    """
+    if data_root is not None:
+        os.environ["GRACILE_DATA"] = str(data_root)
+    name = recipe.name if size == "full" else f"{recipe.name}-{size}"
+    if out is None:
+        out = latest_folder(RUNS, name) if resume else new_folder(RUNS, name)
+    finished = runner.run(recipe, out, size=size, resume=resume)
+    print(runner.describe(finished))
+    return 0 if all(met for _, met in finished.verdicts) else 1

@@ -1,0 +1,1 @@
+"""What every room shares: errors with remedies, seeding, atomic files, provenance."""

@@ -1,0 +1,82 @@
+"""Errors that carry their remedy.
+
+What a user did wrong is a `GracileError`: one sentence that names the cause, one that names the
+remedy. The command line prints it without a traceback and exits with status 2; any other exception is a bug of ours and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class GracileError(Exception):
+    """A failure the user can mend.
+
+    Args:
+        cause: what is wrong, naming the file, key, layer or value.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause} {remedy}")
+        self.cause = cause
+        self.remedy = remedy
+
+
+class InputError(GracileError, ValueError):
+    """An argument, recipe key or option that cannot be used."""
+
+
+class DataError(GracileError, ValueError):
+    """Data that cannot be read, or that does not mean what it should."""
+
+
+class NonFiniteError(GracileError, ArithmeticError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class StorageError(GracileError, OSError):
+    """A file that cannot be written or read back."""
+
+
+class MissingDependencyError(GracileError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class CollapseWarning(UserWarning):
+    """A layer lost its last group or weight."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``Did you mean 'momentum'?``, or the list of known names.
+
+    Args:
+        name: what was given.
+        known: what would have been understood.
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Choose one of: {', '.join(known)}."
+
+
+def pick(table: Mapping[str, T], name: str, what: str) -> T:
+    """Look up a row of a room's table.
+
+    Args:
+        table: the room's table, name to member.
+        name: the row asked for.
+        what: what the table holds, in the singular, for the message ("penalty").
+
+    Raises:
+        InputError: no such row; the message names the nearest one.
+    """
+    if name not in table:
+        raise InputError(f"There is no {what} named '{name}'.", nearest(name, table))
+    return table[name]

@@ -1,0 +1,85 @@
+"""Atomic writes, so that a kill or a full disk never leaves half a file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gracile.core.errors import StorageError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, flush it to disk, then rename it into place.
+
+    Args:
+        path: final place; its folder is made if needed.
+        write: called with the temporary path.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; whatever stood at `path` is intact.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise storage_error(error, path) from error
+        raise
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Turn an operating-system error on `path` into one that says what to do."""
+    if error.errno == errno.ENOSPC:
+        return StorageError(
+            f"The disk that holds {path.parent} is full; {path.name} was not written and its last good version stands.",
+            "Free some space, then run again with --resume.",
+        )
+    return StorageError(f"{path} cannot be written: {error.strerror or error}.", "Choose another folder with --out.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` atomically as UTF-8."""
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` atomically as indented JSON."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def append_json_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON object as a line; NaN is refused, because no JSON reader must accept it."""
+    try:
+        with open(path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row, allow_nan=False) + "\n")
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines) - 1:
+                break
+            raise StorageError(f"Line {number + 1} of {path} is not JSON.", "Delete that line, or the run.") from error
+    return rows

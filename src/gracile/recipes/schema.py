@@ -1,0 +1,183 @@
+"""What a recipe file may say. Every key is read; an unknown one is an error that names the nearest."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gracile.core.errors import InputError, nearest
+
+PAPERS = Path(__file__).parent / "papers"
+EXAMPLES = Path(__file__).parent / "examples"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A table of a recipe: unknown keys are refused, values are never coerced to another kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Accept(Strict):
+    """A criterion fixed before the run.
+
+    Attributes:
+        claim: what it shows, in words.
+        value: the name of a value the run produces.
+        at_least, at_most: the bounds; one at least is given.
+        sizes: the sizes it is held against.
+    """
+
+    claim: str
+    value: str
+    at_least: float | None = None
+    at_most: float | None = None
+    sizes: list[str] = ["full"]
+
+    def met(self, values: dict[str, float]) -> bool:
+        """Whether the run's values meet it; a value the run did not produce does not."""
+        found = values.get(self.value)
+        if found is None or found != found:
+            return False
+        return (self.at_least is None or found >= self.at_least) and (self.at_most is None or found <= self.at_most)
+
+
+class Recipe(Strict):
+    """A recipe as read from TOML, one size chosen.
+
+    Attributes:
+        name: also the run folder's name.
+        title: one line.
+        source: paper, section, table or figure.
+        kind: a row of `gracile.recipes.kinds.KINDS`, which defines what `settings` may hold.
+        published: a table of ``papers/published.toml``.
+        settings: the kind's own settings at full size.
+        sizes: per size (``smoke``, ``cpu``) what it changes in `settings`.
+        accept: criteria fixed beforehand.
+        notes: what a reader of the result must know: readings tried, data that differ from the paper's.
+    """
+
+    name: str
+    title: str
+    kind: str
+    source: str = ""
+    published: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    sizes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    accept: list[Accept] = Field(default_factory=list)
+    notes: str = ""
+
+
+def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Validate `values` against a pydantic model and turn its complaints into one sentence.
+
+    Args:
+        model: the schema.
+        values: what a TOML table held.
+        where: the file, and table in it, for the message.
+
+    Raises:
+        InputError: an unknown key, a missing one, or a value of the wrong kind.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(model, problem["loc"][:-1])
+            raise InputError(f"Unknown key '{place}' in {where}.", nearest(str(problem["loc"][-1]), known)) from None
+        if problem["type"] == "missing":
+            raise InputError(f"The key '{place}' is missing in {where}.", "Add it.") from None
+        raise InputError(
+            f"The key '{place}' in {where} has the value {problem['input']!r}: {problem['msg'].lower()}.", "Correct it."
+        ) from None
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys known at a place inside a model, found by following the path through nested models."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = _models_in(field.annotation) if field is not None else []
+        if inner:
+            model = inner[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
+
+
+def shipped() -> dict[str, Path]:
+    """Every recipe inside the package, name to file."""
+    files = sorted([*EXAMPLES.glob("*.toml"), *PAPERS.glob("*/*.toml")])
+    return {file.stem: file for file in files}
+
+
+def load(name_or_path: str) -> Recipe:
+    """Read a recipe by the name of a shipped one or by the path of a TOML file.
+
+    Raises:
+        InputError: no such recipe, not TOML, or a key that no recipe has.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        known = shipped()
+        if name_or_path not in known:
+            raise InputError(
+                f"There is no recipe named '{name_or_path}'.", nearest(name_or_path, known) + " A file's name ends in .toml."
+            )
+        path = known[name_or_path]
+    if not path.is_file():
+        raise InputError(f"There is no recipe file {path}.", "Check the path, or name a shipped recipe.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.", "Correct that line.") from None
+    values.setdefault("name", path.stem)
+    return parse(Recipe, values, str(path))
+
+
+def resized(recipe: Recipe, size: str) -> Recipe:
+    """The recipe with one size's changes merged into its settings.
+
+    Args:
+        recipe: as loaded.
+        size: ``full`` or a key of its `sizes`.
+
+    Raises:
+        InputError: the recipe has no such size.
+    """
+    if size == "full":
+        return recipe
+    if size not in recipe.sizes:
+        raise InputError(f"The recipe '{recipe.name}' has no size '{size}'.", f"It has: {', '.join(['full', *recipe.sizes])}.")
+    return recipe.model_copy(update={"settings": merged(recipe.settings, recipe.sizes[size])})
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, table by table; lists and scalars are replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
+    return result
+
+
+def published(table: str) -> list[dict[str, Any]]:
+    """The published rows of a table in ``papers/published.toml``, as dictionaries.
+
+    Raises:
+        InputError: no such table.
+    """
+    tables = tomllib.loads((PAPERS / "published.toml").read_text(encoding="utf-8"))
+    if table not in tables:
+        raise InputError(f"There is no published table '{table}'.", nearest(table, tables))
+    columns = tables[table].get("columns", ["name", "value"])
+    return [dict(zip(columns, row, strict=True)) for row in tables[table]["rows"]]

@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         if given.command not in COMMANDS:
-            print(f"gracile: there is no command '{given.command}'. {nearest(given.command, COMMANDS)}", file=sys.stderr)
+            print(
+                f"gracile: there is no command '{given.command}'. {nearest(given.command, COMMANDS)}", file=sys.stderr
+            )
             return 2
         command = importlib.import_module(f"gracile.commands.{given.command.replace('-', '_')}")
         parser = argparse.ArgumentParser(

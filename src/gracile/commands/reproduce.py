@@ -1,6 +1,7 @@
 """Run a published table or figure and print the published numbers beside ours.
 
-Without a name it lists what can be reproduced. Sizes: `full` is the published setting, `cpu` a smaller one that two cores finish,
+Without a name it lists what can be reproduced. Sizes: `full` is the published setting, `cpu` a smaller one that two
+cores finish,
 `smoke` takes seconds.
 """
 
@@ -15,13 +16,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="full", help="full, cpu or smoke (default: full)")
     parser.add_argument("--smoke", action="store_const", const="smoke", dest="size", help="the same as --size smoke")
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-1, -2, ...)")
-    parser.add_argument("--resume", action="store_true", help="continue the newest run of this recipe, or the one in --out")
-    parser.add_argument("--data-root", type=Path, help="folder with a folder a data set (default: the variable GRACILE_DATA)")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the newest run of this recipe, or the one in --out"
+    )
+    parser.add_argument(
+        "--data-root", type=Path, help="folder with a folder a data set (default: the variable GRACILE_DATA)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from gracile.recipes import schema
     from gracile.commands.running import execute
+    from gracile.recipes import schema
 
     if args.name is None:
         for name, path in schema.shipped().items():
@@ -29,6 +34,4 @@ def run(args: argparse.Namespace) -> int:
                 recipe = schema.load(name)
                 print(f"{name:<14} {recipe.title}  [sizes: {', '.join(['full', *recipe.sizes])}]")
         return 0
-    return execute(
-        schema.load(args.name), size=args.size, out=args.out, resume=args.resume, data_root=args.data_root
-    )
+    return execute(schema.load(args.name), size=args.size, out=args.out, resume=args.resume, data_root=args.data_root)

@@ -52,12 +52,21 @@ def commit() -> str | None:
         # A package installed inside somebody else's checkout must not report that checkout's commit.
         subprocess.run(
             ["git", "ls-files", "--error-unmatch", Path(__file__).name],
-            cwd=folder, capture_output=True, check=True, timeout=10,
+            cwd=folder,
+            capture_output=True,
+            check=True,
+            timeout=10,
         )
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, check=True, text=True, timeout=10)
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, check=True, text=True, timeout=10
+        )
         changes = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=folder, capture_output=True, check=True, text=True, timeout=10,
+            cwd=folder,
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -17,7 +17,8 @@ Status = Literal["running", "interrupted", "failed", "done"]
 class RunFolder:
     """One run's folder.
 
-    ``recipe.toml`` (resolved), ``environment.json``, ``status.json``, ``log.txt``, and per arm a folder with ``metrics.jsonl``,
+    ``recipe.toml`` (resolved), ``environment.json``, ``status.json``, ``log.txt``, and per arm a folder with
+    ``metrics.jsonl``,
     checkpoints and models; at the end ``result.json``, ``table.md`` and ``plots/``.
 
     Args:
@@ -46,7 +47,8 @@ class RunFolder:
         return read_json_lines(self.path / "metrics.jsonl")
 
     def rewrite_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Replace ``metrics.jsonl``: after a resume, rows later than the checkpoint are written again by the run itself."""
+        """Replace ``metrics.jsonl``: after a resume, rows later than the checkpoint are written again by the run
+        itself."""
         from gracile.core.files import write_text
 
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
@@ -72,7 +74,7 @@ class RunFolder:
 
 def now() -> str:
     """The time as ISO 8601 in UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def new_folder(root: Path, name: str) -> Path:

@@ -67,7 +67,9 @@ def run(recipe: schema.Recipe, path: Path, *, size: str = "full", resume: bool =
     try:
         rows = schema.published(recipe.published) if recipe.published else []
         outcome = module.execute(settings, folder, rows)
-        verdicts = [(criterion, criterion.met(outcome.values)) for criterion in recipe.accept if size in criterion.sizes]
+        verdicts = [
+            (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if size in criterion.sizes
+        ]
         _store(folder, recipe, size, outcome, verdicts)
         folder.set_status("done")
         log.info("done")
@@ -93,7 +95,9 @@ def _claim(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
         write_text(file, tomli_w.dumps(resolved))
         return
     if not resume:
-        raise InputError(f"{folder.path} already holds a run.", "Continue it with --resume, or choose another folder with --out.")
+        raise InputError(
+            f"{folder.path} already holds a run.", "Continue it with --resume, or choose another folder with --out."
+        )
     if tomllib.loads(file.read_text(encoding="utf-8")) != resolved:
         raise InputError(
             f"The run in {folder.path} was started with another recipe or other settings.",

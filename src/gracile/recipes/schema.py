@@ -131,7 +131,8 @@ def load(name_or_path: str) -> Recipe:
         known = shipped()
         if name_or_path not in known:
             raise InputError(
-                f"There is no recipe named '{name_or_path}'.", nearest(name_or_path, known) + " A file's name ends in .toml."
+                f"There is no recipe named '{name_or_path}'.",
+                nearest(name_or_path, known) + " A file's name ends in .toml.",
             )
         path = known[name_or_path]
     if not path.is_file():
@@ -157,7 +158,9 @@ def resized(recipe: Recipe, size: str) -> Recipe:
     if size == "full":
         return recipe
     if size not in recipe.sizes:
-        raise InputError(f"The recipe '{recipe.name}' has no size '{size}'.", f"It has: {', '.join(['full', *recipe.sizes])}.")
+        raise InputError(
+            f"The recipe '{recipe.name}' has no size '{size}'.", f"It has: {', '.join(['full', *recipe.sizes])}."
+        )
     return recipe.model_copy(update={"settings": merged(recipe.settings, recipe.sizes[size])})
 
 

@@ -1,0 +1,62 @@
+"""What training and methods of sparse training agree on, so that neither room knows the other."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+class SparsitySummary(Protocol):
+    """What a method left of a model."""
+
+    @property
+    def sparsity(self) -> float:
+        """Share in [0, 1] of exact zeros over all parameters."""
+        ...
+
+    @property
+    def channel_sparsity(self) -> float | None:
+        """Share in [0, 1] of zero channels; None for single weights."""
+        ...
+
+    @property
+    def nonzero(self) -> int:
+        """Parameters that are not exactly zero."""
+        ...
+
+
+class Sparsifier(Protocol):
+    """A method that makes a network sparse while it is trained.
+
+    RVSM, RGSM and every baseline fit this; `gracile.fit` needs no more.
+    """
+
+    def attach(self, optimizer: Optimizer) -> Any:
+        """Hook into the optimiser once, before the first step."""
+        ...
+
+    def detach(self) -> None:
+        """Undo `attach`."""
+        ...
+
+    def end_epoch(self) -> None:
+        """Called after each epoch's last step."""
+        ...
+
+    def sparse_model(self) -> nn.Module:
+        """A sparse copy of the model as it stands."""
+        ...
+
+    def summary(self) -> SparsitySummary:
+        """What `sparse_model` would hold."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """State as JSON values and tensors, for an exact resume."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        ...

@@ -1,0 +1,39 @@
+"""Group l0: the count of non-zero groups."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gracile.penalties.base import group_prox, row_norms
+
+
+def group_hard_scale(norms: Tensor, mu: float) -> Tensor:
+    """1 where the group's l2 norm exceeds ``sqrt(2 mu)``, else 0."""
+    kept = torch.ones_like(norms).masked_fill(norms <= math.sqrt(2 * mu), 0.0)
+    return torch.where(norms.isnan(), norms, kept)
+
+
+class GroupL0:
+    """``P(w) = #{g: w_g != 0}`` (spec table; what the authors' released code uses)."""
+
+    name: ClassVar[str] = "group_l0"
+    convex: ClassVar[bool] = False
+
+    def value(self, w: Tensor) -> Tensor:
+        return self.norm_value(row_norms(w))
+
+    def prox(self, w: Tensor, mu: float) -> Tensor:
+        return group_prox(self, w, mu)
+
+    def scale(self, norms: Tensor, mu: float) -> Tensor:
+        return group_hard_scale(norms, mu)
+
+    def norm_value(self, norms: Tensor) -> Tensor:
+        return (norms != 0).sum().to(norms.dtype)
+
+    def critical_mu(self, size: Tensor) -> Tensor:
+        return size.square() / 2

@@ -1,0 +1,37 @@
+"""The l1 norm: sum of absolute values."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gracile.penalties.base import check
+
+
+def soft_threshold(w: Tensor, mu: float) -> Tensor:
+    """``sign(w) max(|w| - mu, 0)``, the proximal map of ``mu |.|``, for `w` of any shape (Donoho 1995)."""
+    # w minus its clipped part: one pass less than sign and maximum, and NaN stays NaN.
+    return w - w.clamp(-mu, mu)
+
+
+class L1:
+    """``P(w) = sum |w_i|`` (spec table; Tibshirani 1996)."""
+
+    name: ClassVar[str] = "l1"
+    convex: ClassVar[bool] = True
+
+    def value(self, w: Tensor) -> Tensor:
+        return w.abs().sum()
+
+    def prox(self, w: Tensor, mu: float) -> Tensor:
+        check(w, mu)
+        # An infinite weight minus its clipped part is still infinite; no special case.
+        return soft_threshold(w, mu)
+
+    def shadow(self, w: Tensor, mu: float) -> Tensor:
+        return soft_threshold(w, mu)
+
+    def critical_mu(self, size: Tensor) -> Tensor:
+        return torch.as_tensor(size)

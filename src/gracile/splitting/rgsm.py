@@ -1,0 +1,221 @@
+"""RGSM, the relaxed group-wise splitting method: channels and other groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError, nearest
+from gracile.penalties import GroupPenalty, grouped
+from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
+from gracile.splitting.grouping import GROUPINGS, Grouping, coupled, within_layers
+from gracile.splitting.layers import weights
+from gracile.splitting.summary import LayerSummary, Summary, zeros
+
+# Inside the square root of the smooth group lasso on w (Dinh 2020, section 4.1): keeps its gradient finite at a zero
+# group.
+SMOOTH = 1e-8
+
+
+class RGSM(VariableSplitting):
+    """Relaxed group-wise splitting: whole groups of weights reach zero together (Yang, Dinh and Xin 2019; Dinh 2020,
+    section 4.1).
+
+    Args:
+        model: trained in place by your loop.
+        penalty: a row of `gracile.penalties.GROUPED` or an instance.
+        lam: weight of the penalty on u, at least 0 (the papers' lam1).
+        beta: strength of the coupling, above 0. A group becomes 0 below the l2 norm ``lam/beta`` for group lasso,
+            ``sqrt(2 lam/beta)`` for group l0.
+        lam2: weight of a smooth group lasso on w itself, ``lam2 sum_g sqrt(|w_g|^2 + 1e-8)``.
+        grouping: ``input_channel`` (the papers), ``output_filter``, ``kernel``, ``row``, or ``coupled``: a channel
+            with every slice that must vanish for it
+            to be physically removable, which needs `example`. By default ``coupled`` when an example is given, else
+            ``input_channel``.
+        example: one input batch, for ``coupled``.
+        layers: ``all``, ``conv``, ``linear`` or module names. By default all for ``coupled``, else convolutions, or
+            linear layers where there are none.
+        keep_last: a layer about to lose all its groups keeps its strongest, unshrunk.
+        coupling: as in RVSM.
+        restart: `end_epoch` makes w become u.
+
+    Raises:
+        InputError: coefficients out of range, an unknown penalty or grouping, a penalty on single weights, no
+            example for ``coupled``, a model that cannot be traced.
+
+    >>> import torch
+    >>> model = torch.nn.Conv2d(2, 1, 1, bias=False)
+    >>> with torch.no_grad():
+    ...     _ = model.weight.copy_(torch.tensor([2.0, 0.1]).view(1, 2, 1, 1))
+    >>> split = RGSM(model, lam=0.5, beta=1.0)
+    >>> split.sparse_model().weight.flatten().tolist()
+    [1.5, 0.0]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        penalty: str | GroupPenalty = "group_lasso",
+        lam: float = 1e-3,
+        beta: float = 1.0,
+        *,
+        lam2: float = 0.0,
+        grouping: str | None = None,
+        example: Tensor | None = None,
+        layers: str | Sequence[str] | None = None,
+        keep_last: bool = True,
+        coupling: Coupling = "gradient",
+        restart: bool = False,
+    ) -> None:
+        if grouping is None:
+            grouping = "input_channel" if example is None else "coupled"
+        if grouping not in GROUPINGS:
+            raise InputError(f"There is no grouping '{grouping}'.", nearest(grouping, GROUPINGS))
+        if not lam2 >= 0:
+            raise InputError(f"lam2 must be at least 0, not {lam2}.", "The papers use 1e-5, or leave it out.")
+        if layers is None:
+            layers = "all" if grouping == "coupled" or not _has_convolution(model) else "conv"
+        super().__init__(model, lam=lam, beta=beta, layers=layers, coupling=coupling, restart=restart)
+        self.penalty: GroupPenalty = grouped(penalty)
+        self.lam2 = float(lam2)
+        self.grouping = grouping
+        self.keep_last = keep_last
+        if grouping == "coupled":
+            if example is None:
+                raise InputError(
+                    "grouping='coupled' follows an example through the network, and none was given.",
+                    "Pass example=one input batch, or use grouping='input_channel'.",
+                )
+            self._set_groups(coupled(self.model, example, self.weights))
+        else:
+            self._set_groups(within_layers(grouping, self.weights))
+
+    def _set_groups(self, groups: Grouping) -> None:
+        """Lay out index tensors on the weights' devices and which slices belong to which layer."""
+        # One more, dummy, group takes the slices that belong to none: its factor is always 1.
+        self.num_groups = groups.groups
+        self._dummy = groups.groups
+        device = self.weights[0].tensor.device
+        self._index = [index.masked_fill(index < 0, self._dummy).to(device) for index in groups.index]
+        slices = [index.unique() for index in self._index]
+        slices = [names[names != self._dummy] for names in slices]
+        self._slice_group = torch.cat(slices)
+        self._slice_layer = torch.cat([torch.full_like(names, layer) for layer, names in enumerate(slices)])
+        if len(self._slice_group) == 0:
+            raise InputError(
+                f"grouping='{self.grouping}' finds no group in this model: no channel can be removed.",
+                "A network needs at least one hidden layer; check layers=[...].",
+            )
+
+    # Norms and factors.
+
+    def _group_norms(self) -> Tensor:
+        """l2 norms of the groups of w, ``(groups + 1,)``; the last is the dummy's."""
+        device = self.weights[0].tensor.device
+        squares = torch.zeros(self.num_groups + 1, dtype=torch.float32, device=device)
+        if self.weights[0].tensor.dtype == torch.float64:
+            squares = squares.double()
+        for weight, index in zip(self.weights, self._index, strict=True):
+            w = weight.tensor.detach()
+            dims = [dim for dim in range(w.ndim) if index.shape[dim] == 1 and w.shape[dim] > 1]
+            part = w.square().sum(dim=dims, keepdim=True) if dims else w.square()
+            squares.index_add_(0, index.reshape(-1), part.reshape(-1).to(squares))
+        return squares.sqrt_()
+
+    def _group_factors(self, norms: Tensor) -> tuple[Tensor, Tensor]:
+        """What u multiplies each group by, ``(groups + 1,)``, and which layers would have lost all groups,
+        ``(layers,)`` bool."""
+        factors = self.penalty.scale(norms, self.mu)
+        factors[self._dummy] = 1
+        layers = len(self.weights)
+        slice_factors, slice_norms = factors[self._slice_group], norms[self._slice_group]
+        alive = torch.zeros(layers, dtype=factors.dtype, device=factors.device)
+        alive = alive.scatter_reduce(0, self._slice_layer, slice_factors, "amax")
+        strongest = torch.zeros_like(alive).scatter_reduce(0, self._slice_layer, slice_norms, "amax")
+        # A layer without a group, or all zero from the start, did not collapse by lam.
+        collapsed = (alive == 0) & (strongest > 0)
+        if self.keep_last:
+            keep = collapsed[self._slice_layer] & (slice_norms == strongest[self._slice_layer])
+            factors = factors.scatter_reduce(0, self._slice_group, keep.to(factors.dtype), "amax")
+        return factors, collapsed
+
+    @torch.no_grad()
+    def shadow(self) -> dict[str, Tensor]:
+        factors, _ = self._group_factors(self._group_norms())
+        result = {}
+        for weight, index in zip(self.weights, self._index, strict=True):
+            w = weight.tensor.detach()
+            result[weight.name] = w * factors[index].to(w)
+        return result
+
+    @torch.no_grad()
+    def penalty_value(self) -> Tensor:
+        norms = self._group_norms().double()
+        factors, _ = self._group_factors(norms)
+        norms, factors = norms[: self._dummy], factors[: self._dummy]
+        value = self.lam * self.penalty.norm_value(norms * factors)
+        value = value + self.beta / 2 * (norms * (1 - factors)).square().sum()
+        return value + self.lam2 * (norms.square() + SMOOTH).sqrt().sum()
+
+    def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
+        norms = self._group_norms()
+        scale, _ = self._group_factors(norms)
+        # Both terms multiply w by a number a group: beta (1 - scale) from the coupling, lam2 / sqrt(|w_g|^2 + 1e-8)
+        # from lam2.
+        slope = self.beta * (1 - scale)
+        if self.lam2:
+            slope += self.lam2 / (norms.square() + SMOOTH).sqrt()
+        slope[self._dummy] = 0
+        for place, index in enumerate(chosen):
+            w, factor = self.weights[index].tensor.detach(), factors[place]
+            if isinstance(factor, Tensor):
+                targets[place].addcmul_(w, (slope[self._index[index]] * factor.to(slope)).to(w))
+            else:
+                targets[place].addcmul_(w, slope[self._index[index]].to(w), value=factor)
+
+    @torch.no_grad()
+    def summary(self) -> Summary:
+        factors, _ = self._group_factors(self._group_norms())
+        norms = self._group_norms()
+        dead = (factors * norms == 0)[self._slice_group]
+        shadow = self.shadow()
+        rows = []
+        for layer, weight in enumerate(self.weights):
+            here = self._slice_layer == layer
+            rows.append(
+                LayerSummary(
+                    weight.layer,
+                    weight.tensor.numel(),
+                    zeros(shadow[weight.name]),
+                    groups=int(here.sum()),
+                    zero_groups=int(dead[here].sum()),
+                )
+            )
+        return Summary(tuple(rows), parameter_count(self.model))
+
+    @torch.no_grad()
+    def _collapsed(self) -> list[str]:
+        norms = self._group_norms()
+        _, collapsed = self._group_factors(norms)
+        messages = []
+        for layer in collapsed.nonzero().flatten().tolist():
+            strongest = norms[self._slice_group[self._slice_layer == layer]].max()
+            limit = float(self.penalty.critical_mu(strongest)) * self.beta
+            name = self.weights[layer].layer
+            kept = "its strongest was kept" if self.keep_last else "nothing passes through it any more"
+            remedy = (
+                "or pass keep_last=False to let it go"
+                if self.keep_last
+                else "or pass keep_last=True to keep its strongest"
+            )
+            messages.append(
+                f"RGSM removed every group of {name} (lam={self.lam:g}, beta={self.beta:g}); {kept}. "
+                f"Lower lam below {limit:.3g}, {remedy}."
+            )
+        return messages
+
+
+def _has_convolution(model: nn.Module) -> bool:
+    return any(weight.convolution for weight in weights(model))

@@ -1,0 +1,49 @@
+"""Accuracy and loss on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gracile.data import Dataset, batches
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on a data set.
+
+    Attributes:
+        accuracy: share in [0, 1] of right answers.
+        loss: mean cross-entropy in nats.
+        samples: how many.
+    """
+
+    accuracy: float
+    loss: float
+    samples: int
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, data: Dataset, *, batch_size: int = 500) -> Evaluation:
+    """Evaluate in float32 and evaluation mode; the network's mode is left as found.
+
+    Args:
+        network: gives logits ``(n, classes)``; the data are moved to its device batch by batch.
+        data: at least one sample.
+        batch_size: samples a forward pass.
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    try:
+        for x, y in batches(data, batch_size):
+            logits, y = network(x.to(device)), y.to(device)
+            correct += (logits.argmax(dim=1) == y).sum()
+            loss += nn.functional.cross_entropy(logits.float(), y, reduction="sum")
+    finally:
+        network.train(training)
+    return Evaluation(correct.item() / len(data), loss.item() / len(data), len(data))

@@ -1,0 +1,372 @@
+"""The training loop: one function to read, exact to resume."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from gracile.core.errors import DataError, InputError, NonFiniteError
+from gracile.core.runs import RunFolder
+from gracile.core.seeding import derive_seed, generator
+from gracile.core.sparsifier import Sparsifier
+from gracile.data import Augmentation, Dataset, Splits, batches
+from gracile.training import checkpoints
+from gracile.training.evaluation import evaluate
+from gracile.training.interrupts import GracefulStop
+from gracile.training.optimizers import OptimizerFactory, optimizer_factory
+from gracile.training.schedules import Constant, Schedule
+
+CHECKPOINT = "checkpoint.safetensors"
+# On a GPU asking whether the loss is finite waits for it; on a CPU it is free.
+STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 25}
+
+Precision = Literal["auto", "float32", "bf16"]
+
+
+@dataclass
+class History:
+    """What happened.
+
+    Attributes:
+        rows: one an epoch: ``epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds`` and, with a
+            sparsifier,
+            ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``; accuracies and shares in
+            [0, 1].
+        seconds: spent training and evaluating, over all sittings.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class _Position:
+    """Where the loop stands: this many whole epochs, this many steps into the next, and what it has summed there."""
+
+    epoch: int
+    step: int
+    loss: Tensor
+    correct: Tensor
+    seen: int
+
+
+def fit(
+    network: nn.Module,
+    data: Splits,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    optimizer: str | OptimizerFactory = "sgd",
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    nesterov: bool = False,
+    schedule: Schedule | None = None,
+    sparsifier: Sparsifier | None = None,
+    augment: Augmentation | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    channels_last: bool | None = None,
+    folder: RunFolder | str | Path | None = None,
+    resume: bool = False,
+    observe: Callable[[nn.Module], dict[str, float]] | None = None,
+    checkpoint_seconds: float = 60.0,
+    progress: str | None = None,
+) -> History:
+    """Train a classifier with cross-entropy, on the device where it stands.
+
+    Args:
+        network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
+        data: trained on ``data.train``, watched on ``data.validation``; ``data.test`` is never touched.
+        epochs: passes over the training data; the last one counts.
+        batch_size: samples a step; a last batch of one sample is left out, because batch-norm cannot use it.
+        optimizer: ``sgd``, ``adam``, ``adamw``, or a function from parameters to an optimiser (the next four are
+            then unused).
+        lr, momentum, weight_decay, nesterov: the optimiser's.
+        schedule: a factor on the learning rate by progress in epochs, set before every step.
+        sparsifier: RVSM, RGSM or another method, built on `network`; attached here and detached at the end.
+        augment: applied to training batches.
+        seed: of order, augmentation and dropout; the same seed on the same machine gives the same weights, bit for bit.
+        precision: ``bf16`` is autocast; ``auto`` takes it on GPUs that have it.
+        channels_last: memory layout of convolutions; by default on GPUs.
+        folder: where ``metrics.jsonl`` and the checkpoint go; without one nothing is written.
+        resume: go on from the folder's checkpoint, if it holds one.
+        observe: called each epoch with the network as it would be kept (sparse, if there is a sparsifier); joins the
+            row.
+        checkpoint_seconds: at most this long between checkpoints.
+        progress: a label for the progress bar; None shows none.
+
+    Returns:
+        The history of the whole run, earlier sittings included.
+
+    Raises:
+        DataError: labels out of the network's range.
+        InputError: the network does not take the data.
+        NonFiniteError: the loss or a weight is no longer finite; the last good checkpoint stands.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    device = next(network.parameters()).device
+    _check_fit(network, data.train)
+    if epochs < 1 or batch_size < 1:
+        raise InputError(f"epochs={epochs} and batch_size={batch_size} must be at least 1.", "Correct them.")
+    place = RunFolder(Path(folder)) if isinstance(folder, (str, Path)) else folder
+    factory = (
+        optimizer_factory(optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+        if isinstance(optimizer, str)
+        else optimizer
+    )
+    if channels_last if channels_last is not None else device.type == "cuda":
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
+    bf16 = precision == "bf16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    built = factory(network.parameters())
+    base_rates = [float(group["lr"]) for group in built.param_groups]
+    schedule = schedule or Constant()
+    train, validation = data.train.to(device), data.validation.to(device)
+    steps = _steps(len(train), batch_size)
+    history = History()
+    position = _start(device)
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        torch.manual_seed(derive_seed(seed, "training"))
+        if sparsifier is not None:
+            sparsifier.attach(built)
+            stack.callback(sparsifier.detach)
+        keeper = _Keeper(place, network, built, sparsifier, history)
+        if place is not None:
+            position = keeper.restore(position) if resume else keeper.begin(position)
+        stop = stack.enter_context(GracefulStop())
+        bar = stack.enter_context(
+            tqdm(total=epochs * steps, initial=position.epoch * steps + position.step, desc=progress, delay=1.0,
+                 unit="step", disable=True if progress is None else None)
+        )  # fmt: skip
+        clock = saved = time.monotonic()
+        network.train()
+        while position.epoch < epochs:
+            batch_stream = _batches(train, batch_size, seed, position.epoch, augment, device)
+            for x, y in itertools.islice(batch_stream, position.step, steps):
+                factor = schedule.factor(position.epoch + position.step / steps)
+                for group, rate in zip(built.param_groups, base_rates, strict=True):
+                    group["lr"] = rate * factor
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                    logits = network(x)
+                    loss = nn.functional.cross_entropy(logits, y)
+                built.zero_grad(set_to_none=True)
+                loss.backward()
+                built.step()
+                position.step += 1
+                position.seen += len(y)
+                position.loss += loss.detach() * len(y)
+                position.correct += (logits.detach().argmax(dim=1) == y).sum()
+                bar.update()
+                if position.step % STEPS_BETWEEN_CHECKS[device.type] == 0:
+                    _check_finite(position, network, x, place)
+                if stop.asked or time.monotonic() - saved > checkpoint_seconds:
+                    history.seconds += time.monotonic() - clock
+                    clock = time.monotonic()
+                    keeper.save(position)
+                    saved = time.monotonic()
+                if stop.asked:
+                    raise KeyboardInterrupt
+            _check_finite(position, network, None, place)
+            if sparsifier is not None:
+                sparsifier.end_epoch()
+            row = _epoch_row(position, network, validation, sparsifier, observe)
+            history.seconds += time.monotonic() - clock
+            clock = time.monotonic()
+            row.update(lr=built.param_groups[0]["lr"], seconds=round(history.seconds, 3))
+            history.rows.append(row)
+            position = _Position(position.epoch + 1, 0, *_sums(device))
+            keeper.save(position, row)
+            saved = time.monotonic()
+            bar.set_postfix_str(_postfix(row))
+    return history
+
+
+def _batches(
+    train: Dataset, batch_size: int, seed: int, epoch: int, augment: Augmentation | None, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The epoch's batches: a function of seed and epoch alone, so a resumed epoch skips what it has had."""
+    order = torch.randperm(len(train), generator=generator(seed, "order", epoch))
+    random = generator(seed, "augment", epoch, device=device)
+    return batches(train, batch_size, order=order, augment=augment, generator=random)
+
+
+def _steps(samples: int, batch_size: int) -> int:
+    whole, rest = divmod(samples, batch_size)
+    return whole + (rest > 1 or whole == 0)
+
+
+def _sums(device: torch.device) -> tuple[Tensor, Tensor, int]:
+    zero = torch.zeros((), dtype=torch.float64, device=device)
+    return zero, torch.zeros((), dtype=torch.int64, device=device), 0
+
+
+def _start(device: torch.device) -> _Position:
+    return _Position(0, 0, *_sums(device))
+
+
+def _epoch_row(
+    position: _Position,
+    network: nn.Module,
+    validation: Dataset,
+    sparsifier: Sparsifier | None,
+    observe: Callable[[nn.Module], dict[str, float]] | None,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "epoch": position.epoch + 1,
+        "train_loss": position.loss.item() / position.seen,
+        "train_accuracy": position.correct.item() / position.seen,
+    }
+    watched = evaluate(network, validation)
+    row.update(val_loss=watched.loss, val_accuracy=watched.accuracy)
+    kept = network
+    if sparsifier is not None:
+        kept = sparsifier.sparse_model()
+        sparse, summary = evaluate(kept, validation), sparsifier.summary()
+        row.update(sparse_val_loss=sparse.loss, sparse_val_accuracy=sparse.accuracy)
+        row.update(sparsity=summary.sparsity, nonzero=summary.nonzero)
+        if summary.channel_sparsity is not None:
+            row.update(channel_sparsity=summary.channel_sparsity)
+    if observe is not None:
+        row.update(observe(kept))
+    return row
+
+
+def _postfix(row: dict[str, Any]) -> str:
+    text = f"val {100 * row['val_accuracy']:.2f} %"
+    if "sparse_val_accuracy" in row:
+        text += f", sparse {100 * row['sparse_val_accuracy']:.2f} %"
+        share = row.get("channel_sparsity", row["sparsity"])
+        text += f" at {100 * share:.1f} % zero {'channels' if 'channel_sparsity' in row else 'weights'}"
+    return text
+
+
+class _Keeper:
+    """Writes and reads the checkpoint; does nothing without a folder."""
+
+    def __init__(
+        self,
+        place: RunFolder | None,
+        network: nn.Module,
+        optimizer: Optimizer,
+        sparsifier: Sparsifier | None,
+        history: History,
+    ) -> None:
+        self.place, self.network, self.optimizer = place, network, optimizer
+        self.sparsifier, self.history = sparsifier, history
+
+    def begin(self, position: _Position) -> _Position:
+        """Start anew: what an earlier start left behind goes."""
+        assert self.place is not None
+        (self.place.path / CHECKPOINT).unlink(missing_ok=True)
+        self.place.rewrite_metrics([])
+        return position
+
+    def save(self, position: _Position, row: dict[str, Any] | None = None) -> None:
+        if self.place is None:
+            return
+        _check_weights(self.network, position, self.place)
+        if row is not None:
+            self.place.record(row)
+        state = {
+            "position": asdict(position),
+            "history": {"rows": self.history.rows, "seconds": self.history.seconds},
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+            "random": checkpoints.random_state(),
+        }
+        checkpoints.save(self.place.path / CHECKPOINT, state)
+
+    def restore(self, position: _Position) -> _Position:
+        assert self.place is not None
+        file = self.place.path / CHECKPOINT
+        if not file.exists():
+            return self.begin(position)
+        state = checkpoints.load(file)
+        device = position.loss.device
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.sparsifier is not None and state["sparsifier"] is not None:
+            self.sparsifier.load_state_dict(state["sparsifier"])
+        checkpoints.set_random_state(state["random"])
+        self.history.rows[:] = state["history"]["rows"]
+        self.history.seconds = state["history"]["seconds"]
+        # Rows are appended before the checkpoint is replaced; a kill in between left one too many.
+        self.place.rewrite_metrics(self.history.rows)
+        found = state["position"]
+        return _Position(
+            found["epoch"], found["step"], found["loss"].to(device), found["correct"].to(device), found["seen"]
+        )
+
+
+def _check_fit(network: nn.Module, train: Dataset) -> None:
+    """Refuse, before anything is trained, what the network cannot take."""
+    device = next(network.parameters()).device
+    x, _ = next(batches(train.subset(torch.arange(min(2, len(train)))), 2))
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(x.to(device))
+    except RuntimeError as error:
+        raise InputError(
+            f"The network does not take inputs of shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}.",
+            "Build it with the data's in_channels and image_size.",
+        ) from error
+    finally:
+        network.train(training)
+    if logits.ndim != 2:
+        raise InputError(
+            f"The network's output has shape {tuple(logits.shape)}.", "A classifier must give logits (n, classes)."
+        )
+    low, high = int(train.labels.min()), int(train.labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise DataError(
+            f"The labels run from {low} to {high}, and the network has {logits.shape[1]} outputs.",
+            f"Number the classes from 0, or build the network with num_classes={high + 1}.",
+        )
+
+
+def _check_finite(position: _Position, network: nn.Module, x: Tensor | None, place: RunFolder | None) -> None:
+    """Stop at a loss that is no longer a number, and say where it began."""
+    if torch.isfinite(position.loss):
+        return
+    if x is not None and not torch.isfinite(x).all():
+        cause = "the batch holds NaN or infinity"
+    else:
+        broken = [name for name, tensor in network.named_parameters() if not torch.isfinite(tensor).all()]
+        cause = f"'{broken[0]}' holds NaN or infinity" if broken else "its weights are still finite"
+    raise _not_finite(
+        f"The loss is no longer finite in epoch {position.epoch + 1}, step {position.step}: {cause}.", place
+    )
+
+
+def _check_weights(network: nn.Module, position: _Position, place: RunFolder | None) -> None:
+    """A checkpoint must never replace a good one with weights that are not numbers."""
+    for name, tensor in network.named_parameters():
+        if not torch.isfinite(tensor).all():
+            raise _not_finite(
+                f"'{name}' is no longer finite after epoch {position.epoch}, step {position.step}.", place
+            )
+
+
+def _not_finite(cause: str, place: RunFolder | None) -> NonFiniteError:
+    kept = ""
+    if place is not None and (place.path / CHECKPOINT).exists():
+        kept = f" The last good checkpoint is {place.path / CHECKPOINT}."
+    return NonFiniteError(cause, f"Lower lr, or start with a warm-up.{kept}")

@@ -1,0 +1,49 @@
+"""The optimisers a recipe can name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import nn, optim
+
+from gracile.core.errors import pick
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], optim.Optimizer]
+
+
+def _sgd(lr: float, momentum: float, weight_decay: float, nesterov: bool) -> OptimizerFactory:
+    return lambda parameters: optim.SGD(
+        parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, foreach=True
+    )
+
+
+def _adam(lr: float, momentum: float, weight_decay: float, nesterov: bool) -> OptimizerFactory:
+    kind = optim.NAdam if nesterov else optim.Adam
+    return lambda parameters: kind(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay, foreach=True)
+
+
+def _adamw(lr: float, momentum: float, weight_decay: float, nesterov: bool) -> OptimizerFactory:
+    return lambda parameters: optim.AdamW(
+        parameters, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay, foreach=True
+    )
+
+
+OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
+
+
+def optimizer_factory(
+    name: str, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False
+) -> OptimizerFactory:
+    """What builds an optimiser from parameters.
+
+    Args:
+        name: a row of `OPTIMIZERS`.
+        lr: learning rate.
+        momentum: also the first beta of the Adam family.
+        weight_decay: l2 coefficient; decoupled in ``adamw``.
+        nesterov: Nesterov momentum; NAdam for ``adam``.
+
+    Raises:
+        InputError: no such optimiser.
+    """
+    return pick(OPTIMIZERS, name, "optimiser")(lr, momentum, weight_decay, nesterov)

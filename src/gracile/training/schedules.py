@@ -1,0 +1,68 @@
+"""Learning-rate schedules as pure functions of progress, so that a resumed run cannot disagree with itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gracile.core.errors import InputError
+
+
+class Schedule(Protocol):
+    """A factor on the learning rate."""
+
+    def factor(self, progress: float) -> float:
+        """The factor after `progress` epochs, a real number from 0 to the number of epochs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """No change."""
+
+    def factor(self, progress: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Milestones:
+    """Multiply by `gamma` at each of these epochs (the papers: /10 at 80, 120, 160 of 200).
+
+    Raises:
+        InputError: milestones do not rise.
+    """
+
+    epochs: Sequence[float]
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if list(self.epochs) != sorted(set(self.epochs)):
+            raise InputError(f"Milestones must rise, not {list(self.epochs)}.", "Sort them and drop doubles.")
+
+    def factor(self, progress: float) -> float:
+        return self.gamma ** sum(progress >= epoch for epoch in self.epochs)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from 1 to 0 over `epochs`, after a linear rise over the first `warmup` epochs (Loshchilov and
+    Hutter 2017).
+
+    Raises:
+        InputError: the warm-up is as long as the run.
+    """
+
+    epochs: float
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < self.epochs:
+            raise InputError(f"A warm-up of {self.warmup} epochs does not fit into {self.epochs}.", "Make it shorter.")
+
+    def factor(self, progress: float) -> float:
+        if progress < self.warmup:
+            return (progress + 1e-8) / self.warmup
+        share = (progress - self.warmup) / (self.epochs - self.warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))

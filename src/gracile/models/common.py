@@ -1,0 +1,49 @@
+"""What the models share: image sizes and initialisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gracile.core.errors import InputError
+
+ImageSize = int | tuple[int, int]
+
+
+def height_width(image_size: ImageSize, *, least: int, model: str) -> tuple[int, int]:
+    """An image size as (height, width).
+
+    Args:
+        image_size: pixels; one number for a square.
+        least: the smallest side the model can take.
+        model: its name, for the message.
+
+    Raises:
+        InputError: a side is smaller than `least`.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if min(height, width) < least:
+        raise InputError(
+            f"Images of {height}x{width} pixels are too small for {model}, which needs sides of at least {least}.",
+            "Enlarge or pad the images, or choose another model.",
+        )
+    return height, width
+
+
+def initialise(model: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
+    """Draw all convolution and linear weights anew and return the model.
+
+    Weights are normal with variance 2 / fan-in (He et al. 2015, eq. 10), biases zero; normalisation layers are reset.
+
+    Args:
+        model: changed in place.
+        generator: where the numbers come from; torch's global one by default, as for any module.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_parameters()
+    return model

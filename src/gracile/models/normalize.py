@@ -1,0 +1,56 @@
+"""Input normalisation as part of the network, so that attacks and quantisation see images in [0, 1]."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError
+
+
+class Normalize(nn.Module):
+    """``(x - mean) / std``, per channel of (n, c, h, w) or per feature of (n, f).
+
+    Args:
+        mean, std: one number a channel or feature, or a single one for all; they are buffers, saved with the model.
+
+    Raises:
+        InputError: lengths differ, or a standard deviation is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] | Tensor | float, std: Sequence[float] | Tensor | float) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype()
+        means, stds = (torch.as_tensor(value, dtype=dtype).flatten().clone() for value in (mean, std))
+        if means.numel() != stds.numel():
+            raise InputError(
+                f"Normalize was given {means.numel()} means and {stds.numel()} standard deviations.",
+                "Give one of each a channel.",
+            )
+        if not bool((stds > 0).all()):
+            raise InputError(
+                "Normalize was given a standard deviation that is not positive.",
+                "Leave constant features out, or use 1 for them.",
+            )
+        self.register_buffer("mean", means)
+        self.register_buffer("std", stds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1,) + (1,) * (x.dim() - 2)
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.mean.numel()} channels"
+
+
+def normalized(
+    network: nn.Module, mean: Sequence[float] | Tensor | float, std: Sequence[float] | Tensor | float
+) -> nn.Sequential:
+    """`network` behind a `Normalize`, as a sequence of the named children ``normalize`` and ``network``."""
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))

@@ -1,0 +1,44 @@
+"""VGG-16 with batch normalisation, in the shape used on CIFAR."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gracile.models.common import ImageSize, height_width, initialise
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+def vgg16(*, num_classes: int = 10, in_channels: int = 3, image_size: ImageSize = 32) -> nn.Sequential:
+    """VGG-16-BN (Simonyan and Zisserman 2015, configuration D) with one linear layer; 14.73 M parameters on CIFAR-10.
+
+    The last max-pooling is left out where an image is too small for it; what remains of a larger one is averaged.
+
+    Args:
+        num_classes: outputs.
+        in_channels: channels of the image.
+        image_size: pixels, one number or (height, width); at least 16.
+
+    Returns:
+        A module from (n, in_channels, height, width) to (n, num_classes).
+
+    Raises:
+        InputError: the image is too small.
+    """
+    side = min(height_width(image_size, least=16, model="vgg16"))
+    features: list[nn.Module] = []
+    channels = in_channels
+    for stage in STAGES:
+        for width in stage:
+            features += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        if side >= 2:
+            features.append(nn.MaxPool2d(2))
+            side //= 2
+    network = nn.Sequential()
+    network.add_module("features", nn.Sequential(*features))
+    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("classifier", nn.Linear(channels, num_classes))
+    initialise(network)
+    return network

@@ -1,8 +1,7 @@
 """Run a published table or figure and print the published numbers beside ours.
 
-Without a name it lists what can be reproduced. Sizes: `full` is the published setting, `cpu` a smaller one that two
-cores finish,
-`smoke` takes seconds.
+Without a name it lists what can be reproduced. Sizes: `full` is the published setting, `cpu` a smaller one
+that two cores finish, `smoke` takes seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gracile.commands.running import execute
     from gracile.recipes import schema
 
     if args.name is None:
@@ -34,4 +32,8 @@ def run(args: argparse.Namespace) -> int:
                 recipe = schema.load(name)
                 print(f"{name:<14} {recipe.title}  [sizes: {', '.join(['full', *recipe.sizes])}]")
         return 0
-    return execute(schema.load(args.name), size=args.size, out=args.out, resume=args.resume, data_root=args.data_root)
+    recipe = schema.resized(schema.load(args.name), args.size)
+
+    from gracile.commands.running import execute
+
+    return execute(recipe, out=args.out, resume=args.resume, data_root=args.data_root)

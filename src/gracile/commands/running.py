@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+from gracile.core.errors import GracileError
+from gracile.core.memory import keep_freed_memory
 from gracile.core.runs import latest_folder, new_folder
 from gracile.recipes import runner
 from gracile.recipes.schema import Recipe
@@ -12,14 +15,11 @@ from gracile.recipes.schema import Recipe
 RUNS = Path("runs")
 
 
-def execute(
-    recipe: Recipe, *, size: str = "full", out: Path | None = None, resume: bool = False, data_root: Path | None = None
-) -> int:
+def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, data_root: Path | None = None) -> int:
     """Run a recipe from the command line.
 
     Args:
-        recipe: as loaded.
-        size: which of its sizes.
+        recipe: in the size it is to run at.
         out: the run's folder; ``runs/NAME-1``, ``-2``, ... by default.
         resume: continue the run in `out`, or the newest of this recipe.
         data_root: where data sets stand; sets ``GRACILE_DATA`` for this process.
@@ -29,9 +29,22 @@ def execute(
     """
     if data_root is not None:
         os.environ["GRACILE_DATA"] = str(data_root)
-    name = recipe.name if size == "full" else f"{recipe.name}-{size}"
+    keep_freed_memory()
+    name = recipe.name if recipe.size == "full" else f"{recipe.name}-{recipe.size}"
     if out is None:
         out = latest_folder(RUNS, name) if resume else new_folder(RUNS, name)
-    finished = runner.run(recipe, out, size=size, resume=resume)
+    started = (out / "recipe.toml").exists()
+    try:
+        finished = runner.run(recipe, out, resume=resume)
+    except (KeyboardInterrupt, GracileError):
+        # A refusal to touch somebody's run is no interruption of it.
+        if (out / "recipe.toml").exists() and (resume or not started):
+            print(f"The run in {out} can be continued: gracile run --resume --out {out}", file=sys.stderr)
+        raise
+    return report(finished)
+
+
+def report(finished: runner.Finished) -> int:
+    """Print a finished run; the exit status."""
     print(runner.describe(finished))
     return 0 if all(met for _, met in finished.verdicts) else 1

@@ -37,40 +37,35 @@ class Finished:
     verdicts: list[tuple[schema.Accept, bool]]
 
 
-def run(recipe: schema.Recipe, path: Path, *, size: str = "full", resume: bool = False) -> Finished:
+def run(recipe: schema.Recipe, path: Path, *, resume: bool = False) -> Finished:
     """Run a recipe in `path`, or continue the run that stands there.
 
     Args:
-        recipe: as loaded, not yet resized.
+        recipe: in the size it is to run at.
         path: the run's folder.
-        size: ``full``, ``cpu``, ``smoke``, ...
         resume: continue; the recipe must be the one the folder was started with.
 
     Raises:
         InputError: the folder holds a finished or different run.
         GracileError: whatever the run met; the folder stays resumable.
     """
-    recipe = schema.resized(recipe, size)
     module = kind(recipe.kind)
     settings = schema.parse(module.Settings, recipe.settings, f"[settings] of the recipe '{recipe.name}'")
     folder = RunFolder(path)
-    resolved = {
-        **recipe.model_dump(exclude={"sizes", "settings"}, exclude_none=True),
-        "size": size,
-        "settings": settings.model_dump(exclude_none=True),
-    }
+    resolved = recipe.model_dump(exclude={"sizes", "settings"}, exclude_none=True)
+    resolved["settings"] = settings.model_dump(exclude_none=True)
     _claim(folder, resolved, resume)
     write_json(folder.path / "environment.json", environment())
     handler = folder.log_to_file()
     folder.set_status("running")
-    log.info("run %s (%s) in %s", recipe.name, size, path)
+    log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
     try:
         rows = schema.published(recipe.published) if recipe.published else []
         outcome = module.execute(settings, folder, rows)
         verdicts = [
-            (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if size in criterion.sizes
+            (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if recipe.size in criterion.sizes
         ]
-        _store(folder, recipe, size, outcome, verdicts)
+        _store(folder, recipe, outcome, verdicts)
         folder.set_status("done")
         log.info("done")
     except KeyboardInterrupt:
@@ -86,6 +81,18 @@ def run(recipe: schema.Recipe, path: Path, *, size: str = "full", resume: bool =
         logging.getLogger("gracile").removeHandler(handler)
         handler.close()
     return Finished(folder, outcome, verdicts)
+
+
+def started_recipe(path: Path) -> schema.Recipe:
+    """The resolved recipe of the run that stands in a folder.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    file = path / "recipe.toml"
+    if not file.is_file():
+        raise InputError(f"{path} holds no run to resume.", "Name the folder of an interrupted run.")
+    return schema.load(str(file))
 
 
 def _claim(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
@@ -106,13 +113,13 @@ def _claim(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
 
 
 def _store(
-    folder: RunFolder, recipe: schema.Recipe, size: str, outcome: Outcome, verdicts: list[tuple[schema.Accept, bool]]
+    folder: RunFolder, recipe: schema.Recipe, outcome: Outcome, verdicts: list[tuple[schema.Accept, bool]]
 ) -> None:
     result = {
         "recipe": recipe.name,
         "title": recipe.title,
         "source": recipe.source,
-        "size": size,
+        "size": recipe.size,
         "rows": outcome.rows,
         "values": outcome.values,
         "accept": [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in verdicts],

@@ -36,7 +36,7 @@ class Accept(Strict):
     value: str
     at_least: float | None = None
     at_most: float | None = None
-    sizes: list[str] = ["full"]
+    sizes: list[str] = Field(default_factory=lambda: ["full"])
 
     def met(self, values: dict[str, float]) -> bool:
         """Whether the run's values meet it; a value the run did not produce does not."""
@@ -47,7 +47,7 @@ class Accept(Strict):
 
 
 class Recipe(Strict):
-    """A recipe as read from TOML, one size chosen.
+    """A recipe as read from TOML.
 
     Attributes:
         name: also the run folder's name.
@@ -57,6 +57,7 @@ class Recipe(Strict):
         published: a table of ``papers/published.toml``.
         settings: the kind's own settings at full size.
         sizes: per size (``smoke``, ``cpu``) what it changes in `settings`.
+        size: the size these settings have.
         accept: criteria fixed beforehand.
         notes: what a reader of the result must know: readings tried, data that differ from the paper's.
     """
@@ -68,6 +69,7 @@ class Recipe(Strict):
     published: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     sizes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    size: str = "full"
     accept: list[Accept] = Field(default_factory=list)
     notes: str = ""
 
@@ -155,13 +157,13 @@ def resized(recipe: Recipe, size: str) -> Recipe:
     Raises:
         InputError: the recipe has no such size.
     """
-    if size == "full":
+    if size == recipe.size:
         return recipe
     if size not in recipe.sizes:
         raise InputError(
             f"The recipe '{recipe.name}' has no size '{size}'.", f"It has: {', '.join(['full', *recipe.sizes])}."
         )
-    return recipe.model_copy(update={"settings": merged(recipe.settings, recipe.sizes[size])})
+    return recipe.model_copy(update={"settings": merged(recipe.settings, recipe.sizes[size]), "size": size})
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""Encoded images -> uint8 arrays, in parallel threads."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from gracile.core.errors import DataError
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+GRAY = {"1", "L", "LA"}
+# How many images are looked at to tell gray from colour, spread over the source.
+PROBED = 64
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as it stands in its source: its bytes, or the file that holds them.
+
+    Attributes:
+        content: bytes, a path, or None where the source has none.
+        where: how messages name it.
+    """
+
+    content: bytes | Path | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every image of a source becomes.
+
+    Attributes:
+        shape: (c, h, w), c 1 or 3.
+        resize: whether images of other sizes are brought to (h, w); else they are an error.
+    """
+
+    shape: tuple[int, int, int]
+    resize: bool
+
+
+def probe(images: Sequence[Encoded], image_size: tuple[int, int] | None) -> tuple[Layout, str]:
+    """Look at some images of a source.
+
+    Args:
+        images: at least one; colour if any of them is.
+        image_size: (height, width) asked for, or None to take that of the first.
+
+    Returns:
+        the layout, and a note on compression, possibly empty.
+    """
+    opened = [_opened(image) for image in images]
+    channels = 1 if all(picture.mode in GRAY for picture in opened) else 3
+    width, height = opened[0].size
+    size = image_size or (height, width)
+    lossy = sum(picture.format == "JPEG" for picture in opened)
+    note = "" if not lossy else f"{'images' if lossy == len(opened) else 'some images'} are JPEG-compressed"
+    return Layout((channels, *size), image_size is not None), note
+
+
+def decode(images: Iterable[Sequence[Encoded]], layout: Layout) -> Iterator[np.ndarray]:
+    """Decode chunks of images.
+
+    Args:
+        images: chunks of encoded images.
+        layout: what each becomes.
+
+    Yields:
+        per chunk uint8 (k, c, h, w).
+
+    Raises:
+        DataError: an image cannot be read or has another size; it is named.
+    """
+    # Pillow lets other threads run while it decompresses.
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, thread_name_prefix="gracile-images") as pool:
+        for chunk in images:
+            out = np.empty((len(chunk), *layout.shape), dtype=np.uint8)
+            step = max(1, -(-len(chunk) // (4 * workers)))
+            starts = range(0, len(chunk), step)
+            list(pool.map(lambda start, chunk=chunk, out=out: _fill(out, chunk, start, start + step, layout), starts))
+            yield out
+
+
+def _fill(out: np.ndarray, chunk: Sequence[Encoded], start: int, stop: int, layout: Layout) -> None:
+    for index, image in enumerate(chunk[start:stop], start):
+        out[index] = decode_one(image, layout)
+
+
+def decode_one(image: Encoded, layout: Layout) -> np.ndarray:
+    """Decode one image to uint8 (c, h, w)."""
+    picture = _opened(image)
+    channels, height, width = layout.shape
+    if not layout.resize and picture.size != (width, height):
+        raise DataError(
+            f"{image.where} is {picture.size[0]}x{picture.size[1]} pixels while the first image is {width}x{height}.",
+            f"Pass image_size={min(height, width)} (or any other) to bring all to one size.",
+        )
+    try:
+        if channels == 1 and picture.mode not in GRAY:
+            raise DataError(
+                f"{image.where} is in colour while the first images are gray.", "Convert all images to one mode."
+            )
+        if picture.mode == "P" and "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+        mode = "L" if channels == 1 else "RGB"
+        picture = picture if picture.mode == mode else picture.convert(mode)
+        if layout.resize and picture.size != (width, height):
+            # Scaled to cover the target and cropped about the centre, so that nothing is stretched.
+            picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture, dtype=np.uint8)
+    except DataError:
+        raise
+    except Exception as error:
+        raise _unreadable(image, error) from error
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _opened(image: Encoded) -> Image.Image:
+    if image.content is None:
+        raise DataError(f"{image.where} holds no image.", "Drop the row, or fill the image in.")
+    try:
+        # Read whole: a lazily opened file would stay open until its image is collected.
+        content = image.content.read_bytes() if isinstance(image.content, Path) else image.content
+        picture = Image.open(io.BytesIO(content))
+    except Exception as error:
+        raise _unreadable(image, error) from error
+    if picture.mode.startswith("I") or picture.mode == "F":
+        raise DataError(f"{image.where} has more than 8 bits a channel (mode {picture.mode}).", "Convert it to 8 bits.")
+    return picture
+
+
+def _unreadable(image: Encoded, error: Exception) -> DataError:
+    # Pillow raises OSError, SyntaxError, ValueError, struct.error and more, depending on where the bytes go wrong.
+    reason = str(error).split("\n")[0] or type(error).__name__
+    # Pillow names the address of the buffer, which tells nobody anything.
+    reason = "not an image, or cut short" if "BytesIO" in reason else reason.rstrip(".")
+    return DataError(f"{image.where} cannot be read: {reason}.", "Replace or delete it.")

@@ -1,0 +1,152 @@
+"""From a name or path to three splits of tensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from gracile.core.errors import InputError
+from gracile.data import cache, table
+from gracile.data.dataset import Dataset, Splits
+from gracile.data.mapped import MappedRows
+from gracile.data.source import Opened, Request
+from gracile.data.stratify import draw
+
+# Taken from the training split of a source that has no test split.
+HELD_OUT = 0.2
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    root: str | Path | None = None,
+    validation: float | int = 0.1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    label: str | None = None,
+    max_bytes: int | None = None,
+) -> Splits:
+    """Load a data set as uint8 images or float32 features.
+
+    Args:
+        name_or_path: a row of `gracile.data.table.SOURCES`: a data set's name, a file, a folder, or ``owner/name`` on the hub.
+        root: folder with a folder a data set; the variable GRACILE_DATA by default.
+        validation: share (float) or number (int) of training samples set aside, each class in proportion; never from the test
+            split. A source with a validation split of its own keeps that one.
+        seed: which samples are drawn.
+        device: where the tensors go.
+        train_limit: keep that many training samples; a validation share shrinks in proportion.
+        test_limit: keep that many test samples.
+        image_size: side, or (height, width), that images are scaled and centre-cropped to.
+        label: the label column of a table.
+        max_bytes: data larger than this stay in a file and are streamed; half of the free memory by default.
+
+    Returns:
+        train, validation (possibly empty) and test. A source without a test split gets a fifth held out; `note` says so.
+
+    Raises:
+        DataError: the data cannot be found, read or understood.
+        InputError: an option out of its range.
+    """
+    _check_options(validation, train_limit, test_limit, image_size)
+    folder = root if root is not None else os.environ.get("GRACILE_DATA") or None
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    request = Request(str(name_or_path), Path(folder) if folder is not None else None, label, size)
+    opened = table.open_source(request)
+    chosen, notes = _choose(opened, validation, seed, train_limit, test_limit)
+    note = "; ".join([note for note in (opened.note, *notes) if note])
+    limit = free_bytes(torch.device(device)) // 2 if max_bytes is None else max_bytes
+    needed = sum(opened.parts[part].nbytes(len(rows)) for part, rows in chosen.values())
+    stream = needed > limit
+    found: dict[str, Dataset] = {}
+    for part_name, part in opened.parts.items():
+        takers = {split: rows for split, (source, rows) in chosen.items() if source == part_name}
+        wanted = np.unique(np.concatenate(list(takers.values())))
+        everything = len(wanted) == len(part.labels)
+        stored, mapped = cache.samples(part, None if everything else wanted, name=opened.name, stream=stream)
+        for split, rows in takers.items():
+            places = torch.from_numpy(np.searchsorted(wanted, rows))
+            if stream:
+                inputs = cast(torch.Tensor, MappedRows(stored, places, device))
+            elif len(places) == len(stored) and not mapped:
+                inputs = stored.to(device)
+            else:
+                inputs = stored[places].to(device)
+            labels = torch.from_numpy(part.labels[rows]).to(device)
+            found[split] = Dataset(inputs, labels, opened.classes, opened.name, note)
+    if "validation" not in found:
+        found["validation"] = found["train"].subset([])
+    return Splits(found["train"], found["validation"], found["test"])
+
+
+def _check_options(
+    validation: float | int, train_limit: int | None, test_limit: int | None, image_size: int | tuple[int, int] | None
+) -> None:
+    if isinstance(validation, bool) or validation < 0 or (isinstance(validation, float) and validation >= 1):
+        raise InputError(f"validation is {validation}.", "Give a share from 0 to below 1, or a number of samples.")
+    for name, limit in (("train_limit", train_limit), ("test_limit", test_limit)):
+        if limit is not None and limit < 1:
+            raise InputError(f"{name} is {limit}.", "Give a whole number from 1 on, or leave it out.")
+    sides = (image_size,) if isinstance(image_size, int) else image_size or ()
+    if any(side < 1 for side in sides):
+        raise InputError(f"image_size is {image_size}.", "Give pixels, 1 or more.")
+
+
+def _choose(
+    opened: Opened, validation: float | int, seed: int, train_limit: int | None, test_limit: int | None
+) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
+    """Which rows of which part make each split, before any sample is read."""
+    name, parts, notes = opened.name, opened.parts, []
+    labels = parts["train"].labels
+    train = np.arange(len(labels))
+    if "test" in parts:
+        test, test_part = np.arange(len(parts["test"].labels)), "test"
+    else:
+        held = round(HELD_OUT * len(train))
+        test, test_part = draw(labels, held, seed, "test", f"the test split of {name}", rest=True), "train"
+        train = np.setdiff1d(train, test, assume_unique=True)
+        notes.append(f"no test split of its own: a stratified fifth ({held} samples, seed {seed}) is held out")
+    chosen: dict[str, tuple[str, np.ndarray]] = {}
+    if "validation" in parts:
+        chosen["validation"] = ("validation", np.arange(len(parts["validation"].labels)))
+        notes.append("its own validation split")
+    elif validation:
+        count = validation if isinstance(validation, int) else round(validation * len(train))
+        held_in = train[draw(labels[train], count, seed, "validation", f"the validation split of {name}", rest=True)]
+        train = np.setdiff1d(train, held_in, assume_unique=True)
+        if train_limit is not None and train_limit < len(train) and isinstance(validation, float):
+            count = max(round(count * train_limit / len(train)), len(np.unique(labels[held_in])))
+            held_in = held_in[draw(labels[held_in], count, seed, "validation-limit", f"the validation split of {name}", rest=False)]
+        chosen["validation"] = ("train", held_in)
+    if train_limit is not None:
+        train = train[draw(labels[train], train_limit, seed, "train-limit", f"train_limit of {name}", rest=False)]
+    if test_limit is not None:
+        test = test[draw(parts[test_part].labels[test], test_limit, seed, "test-limit", f"test_limit of {name}", rest=False)]
+    chosen |= {"train": ("train", train), "test": (test_part, test)}
+    return chosen, notes
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on a device, as the system tells it."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = 2**33
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+        # A container's own limit is often far below what the machine has.
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(free, 0)

@@ -1,0 +1,67 @@
+"""Rows of a memory-mapped file that index like a tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gracile.core.errors import DataError
+
+
+class MappedRows:
+    """Some rows of a tensor that stays in a file; indexing gathers them into memory.
+
+    It stands where a tensor of all inputs would not fit. Indexing, `shape`, `dtype`, `device`, `ndim`, `size` and `len` are those of
+    the tensor; anything that would need the whole tensor at once is refused.
+
+    Args:
+        storage: (m, ...) mapped from a file.
+        rows: (n,) int64 on the CPU, which rows of `storage` these are; None for all.
+        device: where gathered rows go.
+    """
+
+    def __init__(self, storage: torch.Tensor, rows: torch.Tensor | None = None, device: torch.device | str = "cpu") -> None:
+        self.storage = storage
+        self.rows = rows
+        self.device = torch.device(device)
+        self.dtype = storage.dtype
+        self.shape = torch.Size((len(storage) if rows is None else len(rows), *storage.shape[1:]))
+        self.ndim = storage.ndim
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def size(self, dim: int | None = None) -> Any:
+        """As of a tensor."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Gather rows: an integer, a slice, a (k,) tensor of indices or a (n,) mask."""
+        return self.gather(index).to(self.device)
+
+    def gather(self, index: Any) -> torch.Tensor:
+        """The rows in host memory, pinned where a GPU will take them."""
+        index = index.cpu() if isinstance(index, torch.Tensor) else index
+        found = self.storage[index] if self.rows is None else self.storage[self.rows[index]]
+        if self.device.type == "cuda":
+            return found.pin_memory()
+        # A slice of the mapping is only a view; the caller must get memory of its own, as from any gather.
+        return found.clone() if isinstance(index, slice | int) and self.rows is None else found
+
+    def take(self, index: torch.Tensor) -> MappedRows:
+        """Fewer rows of the same file; nothing is read."""
+        index = index.cpu()
+        return MappedRows(self.storage, index if self.rows is None else self.rows[index], self.device)
+
+    def to(self, device: torch.device | str) -> MappedRows:
+        """The same rows, gathered to another device."""
+        return MappedRows(self.storage, self.rows, device)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(torch.Tensor, name):
+            raise DataError(
+                f"'{name}' needs all inputs in memory, and this data set is streamed from a file because it is large.",
+                "Take rows with inputs[indices], go through batches(...), or load with a larger max_bytes or smaller limits.",
+            )
+        raise AttributeError(name)

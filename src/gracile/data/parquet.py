@@ -1,0 +1,255 @@
+"""Parquet files in the layout of Hugging Face data sets: images (encoded bytes) or numeric columns, and a label column."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gracile.core.errors import DataError
+from gracile.data import images
+from gracile.data.labels import encode
+from gracile.data.source import Opened, Part, Request, check_finite, check_same_shape, chunk_rows, row_name
+
+SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+}
+LABELS = ("label", "labels", "class", "target")
+IMAGES = ("image", "img", "images", "png", "jpg")
+
+
+def open_source(request: Request) -> Opened:
+    """Open one parquet file, or a folder of them."""
+    path = Path(request.name)
+    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    return open_files(files, request, name=path.stem if path.is_file() else path.resolve().name)
+
+
+def open_files(files: list[Path], request: Request, *, name: str) -> Opened:
+    """Open parquet files; the split of each is told by a word in its name or folder, else it is training data.
+
+    Raises:
+        DataError: a file is corrupt, or the label or features are missing or no numbers.
+    """
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(split_of(file), []).append(file)
+    if "train" not in by_split:
+        raise DataError(
+            f"{name} has no training split: its files are {', '.join(file.name for file in files)}.",
+            "Name a file with 'train' in its name, or one without the name of a split.",
+        )
+    tables = {split: _Table.open(parts, name, split) for split, parts in by_split.items()}
+    train = tables["train"]
+    label, declared = _label_column(train, request.label)
+    found = {split: table.labels(label) for split, table in tables.items()}
+    encoded, classes = encode(found, declared, name)
+    image = _image_column(train, label)
+    parts, note = {}, ""
+    for split, table in tables.items():
+        if image is not None:
+            parts[split], part_note = _image_part(table, image, encoded[split], request)
+            note = note or part_note
+        else:
+            parts[split] = _feature_part(table, _features(train, label), encoded[split])
+    if image is not None:
+        parts = _same_channels(parts, tables, image)
+    check_same_shape(parts, name)
+    return Opened(name, classes, parts, note)
+
+
+def split_of(file: Path) -> str:
+    """Which split a file belongs to, by its name (``test-00000-of-00001.parquet``) or folder (``test/0000.parquet``)."""
+    for text in (file.stem, file.parent.name):
+        for word in re.split(r"[^a-zA-Z]+", text.lower()):
+            if word in SPLITS:
+                return SPLITS[word]
+    return "train"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The files of one split."""
+
+    files: tuple[Path, ...]
+    schema: pa.Schema
+    features: dict[str, Any]
+    where: str
+
+    @staticmethod
+    def open(files: list[Path], name: str, split: str) -> _Table:
+        schemas = [_guarded(file, lambda file=file: pq.read_schema(file)) for file in files]
+        for file, schema in zip(files, schemas, strict=True):
+            if schema.names != schemas[0].names:
+                raise DataError(
+                    f"{file} has the columns {', '.join(schema.names)} and {files[0].name} {', '.join(schemas[0].names)}.",
+                    "Load files of one data set at a time.",
+                )
+        try:
+            described = json.loads((schemas[0].metadata or {}).get(b"huggingface", b"{}"))
+            features = described.get("info", {}).get("features", {})
+        except (ValueError, AttributeError):
+            features = {}
+        return _Table(tuple(files), schemas[0], features if isinstance(features, dict) else {}, f"the {split} split of {name}")
+
+    def kind(self, column: str) -> str:
+        feature = self.features.get(column)
+        return feature.get("_type", "") if isinstance(feature, dict) else ""
+
+    def labels(self, column: str) -> np.ndarray:
+        if column not in self.schema.names:
+            raise DataError(f"{self.where} has no column '{column}': it has {', '.join(self.schema.names)}.", "Add it.")
+        chunks = []
+        for file in self.files:
+            chunks += _guarded(file, lambda file=file: pq.read_table(file, columns=[column])).column(0).chunks
+        values = pa.chunked_array(chunks, type=self.schema.field(column).type)
+        if values.null_count:
+            row = values.is_null().to_pylist().index(True)
+            raise DataError(
+                f"The label in {row_name(row)} of {self.where} is missing.", "Fill the label in or drop the row."
+            )
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        return values.to_numpy()
+
+    def batches(self, columns: list[str], rows: np.ndarray | None, size: int) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        """Batches of some columns with the numbers of their rows; row groups without a wanted row are not read."""
+        first = 0
+        for path in self.files:
+            file = _guarded(path, lambda path=path: pq.ParquetFile(path))
+            with file:
+                for group in range(file.num_row_groups):
+                    count = file.metadata.row_group(group).num_rows
+                    if rows is not None and not np.any((rows >= first) & (rows < first + count)):
+                        first += count
+                        continue
+                    stream = file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
+                    while (batch := _guarded(path, lambda stream=stream: next(stream, None))) is not None:
+                        numbers = np.arange(first, first + batch.num_rows)
+                        first += batch.num_rows
+                        if rows is not None:
+                            wanted = np.isin(numbers, rows, assume_unique=True)
+                            batch, numbers = batch.filter(pa.array(wanted)), numbers[wanted]
+                        if batch.num_rows:
+                            yield batch, numbers
+
+
+def _guarded(file: Path, action: Any) -> Any:
+    """Run a pyarrow call and turn what it raises on damaged files into one sentence."""
+    try:
+        return action()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise DataError(f"{file} cannot be read as parquet: {reason}.", "The file is damaged: fetch it again.") from error
+
+
+def _label_column(table: _Table, asked: str | None) -> tuple[str, tuple[str, ...] | None]:
+    names = table.schema.names
+    declared = [name for name in names if table.kind(name) == "ClassLabel"]
+    likely = [*[name for name in LABELS if name in names], *(declared if len(declared) == 1 else [])]
+    if asked is not None and asked not in names:
+        raise DataError(f"There is no column '{asked}' in {table.where}: it has {', '.join(names)}.", "Name one of them.")
+    if asked is None and not likely:
+        raise DataError(
+            f"No label column is to be found in {table.where}: it has {', '.join(names)}.", "Name one of them with label=."
+        )
+    label = asked or likely[0]
+    class_names = table.features[label].get("names") if table.kind(label) == "ClassLabel" else None
+    return label, tuple(str(name) for name in class_names) if isinstance(class_names, list) else None
+
+
+def _image_column(table: _Table, label: str) -> str | None:
+    """The column of encoded images, or None where the features are numbers."""
+
+    def holds_bytes(name: str) -> bool:
+        kind = table.schema.field(name).type
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    found = [name for name in table.schema.names if name != label and holds_bytes(name)]
+    preferred = [name for name in found if table.kind(name) == "Image" or name in IMAGES]
+    return next(iter([*preferred, *found]), None)
+
+
+def _encoded_images(batch: pa.RecordBatch, numbers: np.ndarray, where: str) -> list[images.Encoded]:
+    column = batch.column(0)
+    if pa.types.is_struct(column.type):
+        column = column.field("bytes")
+    return [
+        images.Encoded(content, f"The image in {row_name(int(number))} of {where}")
+        for content, number in zip(column.to_pylist(), numbers, strict=True)
+    ]
+
+
+def _image_part(table: _Table, column: str, labels: np.ndarray, request: Request) -> tuple[Part, str]:
+    first = next(table.batches([column], None, images.PROBED), None)
+    if first is None:
+        raise DataError(f"There are no rows in {table.where}.", "Load a data set with samples.")
+    layout, note = images.probe(_encoded_images(*first, table.where), request.image_size)
+    return _part_of(table, column, labels, layout), note
+
+
+def _part_of(table: _Table, column: str, labels: np.ndarray, layout: images.Layout) -> Part:
+    return Part(
+        labels, layout.shape, np.uint8, partial(_read_images, table, column, layout), table.files,
+        encoded=True, column=column, options=f"resize={layout.resize}",
+    )
+
+
+def _same_channels(parts: dict[str, Part], tables: dict[str, _Table], column: str) -> dict[str, Part]:
+    """Where one split looks gray and another has colour, all are colour."""
+    if len({part.shape[0] for part in parts.values()}) == 1:
+        return parts
+    return {
+        split: _part_of(
+            tables[split], column, part.labels,
+            images.Layout((3, part.shape[1], part.shape[2]), part.options == "resize=True"),
+        )
+        for split, part in parts.items()
+    }
+
+
+def _read_images(table: _Table, column: str, layout: images.Layout, rows: np.ndarray | None) -> Iterator[np.ndarray]:
+    batches = table.batches([column], rows, chunk_rows(layout.shape))
+    return images.decode((_encoded_images(batch, numbers, table.where) for batch, numbers in batches), layout)
+
+
+def _features(table: _Table, label: str) -> list[str]:
+    names = [name for name in table.schema.names if name != label]
+    for name in names:
+        kind = table.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise DataError(
+                f"Column '{name}' of {table.where} is of type {kind}, neither a number nor an image.",
+                "Drop the column, or turn it into numbers.",
+            )
+    if not names:
+        raise DataError(f"{table.where} has no column beside the label '{label}'.", "Load a file with features or images.")
+    return names
+
+
+def _feature_part(table: _Table, names: list[str], labels: np.ndarray) -> Part:
+    missing = [name for name in names if name not in table.schema.names]
+    if missing:
+        raise DataError(f"{table.where} has no column '{missing[0]}'.", "All splits need the same columns.")
+    return Part(labels, (len(names),), np.float32, partial(_read_features, table, names), table.files, column=",".join(names))
+
+
+def _read_features(table: _Table, names: list[str], rows: np.ndarray | None) -> Iterator[np.ndarray]:
+    for batch, numbers in table.batches(names, rows, chunk_rows((len(names),), 8)):
+        values = np.empty((batch.num_rows, len(names)), dtype=np.float32)
+        for index, name in enumerate(names):
+            # A null becomes NaN, which is refused below with its row and column.
+            values[:, index] = batch.column(batch.schema.get_field_index(name)).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        check_finite(values, names, int(numbers[0]), table.where)
+        yield values

@@ -1,0 +1,129 @@
+"""What a source hands over: labels at once, samples chunk by chunk on demand, so that nothing is decoded before it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gracile.core.errors import DataError
+
+# A chunk is large enough that per-chunk costs vanish and small enough that several of them are nothing beside the data.
+CHUNK_BYTES = 16 * 2**20
+CHUNK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for.
+
+    Attributes:
+        name: a data set's name or a path.
+        root: folder with a folder a data set, or None.
+        label: the label column, or None to find it.
+        image_size: (height, width) that images are brought to, or None to take them as they are.
+    """
+
+    name: str
+    root: Path | None = None
+    label: str | None = None
+    image_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as it stands in its source, not yet decoded.
+
+    Attributes:
+        labels: (n,) int64, checked.
+        shape: of one sample: (c, h, w) or (features,).
+        dtype: uint8 for images, float32 for features.
+        read: called with sorted row numbers, or None for all; yields arrays (k, *shape) whose concatenation is those rows.
+        files: what the samples are read from; with size and time of change they identify the content.
+        encoded: whether samples are compressed images, worth keeping decoded.
+        column: which column or member of the files the samples stand in.
+        options: whatever else changes the decoded samples.
+    """
+
+    labels: np.ndarray
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    read: Callable[[np.ndarray | None], Iterator[np.ndarray]]
+    files: tuple[Path, ...] = ()
+    encoded: bool = False
+    column: str = ""
+    options: str = ""
+
+    def nbytes(self, rows: int) -> int:
+        """What `rows` samples take in memory."""
+        return rows * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened source.
+
+    Attributes:
+        name: for messages and result tables.
+        classes: class names; a label is an index into them.
+        parts: "train" always, "validation" and "test" where the source has them.
+        note: what a reader of results must know.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    parts: dict[str, Part]
+    note: str = ""
+
+
+def chunk_rows(shape: tuple[int, ...], itemsize: int = 1) -> int:
+    """How many samples make a chunk."""
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, int(np.prod(shape)) * itemsize)))
+
+
+def array_reader(array: np.ndarray) -> Callable[[np.ndarray | None], Iterator[np.ndarray]]:
+    """`Part.read` over an array that is in memory already."""
+
+    def read(rows: np.ndarray | None) -> Iterator[np.ndarray]:
+        yield array if rows is None else array[rows]
+
+    return read
+
+
+def row_name(row: int) -> str:
+    """How messages name a row."""
+    return f"row {row} (the first is 0)"
+
+
+def check_same_shape(parts: dict[str, Part], name: str) -> None:
+    """All splits of a source must have samples of one shape.
+
+    Raises:
+        DataError: they do not.
+    """
+    shapes = {split: part.shape for split, part in parts.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
+        raise DataError(f"The splits of {name} have samples of different shapes: {listed}.", "Bring them to one shape.")
+
+
+def check_finite(values: np.ndarray, columns: Sequence[str], first_row: int, where: str) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        values: (n, features).
+        columns: the features' names.
+        first_row: number of the first row of `values` in `where`.
+
+    Raises:
+        DataError: naming column and row of the first.
+    """
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = (int(index) for index in np.argwhere(bad)[0])
+        raise DataError(
+            f"Column '{columns[column]}' of {where} holds {values[row, column]} in {row_name(first_row + row)}.",
+            "Fill or drop such rows: features must be finite numbers.",
+        )

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from gracile.models.common import ImageSize, height_width, initialise
+from gracile.models.common import ImageSize, height_width
 
 
 def lenet(*, num_classes: int = 10, in_channels: int = 1, image_size: ImageSize = 28) -> nn.Sequential:
@@ -27,7 +27,8 @@ def lenet(*, num_classes: int = 10, in_channels: int = 1, image_size: ImageSize 
     """
     height, width = height_width(image_size, least=12, model="lenet")
     features = 16 * _after(height) * _after(width)
-    network = nn.Sequential(
+    # torch's own initialisation stands: He's, at the papers' learning rate of 0.1, leaves the network at chance.
+    return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(in_channels, 6, 5, padding=2),
             relu1=nn.ReLU(),
@@ -43,8 +44,6 @@ def lenet(*, num_classes: int = 10, in_channels: int = 1, image_size: ImageSize 
             linear3=nn.Linear(84, num_classes),
         )
     )
-    initialise(network)
-    return network
 
 
 def _after(side: int) -> int:

@@ -163,7 +163,8 @@ class VariableSplitting(ABC):
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        closure = kwargs.get("closure") or (args[0] if args else None)
+        # The optimiser itself stands first among the arguments that torch gives its hooks.
+        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is None or self.coupling == "decoupled":
             self._add(optimizer)
             return None
@@ -177,7 +178,7 @@ class VariableSplitting(ABC):
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": closure_with_coupling}
-        return (closure_with_coupling, *args[1:]), kwargs
+        return (args[0], closure_with_coupling, *args[2:]), kwargs
 
     @torch.no_grad()
     def _add(self, optimizer: Optimizer) -> None:

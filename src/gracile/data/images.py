@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,10 @@ class Layout:
     shape: tuple[int, int, int]
     resize: bool
 
+    def describe(self) -> str:
+        """What beside the shape changes the decoded pixels."""
+        return "scaled" if self.resize else "as they are"
+
 
 def probe(images: Sequence[Encoded], image_size: tuple[int, int] | None) -> tuple[Layout, str]:
     """Look at some images of a source.
@@ -63,6 +67,11 @@ def probe(images: Sequence[Encoded], image_size: tuple[int, int] | None) -> tupl
     lossy = sum(picture.format == "JPEG" for picture in opened)
     note = "" if not lossy else f"{'images' if lossy == len(opened) else 'some images'} are JPEG-compressed"
     return Layout((channels, *size), image_size is not None), note
+
+
+def with_channels(layout: Layout, channels: int) -> Layout:
+    """The same layout with 1 or 3 channels."""
+    return replace(layout, shape=(channels, *layout.shape[1:]))
 
 
 def decode(images: Iterable[Sequence[Encoded]], layout: Layout) -> Iterator[np.ndarray]:

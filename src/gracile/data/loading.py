@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from gracile.core.errors import InputError
+from gracile.core.errors import DataError, InputError
 from gracile.data import cache, table
 from gracile.data.dataset import Dataset, Splits
 from gracile.data.mapped import MappedRows
@@ -104,12 +104,15 @@ def _choose(
 ) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
     """Which rows of which part make each split, before any sample is read."""
     name, parts, notes = opened.name, opened.parts, []
+    for split, part in parts.items():
+        if not len(part.labels):
+            raise DataError(f"The {split} split of {name} has no rows.", "Give it samples, or remove it.")
     labels = parts["train"].labels
     train = np.arange(len(labels))
     if "test" in parts:
         test, test_part = np.arange(len(parts["test"].labels)), "test"
     else:
-        held = round(HELD_OUT * len(train))
+        held = _share(HELD_OUT, labels)
         test, test_part = draw(labels, held, seed, "test", f"the test split of {name}", rest=True), "train"
         train = np.setdiff1d(train, test, assume_unique=True)
         notes.append(f"no test split of its own: a stratified fifth ({held} samples, seed {seed}) is held out")
@@ -118,19 +121,26 @@ def _choose(
         chosen["validation"] = ("validation", np.arange(len(parts["validation"].labels)))
         notes.append("its own validation split")
     elif validation:
-        count = validation if isinstance(validation, int) else round(validation * len(train))
-        held_in = train[draw(labels[train], count, seed, "validation", f"the validation split of {name}", rest=True)]
-        train = np.setdiff1d(train, held_in, assume_unique=True)
+        what = f"the validation split of {name}"
+        count = validation if isinstance(validation, int) else _share(validation, labels[train])
+        held = train[draw(labels[train], count, seed, "validation", what, rest=True)]
+        train = np.setdiff1d(train, held, assume_unique=True)
         if train_limit is not None and train_limit < len(train) and isinstance(validation, float):
-            count = max(round(count * train_limit / len(train)), len(np.unique(labels[held_in])))
-            held_in = held_in[draw(labels[held_in], count, seed, "validation-limit", f"the validation split of {name}", rest=False)]
-        chosen["validation"] = ("train", held_in)
+            count = max(round(count * train_limit / len(train)), len(np.unique(labels[held])))
+            held = held[draw(labels[held], count, seed, "validation-limit", what, rest=False)]
+        chosen["validation"] = ("train", held)
     if train_limit is not None:
         train = train[draw(labels[train], train_limit, seed, "train-limit", f"train_limit of {name}", rest=False)]
     if test_limit is not None:
-        test = test[draw(parts[test_part].labels[test], test_limit, seed, "test-limit", f"test_limit of {name}", rest=False)]
+        found = parts[test_part].labels[test]
+        test = test[draw(found, test_limit, seed, "test-limit", f"test_limit of {name}", rest=False)]
     chosen |= {"train": ("train", train), "test": (test_part, test)}
     return chosen, notes
+
+
+def _share(share: float, labels: np.ndarray) -> int:
+    """A share of the rows as a number, never below one a class."""
+    return max(round(share * len(labels)), len(np.unique(labels)))
 
 
 def free_bytes(device: torch.device) -> int:

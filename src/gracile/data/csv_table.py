@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 from gracile.core.errors import DataError
 from gracile.data.labels import encode
 from gracile.data.parquet import LABELS
-from gracile.data.source import Opened, Part, Request, check_finite, row_name
+from gracile.data.source import Opened, Part, Request, row_name, to_features
 
 
 def open_source(request: Request) -> Opened:
@@ -119,18 +119,16 @@ def _read(shape: _Shape, features: list[str], rows: np.ndarray | None) -> Iterat
     first = 0
     try:
         for batch in shape.stream(features, pa.float64()):
-            values = np.empty((batch.num_rows, len(features)), dtype=np.float32)
+            values = np.empty((batch.num_rows, len(features)))
             for index in range(len(features)):
                 values[:, index] = batch.column(index).to_numpy(zero_copy_only=False)
-            check_finite(values, features, first, str(shape.path))
+            numbers = np.arange(first, first + len(values))
+            first += len(values)
             if rows is not None:
-                wanted = rows[(rows >= first) & (rows < first + len(values))] - first
-                first += len(values)
-                values = values[wanted]
-            else:
-                first += len(values)
+                wanted = np.isin(numbers, rows, assume_unique=True)
+                values, numbers = values[wanted], numbers[wanted]
             if len(values):
-                yield values
+                yield to_features(values, features, numbers, str(shape.path))
     except pa.ArrowException as error:
         # pyarrow tells neither row nor column in a stream; the file is read again as text to find the cell.
         raise _bad_cell(shape, features) or _malformed(shape, error) from error

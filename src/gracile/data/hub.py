@@ -71,7 +71,7 @@ def _fetch(repository: str, revision: str | None) -> Path:
             "Check the spelling.",
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0].rstrip(".")
+        reason = str(error).split("\n")[0].split(". ")[0].rstrip(".").removeprefix("Got: ")
         raise UnreachableError(repository, reason) from error
     return Path(folder)
 

@@ -12,8 +12,8 @@ from gracile.core.errors import DataError
 class MappedRows:
     """Some rows of a tensor that stays in a file; indexing gathers them into memory.
 
-    It stands where a tensor of all inputs would not fit. Indexing, `shape`, `dtype`, `device`, `ndim`, `size` and `len` are those of
-    the tensor; anything that would need the whole tensor at once is refused.
+    It stands where a tensor of all inputs would not fit. Indexing, `shape`, `dtype`, `device`, `ndim`, `size` and `len` are
+    those of the tensor; anything that would need the whole tensor at once is refused.
 
     Args:
         storage: (m, ...) mapped from a file.
@@ -59,6 +59,6 @@ class MappedRows:
         if not name.startswith("_") and hasattr(torch.Tensor, name):
             raise DataError(
                 f"'{name}' needs all inputs in memory, and this data set is streamed from a file because it is large.",
-                "Take rows with inputs[indices], go through batches(...), or load with a larger max_bytes or smaller limits.",
+                "Take rows with inputs[indices] or batches(...), or load it with a larger max_bytes or with limits.",
             )
         raise AttributeError(name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from gracile.core.errors import DataError
 from gracile.data.labels import encode
-from gracile.data.source import Opened, Part, Request, check_finite, check_same_shape, chunk_rows
+from gracile.data.source import Opened, Part, Request, check_same_shape, chunk_rows, to_features
 
 MEMBERS = {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")}
 
@@ -153,14 +153,14 @@ def _read(
     first = 0
     names = [str(index) for index in range(sample[0])]
     for chunk in array.chunks(chunk_rows(sample, array.dtype.itemsize)):
-        count = len(chunk)
+        numbers = np.arange(first, first + len(chunk))
+        first += len(chunk)
         if rows is not None:
-            chunk = chunk[rows[(rows >= first) & (rows < first + count)] - first]
+            wanted = np.isin(numbers, rows, assume_unique=True)
+            chunk, numbers = chunk[wanted], numbers[wanted]
         if len(sample) == 1:
-            chunk = chunk.astype(np.float32)
-            check_finite(chunk, names, first, f"'{array.member[:-4]}' of {array.path}")
+            chunk = to_features(chunk, names, numbers, f"'{array.member[:-4]}' of {array.path}")
         elif axes is not None:
             chunk = chunk.transpose(axes)
-        first += count
         if len(chunk):
             yield chunk.reshape(-1, *sample)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from gracile.core.errors import DataError
 from gracile.data import images
 from gracile.data.labels import encode
-from gracile.data.source import Opened, Part, Request, check_finite, check_same_shape, chunk_rows, row_name
+from gracile.data.source import Opened, Part, Request, check_same_shape, chunk_rows, row_name, to_features
 
 SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
@@ -238,9 +238,9 @@ def _feature_part(table: _Table, names: list[str], labels: np.ndarray) -> Part:
 
 def _read_features(table: _Table, names: list[str], rows: np.ndarray | None) -> Iterator[np.ndarray]:
     for batch, numbers in table.batches(names, rows, chunk_rows((len(names),), 8)):
-        values = np.empty((batch.num_rows, len(names)), dtype=np.float32)
+        values = np.empty((batch.num_rows, len(names)))
         for index, name in enumerate(names):
             # A null becomes NaN, which is refused below with its row and column.
-            values[:, index] = batch.column(batch.schema.get_field_index(name)).cast(pa.float64()).to_numpy(zero_copy_only=False)
-        check_finite(values, names, int(numbers[0]), table.where)
-        yield values
+            column = batch.column(batch.schema.get_field_index(name))
+            values[:, index] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        yield to_features(values, names, numbers, table.where)

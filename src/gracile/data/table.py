@@ -36,7 +36,9 @@ class _Module(Protocol):
 
 def _is_parquet(name: str) -> bool:
     path = Path(name)
-    return path.suffix == ".parquet" if path.is_file() else path.is_dir() and next(path.rglob("*.parquet"), None) is not None
+    if path.is_file():
+        return path.suffix.lower() == ".parquet"
+    return path.is_dir() and next(path.rglob("*.parquet"), None) is not None
 
 
 def _is_file(name: str, *suffixes: str) -> bool:
@@ -76,7 +78,13 @@ def open_source(request: Request) -> Opened:
         name = str(request.root / name)
     for row in SOURCES.values():
         if row.recognises(name):
-            return cast(_Module, importlib.import_module(row.module)).open_source(replace(request, name=name))
+            module = cast(_Module, importlib.import_module(row.module))
+            try:
+                return module.open_source(replace(request, name=name))
+            except OSError as error:
+                raise DataError(
+                    f"{error.filename or name} cannot be read: {error.strerror or error}.", "Check its permissions and its disk."
+                ) from error
     path = Path(name)
     if path.is_file():
         raise DataError(

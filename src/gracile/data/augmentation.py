@@ -43,10 +43,12 @@ class Augmentation:
             InputError: `x` is no batch of images.
         """
         if x.ndim != 4:
-            raise InputError(f"Only images can be flipped and cropped, not inputs of shape {tuple(x.shape)}.", "Leave augment out.")
+            raise InputError(
+                f"Only images can be flipped and cropped, not inputs of shape {tuple(x.shape)}.", "Leave augment out."
+            )
         n, _, height, width = x.shape
         if self.crop:
-            offset = torch.randint(0, 2 * self.crop + 1, (2, n), generator=generator, device=generator.device).to(x.device)
+            offset = torch.randint(2 * self.crop + 1, (2, n), generator=generator, device=generator.device).to(x.device)
             padded = F.pad(x, [self.crop] * 4)
             # Every window as a strided view, then one window a sample: no copy but the result's.
             windows = padded.unfold(2, height, 1).unfold(3, width, 1)

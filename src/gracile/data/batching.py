@@ -45,7 +45,9 @@ def batches(
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}.", "Give a whole number from 1 on.")
     if augment is not None and generator is None:
-        raise InputError("augment is given without a generator to draw from.", "Pass generator= (see gracile.core.seeding).")
+        raise InputError(
+            "augment is given without a generator to draw from.", "Pass generator=, as from gracile.core.seeding.generator."
+        )
     return _batches(data, batch_size, order, augment, generator, drop_last)
 
 
@@ -65,7 +67,8 @@ def _batches(
         slice(start, min(start + batch_size, total)) if order is None else order[start : start + batch_size]
         for start in range(0, stop, batch_size)
     ]
-    gathered = _ahead(data.inputs, pieces) if isinstance(data.inputs, MappedRows) else (data.inputs[piece] for piece in pieces)
+    inputs = data.inputs
+    gathered = _ahead(inputs, pieces) if isinstance(inputs, MappedRows) else (inputs[piece] for piece in pieces)
     for piece, x in zip(pieces, gathered, strict=True):
         if augment is not None and generator is not None:
             x = augment(x, generator)

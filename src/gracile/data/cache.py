@@ -1,4 +1,4 @@
-"""Decoded samples kept as safetensors files, so that a source is decoded once and large ones are mapped instead of loaded."""
+"""Decoded samples kept as safetensors files: a source is decoded once, and a large one is mapped instead of loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DTYPES = {"U8": np.uint8, "F32": np.float32}
 
 
 def cache_folder() -> Path:
-    """Where decoded data are kept: the variable GRACILE_CACHE, else ``~/.cache/gracile``; its files may be deleted any time."""
+    """Where decoded data are kept, under GRACILE_CACHE or ``~/.cache/gracile``; the files may be deleted at any time."""
     return Path(os.environ.get("GRACILE_CACHE") or Path.home() / ".cache" / "gracile") / "decoded"
 
 
@@ -58,18 +58,23 @@ def samples(part: Part, rows: np.ndarray | None, *, name: str, stream: bool) -> 
     if stored is None:
         try:
             write_atomically(path, lambda temporary: _write(temporary, part, rows, shape, name))
-        except StorageError as error:
+        except OSError as error:  # StorageError is one
             if stream:
                 raise StorageError(
-                    f"{name} is too large for memory and cannot be decoded into {path.parent}: {error.__cause__ or error}.",
+                    f"{name} is too large for memory and cannot be decoded into {path.parent}: {_reason(error)}.",
                     "Free space there, or point the variable GRACILE_CACHE to a folder with space.",
                 ) from error
-            log.info("decoded data are not kept: %s", error.cause)
+            log.info("decoded data are not kept: %s", _reason(error))
             return _in_memory(part, rows, name), False
         stored = _mapped(path, shape, part.dtype)
         if stored is None:
             raise StorageError(f"{path} was written and cannot be read back.", "Check the disk that holds it.")
     return stored, True
+
+
+def _reason(error: OSError) -> str:
+    inner = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return inner.strerror or str(inner)
 
 
 def _key(part: Part, rows: np.ndarray | None) -> str:

@@ -18,8 +18,8 @@ class Dataset:
     """One split, whole on one device.
 
     Attributes:
-        inputs: uint8 (n, c, h, w) images, or float32 (n, features). Where the whole is too large for memory it is a `MappedRows`,
-            which indexes like the tensor and gathers from a file.
+        inputs: uint8 (n, c, h, w) images, or float32 (n, features). Where the whole is too large for memory it is a
+            `MappedRows`, which indexes like the tensor and gathers from a file.
         labels: int64 (n,), each an index into `classes`.
         classes: class names.
         name: of the data set.
@@ -92,22 +92,38 @@ class Dataset:
         """Mean and standard deviation of each channel of the images scaled to [0, 1], or of each feature as it stands.
 
         Returns:
-            two float32 tensors, (c,) or (features,), on the data's device; computed in float64 over chunks; the deviation is that
-            of the population (divisor n) and is 0 for a constant feature.
+            two float32 tensors, (c,) or (features,), on the data's device, computed in float64 over chunks; the deviation is
+            that of the population (divisor n), 0 for a constant feature.
 
         Raises:
             DataError: there are no rows.
         """
         if len(self) == 0:
             raise DataError(f"The data set '{self.name}' has no rows to take statistics of.", "Give it at least one.")
-        scale, axes = (255.0, (0, 2, 3)) if self.is_image else (1.0, (0,))
-        count = len(self) * (self.input_shape[1] * self.input_shape[2] if self.is_image else 1)
-        # Two passes: the difference of mean square and squared mean loses all digits of a feature far from 0.
-        mean = sum(chunk.double().sum(axes) for chunk in self._chunks()) / count
-        shift = torch.as_tensor(mean).reshape(1, -1, 1, 1) if self.is_image else torch.as_tensor(mean)
-        variance = sum((chunk.double() - shift).square_().sum(axes) for chunk in self._chunks()) / count
-        mean, variance = torch.as_tensor(mean), torch.as_tensor(variance)
-        return (mean / scale).float(), (variance.sqrt() / scale).float()
+        mean, variance = self._moments_of_pixels() if self.is_image else self._moments_of_features()
+        return mean.float(), variance.sqrt().float()
+
+    def _moments_of_pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of bytes and of their squares are whole numbers far below 2^53: one pass is exact."""
+        count = len(self) * self.input_shape[1] * self.input_shape[2]
+        total = torch.zeros(self.input_shape[0], dtype=torch.float64, device=self.device)
+        squares = torch.zeros_like(total)
+        for chunk in self._chunks():
+            values = chunk.double()
+            total += values.sum((0, 2, 3))
+            squares += values.square_().sum((0, 2, 3))
+        mean = total / count
+        return mean / 255, (squares / count - mean.square()).clamp_(min=0) / 255**2
+
+    def _moments_of_features(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two passes: mean square less squared mean would lose all digits of a feature far from 0."""
+        mean = torch.zeros(self.input_shape, dtype=torch.float64, device=self.device)
+        for chunk in self._chunks():
+            mean += chunk.double().sum(0) / len(self)
+        variance = torch.zeros_like(mean)
+        for chunk in self._chunks():
+            variance += (chunk.double() - mean).square_().sum(0) / len(self)
+        return mean, variance
 
     def _chunks(self) -> Iterator[torch.Tensor]:
         rows = chunk_rows(self.input_shape, 8)

@@ -33,14 +33,17 @@ def open_source(request: Request) -> Opened:
     """
     owner, name, *rest = request.name.split("/")
     repository, configuration = f"{owner}/{name}", "/".join(rest)
-    files = _fetch(repository, None) or _fetch(repository, CONVERTED)
+    folder = _fetch(repository, None)
+    if not any(folder.rglob("*.parquet")):
+        folder = _fetch(repository, CONVERTED)
+    files = sorted(folder.rglob("*.parquet"))
     if not files:
         raise DataError(f"The data set '{repository}' on the hub has no parquet files.", "Choose one that has.")
     files = _of_one_configuration(files, repository, configuration)
-    return parquet.open_files(files, request, name=name)
+    return parquet.open_splits(parquet.by_split(files, folder), request, name=name)
 
 
-def _fetch(repository: str, revision: str | None) -> list[Path]:
+def _fetch(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -58,17 +61,19 @@ def _fetch(repository: str, revision: str | None) -> list[Path]:
             f"The data set '{repository}' asks for an agreement first.",
             f"Accept it at https://huggingface.co/datasets/{repository} and log in with `hf auth login`.",
         ) from error
-    except RevisionNotFoundError:
-        return []
+    except RevisionNotFoundError as error:
+        raise DataError(
+            f"The data set '{repository}' on the hub has no parquet files.", "Choose one that has, or convert it."
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise DataError(
             f"There is no path '{repository}' here and no public data set of that name on the Hugging Face hub.",
             "Check the spelling.",
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0].rstrip(".")
+        reason = str(error).split("\n")[0].split(". ")[0].rstrip(".").removeprefix("Got: ")
         raise UnreachableError(repository, reason) from error
-    return sorted(Path(folder).rglob("*.parquet"))
+    return Path(folder)
 
 
 def _of_one_configuration(files: list[Path], repository: str, wanted: str) -> list[Path]:

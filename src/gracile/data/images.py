@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,10 @@ class Layout:
     shape: tuple[int, int, int]
     resize: bool
 
+    def describe(self) -> str:
+        """What beside the shape changes the decoded pixels."""
+        return "scaled" if self.resize else "as they are"
+
 
 def probe(images: Sequence[Encoded], image_size: tuple[int, int] | None) -> tuple[Layout, str]:
     """Look at some images of a source.
@@ -59,10 +64,15 @@ def probe(images: Sequence[Encoded], image_size: tuple[int, int] | None) -> tupl
     opened = [_opened(image) for image in images]
     channels = 1 if all(picture.mode in GRAY for picture in opened) else 3
     width, height = opened[0].size
-    size = image_size or (height, width)
+    size = image_size if image_size is not None else (height, width)
     lossy = sum(picture.format == "JPEG" for picture in opened)
     note = "" if not lossy else f"{'images' if lossy == len(opened) else 'some images'} are JPEG-compressed"
-    return Layout((channels, *size), image_size is not None), note
+    return Layout((channels, size[0], size[1]), image_size is not None), note
+
+
+def with_channels(layout: Layout, channels: int) -> Layout:
+    """The same layout with 1 or 3 channels."""
+    return Layout((channels, layout.shape[1], layout.shape[2]), layout.resize)
 
 
 def decode(images: Iterable[Sequence[Encoded]], layout: Layout) -> Iterator[np.ndarray]:
@@ -85,12 +95,12 @@ def decode(images: Iterable[Sequence[Encoded]], layout: Layout) -> Iterator[np.n
             out = np.empty((len(chunk), *layout.shape), dtype=np.uint8)
             step = max(1, -(-len(chunk) // (4 * workers)))
             starts = range(0, len(chunk), step)
-            list(pool.map(lambda start, chunk=chunk, out=out: _fill(out, chunk, start, start + step, layout), starts))
+            list(pool.map(partial(_fill, out, chunk, layout, step), starts))
             yield out
 
 
-def _fill(out: np.ndarray, chunk: Sequence[Encoded], start: int, stop: int, layout: Layout) -> None:
-    for index, image in enumerate(chunk[start:stop], start):
+def _fill(out: np.ndarray, chunk: Sequence[Encoded], layout: Layout, step: int, start: int) -> None:
+    for index, image in enumerate(chunk[start : start + step], start):
         out[index] = decode_one(image, layout)
 
 
@@ -115,12 +125,12 @@ def decode_one(image: Encoded, layout: Layout) -> np.ndarray:
         if layout.resize and picture.size != (width, height):
             # Scaled to cover the target and cropped about the centre, so that nothing is stretched.
             picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(picture, dtype=np.uint8)
+        pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(height, width, channels)
     except DataError:
         raise
     except Exception as error:
         raise _unreadable(image, error) from error
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    return pixels.transpose(2, 0, 1)
 
 
 def _opened(image: Encoded) -> Image.Image:

@@ -36,7 +36,7 @@ def encode(
         rows = sum(map(len, numbers.values()))
         if highest >= max(rows, 2):
             raise DataError(
-                f"The labels of {where} go up to {highest} but there are only {rows} rows: these are not class numbers.",
+                f"The labels of {where} go up to {highest} with only {rows} rows: these are not class numbers.",
                 "Name the label column with label=. " + NUMBER_CLASSES,
             )
         declared = tuple(str(number) for number in range(highest + 1))
@@ -55,7 +55,7 @@ def _whole_numbers(values: np.ndarray, where: str) -> np.ndarray:
     # Compared before the cast, which would wrap values beyond 63 bits.
     _refuse(values.astype(np.float64) >= 2.0**63, values, where, "no class number", NUMBER_CLASSES)
     numbers = values.astype(np.int64)
-    _refuse(numbers < 0, numbers, where, "negative", NUMBER_CLASSES + " In some test splits -1 means that labels are withheld.")
+    _refuse(numbers < 0, numbers, where, "negative", NUMBER_CLASSES)
     return numbers
 
 

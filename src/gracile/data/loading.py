@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from gracile.core.errors import InputError
+from gracile.core.errors import DataError, InputError
 from gracile.data import cache, table
 from gracile.data.dataset import Dataset, Splits
 from gracile.data.mapped import MappedRows
@@ -55,7 +55,9 @@ def load(
         DataError: the data cannot be found, read or understood.
         InputError: an option out of its range.
     """
-    _check_options(validation, train_limit, test_limit, image_size)
+    _check_options(validation, image_size, train_limit=train_limit, test_limit=test_limit)
+    if max_bytes is not None and max_bytes < 0:
+        raise InputError(f"max_bytes is {max_bytes}.", "Give a number of bytes; 0 streams everything.")
     folder = root if root is not None else os.environ.get("GRACILE_DATA") or None
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     request = Request(str(name_or_path), Path(folder) if folder is not None else None, label, size)
@@ -78,7 +80,7 @@ def load(
             elif len(places) == len(stored) and not mapped:
                 inputs = stored.to(device)
             else:
-                inputs = stored[places].to(device)
+                inputs = stored.index_select(0, places).to(device)
             labels = torch.from_numpy(part.labels[rows]).to(device)
             found[split] = Dataset(inputs, labels, opened.classes, opened.name, note)
     if "validation" not in found:
@@ -87,11 +89,11 @@ def load(
 
 
 def _check_options(
-    validation: float | int, train_limit: int | None, test_limit: int | None, image_size: int | tuple[int, int] | None
+    validation: float | int, image_size: int | tuple[int, int] | None, **limits: int | None
 ) -> None:
     if isinstance(validation, bool) or validation < 0 or (isinstance(validation, float) and validation >= 1):
         raise InputError(f"validation is {validation}.", "Give a share from 0 to below 1, or a number of samples.")
-    for name, limit in (("train_limit", train_limit), ("test_limit", test_limit)):
+    for name, limit in limits.items():
         if limit is not None and limit < 1:
             raise InputError(f"{name} is {limit}.", "Give a whole number from 1 on, or leave it out.")
     sides = (image_size,) if isinstance(image_size, int) else image_size or ()
@@ -103,14 +105,18 @@ def _choose(
     opened: Opened, validation: float | int, seed: int, train_limit: int | None, test_limit: int | None
 ) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
     """Which rows of which part make each split, before any sample is read."""
-    name, parts, notes = opened.name, opened.parts, []
+    name, names, parts, notes = opened.name, opened.classes, opened.parts, []
+    for split, part in parts.items():
+        if not len(part.labels):
+            raise DataError(f"The {split} split of {name} has no rows.", "Give it samples, or remove it.")
     labels = parts["train"].labels
     train = np.arange(len(labels))
     if "test" in parts:
         test, test_part = np.arange(len(parts["test"].labels)), "test"
     else:
-        held = round(HELD_OUT * len(train))
-        test, test_part = draw(labels, held, seed, "test", f"the test split of {name}", rest=True), "train"
+        held = _share(HELD_OUT, labels)
+        what = f"the test split of {name}"
+        test, test_part = draw(labels, held, seed, "test", what=what, classes=names, rest=True), "train"
         train = np.setdiff1d(train, test, assume_unique=True)
         notes.append(f"no test split of its own: a stratified fifth ({held} samples, seed {seed}) is held out")
     chosen: dict[str, tuple[str, np.ndarray]] = {}
@@ -118,19 +124,27 @@ def _choose(
         chosen["validation"] = ("validation", np.arange(len(parts["validation"].labels)))
         notes.append("its own validation split")
     elif validation:
-        count = validation if isinstance(validation, int) else round(validation * len(train))
-        held_in = train[draw(labels[train], count, seed, "validation", f"the validation split of {name}", rest=True)]
-        train = np.setdiff1d(train, held_in, assume_unique=True)
+        what = f"the validation split of {name}"
+        count = validation if isinstance(validation, int) else _share(validation, labels[train])
+        held = train[draw(labels[train], count, seed, "validation", what=what, classes=names, rest=True)]
+        train = np.setdiff1d(train, held, assume_unique=True)
         if train_limit is not None and train_limit < len(train) and isinstance(validation, float):
-            count = max(round(count * train_limit / len(train)), len(np.unique(labels[held_in])))
-            held_in = held_in[draw(labels[held_in], count, seed, "validation-limit", f"the validation split of {name}", rest=False)]
-        chosen["validation"] = ("train", held_in)
+            count = max(round(count * train_limit / len(train)), len(np.unique(labels[held])))
+            held = held[draw(labels[held], count, seed, "validation-limit", what=what, classes=names)]
+        chosen["validation"] = ("train", held)
     if train_limit is not None:
-        train = train[draw(labels[train], train_limit, seed, "train-limit", f"train_limit of {name}", rest=False)]
+        what = f"the train_limit of {name}"
+        train = train[draw(labels[train], train_limit, seed, "train-limit", what=what, classes=names)]
     if test_limit is not None:
-        test = test[draw(parts[test_part].labels[test], test_limit, seed, "test-limit", f"test_limit of {name}", rest=False)]
+        found = parts[test_part].labels[test]
+        test = test[draw(found, test_limit, seed, "test-limit", what=f"the test_limit of {name}", classes=names)]
     chosen |= {"train": ("train", train), "test": (test_part, test)}
     return chosen, notes
+
+
+def _share(share: float, labels: np.ndarray) -> int:
+    """A share of the rows as a number, never below one a class."""
+    return max(round(share * len(labels)), len(np.unique(labels)))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from gracile.core.errors import DataError
 from gracile.data import images
 from gracile.data.labels import encode
-from gracile.data.source import Opened, Part, Request, check_finite, check_same_shape, chunk_rows, row_name
+from gracile.data.source import Opened, Part, Request, check_same_shape, chunk_rows, row_name, to_features
 
 SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
@@ -30,50 +30,55 @@ IMAGES = ("image", "img", "images", "png", "jpg")
 def open_source(request: Request) -> Opened:
     """Open one parquet file, or a folder of them."""
     path = Path(request.name)
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
-    return open_files(files, request, name=path.stem if path.is_file() else path.resolve().name)
+    if path.is_file():
+        return open_splits({"train": [path]}, request, name=path.stem)
+    return open_splits(by_split(sorted(path.rglob("*.parquet")), path), request, name=path.resolve().name)
 
 
-def open_files(files: list[Path], request: Request, *, name: str) -> Opened:
-    """Open parquet files; the split of each is told by a word in its name or folder, else it is training data.
+def by_split(files: list[Path], root: Path) -> dict[str, list[Path]]:
+    """Sort the files of a data set into splits.
+
+    The split is told by a word in the file's name (``test-00000-of-00001.parquet``) or by the name of a folder between `root` and
+    the file (``test/0000.parquet``); a file that tells none is training data.
+    """
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        # Folders above the root are the user's own affair: one called "test" says nothing about the data.
+        words = [*re.split(r"[^a-z]+", file.stem.lower()), *reversed(file.relative_to(root).parent.parts)]
+        found.setdefault(next((SPLITS[word] for word in words if word in SPLITS), "train"), []).append(file)
+    return found
+
+
+def open_splits(files: dict[str, list[Path]], request: Request, *, name: str) -> Opened:
+    """Open the parquet files of each split.
 
     Raises:
         DataError: a file is corrupt, or the label or features are missing or no numbers.
     """
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        by_split.setdefault(split_of(file), []).append(file)
-    if "train" not in by_split:
+    if "train" not in files:
         raise DataError(
-            f"{name} has no training split: its files are {', '.join(file.name for file in files)}.",
-            "Name a file with 'train' in its name, or one without the name of a split.",
+            f"{name} has no training split, only {', '.join(files)}.",
+            "Add files with 'train' in their names, or pass the one file to be split.",
         )
-    tables = {split: _Table.open(parts, name, split) for split, parts in by_split.items()}
+    tables = {split: _Table.open(parts, name, split) for split, parts in files.items()}
     train = tables["train"]
     label, declared = _label_column(train, request.label)
     found = {split: table.labels(label) for split, table in tables.items()}
     encoded, classes = encode(found, declared, name)
     image = _image_column(train, label)
-    parts, note = {}, ""
-    for split, table in tables.items():
-        if image is not None:
-            parts[split], part_note = _image_part(table, image, encoded[split], request)
-            note = note or part_note
-        else:
-            parts[split] = _feature_part(table, _features(train, label), encoded[split])
-    if image is not None:
-        parts = _same_channels(parts, tables, image)
+    if image is None:
+        names = _features(train, label)
+        parts, note = {split: _feature_part(table, names, encoded[split]) for split, table in tables.items()}, ""
+    else:
+        probes = {split: images.probe(_first_images(table, image), request.image_size) for split, table in tables.items()}
+        channels = max(layout.shape[0] for layout, _ in probes.values())
+        note = next((note for _, note in probes.values() if note), "")
+        parts = {
+            split: _image_part(table, image, encoded[split], images.with_channels(probes[split][0], channels))
+            for split, table in tables.items()
+        }
     check_same_shape(parts, name)
     return Opened(name, classes, parts, note)
-
-
-def split_of(file: Path) -> str:
-    """Which split a file belongs to, by its name (``test-00000-of-00001.parquet``) or folder (``test/0000.parquet``)."""
-    for text in (file.stem, file.parent.name):
-        for word in re.split(r"[^a-zA-Z]+", text.lower()):
-            if word in SPLITS:
-                return SPLITS[word]
-    return "train"
 
 
 @dataclass(frozen=True)
@@ -191,32 +196,18 @@ def _encoded_images(batch: pa.RecordBatch, numbers: np.ndarray, where: str) -> l
     ]
 
 
-def _image_part(table: _Table, column: str, labels: np.ndarray, request: Request) -> tuple[Part, str]:
+def _first_images(table: _Table, column: str) -> list[images.Encoded]:
     first = next(table.batches([column], None, images.PROBED), None)
     if first is None:
         raise DataError(f"There are no rows in {table.where}.", "Load a data set with samples.")
-    layout, note = images.probe(_encoded_images(*first, table.where), request.image_size)
-    return _part_of(table, column, labels, layout), note
+    return _encoded_images(*first, table.where)
 
 
-def _part_of(table: _Table, column: str, labels: np.ndarray, layout: images.Layout) -> Part:
+def _image_part(table: _Table, column: str, labels: np.ndarray, layout: images.Layout) -> Part:
     return Part(
         labels, layout.shape, np.uint8, partial(_read_images, table, column, layout), table.files,
-        encoded=True, column=column, options=f"resize={layout.resize}",
+        encoded=True, column=column, options=layout.describe(),
     )
-
-
-def _same_channels(parts: dict[str, Part], tables: dict[str, _Table], column: str) -> dict[str, Part]:
-    """Where one split looks gray and another has colour, all are colour."""
-    if len({part.shape[0] for part in parts.values()}) == 1:
-        return parts
-    return {
-        split: _part_of(
-            tables[split], column, part.labels,
-            images.Layout((3, part.shape[1], part.shape[2]), part.options == "resize=True"),
-        )
-        for split, part in parts.items()
-    }
 
 
 def _read_images(table: _Table, column: str, layout: images.Layout, rows: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -247,9 +238,9 @@ def _feature_part(table: _Table, names: list[str], labels: np.ndarray) -> Part:
 
 def _read_features(table: _Table, names: list[str], rows: np.ndarray | None) -> Iterator[np.ndarray]:
     for batch, numbers in table.batches(names, rows, chunk_rows((len(names),), 8)):
-        values = np.empty((batch.num_rows, len(names)), dtype=np.float32)
+        values = np.empty((batch.num_rows, len(names)))
         for index, name in enumerate(names):
             # A null becomes NaN, which is refused below with its row and column.
-            values[:, index] = batch.column(batch.schema.get_field_index(name)).cast(pa.float64()).to_numpy(zero_copy_only=False)
-        check_finite(values, names, int(numbers[0]), table.where)
-        yield values
+            column = batch.column(batch.schema.get_field_index(name))
+            values[:, index] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        yield to_features(values, names, numbers, table.where)

@@ -1,4 +1,4 @@
-"""What a source hands over: labels at once, samples chunk by chunk on demand, so that nothing is decoded before it is chosen."""
+"""What a source hands over: labels at once, samples chunk by chunk, so that nothing is decoded before it is chosen."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Part:
         labels: (n,) int64, checked.
         shape: of one sample: (c, h, w) or (features,).
         dtype: uint8 for images, float32 for features.
-        read: called with sorted row numbers, or None for all; yields arrays (k, *shape) whose concatenation is those rows.
+        read: called with sorted row numbers, or None for all; yields arrays (k, *shape), one after the other those rows.
         files: what the samples are read from; with size and time of change they identify the content.
         encoded: whether samples are compressed images, worth keeping decoded.
         column: which column or member of the files the samples stand in.
@@ -109,21 +109,22 @@ def check_same_shape(parts: dict[str, Part], name: str) -> None:
         raise DataError(f"The splits of {name} have samples of different shapes: {listed}.", "Bring them to one shape.")
 
 
-def check_finite(values: np.ndarray, columns: Sequence[str], first_row: int, where: str) -> None:
-    """Refuse NaN and infinity.
+def to_features(values: np.ndarray, columns: Sequence[str], rows: np.ndarray, where: str) -> np.ndarray:
+    """Turn numbers into float32 features and refuse what is no finite float32.
 
     Args:
-        values: (n, features).
+        values: (k, features).
         columns: the features' names.
-        first_row: number of the first row of `values` in `where`.
+        rows: (k,) the rows' numbers in `where`.
 
     Raises:
-        DataError: naming column and row of the first.
+        DataError: NaN, infinity or a number beyond float32; column and row of the first are named.
     """
-    bad = ~np.isfinite(values)
+    bad = ~(np.abs(values) <= np.finfo(np.float32).max)
     if bad.any():
         row, column = (int(index) for index in np.argwhere(bad)[0])
         raise DataError(
-            f"Column '{columns[column]}' of {where} holds {values[row, column]} in {row_name(first_row + row)}.",
-            "Fill or drop such rows: features must be finite numbers.",
+            f"Column '{columns[column]}' of {where} holds {values[row, column]} in {row_name(int(rows[row]))}.",
+            "Fill or drop such rows: features must be finite numbers that float32 can hold.",
         )
+    return values.astype(np.float32)

@@ -9,16 +9,19 @@ from gracile.core.errors import DataError
 from gracile.core.seeding import generator
 
 
-def draw(labels: np.ndarray, count: int, seed: int, purpose: str, what: str, *, rest: bool) -> np.ndarray:
+def draw(
+    labels: np.ndarray, count: int, seed: int, purpose: str, *, what: str, classes: tuple[str, ...], rest: bool = False
+) -> np.ndarray:
     """Draw `count` rows so that each class has its share (largest remainder) and at least one row.
 
-    Each class is shuffled by seed and purpose and its first rows are taken, so a smaller draw lies, up to rounding, in a larger one.
+    Each class is shuffled by seed and purpose and its first rows are taken, so that a smaller draw lies in a larger one.
 
     Args:
         labels: (n,) class numbers.
         count: rows to draw, 1 to n.
         seed, purpose: name the random stream.
         what: for messages, such as "the validation split of mnist".
+        classes: the classes' names, for messages.
         rest: whether a row of every class must also be left.
 
     Returns:
@@ -29,16 +32,17 @@ def draw(labels: np.ndarray, count: int, seed: int, purpose: str, what: str, *, 
     """
     sizes = np.bincount(labels)
     present = np.flatnonzero(sizes)
-    smallest = present[np.argmin(sizes[present])] if len(present) else 0
-    if len(labels) and rest and sizes[smallest] < 2:
+    smallest = present[np.argmin(sizes[present])]
+    if rest and sizes[smallest] < 2:
         raise DataError(
-            f"Class {smallest} has {sizes[smallest]} sample, and {what} needs one there and one left over.",
+            f"Class '{classes[smallest]}' has one sample left, and {what} needs one there and one left over.",
             "Add samples of that class, leave the class out, or give splits of your own.",
         )
     room = sizes[present] - int(rest)
     if count > room.sum():
         raise DataError(
-            f"{what[0].upper()}{what[1:]} asks for {count} samples, and there are {room.sum()} to take.", "Ask for fewer."
+            f"{what[0].upper()}{what[1:]} asks for {count} samples, and there are {room.sum()} to take.",
+            "Ask for fewer.",
         )
     if count < len(present):
         raise DataError(
@@ -61,7 +65,7 @@ def _apportion(sizes: np.ndarray, room: np.ndarray, count: int) -> np.ndarray:
     while (missing := count - shares.sum()) != 0:
         step = 1 if missing > 0 else -1
         open_to = shares < room if step > 0 else shares > 1
-        # Those furthest from their ideal share move first; ties go to the lower class number, so the result is one and the same.
+        # Those furthest from their ideal share move first, ties in the order of the classes: one and the same result always.
         order = np.argsort(-(ideal - shares) * step, kind="stable")
         order = order[open_to[order]][: abs(missing)]
         shares[order] += step

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -35,17 +36,31 @@ class _Module(Protocol):
 
 def _is_parquet(name: str) -> bool:
     path = Path(name)
-    return path.suffix == ".parquet" if path.is_file() else path.is_dir() and next(path.rglob("*.parquet"), None) is not None
+    if path.is_file():
+        return path.suffix.lower() == ".parquet"
+    return path.is_dir() and next(path.rglob("*.parquet"), None) is not None
+
+
+def _is_file(name: str, *suffixes: str) -> bool:
+    return Path(name).suffix.lower() in suffixes and Path(name).is_file()
 
 
 def _is_repository(name: str) -> bool:
-    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*){1,2}", name) is not None and not Path(name).suffix
+    # A path that ends like a file is a misspelt path, not a repository.
+    readable = Path(name).suffix.lower() in {".parquet", ".csv", ".tsv", ".npz"}
+    return not readable and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name) is not None
+
+
+NAMES = ("digits", *KNOWN)
 
 
 SOURCES = {
     "digits": Row("digits (comes with scikit-learn)", lambda name: name == "digits", "gracile.data.digits"),
     "named": Row("mnist, fashion-mnist, cifar10, cifar100, letter", lambda name: name in KNOWN, "gracile.data.named"),
     "parquet": Row("a .parquet file or a folder of them", _is_parquet, "gracile.data.parquet"),
+    "csv": Row("a .csv or .tsv file", lambda name: _is_file(name, ".csv", ".tsv"), "gracile.data.csv_table"),
+    "npz": Row("a .npz file with x and y", lambda name: _is_file(name, ".npz"), "gracile.data.npz"),
+    "folder": Row("a folder of images, a folder a class", lambda name: Path(name).is_dir(), "gracile.data.folder"),
     "hub": Row("owner/name on the Hugging Face hub", _is_repository, "gracile.data.hub"),
 }
 
@@ -53,10 +68,29 @@ SOURCES = {
 def open_source(request: Request) -> Opened:
     """Find the row that recognises a request and open it.
 
+    A name that is none of the table's but stands under the root is taken as that path.
+
     Raises:
-        DataError: none does; the message names the nearest, or says that the path does not exist.
+        DataError: no row recognises it; the message names the nearest name, or says that the path does not exist.
     """
+    name = os.path.expanduser(request.name)
+    if name not in NAMES and not Path(name).exists() and request.root is not None and (request.root / name).exists():
+        name = str(request.root / name)
     for row in SOURCES.values():
-        if row.recognises(request.name):
-            return cast(_Module, importlib.import_module(row.module)).open_source(request)
-    raise DataError(f"There is no data set named '{request.name}'.", nearest(request.name, ["digits", *KNOWN]))
+        if row.recognises(name):
+            module = cast(_Module, importlib.import_module(row.module))
+            try:
+                return module.open_source(replace(request, name=name))
+            except OSError as error:
+                raise DataError(
+                    f"{error.filename or name} cannot be read: {error.strerror or error}.", "Check its permissions and its disk."
+                ) from error
+    path = Path(name)
+    if path.is_file():
+        raise DataError(
+            f"{path} ends in '{path.suffix}', which no data source reads.",
+            f"Give {', '.join(row.summary for row in SOURCES.values())}.",
+        )
+    if path.suffix or len(path.parts) > 1 or name.startswith("."):
+        raise DataError(f"The path {path} does not exist.", "Check its spelling, and from where it is relative.")
+    raise DataError(f"There is no data set named '{request.name}'.", nearest(request.name, NAMES))

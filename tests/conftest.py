@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gracile.data import Dataset, Splits
+
 # Tests run side by side on few cores; more threads than cores make all of them slower.
 torch.set_num_threads(1)
 
@@ -19,3 +21,24 @@ def data_root() -> Path:
     if not root:
         pytest.skip("needs real data: set GRACILE_DATA to a folder with mnist, cifar10 and letter")
     return Path(root)
+
+
+@pytest.fixture
+def blobs() -> Splits:
+    """Three easy classes of 8x8 images: 192 to train, 48 to validate, 60 to test."""
+    return make_blobs()
+
+
+def make_blobs(seed: int = 0) -> Splits:
+    """Images whose bright quadrant tells the class, under noise."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(300) % 3
+    images = torch.randint(0, 120, (300, 1, 8, 8), generator=random)
+    corners = torch.tensor([[0, 0], [0, 4], [4, 0]])
+    for image, label in zip(images, labels, strict=True):
+        top, left = corners[label]
+        image[0, top : top + 4, left : left + 4] += 100
+    images = images.to(torch.uint8)
+    parts = [slice(0, 192), slice(192, 240), slice(240, 300)]
+    train, validation, test = (Dataset(images[part], labels[part], ("a", "b", "c"), "blobs") for part in parts)
+    return Splits(train, validation, test)

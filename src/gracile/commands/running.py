@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from gracile.core.errors import GracileError
+from gracile.core.errors import StorageError
 from gracile.core.memory import keep_freed_memory
 from gracile.core.runs import latest_folder, new_folder
 from gracile.recipes import runner
@@ -33,12 +33,10 @@ def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, da
     name = recipe.name if recipe.size == "full" else f"{recipe.name}-{recipe.size}"
     if out is None:
         out = latest_folder(RUNS, name) if resume else new_folder(RUNS, name)
-    started = (out / "recipe.toml").exists()
     try:
         finished = runner.run(recipe, out, resume=resume)
-    except (KeyboardInterrupt, GracileError):
-        # A refusal to touch somebody's run is no interruption of it.
-        if (out / "recipe.toml").exists() and (resume or not started):
+    except (KeyboardInterrupt, StorageError):
+        if (out / "recipe.toml").exists():
             print(f"The run in {out} can be continued: gracile run --resume --out {out}", file=sys.stderr)
         raise
     return report(finished)

@@ -178,7 +178,7 @@ class VariableSplitting(ABC):
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": closure_with_coupling}
-        return (args[0], closure_with_coupling, *args[2:]), kwargs
+        return (optimizer, closure_with_coupling, *args[2:]), kwargs
 
     @torch.no_grad()
     def _add(self, optimizer: Optimizer) -> None:

@@ -71,6 +71,7 @@ def weights(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weigh
         if id(module.weight) in seen or not module.weight.requires_grad:
             continue
         seen.add(id(module.weight))
+        assert isinstance(module.weight, nn.Parameter)
         transposed = isinstance(module, _ConvNd) and module.transposed
         found.append(Weight(layer, module.weight, isinstance(module, _ConvNd), 0 if transposed else 1))
     if layers == "conv":

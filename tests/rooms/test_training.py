@@ -1,0 +1,306 @@
+"""The training room: the loop learns, repeats itself exactly, stops where it must and resumes where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gracile import RGSM, RVSM, fit
+from gracile.core import files
+from gracile.core.errors import DataError, InputError, NonFiniteError, StorageError
+from gracile.core.runs import RunFolder
+from gracile.data import Augmentation, Splits
+from gracile.training import Cosine, Milestones, checkpoints, evaluate
+from gracile.training.loop import CHECKPOINT
+
+SETTINGS = {"epochs": 3, "batch_size": 32, "lr": 0.05, "seed": 4}
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.Flatten(), nn.Dropout(0.2), nn.Linear(96, 3)
+    )
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten().double() for tensor in model.state_dict().values()])
+
+
+def test_it_learns_an_easy_problem(blobs: Splits):
+    model = network()
+    history = fit(model, blobs, **SETTINGS)
+    assert [row["epoch"] for row in history.rows] == [1, 2, 3]
+    assert evaluate(model, blobs.test).accuracy > 0.95
+
+
+def test_the_test_split_is_never_touched(blobs: Splits):
+    class Untouchable:
+        def __getattr__(self, name: str):
+            raise AssertionError(f"the test split's {name} was read")
+
+    fit(network(), dataclasses.replace(blobs, test=Untouchable()), **{**SETTINGS, "epochs": 1})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_the_same_seed_gives_the_same_weights(blobs: Splits, optimizer: str):
+    found = []
+    for _ in range(2):
+        model = network()
+        fit(model, blobs, **SETTINGS, optimizer=optimizer, augment=Augmentation(flip=True, crop=1))
+        found.append(weights(model))
+    assert torch.equal(*found)
+
+
+def test_another_seed_gives_other_weights(blobs: Splits):
+    found = []
+    for seed in (0, 1):
+        model = network()
+        fit(model, blobs, **{**SETTINGS, "seed": seed})
+        found.append(weights(model))
+    assert not torch.equal(*found)
+
+
+def test_the_callers_random_numbers_are_left_alone(blobs: Splits):
+    torch.manual_seed(9)
+    expected = torch.rand(3)
+    torch.manual_seed(9)
+    fit(network(1), blobs, **{**SETTINGS, "epochs": 1})
+    model = network(1)
+    torch.manual_seed(9)
+    fit(model, blobs, **{**SETTINGS, "epochs": 1})
+    assert torch.equal(torch.rand(3), expected)
+
+
+class StopAt:
+    """An optimiser factory whose optimiser asks the process to stop at a given step, as Ctrl-C would."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.left, self.number = step, number
+
+    def __call__(self, parameters):
+        optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, foreach=True)
+        optimizer.register_step_post_hook(self._count)
+        return optimizer
+
+    def _count(self, *_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 7, 12, 18])
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_interrupted_run_resumes_bit_for_bit(blobs: Splits, tmp_path: Path, step: int, restart: bool):
+    # Steps 6, 12 and 18 end an epoch: the seam between steps and epochs is where a resume goes wrong.
+    def run(folder: Path, stop_at: int | None) -> torch.Tensor:
+        model = network()
+        split = RGSM(model, lam=0.05, beta=0.5, restart=restart)
+        augment = Augmentation(flip=True, crop=1)
+        common = {**SETTINGS, "sparsifier": split, "augment": augment, "folder": folder, "schedule": Cosine(3)}
+        if stop_at is not None:
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, blobs, **common, optimizer=StopAt(stop_at))
+            model = network()
+            split = RGSM(model, lam=0.05, beta=0.5, restart=restart)
+            common["sparsifier"] = split
+        fit(model, blobs, **common, optimizer=StopAt(10**9), resume=True)
+        return weights(model)
+
+    assert torch.equal(run(tmp_path / "whole", None), run(tmp_path / "stopped", step))
+    whole, stopped = (RunFolder(tmp_path / name).metrics() for name in ("whole", "stopped"))
+    for row in (*whole, *stopped):
+        del row["seconds"]
+    assert whole == stopped
+    assert [row["epoch"] for row in stopped] == [1, 2, 3]
+
+
+def test_sigterm_stops_as_politely_as_ctrl_c(blobs: Splits, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), blobs, **SETTINGS, optimizer=StopAt(3, signal.SIGTERM), folder=tmp_path)
+    assert checkpoints.load(tmp_path / CHECKPOINT)["position"]["step"] == 3
+
+
+def test_a_kill_between_row_and_checkpoint_leaves_no_double_row(blobs: Splits, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), blobs, **SETTINGS, optimizer=StopAt(8), folder=tmp_path)
+    folder = RunFolder(tmp_path)
+    folder.record({"epoch": 2, "written": "just before the kill"})
+    fit(network(), blobs, **SETTINGS, optimizer=StopAt(10**9), folder=tmp_path, resume=True)
+    assert [row["epoch"] for row in folder.metrics()] == [1, 2, 3]
+
+
+def test_a_finished_run_resumes_to_its_own_weights(blobs: Splits, tmp_path: Path):
+    model, again = network(), network(7)
+    fit(model, blobs, **SETTINGS, folder=tmp_path)
+    history = fit(again, blobs, **SETTINGS, folder=tmp_path, resume=True)
+    assert torch.equal(weights(model), weights(again))
+    assert len(history.rows) == 3
+
+
+def test_a_fresh_start_forgets_an_old_checkpoint(blobs: Splits, tmp_path: Path):
+    fit(network(), blobs, **SETTINGS, folder=tmp_path)
+    history = fit(network(), blobs, **{**SETTINGS, "epochs": 1}, folder=tmp_path)
+    assert len(history.rows) == len(RunFolder(tmp_path).metrics()) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(blobs: Splits, tmp_path: Path):
+    model = network()
+    fit(model, blobs, **SETTINGS, folder=tmp_path)
+    good = (tmp_path / CHECKPOINT).read_bytes()
+    model = network()
+    with pytest.raises(NonFiniteError, match=r"no longer finite.*Lower lr.*checkpoint\.safetensors"):
+        fit(model, blobs, **{**SETTINGS, "lr": 1e30, "epochs": 5}, folder=tmp_path, resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == good
+
+
+def test_weights_that_are_not_finite_never_reach_a_checkpoint(blobs: Splits, tmp_path: Path):
+    class Poison(RVSM):
+        def end_epoch(self) -> None:
+            self.weights[0].tensor.data.fill_(math.nan)
+
+    model = network()
+    with pytest.raises(NonFiniteError, match=r"'0\.weight' is no longer finite"):
+        fit(model, blobs, **SETTINGS, folder=tmp_path, sparsifier=Poison(model))
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_full_disk_is_named_and_the_old_checkpoint_stands(blobs: Splits, tmp_path: Path, monkeypatch):
+    fit(network(), blobs, **{**SETTINGS, "epochs": 1}, folder=tmp_path)
+    good = (tmp_path / CHECKPOINT).read_bytes()
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", no_space)
+    with pytest.raises(StorageError, match=r"disk .* is full.*--resume"):
+        fit(network(), blobs, **{**SETTINGS, "epochs": 2}, folder=tmp_path, resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == good
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_labels_beyond_the_networks_outputs_are_refused(blobs: Splits):
+    model = network()
+    model[6] = nn.Linear(96, 2)
+    with pytest.raises(DataError, match=r"labels run from 0 to 2.*2 outputs.*num_classes=3"):
+        fit(model, blobs, **SETTINGS)
+
+
+def test_inputs_the_network_cannot_take_are_refused(blobs: Splits):
+    with pytest.raises(InputError, match=r"does not take inputs of shape \(1, 8, 8\)"):
+        fit(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 3)), blobs, **SETTINGS)
+
+
+def test_an_output_that_is_no_matrix_of_logits_is_refused(blobs: Splits):
+    with pytest.raises(InputError, match="must give logits"):
+        fit(nn.Conv2d(1, 2, 3), blobs, **SETTINGS)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}])
+def test_nothing_to_do_is_refused(blobs: Splits, wrong: dict[str, int]):
+    with pytest.raises(InputError, match="at least 1"):
+        fit(network(), blobs, **{**SETTINGS, **wrong})
+
+
+def test_a_last_batch_of_one_sample_is_left_out(blobs: Splits):
+    # Batch-norm after a global pool refuses a single sample; 192 = 191 + 1.
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    history = fit(model, blobs, **{**SETTINGS, "batch_size": 191, "epochs": 1})
+    assert history.rows[0]["train_accuracy"] * 191 == pytest.approx(round(history.rows[0]["train_accuracy"] * 191))
+
+
+def test_rows_tell_what_is_kept(blobs: Splits):
+    model = network()
+    split = RGSM(model, lam=0.3, beta=0.5)
+    row = fit(model, blobs, **{**SETTINGS, "epochs": 1}, sparsifier=split, observe=lambda kept: {"seen": 1.0}).rows[0]
+    assert row["seen"] == 1.0
+    assert 0 < row["channel_sparsity"] < 1
+    assert row["nonzero"] < split.summary().parameters
+    assert {"sparse_val_accuracy", "sparse_val_loss", "lr", "seconds"} <= set(row)
+
+
+def test_the_optimiser_no_longer_splits_after_the_run(blobs: Splits):
+    model = network()
+    split = RVSM(model)
+    fit(model, blobs, **{**SETTINGS, "epochs": 1}, sparsifier=split)
+    split.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def test_evaluation_is_exact_and_leaves_the_mode(blobs: Splits):
+    model = network().train()
+    found = evaluate(model, blobs.test, batch_size=7)
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        logits = model(blobs.test.inputs.float() / 255)
+    assert found.accuracy == (logits.argmax(1) == blobs.test.labels).float().mean().item()
+    assert found.loss == pytest.approx(nn.functional.cross_entropy(logits, blobs.test.labels).item(), rel=1e-6)
+
+
+def test_milestones_multiply_at_their_epochs():
+    schedule = Milestones([1, 2], gamma=0.1)
+    assert [schedule.factor(progress) for progress in (0, 0.99, 1, 2, 5)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+
+
+def test_cosine_rises_and_falls():
+    schedule = Cosine(10, warmup=2)
+    assert schedule.factor(1) == pytest.approx(0.5, abs=1e-6)
+    assert schedule.factor(2) == pytest.approx(1)
+    assert schedule.factor(6) == pytest.approx(0.5)
+    assert schedule.factor(10) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("build", [lambda: Milestones([2, 1]), lambda: Cosine(3, warmup=3)])
+def test_schedules_that_make_no_sense_are_refused(build):
+    with pytest.raises(InputError):
+        build()
+
+
+def test_checkpoints_hold_nested_states_of_every_type(tmp_path: Path):
+    state = {
+        "numbers": [1, 2.5, None, True, "text"],
+        "tensors": {0: torch.arange(3), 1: torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)},
+        "scalar": torch.tensor(1.5, dtype=torch.float64),
+        "empty": {},
+    }
+    checkpoints.save(tmp_path / "c.safetensors", state)
+    found = checkpoints.load(tmp_path / "c.safetensors")
+    assert found["numbers"] == state["numbers"]
+    assert found["empty"] == {}
+    assert torch.equal(found["tensors"][1], state["tensors"][1])
+    assert found["scalar"].dtype == torch.float64
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path):
+    file = tmp_path / "c.safetensors"
+    checkpoints.save(file, {"x": torch.ones(100)})
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(StorageError, match=r"c\.safetensors is damaged"):
+        checkpoints.load(file)
+
+
+def test_a_foreign_safetensors_file_is_no_checkpoint(tmp_path: Path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(1)}, tmp_path / "f.safetensors")
+    with pytest.raises(StorageError, match="no checkpoint of gracile"):
+        checkpoints.load(tmp_path / "f.safetensors")
+
+
+def test_pickled_code_is_never_run(tmp_path: Path):
+    class Bomb:
+        def __reduce__(self):
+            return (os.abort, ())
+
+    file = tmp_path / "c.safetensors"
+    torch.save(Bomb(), file)
+    with pytest.raises(StorageError, match="damaged"):
+        checkpoints.load(file)

@@ -88,7 +88,8 @@ def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
+        # A misspelt key also makes the right one missing; the misspelling is the cause.
+        problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = _fields_at(model, problem["loc"][:-1])
@@ -185,4 +186,5 @@ def published(table: str) -> list[dict[str, Any]]:
     if table not in tables:
         raise InputError(f"There is no published table '{table}'.", nearest(table, tables))
     columns = tables[table].get("columns", ["name", "value"])
-    return [dict(zip(columns, row, strict=True)) for row in tables[table]["rows"]]
+    # A figure may be published without a number that can be read off it.
+    return [dict(zip(columns, row, strict=True)) for row in tables[table].get("rows", [])]

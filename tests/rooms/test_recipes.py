@@ -1,0 +1,176 @@
+"""The recipes room: every key is read, every shipped recipe is sound, a run leaves what it promises."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gracile.core.errors import InputError
+from gracile.recipes import load, run, schema, shipped
+from gracile.recipes.kinds import KINDS, kind
+
+TINY = """
+title = "tiny"
+kind = "train"
+[settings]
+seeds = [0, 1]
+data = { name = "digits", train_limit = 200, test_limit = 100 }
+model = { name = "mlp", options = { widths = [16] } }
+training = { epochs = 2, lr = 0.05 }
+[settings.arms.dense]
+[settings.arms.rvsm]
+method = "rvsm"
+options = { penalty = "l0", lam = 1e-3, beta = 0.1 }
+[[accept]]
+claim = "it learns"
+value = "dense.accuracy"
+at_least = 30.0
+[[accept]]
+claim = "it does wonders"
+value = "dense.accuracy"
+at_least = 101.0
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY)
+    return file
+
+
+def test_the_shipped_recipes_are_found():
+    found = shipped()
+    assert {"digits", "classify", "table-4.1"} <= set(found)
+    on_disk = {path for path in schema.PAPERS.parent.rglob("*.toml") if path.name != "published.toml"}
+    assert set(found.values()) == on_disk
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_shipped_recipe_is_sound_at_every_size(name: str):
+    recipe = load(name)
+    for size in ("full", *recipe.sizes):
+        sized = schema.resized(recipe, size)
+        schema.parse(kind(recipe.kind).Settings, sized.settings, name)
+    for criterion in recipe.accept:
+        assert criterion.at_least is not None or criterion.at_most is not None
+        assert set(criterion.sizes) <= {"full", *recipe.sizes}
+    if recipe.published:
+        assert schema.published(recipe.published)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, path in shipped().items() if path.is_relative_to(schema.PAPERS)))
+def test_every_published_recipe_has_a_source_and_a_smoke_size(name: str):
+    recipe = load(name)
+    assert recipe.source
+    assert "smoke" in recipe.sizes
+
+
+def test_the_published_tables_are_complete_rows():
+    tables = tomllib.loads((schema.PAPERS / "published.toml").read_text())
+    assert len(tables) > 10
+    rows = {name: schema.published(name) for name in tables}
+    assert all(len(row) >= 2 for found in rows.values() for row in found)
+    assert [name for name, found in rows.items() if not found] == ["figure_6_4"]
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_can_be_imported(name: str):
+    module = kind(name)
+    assert callable(module.execute)
+    assert issubclass(module.Settings, schema.Strict)
+
+
+def test_a_run_leaves_everything_that_is_needed_to_trust_it(tiny: Path, tmp_path: Path):
+    finished = run(load(str(tiny)), tmp_path / "out")
+    folder = tmp_path / "out"
+    for name in ("recipe.toml", "environment.json", "status.json", "log.txt", "result.json", "table.md"):
+        assert (folder / name).stat().st_size > 0, name
+    for part in ("dense-seed0", "dense-seed1", "rvsm-seed0", "rvsm-seed1"):
+        for name in ("metrics.jsonl", "checkpoint.safetensors", "model.safetensors"):
+            assert (folder / part / name).exists(), (part, name)
+    assert all((folder / path).read_bytes().startswith(b"\x89PNG") for path in finished.outcome.plots.values())
+    assert len(finished.outcome.plots) == 3
+    environment = json.loads((folder / "environment.json").read_text())
+    assert {"versions", "commit", "device", "threads"} <= set(environment)
+    assert json.loads((folder / "status.json").read_text())["status"] == "done"
+    assert [met for _, met in finished.verdicts] == [True, False]
+    row = finished.outcome.rows[1]
+    assert row["arm"] == "rvsm"
+    assert "±" in row["accuracy %"]
+    resolved = tomllib.loads((folder / "recipe.toml").read_text())
+    assert resolved["settings"]["training"]["momentum"] == 0.9
+
+
+def test_both_arms_start_from_the_same_weights(tiny: Path, tmp_path: Path):
+    # With lam = 0 the split twin is the dense network, step for step.
+    text = TINY.replace('lam = 1e-3', 'lam = 0.0').replace("seeds = [0, 1]", "seeds = [0]")
+    tiny.write_text(text)
+    run(load(str(tiny)), tmp_path / "out")
+    files = [tmp_path / "out" / arm / "model.safetensors" for arm in ("dense", "rvsm")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tiny: Path, tmp_path: Path):
+    recipe = load(str(tiny))
+    run(recipe, tmp_path / "out")
+    with pytest.raises(InputError, match="already holds a run.*--resume"):
+        run(recipe, tmp_path / "out")
+
+
+def test_a_run_is_not_resumed_with_other_settings(tiny: Path, tmp_path: Path):
+    run(load(str(tiny)), tmp_path / "out")
+    tiny.write_text(TINY.replace("lr = 0.05", "lr = 0.06"))
+    with pytest.raises(InputError, match="another recipe or other settings"):
+        run(load(str(tiny)), tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('kind = "train"', 'kind = "train"\nsizse = 1', r"Unknown key 'sizse'.*Did you mean 'size'"),
+    ("epochs = 2", "epoch = 2", r"Unknown key 'training.epoch'.*Did you mean 'epochs'"),
+    ("epochs = 2, ", "", r"key 'training.epochs' is missing"),
+    ("epochs = 2", 'epochs = "two"', r"'training.epochs'.*'two'.*integer"),
+    ('kind = "train"', 'kind = "trian"', r"no kind of recipe named 'trian'.*Did you mean 'train'"),
+    ('method = "rvsm"', 'method = "rvms"', r"no method named 'rvms'.*Did you mean 'rvsm'"),
+    ("beta = 0.1", "betta = 0.1", r"no option 'betta'.*Did you mean 'beta'"),
+    ('name = "mlp"', 'name = "mpl"', r"no model named 'mpl'.*Did you mean 'mlp'"),
+    ("widths = [16]", "width = [16]", r"no setting 'width'.*Did you mean 'widths'"),
+    ('name = "mlp", options = { widths = [16] }', 'name = "lenet"', r"too small for lenet"),
+    ('penalty = "l0"', 'penalty = "group_l0"', r"acts on groups.*RGSM"),
+    ("lr = 0.05", 'lr = 0.05, schedule = "linear"', r"training.schedule"),
+    ("lr = 0.05", "lr = 0.05, milestones = [1.0]", r"milestones or warmup are given"),
+    ("lr = 0.05", 'lr = 0.05, optimizer = "sdg"', r"no optimiser named 'sdg'.*Did you mean 'sgd'"),
+    ("seeds = [0, 1]", "seeds = []", r"no arm or no seed"),
+    ("seeds = [0, 1]", 'device = "cuda:77"', r"device 'cuda:77' is not there"),
+])  # fmt: skip
+def test_a_wrong_recipe_is_refused_in_one_sentence(tiny: Path, tmp_path: Path, old: str, new: str, message: str):
+    assert old in TINY
+    tiny.write_text(TINY.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        run(load(str(tiny)), tmp_path / "out")
+
+
+def test_a_recipe_that_is_not_there_names_the_nearest():
+    with pytest.raises(InputError, match="Did you mean 'digits'"):
+        load("digit")
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path):
+    (tmp_path / "bad.toml").write_text("title = ")
+    with pytest.raises(InputError, match="not valid TOML"):
+        load(str(tmp_path / "bad.toml"))
+
+
+def test_an_unknown_size_lists_those_there_are():
+    with pytest.raises(InputError, match="full, smoke"):
+        schema.resized(load("table-4.1"), "huge")
+
+
+def test_a_criterion_over_a_missing_value_is_not_met():
+    criterion = schema.Accept(claim="x", value="a.b", at_least=1.0)
+    assert not criterion.met({})
+    assert not criterion.met({"a.b": float("nan")})
+    assert criterion.met({"a.b": 1.0})

@@ -21,6 +21,8 @@ class Normalize(nn.Module):
         InputError: lengths differ, or a standard deviation is not positive.
     """
 
+    channel_rule = "normalize"  # tells the channel graph, without knowing it, what this does to channels
+
     mean: Tensor
     std: Tensor
 

@@ -14,6 +14,8 @@ from gracile.models.common import ImageSize, height_width, initialise
 class PaddedShortcut(nn.Module):
     """Option A: every `stride`-th pixel, with `before` and `after` zero channels around the given ones."""
 
+    channel_rule = "padded_channels"  # tells the channel graph, without knowing it, what this does to channels
+
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
         self.before, self.after, self.stride = before, after, stride

@@ -76,7 +76,7 @@ def fit(
     augment: Augmentation | None = None,
     seed: int = 0,
     precision: Precision = "auto",
-    channels_last: bool | None = None,
+    channels_last: bool = True,
     folder: RunFolder | str | Path | None = None,
     resume: bool = False,
     observe: Callable[[nn.Module], dict[str, float]] | None = None,
@@ -98,7 +98,7 @@ def fit(
         augment: applied to training batches.
         seed: of order, augmentation and dropout; the same seed on the same machine gives the same weights, bit for bit.
         precision: ``bf16`` is autocast; ``auto`` takes it on GPUs that have it.
-        channels_last: memory layout of convolutions; by default on GPUs.
+        channels_last: memory layout of 2-d convolutions; on a CPU it saves 10 to 35 % of a step, on a GPU more.
         folder: where ``metrics.jsonl`` and the checkpoint go; without one nothing is written.
         resume: go on from the folder's checkpoint, if it holds one.
         observe: called each epoch with the network as it would be kept (sparse, if there is a sparsifier); joins the
@@ -125,7 +125,7 @@ def fit(
         if isinstance(optimizer, str)
         else optimizer
     )
-    if channels_last if channels_last is not None else device.type == "cuda":
+    if channels_last:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
     bf16 = precision == "bf16" or (
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -301,6 +301,12 @@ class _Keeper:
         device = position.loss.device
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # The file holds tensors in logical order. Laid out otherwise than their weights they would go through other
+        # kernels, which round differently: an exact resume needs the layout too.
+        for parameter, kept in self.optimizer.state.items():
+            for key, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if self.sparsifier is not None and state["sparsifier"] is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
         checkpoints.set_random_state(state["random"])

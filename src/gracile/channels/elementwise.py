@@ -50,7 +50,9 @@ def broadcast(op: Op, operands: Sequence[Traced]) -> Slots:
     rank = max(len(operand.shape) for operand in operands)
     axes = {rank - len(one.shape) + one.channels.axis for one in carriers if len(one.channels.labels) > 1}
     if len(axes) > 1:
-        op.refuse(f"its operands' channels lie along different dimensions {sorted(axes)}.", "Permute one of them first.")
+        op.refuse(
+            f"its operands' channels lie along different dimensions {sorted(axes)}.", "Permute one of them first."
+        )
     widest = max(carriers, key=lambda one: len(one.channels.labels))
     labels = widest.channels.labels
     axis = rank - len(widest.shape) + widest.channels.axis
@@ -137,7 +139,9 @@ def shared_statistic(op: Op) -> Slots:
     )
 
 
-@register_rule(nn.Softmax, nn.LogSoftmax, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax", "log_softmax")
+@register_rule(
+    nn.Softmax, nn.LogSoftmax, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax", "log_softmax"
+)
 def softmax(op: Op) -> Slots:
     """Over channels it keeps all of them; beside them each passes through."""
     slots = op.x.channels

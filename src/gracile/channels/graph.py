@@ -165,4 +165,3 @@ class ChannelGraph:
                 macs += math.prod(shape) * weights[name].positions
         groups = np.unique(self._group[liveness.classes])
         return Counts(int(np.count_nonzero(groups >= 0)), parameters, macs)
-

@@ -52,7 +52,9 @@ def transposed_convolution(op: Op) -> Slots:
     """As a convolution, with the weight's first two dimensions exchanged."""
     module = cast(nn.ConvTranspose2d, op.module)
     if module.groups > 1:
-        op.refuse("grouped transposed convolutions have no rule.", "Split it into one module a group, or register a rule.")
+        op.refuse(
+            "grouped transposed convolutions have no rule.", "Split it into one module a group, or register a rule."
+        )
     slots = _channels_first(op, module.weight.dim())
     made = op.fresh(module.out_channels)
     op.tensor("weight", {0: slots.labels, 1: made})

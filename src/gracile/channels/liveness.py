@@ -106,7 +106,10 @@ def _constants(graph: ChannelGraph, nonzero: dict[str, np.ndarray]) -> dict[str,
             continue
         operands = [found.get(node) for node in step.operands]
         size = len(step.slots.labels) if step.slots is not None else 1
-        unknown = [graph.unknown(node) if values is None else values for node, values in zip(step.operands, operands, strict=True)]
+        unknown = [
+            graph.unknown(node) if values is None else values
+            for node, values in zip(step.operands, operands, strict=True)
+        ]
         values = _result(step.constants, unknown)
         if values is not None and len(values.known) == size and bool(values.known.any()):
             found[step.node] = values

@@ -268,7 +268,11 @@ def source_line(trace: str | None) -> str:
     """The innermost ``file:line`` of a node's stack trace, with the statement."""
     lines = [line.strip() for line in (trace or "").splitlines()]
     for index in range(len(lines) - 1, -1, -1):
-        if lines[index].startswith("File ") and "torch/nn/modules" not in lines[index] and "torch/fx" not in lines[index]:
+        if (
+            lines[index].startswith("File ")
+            and "torch/nn/modules" not in lines[index]
+            and "torch/fx" not in lines[index]
+        ):
             file, _, rest = lines[index].removeprefix('File "').partition('", line ')
             statement = lines[index + 1] if index + 1 < len(lines) else ""
             return f"{file}:{rest.partition(',')[0]} `{statement}`"

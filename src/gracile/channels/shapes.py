@@ -64,7 +64,9 @@ def reduce(op: Op) -> Slots:
     given = op.argument(1, "dim")
     dims = {dim % rank for dim in ([given] if isinstance(given, int) else given or range(rank))}
     if slots.axis in dims:
-        op.refuse("it reduces over the channels themselves, which then cannot be told apart.", "Reduce over space only.")
+        op.refuse(
+            "it reduces over the channels themselves, which then cannot be told apart.", "Reduce over space only."
+        )
     summed = op.node.target in (torch.sum, "sum")
     op.constants(lambda inputs: _zeros_only(inputs[0]) if summed else inputs[0])
     lost = 0 if op.argument(2, "keepdim", False) else sum(dim < slots.axis for dim in dims)
@@ -108,7 +110,10 @@ def pad(op: Op) -> Slots:
 
     if any(around):
         op.rewrite(rewrite)
-    op.constants(lambda inputs: _padded(inputs[0], around[0], around[1], value, spatial and mode == "constant"), makes=any(around))
+    op.constants(
+        lambda inputs: _padded(inputs[0], around[0], around[1], value, spatial and mode == "constant"),
+        makes=any(around),
+    )
     return Slots(slots.axis, np.concatenate([before, slots.labels, after]))
 
 
@@ -144,8 +149,14 @@ def getitem(op: Op) -> Slots:
         at = keys.index(Ellipsis)
         keys[at : at + 1] = [slice(None)] * (rank - len(keys) + 1)
     keys += [slice(None)] * (rank - len(keys))
-    if len(keys) != rank or not all(isinstance(one, slice | int) for one in keys) or not isinstance(keys[slots.axis], slice):
-        op.refuse(f"indexing with {key!r} has no rule.", "Index with slices, or with whole numbers beside the channels.")
+    if (
+        len(keys) != rank
+        or not all(isinstance(one, slice | int) for one in keys)
+        or not isinstance(keys[slots.axis], slice)
+    ):
+        op.refuse(
+            f"indexing with {key!r} has no rule.", "Index with slices, or with whole numbers beside the channels."
+        )
     op.constants(lambda inputs: Values(inputs[0].value[keys[slots.axis]], inputs[0].known[keys[slots.axis]]))
     axis = slots.axis - sum(isinstance(one, int) for one in keys[: slots.axis])
     chosen = keys[slots.axis]
@@ -153,7 +164,9 @@ def getitem(op: Op) -> Slots:
         return Slots(axis, slots.labels)
     start, stop, step = chosen.indices(len(slots.labels))
     if step != 1:
-        op.refuse("a strided slice of channels has no rule.", "Use torch.index_select through a module with its own rule.")
+        op.refuse(
+            "a strided slice of channels has no rule.", "Use torch.index_select through a module with its own rule."
+        )
 
     def rewrite(node: fx.Node, count: Count) -> None:
         changed = list(keys)
@@ -203,7 +216,9 @@ def reshape(op: Op) -> Slots:
         if size % number == 0 and behind % (size // number) == 0:
             each = size // number
             labels = np.repeat(slots.labels, each)
-            op.constants(lambda inputs: Values(inputs[0].value.repeat_interleave(each), inputs[0].known.repeat_interleave(each)))
+            op.constants(
+                lambda inputs: Values(inputs[0].value.repeat_interleave(each), inputs[0].known.repeat_interleave(each))
+            )
             break
         if size > 1 and number % size == 0:
             blocks = slots.labels.reshape(size, -1)
@@ -211,7 +226,9 @@ def reshape(op: Op) -> Slots:
             labels = blocks[:, 0]
             break
     else:
-        op.refuse(f"from {before} to {after} the channels (dimension {slots.axis}) are mixed with others.", "Register a rule.")
+        op.refuse(
+            f"from {before} to {after} the channels (dimension {slots.axis}) are mixed with others.", "Register a rule."
+        )
     _rewrite_sizes(op, axis, labels)
     return Slots(axis, labels)
 

@@ -55,7 +55,9 @@ def trace(model: nn.Module, example: Example) -> ChannelGraph:
     steps: dict[fx.Node, Step] = {}
     for node in traced.nodes:
         steps[node] = _step(node, modules, steps, results, ledger)
-    return ChannelGraph(model, list(steps.values()), *_classes(ledger), example=[(tuple(one.shape[1:]), one.dtype) for one in inputs])
+    return ChannelGraph(
+        model, list(steps.values()), *_classes(ledger), example=[(tuple(one.shape[1:]), one.dtype) for one in inputs]
+    )
 
 
 def symbolic(model: nn.Module) -> fx.Graph:
@@ -96,12 +98,15 @@ def _check(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
         raise InputError(f"{type(model).__name__} wraps the model to be traced.", "Pass the model inside it.")
     if not inputs or not all(isinstance(one, Tensor) and one.dim() and len(one) for one in inputs):
-        raise InputError("The example holds no batch.", "Pass a tensor whose first dimension is the batch, with at least one sample.")
+        raise InputError(
+            "The example holds no batch.", "Pass a tensor whose first dimension is the batch, with at least one sample."
+        )
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     for one in inputs:
         if devices and one.device not in devices:
             raise InputError(
-                f"The example is on {one.device}, the model on {', '.join(map(str, devices))}.", "Move one of them with .to(device)."
+                f"The example is on {one.device}, the model on {', '.join(map(str, devices))}.",
+                "Move one of them with .to(device).",
             )
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -151,7 +156,11 @@ class _Shape(tuple):
 
 
 def _step(
-    node: fx.Node, modules: dict[str, nn.Module], steps: dict[fx.Node, Step], results: dict[fx.Node, Any], ledger: Ledger
+    node: fx.Node,
+    modules: dict[str, nn.Module],
+    steps: dict[fx.Node, Step],
+    results: dict[fx.Node, Any],
+    ledger: Ledger,
 ) -> Step:
     result = results[node]
     shape = tuple(result) if isinstance(result, _Shape) else None
@@ -170,7 +179,9 @@ def _step(
     if node.op == "get_attr":
         return _attribute(node, modules, shape, ledger)
     holds_tensors = shape is not None or (
-        isinstance(result, tuple | list) and any(steps[one].slots for one in node.all_input_nodes) and node.target in _MANY
+        isinstance(result, tuple | list)
+        and any(steps[one].slots for one in node.all_input_nodes)
+        and node.target in _MANY
     )
     if not holds_tensors:
         return Step(node, None, None, list(node.all_input_nodes))

@@ -46,7 +46,8 @@ def batches(
         raise InputError(f"batch_size is {batch_size}.", "Give a whole number from 1 on.")
     if augment is not None and generator is None:
         raise InputError(
-            "augment is given without a generator to draw from.", "Pass generator=, as from gracile.core.seeding.generator."
+            "augment is given without a generator to draw from.",
+            "Pass generator=, as from gracile.core.seeding.generator.",
         )
     return _batches(data, batch_size, order, augment, generator, drop_last)
 

@@ -88,9 +88,7 @@ def load(
     return Splits(found["train"], found["validation"], found["test"])
 
 
-def _check_options(
-    validation: float | int, image_size: int | tuple[int, int] | None, **limits: int | None
-) -> None:
+def _check_options(validation: float | int, image_size: int | tuple[int, int] | None, **limits: int | None) -> None:
     if isinstance(validation, bool) or validation < 0 or (isinstance(validation, float) and validation >= 1):
         raise InputError(f"validation is {validation}.", "Give a share from 0 to below 1, or a number of samples.")
     for name, limit in limits.items():

@@ -54,7 +54,8 @@ def open_source(request: Request) -> Opened:
             opened = hub.open_source(replace(request, name=known.repository))
         except hub.UnreachableError as error:
             raise DataError(
-                f"{name} is not in {_searched(request.root, name)} and the hub cannot be reached: {error.reason}.", _REMEDY
+                f"{name} is not in {_searched(request.root, name)} and the hub cannot be reached: {error.reason}.",
+                _REMEDY,
             ) from error
     else:
         raise DataError(f"{name} is not in {_searched(request.root, name)}.", _REMEDY)

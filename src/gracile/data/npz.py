@@ -121,13 +121,17 @@ def _whole(archive: zipfile.ZipFile, member: str, path: Path) -> np.ndarray:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     reason = str(error).split("\n")[0].rstrip(".")
-    return DataError(f"{path} cannot be read as a NumPy archive: {reason}.", "The file is damaged or no .npz: save it again.")
+    return DataError(
+        f"{path} cannot be read as a NumPy archive: {reason}.", "The file is damaged or no .npz: save it again."
+    )
 
 
 def _part(array: _Array, labels: np.ndarray) -> Part:
     shape = array.shape
     if len(shape) == 2 and array.dtype.kind in "iufb":
-        return Part(labels, shape[1:], np.float32, partial(_read, array, shape[1:], None), (array.path,), column=array.member)
+        return Part(
+            labels, shape[1:], np.float32, partial(_read, array, shape[1:], None), (array.path,), column=array.member
+        )
     if len(shape) not in (3, 4) or array.dtype != np.uint8:
         raise DataError(
             f"The inputs '{array.member[:-4]}' of {array.path} are {array.dtype} of shape {shape}.",

@@ -80,8 +80,8 @@ class GroupPenalty(Protocol):
         """The factor in [0, 1] on each group, from the groups' l2 norms (any shape); NaN stays NaN."""
         ...
 
-    def norm_value(self, norms: Tensor) -> Tensor:
-        """P from the groups' l2 norms, a scalar tensor."""
+    def norm_values(self, norms: Tensor) -> Tensor:
+        """Each group's part of P, from the groups' l2 norms (any shape)."""
         ...
 
     def critical_mu(self, size: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class GroupL0:
     convex: ClassVar[bool] = False
 
     def value(self, w: Tensor) -> Tensor:
-        return self.norm_value(row_norms(w))
+        return self.norm_values(row_norms(w)).sum()
 
     def prox(self, w: Tensor, mu: float) -> Tensor:
         return group_prox(self, w, mu)
@@ -32,8 +32,8 @@ class GroupL0:
     def scale(self, norms: Tensor, mu: float) -> Tensor:
         return group_hard_scale(norms, mu)
 
-    def norm_value(self, norms: Tensor) -> Tensor:
-        return (norms != 0).sum().to(norms.dtype)
+    def norm_values(self, norms: Tensor) -> Tensor:
+        return (norms != 0).to(norms.dtype)
 
     def critical_mu(self, size: Tensor) -> Tensor:
         return size.square() / 2

@@ -23,7 +23,7 @@ class GroupLasso:
     convex: ClassVar[bool] = True
 
     def value(self, w: Tensor) -> Tensor:
-        return self.norm_value(row_norms(w))
+        return self.norm_values(row_norms(w)).sum()
 
     def prox(self, w: Tensor, mu: float) -> Tensor:
         return group_prox(self, w, mu)
@@ -31,8 +31,8 @@ class GroupLasso:
     def scale(self, norms: Tensor, mu: float) -> Tensor:
         return group_soft_scale(norms, mu)
 
-    def norm_value(self, norms: Tensor) -> Tensor:
-        return norms.sum()
+    def norm_values(self, norms: Tensor) -> Tensor:
+        return norms
 
     def critical_mu(self, size: Tensor) -> Tensor:
         return torch.as_tensor(size)

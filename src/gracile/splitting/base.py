@@ -14,7 +14,8 @@ import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -83,6 +84,10 @@ class VariableSplitting(ABC):
         """Per layer: weights, exact zeros of u, zero groups."""
 
     @abstractmethod
+    def critical_mus(self) -> Tensor:
+        """Per weight or group, flat, the smallest mu at which it becomes 0 in u."""
+
+    @abstractmethod
     def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
         """Add ``factor * d(penalty_value)/dw`` to each target, for the weights of these indices."""
 
@@ -140,6 +145,22 @@ class VariableSplitting(ABC):
         for name, tensor in shadow.items():
             parameters[name].copy_(tensor)
         return sparse
+
+    @contextmanager
+    def sparse_at(self, mu: float) -> Iterator[nn.Module]:
+        """Within this context the model's weights are what u would be for this mu; afterwards they are w again."""
+        with torch.no_grad():
+            before, lam = [weight.tensor.detach().clone() for weight in self.weights], self.lam
+            self.lam = mu * self.beta
+            shadow = self.shadow()
+            self.lam = lam
+            for weight in self.weights:
+                weight.tensor.copy_(shadow[weight.name])
+            try:
+                yield self.model
+            finally:
+                for weight, w in zip(self.weights, before, strict=True):
+                    weight.tensor.copy_(w)
 
     def end_epoch(self) -> None:
         """Warn of layers that collapsed and, with ``restart=True``, go on from u as the authors' code does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from gracile.splitting.summary import LayerSummary, Summary, zeros
 # Inside the square root of the smooth group lasso on w (Dinh 2020, section 4.1): keeps its gradient finite at a zero
 # group.
 SMOOTH = 1e-8
+
+Weighting = Literal["none", "size", "start"]
 
 
 class RGSM(VariableSplitting):
@@ -37,6 +40,13 @@ class RGSM(VariableSplitting):
         example: one input batch, for ``coupled``.
         layers: ``all``, ``conv``, ``linear`` or module names. By default all for ``coupled``, else convolutions, or
             linear layers where there are none.
+        weighting: how groups of different make are compared: ``none`` (the papers) by their l2 norms; ``size`` by
+            norm over the
+            square root of the group's size (Yuan and Lin 2006); ``start`` by norm over that of an average group of
+            the same layers when the
+            splitting is built, so that lam / beta is the share of its first size below which a group dies. With
+            weights c_g the penalty is
+            ``sum_g c_g^2 P(|u_g| / c_g)``. By default ``start`` for ``coupled``, else ``none``.
         keep_last: a layer about to lose all its groups keeps its strongest, unshrunk.
         coupling: as in RVSM.
         restart: `end_epoch` makes w become u.
@@ -65,6 +75,7 @@ class RGSM(VariableSplitting):
         grouping: str | None = None,
         example: Tensor | None = None,
         layers: str | Sequence[str] | None = None,
+        weighting: Weighting | None = None,
         keep_last: bool = True,
         coupling: Coupling = "gradient",
         restart: bool = False,
@@ -73,6 +84,9 @@ class RGSM(VariableSplitting):
             grouping = "input_channel" if example is None else "coupled"
         if grouping not in GROUPINGS:
             raise InputError(f"There is no grouping '{grouping}'.", nearest(grouping, GROUPINGS))
+        weighting = weighting or ("start" if grouping == "coupled" else "none")
+        if weighting not in get_args(Weighting):
+            raise InputError(f"There is no weighting '{weighting}'.", nearest(weighting, get_args(Weighting)))
         if not lam2 >= 0:
             raise InputError(f"lam2 must be at least 0, not {lam2}.", "The papers use 1e-5, or leave it out.")
         if layers is None:
@@ -91,6 +105,7 @@ class RGSM(VariableSplitting):
             self._set_groups(coupled(self.model, example, self.weights))
         else:
             self._set_groups(within_layers(grouping, self.weights))
+        self._scales = self._group_scales(weighting)
 
     def _set_groups(self, groups: Grouping) -> None:
         """Lay out index tensors on the weights' devices and which slices belong to which layer."""
@@ -111,6 +126,23 @@ class RGSM(VariableSplitting):
 
     # Norms and factors.
 
+    @torch.no_grad()
+    def _group_scales(self, weighting: Weighting) -> Tensor:
+        """c_g, ``(groups + 1,)``: what a group's norm is divided by before it is compared."""
+        ones = torch.ones(self.num_groups + 1, dtype=torch.float64, device=self._slice_group.device)
+        if weighting == "none":
+            return ones.to(self._group_norms())
+        squares = torch.zeros_like(ones)
+        for weight, index in zip(self.weights, self._index, strict=True):
+            numbers, counts = index.unique(return_counts=True)
+            share = counts * (weight.tensor.numel() // index.numel())
+            if weighting == "start":
+                # An average slice of this layer: its mean square times how many weights the group has here.
+                share = share * weight.tensor.detach().double().square().mean()
+            squares.index_add_(0, numbers, share.to(squares))
+        scales = squares.sqrt()
+        return torch.where(scales > 0, scales, ones).to(self._group_norms())
+
     def _group_norms(self) -> Tensor:
         """l2 norms of the groups of w, ``(groups + 1,)``; the last is the dummy's."""
         device = self.weights[0].tensor.device
@@ -124,13 +156,14 @@ class RGSM(VariableSplitting):
             squares.index_add_(0, index.reshape(-1), part.reshape(-1).to(squares))
         return squares.sqrt_()
 
-    def _group_factors(self, norms: Tensor) -> tuple[Tensor, Tensor]:
+    def _group_factors(self, norms: Tensor, mu: float | None = None) -> tuple[Tensor, Tensor]:
         """What u multiplies each group by, ``(groups + 1,)``, and which layers would have lost all groups,
         ``(layers,)`` bool."""
-        factors = self.penalty.scale(norms, self.mu)
+        factors = self.penalty.scale(norms / self._scales.to(norms), self.mu if mu is None else mu)
         factors[self._dummy] = 1
         layers = len(self.weights)
-        slice_factors, slice_norms = factors[self._slice_group], norms[self._slice_group]
+        slice_factors = factors[self._slice_group]
+        slice_norms = (norms / self._scales.to(norms))[self._slice_group]
         alive = torch.zeros(layers, dtype=factors.dtype, device=factors.device)
         alive = alive.scatter_reduce(0, self._slice_layer, slice_factors, "amax")
         strongest = torch.zeros_like(alive).scatter_reduce(0, self._slice_layer, slice_norms, "amax")
@@ -155,9 +188,29 @@ class RGSM(VariableSplitting):
         norms = self._group_norms().double()
         factors, _ = self._group_factors(norms)
         norms, factors = norms[: self._dummy], factors[: self._dummy]
-        value = self.lam * self.penalty.norm_value(norms * factors)
+        scales = self._scales[: self._dummy].double()
+        value = self.lam * (scales.square() * self.penalty.norm_values(norms * factors / scales)).sum()
         value = value + self.beta / 2 * (norms * (1 - factors)).square().sum()
         return value + self.lam2 * (norms.square() + SMOOTH).sqrt().sum()
+
+    @torch.no_grad()
+    def critical_mus(self) -> Tensor:
+        return self.penalty.critical_mu((self._group_norms() / self._scales)[: self._dummy])
+
+    @torch.no_grad()
+    def dead_at(self, mu: float) -> Tensor:
+        """Which groups would be zero in u for this mu, ``(groups,)`` bool; zero already counts."""
+        norms = self._group_norms()
+        factors, _ = self._group_factors(norms, mu)
+        return (factors * norms == 0)[: self._dummy]
+
+    def group_sizes(self) -> Tensor:
+        """How many weights each group has, ``(groups,)``."""
+        sizes = torch.zeros(self.num_groups + 1, dtype=torch.long, device=self._slice_group.device)
+        for weight, index in zip(self.weights, self._index, strict=True):
+            numbers, counts = index.unique(return_counts=True)
+            sizes.index_add_(0, numbers, counts * (weight.tensor.numel() // index.numel()))
+        return sizes[: self._dummy]
 
     def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
         norms = self._group_norms()
@@ -177,9 +230,7 @@ class RGSM(VariableSplitting):
 
     @torch.no_grad()
     def summary(self) -> Summary:
-        factors, _ = self._group_factors(self._group_norms())
-        norms = self._group_norms()
-        dead = (factors * norms == 0)[self._slice_group]
+        dead = self.dead_at(self.mu)[self._slice_group]
         shadow = self.shadow()
         rows = []
         for layer, weight in enumerate(self.weights):
@@ -195,13 +246,23 @@ class RGSM(VariableSplitting):
             )
         return Summary(tuple(rows), parameter_count(self.model))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Coefficients and the groups' weights, which may come from weights that training has left behind."""
+        return {**super().state_dict(), "scales": self._scales}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` saved."""
+        super().load_state_dict(state)
+        self._scales = state["scales"].to(self._scales)
+
     @torch.no_grad()
     def _collapsed(self) -> list[str]:
         norms = self._group_norms()
         _, collapsed = self._group_factors(norms)
+        relative = norms / self._scales
         messages = []
         for layer in collapsed.nonzero().flatten().tolist():
-            strongest = norms[self._slice_group[self._slice_layer == layer]].max()
+            strongest = relative[self._slice_group[self._slice_layer == layer]].max()
             limit = float(self.penalty.critical_mu(strongest)) * self.beta
             name = self.weights[layer].layer
             kept = "its strongest was kept" if self.keep_last else "nothing passes through it any more"

@@ -81,6 +81,17 @@ class RVSM(VariableSplitting):
         )
         return Summary(rows, parameter_count(self.model))
 
+    @torch.no_grad()
+    def critical_mus(self) -> Tensor:
+        return torch.cat(
+            [self.penalty.critical_mu(weight.tensor.detach().abs()).reshape(-1) for weight in self.weights]
+        )
+
+    @torch.no_grad()
+    def zeros_at(self, mu: float) -> int:
+        """How many weights u would have exactly zero for this mu."""
+        return sum(zeros(self.penalty.shadow(weight.tensor.detach(), mu)) for weight in self.weights)
+
     def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
         for bucket in self._buckets(chosen):
             tensors = [self.weights[chosen[place]].tensor.detach() for place in bucket]

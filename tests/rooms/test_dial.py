@@ -1,0 +1,102 @@
+"""The dial ends where it was set, whatever the method and the budget."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gracile import RGSM, RVSM, fit
+from gracile.channels import trace
+from gracile.core.errors import InputError
+from gracile.data import Splits
+from gracile.splitting import Dial
+
+EXAMPLE = torch.zeros(2, 1, 8, 8)
+RUN = {"epochs": 4, "batch_size": 32, "lr": 0.05}
+STEPS = 4 * 6
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 24, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(384, 40), nn.ReLU(), nn.Linear(40, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("penalty", ["group_lasso", "group_l0"])
+@pytest.mark.parametrize("budget", [{"macs": 0.3}, {"params": 0.2}, {"sparsity": 0.6}])
+def test_rgsm_ends_within_two_percent_of_the_budget(blobs: Splits, penalty: str, budget: dict[str, float]):
+    model = network()
+    dial = Dial(RGSM(model, penalty, example=EXAMPLE), steps=STEPS, example=EXAMPLE, **budget)
+    fit(model, blobs, **RUN, sparsifier=dial)
+    sparse = dial.sparse_model()
+    graph = trace(sparse, EXAMPLE)
+    dense, left = graph.dense(), graph.count()
+    found = {
+        "macs": left.macs / dense.macs,
+        "params": left.parameters / dense.parameters,
+        "sparsity": dial.summary().sparsity,
+    }
+    (name, target), = budget.items()
+    assert found[name] == pytest.approx(target, abs=0.02)
+
+
+@pytest.mark.parametrize("grouping", ["input_channel", "kernel"])
+def test_groupings_within_layers_can_be_steered_by_sparsity(blobs: Splits, grouping: str):
+    model = network()
+    dial = Dial(RGSM(model, "group_l0", grouping=grouping, layers="all"), steps=STEPS, sparsity=0.5)
+    fit(model, blobs, **RUN, sparsifier=dial)
+    assert dial.summary().sparsity == pytest.approx(0.5, abs=0.02)
+
+
+def test_input_channels_can_be_steered_by_what_they_physically_remove(blobs: Splits):
+    model = network()
+    dial = Dial(RGSM(model, grouping="input_channel", layers="all"), steps=STEPS, macs=0.5, example=EXAMPLE)
+    fit(model, blobs, **RUN, sparsifier=dial)
+    graph = trace(dial.sparse_model(), EXAMPLE)
+    assert graph.count().macs / graph.dense().macs == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l0", "transformed_l1"])
+def test_rvsm_ends_at_its_sparsity(blobs: Splits, penalty: str):
+    model = network()
+    dial = Dial(RVSM(model, penalty, beta=0.5), steps=STEPS, sparsity=0.8)
+    fit(model, blobs, **RUN, sparsifier=dial)
+    assert dial.summary().sparsity == pytest.approx(0.8, abs=0.002)
+
+
+def test_the_plan_falls_from_everything_to_the_budget():
+    dial = Dial(RVSM(network()), steps=100, sparsity=0.9, ramp=0.5)
+    plan = [dial.plan(step) for step in range(101)]
+    assert plan[0] == 1
+    assert plan[50:] == pytest.approx([0.1] * 51)
+    assert all(after <= before for before, after in zip(plan, plan[1:], strict=False))
+
+
+def test_steering_survives_a_resume(blobs: Splits, tmp_path):
+    results = []
+    for pieces in ([4], [2, 4]):
+        for epochs in pieces:
+            model = network()
+            dial = Dial(RVSM(model, beta=0.5), steps=STEPS, sparsity=0.8)
+            folder = tmp_path / str(len(pieces))
+            fit(model, blobs, **{**RUN, "epochs": epochs}, sparsifier=dial, folder=folder, resume=True)
+        results.append(torch.cat([p.detach().flatten() for p in dial.sparse_model().parameters()]))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda m: Dial(RVSM(m), steps=9), "0 are given"),
+    (lambda m: Dial(RVSM(m), steps=9, macs=0.5, sparsity=0.5), "2 are given"),
+    (lambda m: Dial(RVSM(m), steps=9, sparsity=1.5), "between 0 and 1"),
+    (lambda m: Dial(RVSM(m), steps=9, macs=0.5), "removes no macs"),
+    (lambda m: Dial(RGSM(m), steps=9, macs=0.5), "Pass example="),
+    (lambda m: Dial(RGSM(m, example=EXAMPLE), steps=9, macs=1e-6, example=EXAMPLE), "out of reach"),
+    (lambda m: Dial(RVSM(m), steps=0, sparsity=0.5), "at least 1"),
+    (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.0), "ramp"),
+])  # fmt: skip
+def test_budgets_that_cannot_be_are_refused(build, message: str):
+    with pytest.raises(InputError, match=message):
+        build(network())

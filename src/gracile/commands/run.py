@@ -15,6 +15,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+TARGETS = {
+    "macs": "this share of multiply-adds stays after physical removal",
+    "params": "this share of parameters stays after physical removal",
+    "sparsity": "this share of all parameters is zero",
+}
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or a TOML file (default: classify)")
@@ -24,6 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="samples a step")
     parser.add_argument("--lr", type=float, help="learning rate")
     parser.add_argument("--seeds", help="comma-separated seeds, such as 0,1,2")
+    for budget, meaning in TARGETS.items():
+        parser.add_argument(f"--target-{budget}", type=float, metavar="SHARE", help=f"steer lam so that {meaning}")
     parser.add_argument(
         "--set",
         action="append",
@@ -55,7 +63,13 @@ def run(args: argparse.Namespace) -> int:
         if args.recipe is None and args.data is None:
             raise InputError("There is nothing to run.", "Name a recipe, such as digits, or your data with --data.")
         recipe = schema.resized(schema.load(args.recipe or "classify"), args.size)
-        recipe = recipe.model_copy(update={"settings": schema.merged(recipe.settings, changes)})
+        settings = schema.merged(recipe.settings, changes)
+        targets = {budget: value for budget in TARGETS if (value := getattr(args, f"target_{budget}")) is not None}
+        if targets:
+            for arm in settings.get("arms", {}).values():
+                if arm.get("method") in ("rvsm", "rgsm"):
+                    arm["target"] = targets
+        recipe = recipe.model_copy(update={"settings": settings})
 
     from gracile.commands.running import execute
 

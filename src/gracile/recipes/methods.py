@@ -39,3 +39,22 @@ def build(name: str, model: nn.Module, example: Tensor, options: dict[str, Any])
     if options.get("grouping") == "coupled":
         options = {**options, "example": example}
     return method(model, **options)
+
+
+def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: dict[str, float]) -> Sparsifier:
+    """Put a dial on a splitting.
+
+    Args:
+        sparsifier: a splitting, fresh from `build`.
+        example: one input batch.
+        steps: optimiser steps of the run.
+        target: the dial's budget and ramp.
+
+    Raises:
+        InputError: the method has no lam to steer, or the budget makes no sense.
+    """
+    from gracile.splitting import RGSM, RVSM, Dial
+
+    if not isinstance(sparsifier, (RVSM, RGSM)):
+        raise InputError("A target steers lam, which this arm's method does not have.", "Use rvsm or rgsm.")
+    return Dial(sparsifier, steps=steps, example=example, **target)

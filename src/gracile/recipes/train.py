@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gracile import data as datasets
+from gracile.channels import trace
 from gracile.core.errors import InputError
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
@@ -27,7 +28,7 @@ from gracile.recipes import methods
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.report import figures
-from gracile.training import Cosine, Milestones, Schedule, evaluate, fit
+from gracile.training import Cosine, Milestones, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
@@ -86,18 +87,35 @@ class TrainingSettings(Strict):
     precision: Literal["auto", "float32", "bf16"] = "auto"
 
 
+class Target(Strict):
+    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first three.
+
+    Attributes:
+        macs, params: share that stays after physical removal.
+        sparsity: share of exact zeros.
+        ramp: share of the run during which the budget shrinks.
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    sparsity: float | None = None
+    ramp: float = 0.6
+
+
 class Arm(Strict):
     """One method.
 
     Attributes:
         method: a row of `gracile.recipes.methods.METHODS`; None trains densely.
         options: what the method takes.
+        target: a budget in place of lam.
         model: another network than the recipe's.
         published: the leading cells of the published row that this arm answers to.
     """
 
     method: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    target: Target | None = None
     model: ModelSettings | None = None
     published: list[str | float] = Field(default_factory=list)
 
@@ -185,11 +203,14 @@ def _train_arm(
         return json.loads(done.read_text())
     started = time.monotonic()
     network = build_network(arm.model or settings.model, splits, seed).to(device)
+    example = torch.zeros(2, *splits.train.input_shape, device=device)
+    training = settings.training
     sparsifier = None
     if arm.method is not None:
-        example = torch.zeros(2, *splits.train.input_shape, device=device)
         sparsifier = methods.build(arm.method, network, example, dict(arm.options))
-    training = settings.training
+    if arm.target is not None:
+        steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
+        sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
     history = fit(
         network,
@@ -208,6 +229,7 @@ def _train_arm(
         precision=training.precision,
         folder=part,
         resume=True,
+        observe=lambda kept: _what_is_left(kept, example),
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
@@ -219,6 +241,7 @@ def _train_arm(
     result["sparsity"] = 0.0 if summary is None else 100 * summary.sparsity
     result["channel_sparsity"] = None if channels is None else 100 * channels
     result["nonzero"] = parameters if summary is None else summary.nonzero
+    result |= {key: 100 * share for key, share in _what_is_left(kept, example).items()}
     result["seconds"] = history.seconds
     if summary is not None:
         log.info("%s, seed %d:\n%s", name, seed, summary)
@@ -226,6 +249,17 @@ def _train_arm(
     write_json(done, result)
     log.info("%s, seed %d: %.2f %% test accuracy (%.1f s)", name, seed, result["accuracy"], time.monotonic() - started)
     return result
+
+
+def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:
+    """Shares of channels, parameters and multiply-adds that would stay after physical removal of exact zeros."""
+    graph = trace(kept, example)
+    dense, left = graph.dense(), graph.count()
+    return {
+        "channels_left": left.channels / max(1, dense.channels),
+        "parameters_left": left.parameters / dense.parameters,
+        "macs_left": left.macs / dense.macs,
+    }
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -271,6 +305,7 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
         "sparsity": "sparsity %",
         "channel_sparsity": "channel sparsity %",
         "nonzero": "nonzero parameters",
+        "macs_left": "MACs left %",
         "seconds": "seconds",
     }
     for key, title in titles.items():

@@ -1,7 +1,17 @@
 """Training: one loop, schedules, checkpoints that resume exactly."""
 
 from gracile.training.evaluation import Evaluation, evaluate
-from gracile.training.loop import History, fit
+from gracile.training.loop import History, fit, steps_per_epoch
 from gracile.training.schedules import Constant, Cosine, Milestones, Schedule
 
-__all__ = ["Constant", "Cosine", "Evaluation", "History", "Milestones", "Schedule", "evaluate", "fit"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Evaluation",
+    "History",
+    "Milestones",
+    "Schedule",
+    "evaluate",
+    "fit",
+    "steps_per_epoch",
+]

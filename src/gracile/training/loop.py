@@ -134,7 +134,7 @@ def fit(
     base_rates = [float(group["lr"]) for group in built.param_groups]
     schedule = schedule or Constant()
     train, validation = data.train.to(device), data.validation.to(device)
-    steps = _steps(len(train), batch_size)
+    steps = steps_per_epoch(len(train), batch_size)
     history = History()
     position = _start(device)
 
@@ -205,7 +205,8 @@ def _batches(
     return batches(train, batch_size, order=order, augment=augment, generator=random)
 
 
-def _steps(samples: int, batch_size: int) -> int:
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """How many optimiser steps `fit` takes an epoch."""
     whole, rest = divmod(samples, batch_size)
     return whole + (rest > 1 or whole == 0)
 
@@ -252,6 +253,8 @@ def _postfix(row: dict[str, Any]) -> str:
         text += f", sparse {100 * row['sparse_val_accuracy']:.2f} %"
         share = row.get("channel_sparsity", row["sparsity"])
         text += f" at {100 * share:.1f} % zero {'channels' if 'channel_sparsity' in row else 'weights'}"
+    if "macs_left" in row:
+        text += f", {100 * row['macs_left']:.1f} % of multiply-adds left"
     return text
 
 

@@ -29,7 +29,7 @@ _DTYPES = {"U8": np.uint8, "F32": np.float32}
 
 
 def cache_folder() -> Path:
-    """Where decoded data are kept, under GRACILE_CACHE or ``~/.cache/gracile``; the files may be deleted at any time."""
+    """Where decoded data are kept: in GRACILE_CACHE or ``~/.cache/gracile``; its files may be deleted at any time."""
     return Path(os.environ.get("GRACILE_CACHE") or Path.home() / ".cache" / "gracile") / "decoded"
 
 

@@ -21,9 +21,9 @@ from gracile.data.source import Opened, Part, Request, row_name, to_features
 def open_source(request: Request) -> Opened:
     """Open a CSV file.
 
-    The delimiter (comma, semicolon or tab) is the commonest of the first line. That line is a header unless one of its cells is a
-    number and none names a label; without a header the columns are called 0, 1, 2, ... The label is the column asked for, or
-    "label", "class" or "target", or the last; whole numbers in it are class numbers, text is class names.
+    The delimiter (comma, semicolon or tab) is the commonest of the first line. That line is a header unless one of its
+    cells is a number and none names a label; without a header the columns are called 0, 1, 2, ... The label is the column
+    asked for, or "label", "class" or "target", or the last; whole numbers in it are class numbers, text is class names.
 
     Raises:
         DataError: the file cannot be read, has one column only, or the label is missing or no class.
@@ -33,12 +33,19 @@ def open_source(request: Request) -> Opened:
     lower = {name.lower(): name for name in reversed(shape.columns)}
     found = request.label or next((lower[name] for name in LABELS if name in lower), shape.columns[-1])
     if found not in shape.columns:
-        raise DataError(f"{path} has no column '{found}': it has {', '.join(shape.columns)}.", "Name one of them with label=.")
+        raise DataError(
+            f"{path} has no column '{found}': it has {', '.join(shape.columns)}.", "Name one of them with label=."
+        )
     labels = _labels(shape, found)
     encoded, classes = encode({"train": labels}, None, path.name)
     features = [name for name in shape.columns if name != found]
     part = Part(
-        encoded["train"], (len(features),), np.float32, partial(_read, shape, features), (path,), column=f"all but {found}"
+        encoded["train"],
+        (len(features),),
+        np.float32,
+        partial(_read, shape, features),
+        (path,),
+        column=f"all but {found}",
     )
     return Opened(path.stem, classes, {"train": part})
 
@@ -107,7 +114,8 @@ def _labels(shape: _Shape, column: str) -> np.ndarray:
     for row, cell in enumerate(cells):
         if cell is None or not cell.strip():
             raise DataError(
-                f"The label (column '{column}') in {row_name(row)} of {shape.path} is missing.", "Fill it in or drop the row."
+                f"The label (column '{column}') in {row_name(row)} of {shape.path} is missing.",
+                "Fill it in or drop the row.",
             )
     numbers = [_number(cell) for cell in cells]
     if None not in numbers:
@@ -143,7 +151,7 @@ def _bad_cell(shape: _Shape, features: list[str]) -> DataError | None:
                 for name, cell in zip(features, cells, strict=True):
                     if cell is not None and _number(cell) is None:
                         return DataError(
-                            f"Column '{name}' of {shape.path} holds '{cell}' in {row_name(first + row)}, which is no number.",
+                            f"Column '{name}' of {shape.path} holds '{cell}' in {row_name(first + row)}, no number.",
                             "Turn the column into numbers, drop it, or name it with label= if it is the label.",
                         )
             first += batch.num_rows
@@ -154,4 +162,6 @@ def _bad_cell(shape: _Shape, features: list[str]) -> DataError | None:
 
 def _malformed(shape: _Shape, error: Exception) -> DataError:
     reason = str(error).split("\n")[0].rstrip(".")
-    return DataError(f"{shape.path} cannot be read as CSV: {reason}.", "Mend that line; every row needs the same columns.")
+    return DataError(
+        f"{shape.path} cannot be read as CSV: {reason}.", "Mend that line; every row needs the same columns."
+    )

@@ -34,7 +34,12 @@ def open_source(request: Request) -> Opened:
     for split, (files, labels) in found.items():
         layout = images.with_channels(probes[split][0], channels)
         parts[split] = Part(
-            labels, layout.shape, np.uint8, partial(_read, files, layout), tuple(files), encoded=True,
+            labels,
+            layout.shape,
+            np.uint8,
+            partial(_read, files, layout),
+            tuple(files),
+            encoded=True,
             options=layout.describe(),
         )
     check_same_shape(parts, name)
@@ -65,7 +70,9 @@ def _images_by_class(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path]
                 "Give every class a folder in train/, or remove it.",
             )
         members = sorted(
-            file for file in inner.rglob("*") if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
+            file
+            for file in inner.rglob("*")
+            if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
         )
         if not members:
             raise DataError(

@@ -85,7 +85,8 @@ def _of_one_configuration(files: list[Path], repository: str, wanted: str) -> li
     if wanted:
         if wanted not in by_name:
             raise DataError(
-                f"'{repository}' has no configuration '{wanted}': it has {', '.join(sorted(by_name))}.", "Name one of them."
+                f"'{repository}' has no configuration '{wanted}': it has {', '.join(sorted(by_name))}.",
+                "Name one of them.",
             )
         return by_name[wanted]
     if len(by_name) > 1:

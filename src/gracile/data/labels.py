@@ -41,8 +41,13 @@ def encode(
             )
         declared = tuple(str(number) for number in range(highest + 1))
     for split, values in numbers.items():
-        _refuse(values >= len(declared), values, f"the {split} split of {where}",
-                f"outside the declared classes 0 to {len(declared) - 1}", "Correct the label or declare the class.")
+        _refuse(
+            values >= len(declared),
+            values,
+            f"the {split} split of {where}",
+            f"outside the declared classes 0 to {len(declared) - 1}",
+            "Correct the label or declare the class.",
+        )
     return numbers, declared
 
 
@@ -78,7 +83,12 @@ def _encode_names(
     encoded = {}
     for split, values in found.items():
         unknown = np.array([str(value) not in number for value in values], dtype=bool)
-        _refuse(unknown, values, f"the {split} split of {where}", f"none of the declared classes {', '.join(classes)}",
-                "Correct the label or declare the class.")
+        _refuse(
+            unknown,
+            values,
+            f"the {split} split of {where}",
+            f"none of the declared classes {', '.join(classes)}",
+            "Correct the label or declare the class.",
+        )
         encoded[split] = np.array([number[str(value)] for value in values], dtype=np.int64)
     return encoded, classes

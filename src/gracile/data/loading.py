@@ -36,10 +36,11 @@ def load(
     """Load a data set as uint8 images or float32 features.
 
     Args:
-        name_or_path: a row of `gracile.data.table.SOURCES`: a data set's name, a file, a folder, or ``owner/name`` on the hub.
+        name_or_path: what a row of `gracile.data.table.SOURCES` recognises: a data set's name, a file, a folder, or
+            ``owner/name`` on the hub.
         root: folder with a folder a data set; the variable GRACILE_DATA by default.
-        validation: share (float) or number (int) of training samples set aside, each class in proportion; never from the test
-            split. A source with a validation split of its own keeps that one.
+        validation: share (float) or number (int) of training samples set aside, each class in proportion; never from the
+            test split. A source with a validation split of its own keeps that one.
         seed: which samples are drawn.
         device: where the tensors go.
         train_limit: keep that many training samples; a validation share shrinks in proportion.
@@ -49,7 +50,7 @@ def load(
         max_bytes: data larger than this stay in a file and are streamed; half of the free memory by default.
 
     Returns:
-        train, validation (possibly empty) and test. A source without a test split gets a fifth held out; `note` says so.
+        train, validation (possibly empty) and test. Of a source without a test split a fifth is held out; `note` says so.
 
     Raises:
         DataError: the data cannot be found, read or understood.
@@ -88,9 +89,7 @@ def load(
     return Splits(found["train"], found["validation"], found["test"])
 
 
-def _check_options(
-    validation: float | int, image_size: int | tuple[int, int] | None, **limits: int | None
-) -> None:
+def _check_options(validation: float | int, image_size: int | tuple[int, int] | None, **limits: int | None) -> None:
     if isinstance(validation, bool) or validation < 0 or (isinstance(validation, float) and validation >= 1):
         raise InputError(f"validation is {validation}.", "Give a share from 0 to below 1, or a number of samples.")
     for name, limit in limits.items():

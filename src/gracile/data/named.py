@@ -1,4 +1,4 @@
-"""Data sets known by name: found in a folder of their own under the data root, else fetched from the Hugging Face hub."""
+"""Data sets known by name: found in a folder of their own under the data root, else fetched from the hub."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def open_source(request: Request) -> Opened:
             opened = hub.open_source(replace(request, name=known.repository))
         except hub.UnreachableError as error:
             raise DataError(
-                f"{name} is not in {_searched(request.root, name)} and the hub cannot be reached: {error.reason}.", _REMEDY
+                f"{name} is not in {_searched(request.root, name)} and the hub cannot be reached: {error.reason}.",
+                _REMEDY,
             ) from error
     else:
         raise DataError(f"{name} is not in {_searched(request.root, name)}.", _REMEDY)

@@ -1,4 +1,4 @@
-"""Parquet files in the layout of Hugging Face data sets: images (encoded bytes) or numeric columns, and a label column."""
+"""Parquet files in the layout of Hugging Face data sets: encoded images or numeric columns, and a label column."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ from gracile.data.labels import encode
 from gracile.data.source import Opened, Part, Request, check_same_shape, chunk_rows, row_name, to_features
 
 SPLITS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
 }
 LABELS = ("label", "labels", "class", "target")
 IMAGES = ("image", "img", "images", "png", "jpg")
@@ -38,8 +44,8 @@ def open_source(request: Request) -> Opened:
 def by_split(files: list[Path], root: Path) -> dict[str, list[Path]]:
     """Sort the files of a data set into splits.
 
-    The split is told by a word in the file's name (``test-00000-of-00001.parquet``) or by the name of a folder between `root` and
-    the file (``test/0000.parquet``); a file that tells none is training data.
+    The split is told by a word in the file's name (``test-00000-of-00001.parquet``) or by the name of a folder between
+    `root` and the file (``test/0000.parquet``); a file that tells none is training data.
     """
     found: dict[str, list[Path]] = {}
     for file in files:
@@ -70,7 +76,9 @@ def open_splits(files: dict[str, list[Path]], request: Request, *, name: str) ->
         names = _features(train, label)
         parts, note = {split: _feature_part(table, names, encoded[split]) for split, table in tables.items()}, ""
     else:
-        probes = {split: images.probe(_first_images(table, image), request.image_size) for split, table in tables.items()}
+        probes = {
+            split: images.probe(_first_images(table, image), request.image_size) for split, table in tables.items()
+        }
         channels = max(layout.shape[0] for layout, _ in probes.values())
         note = next((note for _, note in probes.values() if note), "")
         parts = {
@@ -96,7 +104,8 @@ class _Table:
         for file, schema in zip(files, schemas, strict=True):
             if schema.names != schemas[0].names:
                 raise DataError(
-                    f"{file} has the columns {', '.join(schema.names)} and {files[0].name} {', '.join(schemas[0].names)}.",
+                    f"{file} has the columns {', '.join(schema.names)}, and {files[0].name} has "
+                    f"{', '.join(schemas[0].names)}.",
                     "Load files of one data set at a time.",
                 )
         try:
@@ -104,7 +113,9 @@ class _Table:
             features = described.get("info", {}).get("features", {})
         except (ValueError, AttributeError):
             features = {}
-        return _Table(tuple(files), schemas[0], features if isinstance(features, dict) else {}, f"the {split} split of {name}")
+        return _Table(
+            tuple(files), schemas[0], features if isinstance(features, dict) else {}, f"the {split} split of {name}"
+        )
 
     def kind(self, column: str) -> str:
         feature = self.features.get(column)
@@ -126,7 +137,9 @@ class _Table:
             values = values.cast(values.type.value_type)
         return values.to_numpy()
 
-    def batches(self, columns: list[str], rows: np.ndarray | None, size: int) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    def batches(
+        self, columns: list[str], rows: np.ndarray | None, size: int
+    ) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
         """Batches of some columns with the numbers of their rows; row groups without a wanted row are not read."""
         first = 0
         for path in self.files:
@@ -154,7 +167,9 @@ def _guarded(file: Path, action: Any) -> Any:
         return action()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
-        raise DataError(f"{file} cannot be read as parquet: {reason}.", "The file is damaged: fetch it again.") from error
+        raise DataError(
+            f"{file} cannot be read as parquet: {reason}.", "The file is damaged: fetch it again."
+        ) from error
 
 
 def _label_column(table: _Table, asked: str | None) -> tuple[str, tuple[str, ...] | None]:
@@ -162,10 +177,13 @@ def _label_column(table: _Table, asked: str | None) -> tuple[str, tuple[str, ...
     declared = [name for name in names if table.kind(name) == "ClassLabel"]
     likely = [*[name for name in LABELS if name in names], *(declared if len(declared) == 1 else [])]
     if asked is not None and asked not in names:
-        raise DataError(f"There is no column '{asked}' in {table.where}: it has {', '.join(names)}.", "Name one of them.")
+        raise DataError(
+            f"There is no column '{asked}' in {table.where}: it has {', '.join(names)}.", "Name one of them."
+        )
     if asked is None and not likely:
         raise DataError(
-            f"No label column is to be found in {table.where}: it has {', '.join(names)}.", "Name one of them with label=."
+            f"No label column is to be found in {table.where}: it has {', '.join(names)}.",
+            "Name one of them with label=.",
         )
     label = asked or likely[0]
     class_names = table.features[label].get("names") if table.kind(label) == "ClassLabel" else None
@@ -205,8 +223,14 @@ def _first_images(table: _Table, column: str) -> list[images.Encoded]:
 
 def _image_part(table: _Table, column: str, labels: np.ndarray, layout: images.Layout) -> Part:
     return Part(
-        labels, layout.shape, np.uint8, partial(_read_images, table, column, layout), table.files,
-        encoded=True, column=column, options=layout.describe(),
+        labels,
+        layout.shape,
+        np.uint8,
+        partial(_read_images, table, column, layout),
+        table.files,
+        encoded=True,
+        column=column,
+        options=layout.describe(),
     )
 
 
@@ -225,7 +249,9 @@ def _features(table: _Table, label: str) -> list[str]:
                 "Drop the column, or turn it into numbers.",
             )
     if not names:
-        raise DataError(f"{table.where} has no column beside the label '{label}'.", "Load a file with features or images.")
+        raise DataError(
+            f"{table.where} has no column beside the label '{label}'.", "Load a file with features or images."
+        )
     return names
 
 
@@ -233,7 +259,9 @@ def _feature_part(table: _Table, names: list[str], labels: np.ndarray) -> Part:
     missing = [name for name in names if name not in table.schema.names]
     if missing:
         raise DataError(f"{table.where} has no column '{missing[0]}'.", "All splits need the same columns.")
-    return Part(labels, (len(names),), np.float32, partial(_read_features, table, names), table.files, column=",".join(names))
+    return Part(
+        labels, (len(names),), np.float32, partial(_read_features, table, names), table.files, column=",".join(names)
+    )
 
 
 def _read_features(table: _Table, names: list[str], rows: np.ndarray | None) -> Iterator[np.ndarray]:

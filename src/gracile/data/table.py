@@ -83,7 +83,8 @@ def open_source(request: Request) -> Opened:
                 return module.open_source(replace(request, name=name))
             except OSError as error:
                 raise DataError(
-                    f"{error.filename or name} cannot be read: {error.strerror or error}.", "Check its permissions and its disk."
+                    f"{error.filename or name} cannot be read: {error.strerror or error}.",
+                    "Check its permissions and its disk.",
                 ) from error
     path = Path(name)
     if path.is_file():

@@ -72,6 +72,12 @@ def samples(part: Part, rows: np.ndarray | None, *, name: str, stream: bool) -> 
     return stored, True
 
 
+def holds_all(part: Part) -> bool:
+    """Whether the whole part was decoded before, so that a few of its rows need no decoding."""
+    path = cache_folder() / f"{_key(part, None)}.safetensors"
+    return part.encoded and _mapped(path, (len(part.labels), *part.shape), part.dtype) is not None
+
+
 def _reason(error: OSError) -> str:
     inner = error.__cause__ if isinstance(error.__cause__, OSError) else error
     return inner.strerror or str(inner)

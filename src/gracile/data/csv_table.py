@@ -22,7 +22,7 @@ def open_source(request: Request) -> Opened:
     """Open a CSV file.
 
     The delimiter (comma, semicolon or tab) is the commonest of the first line. That line is a header unless one of its
-    cells is a number and none names a label; without a header the columns are called 0, 1, 2, ... The label is the column
+    cells is a number and none names a label; without a header the columns are called 0, 1, 2, ... The label is the one
     asked for, or "label", "class" or "target", or the last; whole numbers in it are class numbers, text is class names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""NumPy archives: ``x`` and ``y``, or ``x_train`` and ``y_train``, with ``x_test``, ``y_test``, ``x_val``, ``y_val`` if any."""
+"""NumPy archives: ``x`` and ``y``, or ``x_train`` and ``y_train``, and the same with ``_test`` and ``_val``."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _part(array: _Array, labels: np.ndarray) -> Part:
         )
     if len(shape) == 3:
         return _part_of(array, labels, (1, *shape[1:]), None)
-    _, first, second, last = shape
+    first, second, last = (int(side) for side in shape[1:])
     if first in (1, 3):
         return _part_of(array, labels, (first, second, last), None)
     if last in (1, 3):

@@ -119,7 +119,9 @@ def test_statistics_equal_numpy_in_float64() -> None:
 
 def test_statistics_of_a_feature_far_from_zero_keep_their_digits() -> None:
     values = 1e6 + torch.rand(5000, 1, generator=generator(0, "far"))
-    data = Dataset(torch.cat([values, torch.full_like(values, 3.0)], 1), torch.zeros(5000, dtype=torch.int64), ("a",), "made")
+    data = Dataset(
+        torch.cat([values, torch.full_like(values, 3.0)], 1), torch.zeros(5000, dtype=torch.int64), ("a",), "made"
+    )
     mean, deviation = data.statistics()
     np.testing.assert_allclose(deviation[0], values.double().std(correction=0), rtol=1e-6)
     assert deviation[1] == 0
@@ -145,7 +147,8 @@ def archive(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     np.savez(
         tmp_path / "made.npz",
-        x=rng.integers(0, 256, (120, 6, 5, 3), dtype=np.uint8), y=np.arange(120) % 4,
+        x=rng.integers(0, 256, (120, 6, 5, 3), dtype=np.uint8),
+        y=np.arange(120) % 4,
     )
     return tmp_path / "made.npz"
 
@@ -155,7 +158,10 @@ def test_streamed_batches_equal_those_in_memory_bit_for_bit(archive: Path) -> No
     assert not isinstance(streamed.train.inputs, torch.Tensor)
     order = torch.randperm(len(whole.train), generator=generator(0, "order"))
     augmentation = Augmentation(flip=True, crop=2)
-    for one, other in ((whole.train, streamed.train), (whole.train.subset(order[:50]), streamed.train.subset(order[:50]))):
+    for one, other in (
+        (whole.train, streamed.train),
+        (whole.train.subset(order[:50]), streamed.train.subset(order[:50])),
+    ):
         first = order[order < len(one)]
         pairs = zip(
             batches(one, 7, order=first, augment=augmentation, generator=generator(1, "augment")),
@@ -185,7 +191,7 @@ def test_streamed_inputs_index_like_a_tensor(archive: Path) -> None:
 
 
 def test_what_needs_all_of_a_streamed_set_says_so(archive: Path) -> None:
-    with pytest.raises(DataError, match="'flatten' needs all inputs in memory.*max_bytes"):
+    with pytest.raises(DataError, match=r"'flatten' needs all inputs in memory.*max_bytes"):
         load(archive, max_bytes=0).train.inputs.flatten(1)
 
 

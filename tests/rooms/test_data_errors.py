@@ -87,7 +87,9 @@ def _with_image(index: int, image: Any) -> dict[str, Any]:
     return columns
 
 
-def _folder(*, empty: bool = False, stray: bool = False, unknown: bool = False, damaged: bool = False, size: bool = False):
+def _folder(
+    *, empty: bool = False, stray: bool = False, unknown: bool = False, damaged: bool = False, size: bool = False
+):
     def write(root: Path) -> Path:
         home = root / "pets"
         for kind in ("cat", "dog"):
@@ -116,17 +118,25 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "unknown kind of file": (_file("notes.txt", b"hello"), r"ends in '.txt'"),
     "empty class folder": (_folder(empty=True), r"class folder .*fish holds no images"),
     "no class folders": (_folder(stray=True), r"cat has no class folders"),
-    "class that training lacks": (_folder(unknown=True), r"horse has no counterpart among the training classes cat, dog"),
+    "class that training lacks": (
+        _folder(unknown=True),
+        r"horse has no counterpart among the training classes cat, dog",
+    ),
     "damaged image file": (_folder(damaged=True), r"dog/3.png cannot be read"),
-    "image file of another size": (_folder(size=True), r"cat/3.png is 9x9 pixels while the first image is 6x4.*image_size="),
+    "image file of another size": (
+        _folder(size=True),
+        r"cat/3.png is 9x9 pixels while the first image is 6x4.*image_size=",
+    ),
     "truncated image": (_parquet(_with_image(7, WHOLE[:70]), CLASSES), r"image in row 7 .* cannot be read"),
     "not an image": (_parquet(_with_image(7, b"not an image"), CLASSES), r"image in row 7 .* not an image"),
     "missing image": (_parquet(_with_image(7, None), CLASSES), r"image in row 7 .* holds no image"),
     "image of another size": (
-        _parquet(_with_image(7, encoded(pixels(1, height=8)[0])), CLASSES), r"row 7 .* is 6x8 pixels .* 6x4.*image_size="
+        _parquet(_with_image(7, encoded(pixels(1, height=8)[0])), CLASSES),
+        r"row 7 .* is 6x8 pixels .* 6x4.*image_size=",
     ),
     "16 bits a channel": (
-        _parquet(_with_image(7, encoded(np.zeros((4, 6), dtype=np.uint16))), CLASSES), r"row 7 .* more than 8 bits"
+        _parquet(_with_image(7, encoded(np.zeros((4, 6), dtype=np.uint16))), CLASSES),
+        r"row 7 .* more than 8 bits",
     ),
     "corrupt parquet": (_cut_parquet, r"t.parquet cannot be read as parquet"),
     "corrupt pages": (_spoilt_pages, r"t.parquet cannot be read as parquet"),
@@ -139,14 +149,30 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing label": (_parquet({"a": [1.0] * 4, "label": [0, None, 1, 0]}), r"label in row 1 .* is missing"),
     "fractional label": (_parquet({"a": [1.0] * 4, "label": [0.0, 1.0, 1.0, 0.5]}), r"row 3 .* not an integer: 0.5"),
     "label beyond the classes": (
-        _parquet({"a": [1.0] * 4, "label": [0, 1, 2, 0]}, {"label": CLASSES["label"]}), r"row 2 .* outside the declared classes 0 to 1: 2"
+        _parquet({"a": [1.0] * 4, "label": [0, 1, 2, 0]}, {"label": CLASSES["label"]}),
+        r"row 2 .* outside the declared classes 0 to 1: 2",
     ),
-    "labels that are identifiers": (_parquet({"a": [1.0] * 4, "label": [10001, 10002, 3, 4]}), r"only 4 rows.*class numbers"),
-    "NaN feature": (_parquet({"a": [1.0] * 20, "b": [1.0] * 13 + [float("nan")] * 7, "label": [0, 1] * 10}), r"'b' .* nan in row 13"),
+    "labels that are identifiers": (
+        _parquet({"a": [1.0] * 4, "label": [10001, 10002, 3, 4]}),
+        r"only 4 rows.*class numbers",
+    ),
+    "NaN feature": (
+        _parquet({"a": [1.0] * 20, "b": [1.0] * 13 + [float("nan")] * 7, "label": [0, 1] * 10}),
+        r"'b' .* nan in row 13",
+    ),
     "null feature": (_parquet({"a": [1] * 19 + [None], "label": [0, 1] * 10}), r"Column 'a' .* row 19"),
-    "feature beyond float32": (_parquet({"a": [1.0] * 19 + [1e300], "label": [0, 1] * 10}), r"'a' .* 1e\+300 in row 19"),
-    "infinite feature": (_parquet({"a": [1.0] * 5 + [float("inf")] + [0.0] * 14, "label": [0, 1] * 10}), r"'a' .* inf in row 5"),
-    "cell that is no number": (_csv("a,b,label\n" + "1,2,0\n3,4,1\n" * 9 + "1,oops,0\n"), r"'b' .* holds 'oops' in row 18"),
+    "feature beyond float32": (
+        _parquet({"a": [1.0] * 19 + [1e300], "label": [0, 1] * 10}),
+        r"'a' .* 1e\+300 in row 19",
+    ),
+    "infinite feature": (
+        _parquet({"a": [1.0] * 5 + [float("inf")] + [0.0] * 14, "label": [0, 1] * 10}),
+        r"'a' .* inf in row 5",
+    ),
+    "cell that is no number": (
+        _csv("a,b,label\n" + "1,2,0\n3,4,1\n" * 9 + "1,oops,0\n"),
+        r"'b' .* holds 'oops' in row 18",
+    ),
     "empty cell": (_csv("a,b,label\n" + "1,2,0\n3,4,1\n" * 9 + ",2,0\n"), r"Column 'a' .* in row 18"),
     "csv of one column": (_csv("a\n1\n2\n"), r"has one column"),
     "empty csv": (_csv(""), r"has no rows"),
@@ -158,11 +184,23 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "csv with a column twice": (_csv("a,a,label\n1,2,0\n"), r"two columns named 'a'"),
     "binary called csv": (_file("t.csv", bytes(range(128, 255)) * 9), r"not a text file"),
     "npz without arrays": (_npz(images=pixels(4), labels=np.zeros(4)), r"holds the arrays images, labels"),
-    "npz with pickled labels": (_npz(x=pixels(4), y=np.array(["a", None, 1, {}], dtype=object)), r"'y' .* pickled objects"),
+    "npz with pickled labels": (
+        _npz(x=pixels(4), y=np.array(["a", None, 1, {}], dtype=object)),
+        r"'y' .* pickled objects",
+    ),
     "npz with pickled inputs": (_npz(x=np.array([{}, 1], dtype=object), y=np.zeros(2)), r"'x' .* pickled objects"),
-    "npz of unequal lengths": (_npz(x=pixels(4), y=np.zeros(3, dtype=int)), r"shape \(4, 4, 6, 3\) and labels of shape \(3,\)"),
-    "npz with images as floats": (_npz(x=np.zeros((4, 5, 5)), y=np.zeros(4, dtype=int)), r"float64 of shape \(4, 5, 5\).*uint8"),
-    "npz with two channels": (_npz(x=np.zeros((4, 5, 5, 2), dtype=np.uint8), y=np.zeros(4, dtype=int)), r"neither 1 nor 3 channels"),
+    "npz of unequal lengths": (
+        _npz(x=pixels(4), y=np.zeros(3, dtype=int)),
+        r"shape \(4, 4, 6, 3\) and labels of shape \(3,\)",
+    ),
+    "npz with images as floats": (
+        _npz(x=np.zeros((4, 5, 5)), y=np.zeros(4, dtype=int)),
+        r"float64 of shape \(4, 5, 5\).*uint8",
+    ),
+    "npz with two channels": (
+        _npz(x=np.zeros((4, 5, 5, 2), dtype=np.uint8), y=np.zeros(4, dtype=int)),
+        r"neither 1 nor 3 channels",
+    ),
     "npz with NaN": (_npz(x=np.full((20, 2), np.nan), y=np.arange(20) % 2), r"Column '0' of 'x' .* nan in row 0"),
     "damaged npz": (_cut_npz, r"cannot be read as a NumPy archive"),
     "text called npz": (_file("t.npz", b"hello"), r"cannot be read as a NumPy archive"),
@@ -172,7 +210,8 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a class with one sample": (_csv("a,label\n" + "1,x\n2,y\n" * 9 + "3,z\n"), r"Class 'z' has one sample"),
     "only a test split": (
-        lambda folder: write_parquet(folder / "set" / "test.parquet", image_columns(pixels(4))).parent, r"no training split"
+        lambda folder: write_parquet(folder / "set" / "test.parquet", image_columns(pixels(4))).parent,
+        r"no training split",
     ),
 }
 
@@ -191,13 +230,13 @@ def test_bad_data_is_named(case: str, streamed: bool, tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(DataError, match="no data set named 'cifar-10'.*Did you mean 'cifar10'"):
+    with pytest.raises(DataError, match=r"no data set named 'cifar-10'.*Did you mean 'cifar10'"):
         load("cifar-10")
 
 
 def test_a_label_that_does_not_exist_lists_the_columns(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "t.parquet", {"a": [1.0], "b": [2]})
-    with pytest.raises(DataError, match="no column 'c' .* it has a, b"):
+    with pytest.raises(DataError, match=r"no column 'c' .* it has a, b"):
         load(file, label="c")
 
 
@@ -218,7 +257,14 @@ def test_more_than_there_is_is_refused(options: dict[str, Any], message: str, tm
 
 @pytest.mark.parametrize(
     "options",
-    [{"validation": -0.1}, {"validation": 1.0}, {"validation": True}, {"train_limit": 0}, {"image_size": 0}, {"max_bytes": -1}],
+    [
+        {"validation": -0.1},
+        {"validation": 1.0},
+        {"validation": True},
+        {"train_limit": 0},
+        {"image_size": 0},
+        {"max_bytes": -1},
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):

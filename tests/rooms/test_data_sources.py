@@ -36,7 +36,9 @@ def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def write_parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None, group: int | None = None) -> Path:
+def write_parquet(
+    path: Path, columns: dict[str, Any], features: dict[str, Any] | None = None, group: int | None = None
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns)
     if features is not None:
@@ -128,7 +130,9 @@ def test_tabular_parquet_becomes_float_features(tmp_path: Path) -> None:
     assert splits.train.classes == ("x", "y")
     rows = sorted([*splits.train.inputs.tolist(), *splits.test.inputs.tolist()])
     assert rows == [[float(index), 0.5] for index in range(20)]
-    together = torch.cat([splits.train.inputs[:, 0] % 2 - splits.train.labels, splits.test.inputs[:, 0] % 2 - splits.test.labels])
+    together = torch.cat(
+        [splits.train.inputs[:, 0] % 2 - splits.train.labels, splits.test.inputs[:, 0] % 2 - splits.test.labels]
+    )
     assert not together.any()
 
 
@@ -153,8 +157,11 @@ def test_a_folder_of_images_by_class(tmp_path: Path) -> None:
     written = _image_folder(tmp_path / "pets", {"dog": 10, "cat": 5})
     splits = load(tmp_path / "pets", validation=0)
     assert splits.train.classes == ("cat", "dog")
-    found = {tuple(image.flatten().tolist()): int(label) for part in (splits.train, splits.test)
-             for image, label in zip(part.inputs, part.labels, strict=True)}
+    found = {
+        tuple(image.flatten().tolist()): int(label)
+        for part in (splits.train, splits.test)
+        for image, label in zip(part.inputs, part.labels, strict=True)
+    }
     for number, name in enumerate(("cat", "dog")):
         for image in written[name]:
             assert found[tuple(image.transpose(2, 0, 1).flatten().tolist())] == number
@@ -192,11 +199,14 @@ def test_csv_label_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((12, 4, 6), (1, 4, 6)), ((12, 4, 6, 3), (3, 4, 6)), ((12, 3, 4, 6), (3, 4, 6)), ((12, 5), (5,))]
+    ("shape", "expected"),
+    [((12, 4, 6), (1, 4, 6)), ((12, 4, 6, 3), (3, 4, 6)), ((12, 3, 4, 6), (3, 4, 6)), ((12, 5), (5,))],
 )
 def test_npz_layouts(tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    np.savez_compressed(tmp_path / "a.npz", x_train=x, y_train=np.arange(12)[:, None] % 2, x_test=x, y_test=np.arange(12) % 2)
+    np.savez_compressed(
+        tmp_path / "a.npz", x_train=x, y_train=np.arange(12)[:, None] % 2, x_test=x, y_test=np.arange(12) % 2
+    )
     splits = load(tmp_path / "a.npz", validation=0)
     assert splits.test.input_shape == expected
     plain = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2) if shape[-1] == 3 else x
@@ -240,7 +250,9 @@ def test_the_hub_is_asked_by_owner_and_name(tmp_path: Path, monkeypatch: pytest.
     assert asked == ["somebody/pets"]
 
 
-def test_a_named_set_that_is_not_under_the_root_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_set_that_is_not_under_the_root_comes_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     columns = {**image_columns(pixels(20)), "fine_label": [index % 4 for index in range(20)]}
     columns["coarse_label"] = columns.pop("label")
     write_parquet(tmp_path / "hub" / "cifar100" / "train-0.parquet", columns)

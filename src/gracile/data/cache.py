@@ -29,7 +29,7 @@ _DTYPES = {"U8": np.uint8, "F32": np.float32}
 
 
 def cache_folder() -> Path:
-    """Where decoded data are kept, under GRACILE_CACHE or ``~/.cache/gracile``; the files may be deleted at any time."""
+    """Where decoded data are kept: in GRACILE_CACHE or ``~/.cache/gracile``; its files may be deleted at any time."""
     return Path(os.environ.get("GRACILE_CACHE") or Path.home() / ".cache" / "gracile") / "decoded"
 
 
@@ -70,6 +70,12 @@ def samples(part: Part, rows: np.ndarray | None, *, name: str, stream: bool) -> 
         if stored is None:
             raise StorageError(f"{path} was written and cannot be read back.", "Check the disk that holds it.")
     return stored, True
+
+
+def holds_all(part: Part) -> bool:
+    """Whether the whole part was decoded before, so that a few of its rows need no decoding."""
+    path = cache_folder() / f"{_key(part, None)}.safetensors"
+    return part.encoded and _mapped(path, (len(part.labels), *part.shape), part.dtype) is not None
 
 
 def _reason(error: OSError) -> str:

@@ -21,9 +21,9 @@ from gracile.data.source import Opened, Part, Request, row_name, to_features
 def open_source(request: Request) -> Opened:
     """Open a CSV file.
 
-    The delimiter (comma, semicolon or tab) is the commonest of the first line. That line is a header unless one of its cells is a
-    number and none names a label; without a header the columns are called 0, 1, 2, ... The label is the column asked for, or
-    "label", "class" or "target", or the last; whole numbers in it are class numbers, text is class names.
+    The delimiter (comma, semicolon or tab) is the commonest of the first line. That line is a header unless one of its
+    cells is a number and none names a label; without a header the columns are called 0, 1, 2, ... The label is the one
+    asked for, or "label", "class" or "target", or the last; whole numbers in it are class numbers, text is class names.
 
     Raises:
         DataError: the file cannot be read, has one column only, or the label is missing or no class.
@@ -151,7 +151,7 @@ def _bad_cell(shape: _Shape, features: list[str]) -> DataError | None:
                 for name, cell in zip(features, cells, strict=True):
                     if cell is not None and _number(cell) is None:
                         return DataError(
-                            f"Column '{name}' of {shape.path} holds '{cell}' in {row_name(first + row)}, which is no number.",
+                            f"Column '{name}' of {shape.path} holds '{cell}' in {row_name(first + row)}, no number.",
                             "Turn the column into numbers, drop it, or name it with label= if it is the label.",
                         )
             first += batch.num_rows

@@ -92,8 +92,8 @@ class Dataset:
         """Mean and standard deviation of each channel of the images scaled to [0, 1], or of each feature as it stands.
 
         Returns:
-            two float32 tensors, (c,) or (features,), on the data's device, computed in float64 over chunks; the deviation is
-            that of the population (divisor n), 0 for a constant feature.
+            two float32 tensors, (c,) or (features,), on the data's device, computed in float64 by chunks; the deviation
+            is that of the population (divisor n), 0 for a constant feature.
 
         Raises:
             DataError: there are no rows.

@@ -36,10 +36,11 @@ def load(
     """Load a data set as uint8 images or float32 features.
 
     Args:
-        name_or_path: a row of `gracile.data.table.SOURCES`: a data set's name, a file, a folder, or ``owner/name`` on the hub.
+        name_or_path: what a row of `gracile.data.table.SOURCES` recognises: a data set's name, a file, a folder, or
+            ``owner/name`` on the hub.
         root: folder with a folder a data set; the variable GRACILE_DATA by default.
-        validation: share (float) or number (int) of training samples set aside, each class in proportion; never from the test
-            split. A source with a validation split of its own keeps that one.
+        validation: share (float) or number (int) of training samples set aside, each class in proportion; never from
+            the test split. A source with a validation split of its own keeps that one.
         seed: which samples are drawn.
         device: where the tensors go.
         train_limit: keep that many training samples; a validation share shrinks in proportion.
@@ -49,7 +50,7 @@ def load(
         max_bytes: data larger than this stay in a file and are streamed; half of the free memory by default.
 
     Returns:
-        train, validation (possibly empty) and test. A source without a test split gets a fifth held out; `note` says so.
+        train, validation (possibly empty) and test. Without a test split in the source a fifth is held out; see `note`.
 
     Raises:
         DataError: the data cannot be found, read or understood.
@@ -71,10 +72,10 @@ def load(
     for part_name, part in opened.parts.items():
         takers = {split: rows for split, (source, rows) in chosen.items() if source == part_name}
         wanted = np.unique(np.concatenate(list(takers.values())))
-        everything = len(wanted) == len(part.labels)
-        stored, mapped = cache.samples(part, None if everything else wanted, name=opened.name, stream=stream)
+        whole = len(wanted) == len(part.labels) or cache.holds_all(part)
+        stored, mapped = cache.samples(part, None if whole else wanted, name=opened.name, stream=stream)
         for split, rows in takers.items():
-            places = torch.from_numpy(np.searchsorted(wanted, rows))
+            places = torch.from_numpy(rows if whole else np.searchsorted(wanted, rows))
             if stream:
                 inputs = cast(torch.Tensor, MappedRows(stored, places, device))
             elif len(places) == len(stored) and not mapped:
@@ -117,6 +118,9 @@ def _choose(
         test, test_part = draw(labels, held, seed, "test", what=what, classes=names, rest=True), "train"
         train = np.setdiff1d(train, test, assume_unique=True)
         notes.append(f"no test split of its own: a stratified fifth ({held} samples, seed {seed}) is held out")
+    absent = [names[number] for number in np.setdiff1d(np.arange(len(names)), labels)]
+    if absent:
+        notes.append(f"no training samples of {len(absent)} of {len(names)} classes, such as '{absent[0]}'")
     chosen: dict[str, tuple[str, np.ndarray]] = {}
     if "validation" in parts:
         chosen["validation"] = ("validation", np.arange(len(parts["validation"].labels)))

@@ -12,8 +12,8 @@ from gracile.core.errors import DataError
 class MappedRows:
     """Some rows of a tensor that stays in a file; indexing gathers them into memory.
 
-    It stands where a tensor of all inputs would not fit. Indexing, `shape`, `dtype`, `device`, `ndim`, `size` and `len` are
-    those of the tensor; anything that would need the whole tensor at once is refused.
+    It stands where a tensor of all inputs would not fit. Indexing, `shape`, `dtype`, `device`, `ndim`, `size` and `len`
+    are those of the tensor; anything that would need the whole tensor at once is refused.
 
     Args:
         storage: (m, ...) mapped from a file.

@@ -1,4 +1,4 @@
-"""Data sets known by name: found in a folder of their own under the data root, else fetched from the Hugging Face hub."""
+"""Data sets known by name: found in a folder of their own under the data root, else fetched from the hub."""
 
 from __future__ import annotations
 

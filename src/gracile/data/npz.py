@@ -1,4 +1,4 @@
-"""NumPy archives: ``x`` and ``y``, or ``x_train``, ``y_train`` and, where there are, ``x_test``, ``y_test``, ``x_val``, ``y_val``."""
+"""NumPy archives: ``x`` and ``y``, or ``x_train`` and ``y_train``, and the same with ``_test`` and ``_val``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_source(request: Request) -> Opened:
                 members["train"] = ("x", "y")
             if "train" not in members:
                 raise DataError(
-                    f"{path} holds the arrays {', '.join(names) or '(none)'}, and x and y, or x_train and y_train, are needed.",
+                    f"{path} holds the arrays {', '.join(names) or '(none)'}, not x and y, or x_train and y_train.",
                     "Save it as np.savez(path, x=inputs, y=labels).",
                 )
             declared = _whole(archive, lower["classes"], path) if "classes" in lower else None
@@ -127,28 +127,31 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def _part(array: _Array, labels: np.ndarray) -> Part:
-    shape = array.shape
+    shape: tuple[int, ...] = array.shape
+    name = array.member[:-4]
     if len(shape) == 2 and array.dtype.kind in "iufb":
-        return Part(
-            labels, shape[1:], np.float32, partial(_read, array, shape[1:], None), (array.path,), column=array.member
-        )
+        return _part_of(array, labels, shape[1:], None)
     if len(shape) not in (3, 4) or array.dtype != np.uint8:
         raise DataError(
-            f"The inputs '{array.member[:-4]}' of {array.path} are {array.dtype} of shape {shape}.",
+            f"The inputs '{name}' of {array.path} are {array.dtype} of shape {shape}.",
             "Give images as uint8 (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers as (n, features).",
         )
     if len(shape) == 3:
-        sample, axes = (1, *shape[1:]), None
-    elif shape[1] in (1, 3):
-        sample, axes = shape[1:], None
-    elif shape[3] in (1, 3):
-        sample, axes = (shape[3], shape[1], shape[2]), (0, 3, 1, 2)
-    else:
-        raise DataError(
-            f"The images '{array.member[:-4]}' of {array.path} have shape {shape}, with neither 1 nor 3 channels.",
-            "Give (n, h, w, c) or (n, c, h, w) with c 1 or 3.",
-        )
-    return Part(labels, sample, np.uint8, partial(_read, array, sample, axes), (array.path,), column=array.member)
+        return _part_of(array, labels, (1, *shape[1:]), None)
+    first, second, last = (int(side) for side in shape[1:])
+    if first in (1, 3):
+        return _part_of(array, labels, (first, second, last), None)
+    if last in (1, 3):
+        return _part_of(array, labels, (last, first, second), (0, 3, 1, 2))
+    raise DataError(
+        f"The images '{name}' of {array.path} have shape {shape}, with neither 1 nor 3 channels.",
+        "Give (n, h, w, c) or (n, c, h, w) with c 1 or 3.",
+    )
+
+
+def _part_of(array: _Array, labels: np.ndarray, sample: tuple[int, ...], axes: tuple[int, ...] | None) -> Part:
+    dtype = np.float32 if len(sample) == 1 else np.uint8
+    return Part(labels, sample, dtype, partial(_read, array, sample, axes), (array.path,), column=array.member)
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""Parquet files in the layout of Hugging Face data sets: images (encoded bytes) or numeric columns, and a label column."""
+"""Parquet files in the layout of Hugging Face data sets: encoded images or numeric columns, and a label column."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def open_source(request: Request) -> Opened:
 def by_split(files: list[Path], root: Path) -> dict[str, list[Path]]:
     """Sort the files of a data set into splits.
 
-    The split is told by a word in the file's name (``test-00000-of-00001.parquet``) or by the name of a folder between `root` and
-    the file (``test/0000.parquet``); a file that tells none is training data.
+    The split is told by a word in the file's name (``test-00000-of-00001.parquet``) or by the name of a folder between
+    `root` and the file (``test/0000.parquet``); a file that tells none is training data.
     """
     found: dict[str, list[Path]] = {}
     for file in files:
@@ -104,7 +104,8 @@ class _Table:
         for file, schema in zip(files, schemas, strict=True):
             if schema.names != schemas[0].names:
                 raise DataError(
-                    f"{file} has the columns {', '.join(schema.names)} and {files[0].name} {', '.join(schemas[0].names)}.",
+                    f"{file} has the columns {', '.join(schema.names)}, and {files[0].name} has "
+                    f"{', '.join(schemas[0].names)}.",
                     "Load files of one data set at a time.",
                 )
         try:

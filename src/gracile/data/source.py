@@ -40,7 +40,7 @@ class Part:
         labels: (n,) int64, checked.
         shape: of one sample: (c, h, w) or (features,).
         dtype: uint8 for images, float32 for features.
-        read: called with sorted row numbers, or None for all; yields arrays (k, *shape), one after the other those rows.
+        read: called with sorted row numbers, or None for all; yields arrays (k, *shape) that together are those rows.
         files: what the samples are read from; with size and time of change they identify the content.
         encoded: whether samples are compressed images, worth keeping decoded.
         column: which column or member of the files the samples stand in.

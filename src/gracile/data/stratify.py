@@ -14,7 +14,7 @@ def draw(
 ) -> np.ndarray:
     """Draw `count` rows so that each class has its share (largest remainder) and at least one row.
 
-    Each class is shuffled by seed and purpose and its first rows are taken, so that a smaller draw lies in a larger one.
+    Each class is shuffled by seed and purpose and its first rows are taken: a smaller draw lies in a larger one.
 
     Args:
         labels: (n,) class numbers.
@@ -65,7 +65,7 @@ def _apportion(sizes: np.ndarray, room: np.ndarray, count: int) -> np.ndarray:
     while (missing := count - shares.sum()) != 0:
         step = 1 if missing > 0 else -1
         open_to = shares < room if step > 0 else shares > 1
-        # Those furthest from their ideal share move first, ties in the order of the classes: one and the same result always.
+        # Those furthest from their ideal share move first, ties in the order of the classes.
         order = np.argsort(-(ideal - shares) * step, kind="stable")
         order = order[open_to[order]][: abs(missing)]
         shares[order] += step

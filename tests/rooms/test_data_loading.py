@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gracile.core.errors import InputError
 from gracile.data import images, load
 from gracile.data.cache import WORTH_KEEPING
 from gracile.data.stratify import draw
@@ -180,3 +181,15 @@ def test_a_class_without_samples_is_told(tmp_path: Path) -> None:
     splits = load(tmp_path / "t.npz")
     assert splits.train.num_classes == 3
     assert "no training samples of 1 of 3 classes, such as '0'" in splits.train.note
+
+
+def test_plain_arrays_are_brought_to_an_image_size_too():
+    found = load("digits", image_size=(16, 12))
+    assert found.train.input_shape == (1, 16, 12)
+    assert found.train.inputs.float().mean() == pytest.approx(load("digits").train.inputs.float().mean(), rel=0.2)
+
+
+def test_an_image_size_for_features_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,label\n" + "\n".join(f"{i},{i % 3},{i % 2}" for i in range(40)))
+    with pytest.raises(InputError, match="rows of 2 features"):
+        load(tmp_path / "t.csv", image_size=8)

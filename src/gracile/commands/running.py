@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,12 @@ def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, da
     if data_root is not None:
         os.environ["GRACILE_DATA"] = str(data_root)
     keep_freed_memory()
+    printer = logging.StreamHandler()
+    printer.setLevel(logging.WARNING)
+    printer.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    # A user's mistake is printed once, by the command line itself.
+    printer.addFilter(lambda record: record.levelno == logging.WARNING)
+    logging.getLogger("gracile").addHandler(printer)
     name = recipe.name if recipe.size == "full" else f"{recipe.name}-{recipe.size}"
     if out is None:
         out = latest_folder(RUNS, name) if resume else new_folder(RUNS, name)

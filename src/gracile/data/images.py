@@ -6,14 +6,15 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from gracile.core.errors import DataError
+from gracile.core.errors import DataError, InputError
+from gracile.data.source import Part
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 GRAY = {"1", "L", "LA"}
@@ -122,15 +123,42 @@ def decode_one(image: Encoded, layout: Layout) -> np.ndarray:
             picture = picture.convert("RGBA")
         mode = "L" if channels == 1 else "RGB"
         picture = picture if picture.mode == mode else picture.convert(mode)
-        if layout.resize and picture.size != (width, height):
-            # Scaled to cover the target and cropped about the centre, so that nothing is stretched.
-            picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+        if layout.resize:
+            picture = _fitted(picture, (width, height))
         pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(height, width, channels)
     except DataError:
         raise
     except Exception as error:
         raise _unreadable(image, error) from error
     return pixels.transpose(2, 0, 1)
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scaled to cover (width, height) and cropped about the centre, so that nothing is stretched."""
+    return picture if picture.size == size else ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
+
+
+def resized(part: Part, image_size: tuple[int, int]) -> Part:
+    """A part of plain arrays whose images are brought to (height, width) as they are read.
+
+    Raises:
+        InputError: the samples are features, not images.
+    """
+    if len(part.shape) != 3:
+        raise InputError(f"image_size is given, and the samples are rows of {part.shape[0]} features.", "Leave it out.")
+    if part.shape[1:] == image_size:
+        return part
+    height, width = image_size
+
+    def read(rows: np.ndarray | None) -> Iterator[np.ndarray]:
+        for chunk in part.read(rows):
+            out = np.empty((len(chunk), part.shape[0], height, width), np.uint8)
+            for place, image in enumerate(chunk):
+                for channel, plane in enumerate(image):
+                    out[place, channel] = np.asarray(_fitted(Image.fromarray(plane), (width, height)))
+            yield out
+
+    return replace(part, shape=(part.shape[0], height, width), read=read, options=f"{part.options}size={height}x{width}")
 
 
 def _opened(image: Encoded) -> Image.Image:

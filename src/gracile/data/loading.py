@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from gracile.core.errors import DataError, InputError
-from gracile.data import cache, table
+from gracile.data import cache, images, table
 from gracile.data.dataset import Dataset, Splits
 from gracile.data.mapped import MappedRows
 from gracile.data.source import Opened, Request
@@ -63,6 +64,10 @@ def load(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     request = Request(str(name_or_path), Path(folder) if folder is not None else None, label, size)
     opened = table.open_source(request)
+    if size is not None:
+        # Encoded images are brought to the size where they are decoded; plain arrays here.
+        parts = {split: part if part.encoded else images.resized(part, size) for split, part in opened.parts.items()}
+        opened = replace(opened, parts=parts)
     chosen, notes = _choose(opened, validation, seed, train_limit, test_limit)
     note = "; ".join([note for note in (opened.note, *notes) if note])
     limit = free_bytes(torch.device(device)) // 2 if max_bytes is None else max_bytes

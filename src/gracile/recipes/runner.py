@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import tomllib
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from tabulate import tabulate
 
-from gracile.core.errors import GracileError, InputError
+from gracile.core.errors import CollapseWarning, GracileError, InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
@@ -61,7 +64,9 @@ def run(recipe: schema.Recipe, path: Path, *, resume: bool = False) -> Finished:
     log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
     try:
         rows = schema.published(recipe.published) if recipe.published else []
-        outcome = module.execute(settings, folder, rows)
+        with _heeded_warnings() as heard:
+            outcome = module.execute(settings, folder, rows)
+        outcome = replace(outcome, notes=[*outcome.notes, *heard])
         verdicts = [
             (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if recipe.size in criterion.sizes
         ]
@@ -81,6 +86,23 @@ def run(recipe: schema.Recipe, path: Path, *, resume: bool = False) -> Finished:
         logging.getLogger("gracile").removeHandler(handler)
         handler.close()
     return Finished(folder, outcome, verdicts)
+
+
+@contextmanager
+def _heeded_warnings() -> Iterator[list[str]]:
+    """Send warnings to the log and collect those of the methods, which belong beside the result."""
+    heard: list[str] = []
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        log.warning("%s", message)
+        if issubclass(category, CollapseWarning):
+            heard.append(str(message))
+
+    with warnings.catch_warnings():
+        # Kept with the result whatever filters the process has.
+        warnings.simplefilter("always", CollapseWarning)
+        warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue] - restored by catch_warnings
+        yield heard
 
 
 def started_recipe(path: Path) -> schema.Recipe:

@@ -63,6 +63,7 @@ class VariableSplitting(ABC):
         self.restart = restart
         self.weights: list[Weight] = weights(self.model, layers)
         self._handle: RemovableHandle | None = None
+        self._warned: set[str] = set()
 
     @property
     def mu(self) -> float:
@@ -92,7 +93,7 @@ class VariableSplitting(ABC):
         """Add ``factor * d(penalty_value)/dw`` to each target, for the weights of these indices."""
 
     @abstractmethod
-    def _collapsed(self) -> list[str]:
+    def _collapsed(self) -> dict[str, str]:
         """Per layer whose u has nothing left, or would have had but for `keep_last`, one sentence with its remedy."""
 
     # What all have.
@@ -178,8 +179,11 @@ class VariableSplitting(ABC):
         self.lam, self.beta = float(state["lam"]), float(state["beta"])
 
     def _warn_of_collapse(self) -> None:
-        for message in self._collapsed():
-            warnings.warn(message, CollapseWarning, stacklevel=3)
+        """Warn of each layer once; the run may go on for long."""
+        for layer, message in self._collapsed().items():
+            if layer not in self._warned:
+                self._warned.add(layer)
+                warnings.warn(message, CollapseWarning, stacklevel=3)
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

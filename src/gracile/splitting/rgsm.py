@@ -256,11 +256,11 @@ class RGSM(VariableSplitting):
         self._scales = state["scales"].to(self._scales)
 
     @torch.no_grad()
-    def _collapsed(self) -> list[str]:
+    def _collapsed(self) -> dict[str, str]:
         norms = self._group_norms()
         _, collapsed = self._group_factors(norms)
         relative = norms / self._scales
-        messages = []
+        messages = {}
         for layer in collapsed.nonzero().flatten().tolist():
             strongest = relative[self._slice_group[self._slice_layer == layer]].max()
             limit = float(self.penalty.critical_mu(strongest)) * self.beta
@@ -271,7 +271,7 @@ class RGSM(VariableSplitting):
                 if self.keep_last
                 else "or pass keep_last=True to keep its strongest"
             )
-            messages.append(
+            messages[name] = (
                 f"RGSM removed every group of {name} (lam={self.lam:g}, beta={self.beta:g}); {kept}. "
                 f"Lower lam below {limit:.3g}, {remedy}."
             )

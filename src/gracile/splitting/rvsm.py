@@ -121,14 +121,14 @@ class RVSM(VariableSplitting):
             yield bucket
 
     @torch.no_grad()
-    def _collapsed(self) -> list[str]:
-        messages = []
+    def _collapsed(self) -> dict[str, str]:
+        messages = {}
         for weight in self.weights:
             largest = weight.tensor.detach().abs().max()
             limit = float(self.penalty.critical_mu(largest)) * self.beta
             # At the critical mu itself the weight is zeroed; a weight that was zero all along did not collapse by lam.
             if float(largest) > 0 and self.lam >= limit:
-                messages.append(
+                messages[weight.layer] = (
                     f"RVSM zeroed every weight of {weight.layer} (lam={self.lam:g}, beta={self.beta:g}). "
                     f"Lower lam below {limit:.3g}, or leave the layer out with layers=[...]."
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 
@@ -136,7 +137,9 @@ def test_the_lagrangian_descends_on_a_smooth_problem(build):
     inputs, target = torch.randn(20, 6, dtype=torch.float64), torch.randn(20, 3, dtype=torch.float64)
     model = nn.Linear(6, 3, bias=False).double()
     split = build(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1 / (split.beta + torch.linalg.matrix_norm(inputs, 2).item() ** 2))
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1 / (split.beta + torch.linalg.matrix_norm(inputs, 2).item() ** 2)
+    )
     split.attach(optimizer)
     values = []
     for _ in range(200):
@@ -145,7 +148,7 @@ def test_the_lagrangian_descends_on_a_smooth_problem(build):
         values.append(loss.item() + split.penalty_value().item())
         loss.backward()
         optimizer.step()
-    assert all(after <= before + 1e-12 for before, after in zip(values, values[1:], strict=False))
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(values))
     assert values[-1] < values[0] - 0.1
 
 

@@ -38,7 +38,9 @@ def test_help_does_not_import_torch(tmp_path: Path):
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_every_command_explains_itself_without_torch(name: str):
-    code = f"import sys\nfrom gracile.cli import main\ntry:\n    main(['{name}', '--help'])\nexcept SystemExit as end:\n"
+    code = (
+        f"import sys\nfrom gracile.cli import main\ntry:\n    main(['{name}', '--help'])\nexcept SystemExit as end:\n"
+    )
     code += "    assert end.code == 0\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

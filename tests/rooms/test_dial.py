@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -39,7 +41,7 @@ def test_rgsm_ends_within_two_percent_of_the_budget(blobs: Splits, penalty: str,
         "params": left.parameters / dense.parameters,
         "sparsity": dial.summary().sparsity,
     }
-    (name, target), = budget.items()
+    ((name, target),) = budget.items()
     assert found[name] == pytest.approx(target, abs=0.02)
 
 
@@ -68,23 +70,39 @@ def test_rvsm_ends_at_its_sparsity(blobs: Splits, penalty: str):
 
 
 def test_the_plan_falls_from_everything_to_the_budget():
-    dial = Dial(RVSM(network()), steps=100, sparsity=0.9, ramp=0.5)
+    dial = Dial(RVSM(network()), steps=100, sparsity=0.9, ramp=0.5, settle=0.2)
     plan = [dial.plan(step) for step in range(101)]
     assert plan[0] == 1
     assert plan[50:] == pytest.approx([0.1] * 51)
-    assert all(after <= before for before, after in zip(plan, plan[1:], strict=False))
+    assert all(after <= before for before, after in itertools.pairwise(plan))
 
 
 def test_steering_survives_a_resume(blobs: Splits, tmp_path):
     results = []
-    for pieces in ([4], [2, 4]):
+    for pieces in ([4], [2, 4], [1, 3, 4]):
         for epochs in pieces:
             model = network()
             dial = Dial(RVSM(model, beta=0.5), steps=STEPS, sparsity=0.8)
             folder = tmp_path / str(len(pieces))
             fit(model, blobs, **{**RUN, "epochs": epochs}, sparsifier=dial, folder=folder, resume=True)
         results.append(torch.cat([p.detach().flatten() for p in dial.sparse_model().parameters()]))
-    assert torch.equal(*results)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_in_the_end_the_dense_weights_are_the_sparse_ones(blobs: Splits):
+    model = network()
+    dial = Dial(RGSM(model, "group_l0", example=EXAMPLE), steps=STEPS, macs=0.3, example=EXAMPLE, settle=0.3)
+    fit(model, blobs, **RUN, sparsifier=dial)
+    sparse = dial.sparse_model()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), sparse.parameters(), strict=True))
+    assert dial.summary().sparsity > 0.1
+
+
+def test_without_settling_the_dense_weights_stay_dense(blobs: Splits):
+    model = network()
+    dial = Dial(RGSM(model, "group_l0", example=EXAMPLE), steps=STEPS, macs=0.3, example=EXAMPLE, settle=0.0)
+    fit(model, blobs, **RUN, sparsifier=dial)
+    assert model[3].weight.count_nonzero() > dial.sparse_model()[3].weight.count_nonzero()
 
 
 @pytest.mark.parametrize(("build", "message"), [
@@ -95,7 +113,8 @@ def test_steering_survives_a_resume(blobs: Splits, tmp_path):
     (lambda m: Dial(RGSM(m), steps=9, macs=0.5), "Pass example="),
     (lambda m: Dial(RGSM(m, example=EXAMPLE), steps=9, macs=1e-6, example=EXAMPLE), "out of reach"),
     (lambda m: Dial(RVSM(m), steps=0, sparsity=0.5), "at least 1"),
-    (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.0), "ramp"),
+    (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.0), "ramp=0.0"),
+    (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.8, settle=0.3), "do not fit"),
 ])  # fmt: skip
 def test_budgets_that_cannot_be_are_refused(build, message: str):
     with pytest.raises(InputError, match=message):

@@ -107,7 +107,7 @@ def test_a_run_leaves_everything_that_is_needed_to_trust_it(tiny: Path, tmp_path
 
 def test_both_arms_start_from_the_same_weights(tiny: Path, tmp_path: Path):
     # With lam = 0 the split twin is the dense network, step for step.
-    text = TINY.replace('lam = 1e-3', 'lam = 0.0').replace("seeds = [0, 1]", "seeds = [0]")
+    text = TINY.replace("lam = 1e-3", "lam = 0.0").replace("seeds = [0, 1]", "seeds = [0]")
     tiny.write_text(text)
     run(load(str(tiny)), tmp_path / "out")
     files = [tmp_path / "out" / arm / "model.safetensors" for arm in ("dense", "rvsm")]

@@ -155,7 +155,9 @@ def test_lbfgs_minimises_the_split_objective():
     model = nn.Linear(6, 1, bias=False).double()
     inputs, target = torch.randn(30, 6, dtype=torch.float64), torch.randn(30, 1, dtype=torch.float64)
     split = RVSM(model, "l1", lam=0.3, beta=2.0)
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
     split.attach(optimizer)
 
     def closure() -> torch.Tensor:

@@ -27,7 +27,13 @@ SETTINGS = {"epochs": 3, "batch_size": 32, "lr": 0.05, "seed": 4}
 def network(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.Flatten(), nn.Dropout(0.2), nn.Linear(96, 3)
+        nn.Conv2d(1, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(96, 3),
     )
 
 

@@ -94,12 +94,14 @@ class Target(Strict):
         macs, params: share that stays after physical removal.
         sparsity: share of exact zeros.
         ramp: share of the run during which the budget shrinks.
+        settle: share of the run, at its end, during which the choice is final.
     """
 
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
-    ramp: float = 0.6
+    ramp: float = 0.5
+    settle: float = 0.5
 
 
 class Arm(Strict):

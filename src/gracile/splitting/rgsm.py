@@ -105,7 +105,7 @@ class RGSM(VariableSplitting):
             self._set_groups(coupled(self.model, example, self.weights))
         else:
             self._set_groups(within_layers(grouping, self.weights))
-        self._scales = self._group_scales(weighting)
+        self._scales = self._first_scales = self._group_scales(weighting)
 
     def _set_groups(self, groups: Grouping) -> None:
         """Lay out index tensors on the weights' devices and which slices belong to which layer."""
@@ -204,6 +204,31 @@ class RGSM(VariableSplitting):
         factors, _ = self._group_factors(norms, mu)
         return (factors * norms == 0)[: self._dummy]
 
+    @torch.no_grad()
+    def reweigh(self, costs: Tensor) -> None:
+        """Let the groups' weights follow what they cost and what their layers have left; for the dial.
+
+        A group's weight becomes ``c_g sqrt(cost_g / average cost * r_g)``, with r_g in (0, 1] its rank in its layer by
+        size, the strongest first, over the layer's groups: the fewer a layer has left, the more each is worth. Without it
+        the threshold would take whole layers one after the other, because groups of one layer start alike.
+
+        Args:
+            costs: ``(groups,)``, positive.
+        """
+        norms = self._group_norms() / self._first_scales
+        share = torch.ones(self.num_groups + 1, dtype=torch.float64, device=norms.device)
+        for layer in range(len(self.weights)):
+            here = self._slice_group[self._slice_layer == layer]
+            ranks = torch.empty(len(here), dtype=torch.float64, device=norms.device)
+            order = norms[here].argsort(descending=True, stable=True)
+            ranks[order] = torch.arange(1, len(here) + 1, dtype=torch.float64, device=norms.device) / len(here)
+            # A channel that several layers read is worth what it is worth to the one that needs it most.
+            share[here] = torch.minimum(share[here], ranks)
+        relative = (costs.double() / costs.double().mean()).clamp(min=1e-6).to(norms.device)
+        factor = share
+        factor[: self._dummy] *= relative
+        self._scales = self._first_scales * factor.sqrt().to(self._first_scales)
+
     def group_sizes(self) -> Tensor:
         """How many weights each group has, ``(groups,)``."""
         sizes = torch.zeros(self.num_groups + 1, dtype=torch.long, device=self._slice_group.device)
@@ -248,12 +273,13 @@ class RGSM(VariableSplitting):
 
     def state_dict(self) -> dict[str, Any]:
         """Coefficients and the groups' weights, which may come from weights that training has left behind."""
-        return {**super().state_dict(), "scales": self._scales}
+        return {**super().state_dict(), "scales": self._scales, "first_scales": self._first_scales}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` saved."""
         super().load_state_dict(state)
         self._scales = state["scales"].to(self._scales)
+        self._first_scales = state["first_scales"].to(self._scales)
 
     @torch.no_grad()
     def _collapsed(self) -> dict[str, str]:

@@ -19,7 +19,7 @@ kind = "train"
 seeds = [0, 1]
 data = { name = "digits", train_limit = 200, test_limit = 100 }
 model = { name = "mlp", options = { widths = [16] } }
-training = { epochs = 2, lr = 0.05 }
+training = { epochs = 4, lr = 0.05, batch_size = 16 }
 [settings.arms.dense]
 [settings.arms.rvsm]
 method = "rvsm"
@@ -117,7 +117,7 @@ def test_both_arms_start_from_the_same_weights(tiny: Path, tmp_path: Path):
 def test_a_folder_that_holds_a_run_is_not_written_over(tiny: Path, tmp_path: Path):
     recipe = load(str(tiny))
     run(recipe, tmp_path / "out")
-    with pytest.raises(InputError, match="already holds a run.*--resume"):
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
         run(recipe, tmp_path / "out")
 
 
@@ -130,9 +130,9 @@ def test_a_run_is_not_resumed_with_other_settings(tiny: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(("old", "new", "message"), [
     ('kind = "train"', 'kind = "train"\nsizse = 1', r"Unknown key 'sizse'.*Did you mean 'size'"),
-    ("epochs = 2", "epoch = 2", r"Unknown key 'training.epoch'.*Did you mean 'epochs'"),
-    ("epochs = 2, ", "", r"key 'training.epochs' is missing"),
-    ("epochs = 2", 'epochs = "two"', r"'training.epochs'.*'two'.*integer"),
+    ("epochs = 4", "epoch = 4", r"Unknown key 'training.epoch'.*Did you mean 'epochs'"),
+    ("epochs = 4, ", "", r"key 'training.epochs' is missing"),
+    ("epochs = 4", 'epochs = "two"', r"'training.epochs'.*'two'.*integer"),
     ('kind = "train"', 'kind = "trian"', r"no kind of recipe named 'trian'.*Did you mean 'train'"),
     ('method = "rvsm"', 'method = "rvms"', r"no method named 'rvms'.*Did you mean 'rvsm'"),
     ("beta = 0.1", "betta = 0.1", r"no option 'betta'.*Did you mean 'beta'"),

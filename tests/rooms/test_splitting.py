@@ -333,7 +333,7 @@ def test_what_cannot_be_split_is_refused_with_a_remedy(build, message: str):
 
 def test_an_optimiser_of_other_parameters_is_refused():
     model, other = small(), small()
-    with pytest.raises(InputError, match="does not train '0.weight'"):
+    with pytest.raises(InputError, match=r"does not train '0\.weight'"):
         RVSM(model).attach(sgd(other))
 
 

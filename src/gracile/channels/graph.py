@@ -65,7 +65,6 @@ class ChannelGraph:
         self.makes_constants = any(step.makes_constants for step in steps)
         self._group = self._number_groups(size)
         self.num_groups = int(self._group.max()) + 1 if size else 0
-        self._parameters = dict(model.named_parameters())
 
     def _number_groups(self, size: int) -> np.ndarray:
         """Class to group, in the order the layers read them; -1 where the class must stay or nothing reads it."""
@@ -90,13 +89,13 @@ class ChannelGraph:
 
     def parameter(self, name: str) -> Tensor:
         """A parameter of the model by its full name."""
-        return self._parameters[name]
+        return self.model.get_parameter(name)
 
     def unknown(self, node: fx.Node) -> Values:
         """No constants at a node."""
         slots = self.by_node[node].slots
         size = len(slots.labels) if slots is not None else 1
-        like = next(iter(self._parameters.values()), torch.zeros(()))
+        like = next(self.model.parameters(), torch.zeros(()))
         return Values(like.new_zeros(size), torch.zeros(size, dtype=torch.bool, device=like.device))
 
     def group_index(self) -> dict[str, Tensor]:
@@ -138,7 +137,7 @@ class ChannelGraph:
     def dense(self) -> Counts:
         """The size of the network as it stands."""
         macs = sum(self.parameter(layer.weight).numel() * layer.positions for layer in self.layers)
-        return Counts(self.num_groups, sum(parameter.numel() for parameter in self._parameters.values()), macs)
+        return Counts(self.num_groups, sum(parameter.numel() for parameter in self.model.parameters()), macs)
 
     def count(self, zero: Tensor | None = None) -> Counts:
         """The size of what `gracile.shrink` would leave, without building it.
@@ -168,7 +167,7 @@ class ChannelGraph:
         dims = {name: dims for step in self.steps for name, dims in step.tensors.items()}
         computed = fold.needed - fold.constant
         dropped = {name for step in self.steps if step.node not in computed for name in step.tensors}
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.model.named_parameters():
             if name in dropped:
                 continue
             shape = list(parameter.shape)

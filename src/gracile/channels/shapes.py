@@ -234,6 +234,27 @@ def _rewrite_sizes(op: Op, axis: int, labels: np.ndarray) -> None:
         op.rewrite(rewrite)
 
 
+@register_rule("expand", "expand_as")
+def expand(op: Op) -> Slots:
+    """Batch and space repeated; channels stay what they are."""
+    slots, shape = op.x.channels, op.shape
+    assert shape is not None
+    axis = len(shape) - len(op.x.shape) + slots.axis
+    if shape[axis] != len(slots.labels):
+        op.refuse("repeating channels has no rule.", "Repeat over batch and space only.")
+    sizes = list(op.node.args[1:])
+
+    def rewrite(node: fx.Node, count: Count) -> None:
+        changed = list(node.args[1:])
+        changed[axis] = count(slots.labels)
+        node.args = (node.args[0], *changed)
+
+    if axis < len(sizes) and isinstance(sizes[axis], int) and sizes[axis] != -1:
+        op.rewrite(rewrite)
+    op.constants(lambda inputs: inputs[0])
+    return Slots(axis, slots.labels)
+
+
 @register_rule(torch.permute, "permute", torch.transpose, "transpose")
 def permute(op: Op) -> Slots:
     """The channels move to another dimension."""

@@ -26,6 +26,7 @@ class _Tracer(fx.Tracer):
     """Traces into everything but modules that have a rule; remembers source lines."""
 
     record_stack_traces = True
+    proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return super().is_leaf_module(m, module_qualified_name) or module_rule(m) is not None
@@ -153,7 +154,7 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...]) -> dict[
 
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             interpreter = Recorder(fx.GraphModule(model, graph))
             interpreter.extra_traceback = False
             interpreter.run(*inputs)
@@ -250,6 +251,8 @@ def _attribute(node: fx.Node, modules: dict[str, nn.Module], shape: tuple[int, .
         return Values(value, torch.ones_like(value, dtype=torch.bool))
 
     long = [axis for axis, size in enumerate(shape) if size > 1]
+    if not long and len(shape) > 1:
+        long = [1]  # a single channel
     if len(long) == 1:
         step.slots = Slots(long[0], ledger.fresh(shape[long[0]]))
         step.tensors[str(node.target)] = {long[0]: step.slots.labels}

@@ -85,8 +85,9 @@ class Builder:
                     cut = cut.index_select(dim, torch.as_tensor(np.flatnonzero(kept), device=cut.device))
             if cut.shape == tensor.shape:
                 continue
+            if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
+                cut = cut.contiguous(memory_format=torch.channels_last)  # the layout is the user's choice
             if isinstance(tensor, nn.Parameter):
-                # The layout of the weights (channels last, say) is the user's choice and stays.
                 cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
             setattr(owner, leaf, cut)
         if step.sizes:

@@ -43,7 +43,7 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             result: Any = model(*inputs)
     finally:
         for module, training in modes:

@@ -257,6 +257,8 @@ def _with_gathers(made: Plan) -> Counts:
             layer = next(one for one in made.graph.layers if one.name == row.layer)
             macs -= row.gather_saves
             parameters -= row.gather_saves // layer.positions
+            if row.layer in made.biases and row.layer not in made.folded.biases and not layer.biased:
+                parameters += row.outputs[1]
     return Counts(made.after.channels, parameters, macs)
 
 

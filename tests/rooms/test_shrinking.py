@@ -189,7 +189,9 @@ def test_padding_with_the_image_itself_keeps_constants_exact(mode: str) -> None:
 
 def test_zero_filters_behind_batch_norm_do_not_vanish_silently() -> None:
     """Removing them regardless of the norm's beta changes outputs; that is a known fault of pruning tools."""
-    model = randomised(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 3, padding=1)), 0)
+    model = randomised(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 3, padding=1)), 0
+    )
     with torch.no_grad():
         model[0].weight[:3] = 0
         model[1].bias[:3] = torch.tensor([9.0, -9.0, 9.0])
@@ -272,7 +274,9 @@ def test_a_wrong_rule_is_caught_by_the_comparison() -> None:
         del RULES[Reversed]
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet20-A", "lambda-shortcut", "mobilenet", "resnext", "densenet", "splitting"])
+@pytest.mark.parametrize(
+    "name", ["lenet", "resnet20-A", "lambda-shortcut", "mobilenet", "resnext", "densenet", "splitting"]
+)
 @pytest.mark.parametrize("gather", [False, True])
 def test_a_saved_network_comes_back_from_a_fresh_dense_one(name: str, gather: bool, tmp_path: Path) -> None:
     model, x = sparse(name, 0.5, 2)
@@ -326,7 +330,7 @@ def test_saving_and_loading_name_what_does_not_fit(tmp_path: Path) -> None:
     save_lean(shrink(model, x), path)
     with pytest.raises(InputError, match=r"another architecture: 'conv1.weight' is \[6, 1, 5, 5\] in the model"):
         load_lean(lenet(image_size=16), path)
-    with pytest.raises(InputError, match="'weight' is .* in the model and absent in the file"):
+    with pytest.raises(InputError, match=r"'weight' is .* in the model and absent in the file"):
         load_lean(nn.Linear(2, 2), path)
     plain = tmp_path / "plain.safetensors"
     from safetensors.torch import save_file
@@ -368,6 +372,10 @@ def test_the_reference_implementation_removes_the_same(name: str) -> None:
         dependencies = torch_pruning.DependencyGraph().build_dependency(theirs, example_inputs=x)
         weight, slices = next(iter(graph.members(group).items()))
         layer = theirs.get_submodule(weight.removesuffix(".weight"))
-        cut = torch_pruning.prune_linear_in_channels if isinstance(layer, nn.Linear) else torch_pruning.prune_conv_in_channels
+        cut = (
+            torch_pruning.prune_linear_in_channels
+            if isinstance(layer, nn.Linear)
+            else torch_pruning.prune_conv_in_channels
+        )
         dependencies.get_pruning_group(layer, cut, idxs=slices).prune()
         assert [tuple(one.shape) for one in lean.parameters()] == [tuple(one.shape) for one in theirs.parameters()]

@@ -32,7 +32,8 @@ class Counts:
 class ChannelGraph:
     """Made by `trace`.
 
-    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all of
+    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all
+    of
     those are zero the channel can be removed and the outputs stay what they are.
 
     Attributes:
@@ -102,8 +103,10 @@ class ChannelGraph:
         """For every convolution's and linear layer's weight, the group each of its input slices belongs to.
 
         Returns:
-            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1): group numbers
-            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped convolutions, which
+            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1):
+            group numbers
+            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped
+            convolutions, which
             pass channels on rather than read them).
         """
         index = {}
@@ -154,7 +157,8 @@ class ChannelGraph:
         """Which channels must stay; arguments and errors as for `count`."""
         if zero is not None and (zero.dtype != torch.bool or tuple(zero.shape) != (self.num_groups,)):
             raise InputError(
-                f"A mask over groups has shape ({self.num_groups},) and is boolean, not {tuple(zero.shape)} of {zero.dtype}.",
+                f"A mask over groups has shape ({self.num_groups},) and is boolean, "
+                f"not {tuple(zero.shape)} of {zero.dtype}.",
                 "Give one True or False a group.",
             )
         return analyse(self, zero)
@@ -180,4 +184,3 @@ class ChannelGraph:
                     parameters += liveness.count(weights[name].outputs[1])
         groups = np.unique(self._group[liveness.classes])
         return Counts(int(np.count_nonzero(groups >= 0)), parameters, macs)
-

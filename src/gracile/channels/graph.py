@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from gracile.channels.liveness import Liveness, analyse
+from gracile.channels.liveness import Liveness, analyse, folded
 from gracile.channels.op import Labels, Layer, Step, Values
 from gracile.core.errors import InputError
 
@@ -32,7 +32,8 @@ class Counts:
 class ChannelGraph:
     """Made by `trace`.
 
-    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all of
+    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all
+    of
     those are zero the channel can be removed and the outputs stay what they are.
 
     Attributes:
@@ -40,6 +41,8 @@ class ChannelGraph:
         num_groups: G.
         steps: the nodes in order, with what their rules said.
         layers: convolutions and linear layers in order.
+        example: (shape, dtype) of one sample of each input.
+        unused: whether the model calls modules that its outputs do not depend on.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class ChannelGraph:
         labels: np.ndarray,
         pinned: dict[int, str],
         example: list[tuple[tuple[int, ...], torch.dtype]],
+        unused: bool = False,
     ) -> None:
+        self.unused = unused
         self.model, self.steps, self.labels, self.reasons, self.example = model, steps, labels, pinned, example
         self.layers: list[Layer] = [step.layer for step in steps if step.layer is not None]
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
@@ -61,7 +66,9 @@ class ChannelGraph:
         self.makes_constants = any(step.makes_constants for step in steps)
         self._group = self._number_groups(size)
         self.num_groups = int(self._group.max()) + 1 if size else 0
-        self._parameters = dict(model.named_parameters())
+
+    def __repr__(self) -> str:
+        return f"ChannelGraph({type(self.model).__name__}, {self.num_groups} groups, {len(self.layers)} layers)"
 
     def _number_groups(self, size: int) -> np.ndarray:
         """Class to group, in the order the layers read them; -1 where the class must stay or nothing reads it."""
@@ -79,23 +86,30 @@ class ChannelGraph:
         """The group of each slice with these labels, -1 for none."""
         return self._group[self.labels[labels]]
 
+    def chosen(self, layer: Layer, zero: Tensor) -> np.ndarray:
+        """Per input slice of a layer, whether its group is among the `zero` ones."""
+        assert layer.inputs is not None
+        return np.append(zero.cpu().numpy(), False)[self.groups_of(layer.inputs[1])]
+
     def parameter(self, name: str) -> Tensor:
         """A parameter of the model by its full name."""
-        return self._parameters[name]
+        return self.model.get_parameter(name)
 
     def unknown(self, node: fx.Node) -> Values:
         """No constants at a node."""
         slots = self.by_node[node].slots
         size = len(slots.labels) if slots is not None else 1
-        like = next(iter(self._parameters.values()), torch.zeros(()))
+        like = next(self.model.parameters(), torch.zeros(()))
         return Values(like.new_zeros(size), torch.zeros(size, dtype=torch.bool, device=like.device))
 
     def group_index(self) -> dict[str, Tensor]:
         """For every convolution's and linear layer's weight, the group each of its input slices belongs to.
 
         Returns:
-            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1): group numbers
-            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped convolutions, which
+            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1):
+            group numbers
+            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped
+            convolutions, which
             pass channels on rather than read them).
         """
         index = {}
@@ -129,13 +143,13 @@ class ChannelGraph:
     def dense(self) -> Counts:
         """The size of the network as it stands."""
         macs = sum(self.parameter(layer.weight).numel() * layer.positions for layer in self.layers)
-        return Counts(self.num_groups, sum(parameter.numel() for parameter in self._parameters.values()), macs)
+        return Counts(self.num_groups, sum(parameter.numel() for parameter in self.model.parameters()), macs)
 
     def count(self, zero: Tensor | None = None) -> Counts:
         """The size of what `gracile.shrink` would leave, without building it.
 
         Args:
-            zero: (num_groups,) of bool: suppose exactly these groups zero. By default the model's own exact zeros count.
+            zero: (num_groups,) of bool: suppose these groups zero, beside the model's own exact zeros.
 
         Raises:
             InputError: `zero` has another shape or is not boolean.
@@ -146,22 +160,30 @@ class ChannelGraph:
         """Which channels must stay; arguments and errors as for `count`."""
         if zero is not None and (zero.dtype != torch.bool or tuple(zero.shape) != (self.num_groups,)):
             raise InputError(
-                f"A mask over groups has shape ({self.num_groups},) and is boolean, not {tuple(zero.shape)} of {zero.dtype}.",
+                f"A mask over groups has shape ({self.num_groups},) and is boolean, "
+                f"not {tuple(zero.shape)} of {zero.dtype}.",
                 "Give one True or False a group.",
             )
         return analyse(self, zero)
 
     def sizes(self, liveness: Liveness) -> Counts:
         """The size of what stays."""
+        fold = folded(self, liveness)
         parameters, macs = 0, 0
         weights = {layer.weight: layer for layer in self.layers}
         dims = {name: dims for step in self.steps for name, dims in step.tensors.items()}
-        for name, parameter in self._parameters.items():
+        computed = fold.needed - fold.constant
+        dropped = {name for step in self.steps if step.node not in computed for name in step.tensors}
+        for name, parameter in self.model.named_parameters():
+            if name in dropped:
+                continue
             shape = list(parameter.shape)
             for dim, labels in dims.get(name, {}).items():
                 shape[dim] = liveness.count(labels)
             parameters += math.prod(shape)
             if name in weights:
                 macs += math.prod(shape) * weights[name].positions
+                if weights[name].name in fold.biases and not weights[name].biased:
+                    parameters += liveness.count(weights[name].outputs[1])
         groups = np.unique(self._group[liveness.classes])
         return Counts(int(np.count_nonzero(groups >= 0)), parameters, macs)

@@ -73,7 +73,7 @@ def linear(op: Op) -> Slots:
     slots, last = op.x.channels, len(op.x.shape) - 1
     if slots.axis != last:
         op.refuse(
-            f"it reads dimension {last} of a tensor of shape {op.x.shape}, whose channels lie along dimension {slots.axis}.",
+            f"it reads dimension {last} of shape {op.x.shape}, whose channels lie along dimension {slots.axis}.",
             "Flatten or permute, so that the channels come last.",
         )
     made = op.fresh(module.out_features)
@@ -87,7 +87,8 @@ def linear(op: Op) -> Slots:
 
 
 def _affine(module: nn.Module, inputs: Sequence[Values], bordered: bool, groups: int) -> Values:
-    """Rows that see nothing but constants: bias plus the weighted constants, where zero padding leaves those uniform."""
+    """Rows that see nothing but constants: bias plus the weighted constants, where zero padding leaves those
+    uniform."""
     weight, bias = cast(Tensor, module.weight), cast(Tensor | None, module.bias)
     with torch.no_grad():
         weight = weight.detach()
@@ -110,7 +111,7 @@ def _channels_first(op: Op, dimensions: int) -> Slots:
     slots = op.x.channels
     if len(op.x.shape) != dimensions or slots.axis != 1:
         op.refuse(
-            f"it reads dimension 1 of a batched tensor, but was given shape {op.x.shape} with channels along {slots.axis}.",
+            f"it reads dimension 1 of a batch, but was given shape {op.x.shape} with channels along {slots.axis}.",
             "Pass an example with a batch dimension, channels second.",
         )
     return slots

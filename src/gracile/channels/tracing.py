@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
 
 from gracile.channels import elementwise, layers, shapes  # noqa: F401  (their rules register themselves)
 from gracile.channels.graph import ChannelGraph
@@ -26,6 +27,7 @@ class _Tracer(fx.Tracer):
     """Traces into everything but modules that have a rule; remembers source lines."""
 
     record_stack_traces = True
+    proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return super().is_leaf_module(m, module_qualified_name) or module_rule(m) is not None
@@ -35,19 +37,22 @@ def trace(model: nn.Module, example: Example) -> ChannelGraph:
     """Find out which slices of which weights are the same channel.
 
     Args:
-        model: any module that torch.fx can trace; not changed. The graph refers to it and reads its weights when asked to count.
+        model: any module that torch.fx can trace; not changed. The graph refers to it and reads its weights when
+            asked to count.
         example: one batch of inputs, first dimension the batch; a tuple for several. Only one sample of it is used.
 
     Returns:
         The channel graph.
 
     Raises:
-        InputError: the model cannot be traced, uses an operation without a rule, shares weights between layers, or the example does
+        InputError: the model cannot be traced, uses an operation without a rule, shares weights between layers, or
+        the example does
             not fit (shape, device). The message names the line or node.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
     _check(model, inputs)
     traced = symbolic(model)
+    unused = prune(traced)
     modules = dict(model.named_modules())
     inputs = tuple(one[:1].expand(2, *one.shape[1:]) for one in inputs)
     results = _run(model, traced, inputs)
@@ -55,9 +60,8 @@ def trace(model: nn.Module, example: Example) -> ChannelGraph:
     steps: dict[fx.Node, Step] = {}
     for node in traced.nodes:
         steps[node] = _step(node, modules, steps, results, ledger)
-    return ChannelGraph(
-        model, list(steps.values()), *_classes(ledger), example=[(tuple(one.shape[1:]), one.dtype) for one in inputs]
-    )
+    shown = [(tuple(one.shape[1:]), one.dtype) for one in inputs]
+    return ChannelGraph(model, list(steps.values()), *_classes(ledger), example=shown, unused=unused)
 
 
 def symbolic(model: nn.Module) -> fx.Graph:
@@ -79,6 +83,21 @@ def symbolic(model: nn.Module) -> fx.Graph:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def prune(graph: fx.Graph, replaced: Collection[fx.Node] = ()) -> bool:
+    """Take out what no output depends on; returns whether a module was among it.
+
+    What works in place stays, unless it is among the nodes that were `replaced`.
+    """
+    modules = False
+    for node in reversed(list(graph.nodes)):
+        lasting = node.op in ("placeholder", "output") or "assert" in str(node.target)
+        lasting |= _in_place(node, None) and node not in replaced
+        if not node.users and not lasting:
+            modules |= node.op == "call_module"
+            graph.erase_node(node)
+    return modules
 
 
 def _user_line(error: BaseException) -> str:
@@ -129,19 +148,19 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...]) -> dict[
                 result = super().run_node(n)
             except Exception as error:
                 module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
-                shapes = ", ".join(str(tuple(one.shape)) for one in inputs)
+                shapes = ", ".join(str(tuple(one.shape[1:])) for one in inputs)
                 raise InputError(
-                    f"The model does not run on an example of shape {shapes}: {describe(n, module)} says '{error}'.",
+                    f"The model does not run on samples of shape {shapes}: {describe(n, module)} says '{error}'.",
                     "Pass an example as the model is trained on.",
                 ) from error
-            results[n] = fx.node.map_aggregate(result, lambda one: tuple(one.shape) if isinstance(one, Tensor) else one)
+            results[n] = map_aggregate(result, lambda one: tuple(one.shape) if isinstance(one, Tensor) else one)
             if isinstance(result, Tensor):
                 results[n] = _Shape(result.shape)
             return result
 
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             interpreter = Recorder(fx.GraphModule(model, graph))
             interpreter.extra_traceback = False
             interpreter.run(*inputs)
@@ -187,7 +206,7 @@ def _step(
         return Step(node, None, None, list(node.all_input_nodes))
     module = modules[str(node.target)] if node.op == "call_module" else None
     _refuse_second_call(node, module, steps)
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda one: _operand(one, steps, results))  # type: ignore[misc]
+    args, kwargs = map_arg((node.args, node.kwargs), lambda one: _operand(one, steps, results))  # type: ignore[misc]
     op = Op(node, module, args, kwargs, shape, ledger)
     made = find(node, module)(op)
     step = op.step
@@ -226,7 +245,7 @@ def _refuse_second_call(node: fx.Node, module: nn.Module | None, steps: dict[fx.
     for other in steps:
         if other.op == "call_module" and other.target == node.target:
             raise InputError(
-                f"{describe(node, module)} is called twice (nodes '{other.name}' and '{node.name}'), so its weights are shared.",
+                f"{describe(node, module)} is called twice (nodes '{other.name}' and '{node.name}'), sharing weights.",
                 "Make one module for each call, or train with grouping='input_channel'.",
             )
 
@@ -244,6 +263,8 @@ def _attribute(node: fx.Node, modules: dict[str, nn.Module], shape: tuple[int, .
         return Values(value, torch.ones_like(value, dtype=torch.bool))
 
     long = [axis for axis, size in enumerate(shape) if size > 1]
+    if not long and len(shape) > 1:
+        long = [1]  # a single channel
     if len(long) == 1:
         step.slots = Slots(long[0], ledger.fresh(shape[long[0]]))
         step.tensors[str(node.target)] = {long[0]: step.slots.labels}

@@ -120,24 +120,15 @@ def fit(
     if epochs < 1 or batch_size < 1:
         raise InputError(f"epochs={epochs} and batch_size={batch_size} must be at least 1.", "Correct them.")
     place = RunFolder(Path(folder)) if isinstance(folder, (str, Path)) else folder
-    factory = (
-        optimizer_factory(optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
-        if isinstance(optimizer, str)
-        else optimizer
-    )
+    if isinstance(optimizer, str):
+        optimizer = optimizer_factory(optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
     if channels_last:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
-    bf16 = precision == "bf16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    )
-    built = factory(network.parameters())
-    base_rates = [float(group["lr"]) for group in built.param_groups]
-    schedule = schedule or Constant()
+    built = optimizer(network.parameters())
     train, validation = data.train.to(device), data.validation.to(device)
     steps = steps_per_epoch(len(train), batch_size)
     history = History()
     position = _start(device)
-
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
@@ -145,55 +136,87 @@ def fit(
         if sparsifier is not None:
             sparsifier.attach(built)
             stack.callback(sparsifier.detach)
-        keeper = _Keeper(place, network, built, sparsifier, history)
+        keeper = _Keeper(place, network, built, sparsifier, history, checkpoint_seconds)
         if place is not None:
+            # A fresh start takes its rates from the optimiser as built, a resumed one must not take scaled ones.
+            rates = [float(group["lr"]) for group in built.param_groups]
             position = keeper.restore(position) if resume else keeper.begin(position)
+            for group, rate in zip(built.param_groups, rates, strict=True):
+                group["lr"] = rate
+        stepper = _Stepper(network, built, schedule or Constant(), steps, _autocast(precision, device), place)
         stop = stack.enter_context(GracefulStop())
-        bar = stack.enter_context(
-            tqdm(total=epochs * steps, initial=position.epoch * steps + position.step, desc=progress, delay=1.0,
-                 unit="step", disable=True if progress is None else None)
-        )  # fmt: skip
-        clock = saved = time.monotonic()
+        bar = stack.enter_context(_bar(progress, epochs * steps, position.epoch * steps + position.step))
         network.train()
         while position.epoch < epochs:
-            batch_stream = _batches(train, batch_size, seed, position.epoch, augment, device)
-            for x, y in itertools.islice(batch_stream, position.step, steps):
-                factor = schedule.factor(position.epoch + position.step / steps)
-                for group, rate in zip(built.param_groups, base_rates, strict=True):
-                    group["lr"] = rate * factor
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                    logits = network(x)
-                    loss = nn.functional.cross_entropy(logits, y)
-                built.zero_grad(set_to_none=True)
-                loss.backward()
-                built.step()
-                position.step += 1
-                position.seen += len(y)
-                position.loss += loss.detach() * len(y)
-                position.correct += (logits.detach().argmax(dim=1) == y).sum()
+            stream = _batches(train, batch_size, seed, position.epoch, augment, device)
+            for x, y in itertools.islice(stream, position.step, steps):
+                stepper.step(position, x, y)
                 bar.update()
-                if position.step % STEPS_BETWEEN_CHECKS[device.type] == 0:
-                    _check_finite(position, network, x, place)
-                if stop.asked or time.monotonic() - saved > checkpoint_seconds:
-                    history.seconds += time.monotonic() - clock
-                    clock = time.monotonic()
+                if stop.asked or keeper.due():
                     keeper.save(position)
-                    saved = time.monotonic()
                 if stop.asked:
                     raise KeyboardInterrupt
             _check_finite(position, network, None, place)
             if sparsifier is not None:
                 sparsifier.end_epoch()
             row = _epoch_row(position, network, validation, sparsifier, observe)
-            history.seconds += time.monotonic() - clock
-            clock = time.monotonic()
-            row.update(lr=built.param_groups[0]["lr"], seconds=round(history.seconds, 3))
+            row.update(lr=stepper.last_rate(position), seconds=round(keeper.spent(), 3))
             history.rows.append(row)
             position = _Position(position.epoch + 1, 0, *_sums(device))
             keeper.save(position, row)
-            saved = time.monotonic()
             bar.set_postfix_str(_postfix(row))
     return history
+
+
+class _Stepper:
+    """One optimiser step after the other, with the learning rate of its moment."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        steps: int,
+        autocast: torch.autocast,
+        place: RunFolder | None,
+    ) -> None:
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.steps, self.autocast, self.place = steps, autocast, place
+        self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def step(self, position: _Position, x: Tensor, y: Tensor) -> None:
+        """Take one step on ``x, y`` and count it."""
+        factor = self.schedule.factor(position.epoch + position.step / self.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        with self.autocast:
+            logits = self.network(x)
+            loss = nn.functional.cross_entropy(logits, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        position.step += 1
+        position.seen += len(y)
+        position.loss += loss.detach() * len(y)
+        position.correct += (logits.detach().argmax(dim=1) == y).sum()
+        if position.step % STEPS_BETWEEN_CHECKS[x.device.type] == 0:
+            _check_finite(position, self.network, x, self.place)
+
+    def last_rate(self, position: _Position) -> float:
+        """The learning rate of the epoch's last step."""
+        return self.base_rates[0] * self.schedule.factor(position.epoch + (self.steps - 1) / self.steps)
+
+
+def _autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    wanted = precision == "bf16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def _bar(label: str | None, total: int, done: int) -> tqdm[Any]:
+    """A progress bar that shows after a second, on terminals; none without a label."""
+    return tqdm(total=total, initial=done, desc=label, delay=1.0, unit="step", disable=True if label is None else None)
 
 
 def _batches(
@@ -259,7 +282,7 @@ def _postfix(row: dict[str, Any]) -> str:
 
 
 class _Keeper:
-    """Writes and reads the checkpoint; does nothing without a folder."""
+    """Writes and reads the checkpoint and keeps the time; writes nothing without a folder."""
 
     def __init__(
         self,
@@ -268,9 +291,23 @@ class _Keeper:
         optimizer: Optimizer,
         sparsifier: Sparsifier | None,
         history: History,
+        every_seconds: float,
     ) -> None:
         self.place, self.network, self.optimizer = place, network, optimizer
         self.sparsifier, self.history = sparsifier, history
+        self.every_seconds = every_seconds
+        self._clock = self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is long enough ago."""
+        return self.place is not None and time.monotonic() - self._saved > self.every_seconds
+
+    def spent(self) -> float:
+        """Seconds so far, added to the history."""
+        now = time.monotonic()
+        self.history.seconds += now - self._clock
+        self._clock = now
+        return self.history.seconds
 
     def begin(self, position: _Position) -> _Position:
         """Start anew: what an earlier start left behind goes."""
@@ -280,6 +317,7 @@ class _Keeper:
         return position
 
     def save(self, position: _Position, row: dict[str, Any] | None = None) -> None:
+        self.spent()
         if self.place is None:
             return
         _check_weights(self.network, position, self.place)
@@ -294,6 +332,7 @@ class _Keeper:
             "random": checkpoints.random_state(),
         }
         checkpoints.save(self.place.path / CHECKPOINT, state)
+        self._saved = time.monotonic()
 
     def restore(self, position: _Position) -> _Position:
         assert self.place is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -146,14 +146,13 @@ def disturb(model: nn.Module, graph, live, *, dead: bool) -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 @few
-@given(seed=st.integers(0, 999), share=st.sampled_from([0.3, 0.7]))
+@given(seed=st.integers(0, 999), share=st.sampled_from([0.2, 0.4]))
 def test_outputs_do_not_depend_on_channels_that_go(name: str, seed: int, share: float) -> None:
     model, x, graph = traced(name, seed)
     zero_groups(model, graph, torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(seed)) < share)
     live = graph.liveness()
     # Where a constant is to be folded its readers' weights are not zero; that is the shrinking tests' matter.
-    if any((live.nonzero[one] != live.needed[one]).any() for one in live.needed):
-        return
+    assume(all((live.nonzero[one] == live.needed[one]).all() for one in live.needed))
     before = model(x)
     disturb(model, graph, live, dead=True)
     torch.testing.assert_close(model(x), before, rtol=0, atol=0)

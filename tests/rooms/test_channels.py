@@ -299,6 +299,7 @@ image = torch.randn(2, 3, 8, 8)
             image,
             r"module '1' \(LPPool2d\).*register_rule\(LPPool2d\)",
         ),
+        (nn.Sequential(nn.LSTM(3, 4)), torch.randn(2, 5, 3), r"module '0' \(LSTM\).*register_rule\(LSTM\)"),
         (Noisy(), image, "standard deviation taken over all channels"),
         (OwnForward(3, 3, 1), image, "cannot be traced|no rule"),
         (nn.Sequential(OwnForward(3, 3, 1)), image, "flip"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,12 +59,12 @@ class Head:
     slack: float
 
 
-def survival(leave: Array) -> Array:
-    """G(1), ..., G(len + 1) from the hazards 1 - q(1), ..., 1 - q(len), each to about 2 sqrt(len) roundings."""
+def survival(leave: NDArray[Any]) -> NDArray[Any]:
+    """G(1), ..., G(len + 1) from the hazards 1 - q(1), ..., 1 - q(len), each to about 2 sqrt(len) roundings of their type."""
     stay = 1 - leave
     size = len(stay)
     side = max(1, math.isqrt(size))
-    padded = np.concatenate([stay, np.ones(-size % side)]).reshape(-1, side)
+    padded = np.concatenate([stay, np.ones(-size % side, dtype=stay.dtype)]).reshape(-1, side)
     inside = np.multiply.accumulate(padded, axis=1)
     before = np.concatenate([[1.0], np.multiply.accumulate(inside[:-1, -1])])
     return np.concatenate([[1.0], (inside * before[:, None]).ravel()[:size]])

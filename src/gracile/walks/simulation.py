@@ -129,19 +129,17 @@ def _choose(walk: SenileWalk, steps: int, walkers: int, method: str) -> str:
         return method
     if refusal:
         return "edges"
-    mean = max(1.0, min(walk.diffusivity().mean_tau, 10.0 + np.log(steps)))
+    # E[min(tau, steps)] is between 1 and about 2 log(steps) for the identity.
+    mean = float(np.sum(walk.tau_survival(min(steps, 1 << 15))))
     return "batches" if steps / mean * walkers > WORTH_TABLES and steps > 10_000 else "edges"
 
 
 def _no_batches(walk: SenileWalk) -> str | None:
     if walk.dim > 1:
         return f"Batches of visits are known in d = 1, not in d = {walk.dim}."
-    try:
-        found = walk.diffusivity()
-    except InputError as error:
-        return f"Batches need P(tau odd), which is not known here: {error.cause}"
-    if found.method == "localised" or not 1e-9 < found.p_odd < 1 - 1e-9 or found.p_odd_error > 1e-9:
-        return "Batches need P(tau odd) between 0 and 1 and to 1e-9, which this walk does not give."
+    leave = walk.staying.leave(np.array([1.0, 2.0]))
+    if leave[0] > 1 - 1e-9 or (1 - leave[0]) * leave[1] < 1e-9:
+        return "Batches need both parities of tau, and here one of them next to never occurs."
     return None
 
 
@@ -161,8 +159,7 @@ def _group(walk: SenileWalk, method: str, times: Ints) -> Callable[[int, np.rand
         return lambda size, rng: _collect(
             size, times, walk.dim, lambda record: _edges(law, walk.dim, size, times, rng, record)
         )
-    found = walk.diffusivity()
-    batches = Batches(law, found.p_odd, found.p_odd_error, steps)
+    batches = Batches(law, steps)
 
     def run(record: Callable[[int, Ints], None], size: int, rng: np.random.Generator) -> float:
         runner = Runner(batches, size, rng)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from gracile.walks.series import survival
 from gracile.walks.staying import Staying
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Crossings with a table; what is longer is drawn by thinning.
@@ -30,21 +29,21 @@ class TauLaw:
         self.cap = cap
         size = min(TABLE, cap)
         self.leave = walk.leave(np.arange(1.0, size + 1))
-        g = survival(self.leave)
+        g = survival(self.leave.astype(np.longdouble))
         ends = np.flatnonzero(g < NOTHING)
         if len(ends):
             size = max(int(ends[0]), 1)
         self.size = size
         # P(tau >= 1), ..., P(tau >= size), and P(tau > size).
-        self.survival = g[:size]
+        self._survival = g[:size]
         self.beyond = float(g[size]) if not len(ends) else 0.0
-        self._rising = -np.append(self.survival, self.beyond)
-        self.hazard_at_cap = float(walk.leave(np.array([float(cap)]))[0])
+        self.mean_below = float(self._survival.sum())
+        self._rising = -np.append(self._survival, self.beyond).astype(float)
         self._shape = walk.f.shape_beyond(float(size), walk.dim)
 
-    def probabilities(self) -> Floats:
-        """P(tau = 1), ..., P(tau = size)."""
-        return self.survival * self.leave[: self.size]
+    def probabilities(self) -> NDArray[np.longdouble]:
+        """P(tau = 1), ..., P(tau = size), in long doubles."""
+        return self._survival * self.leave[: self.size]
 
     def draw(self, rng: np.random.Generator, count: int) -> Ints:
         """Draw tau `count` times."""
@@ -55,6 +54,13 @@ class TauLaw:
         if len(long):
             tau[long] = self.draw_long(rng, len(long))
         return tau
+
+    def draw_short(self, rng: np.random.Generator, count: int) -> Ints:
+        """Draw tau given that it does not exceed the table."""
+        # u runs over (P(tau > size), 1].
+        u = 1.0 - rng.random(count) * (1.0 - self.beyond)
+        tau = np.searchsorted(self._rising, -u).astype(np.int64)
+        return np.clip(tau, 1, self.size, out=tau)
 
     def draw_long(self, rng: np.random.Generator, count: int) -> Ints:
         """Draw tau given that it exceeds the table, by thinning a bound of the hazard over [m, 2m]."""

@@ -93,7 +93,9 @@ def test_tiny_delta_is_exact_and_fast(dim: int) -> None:
     ],
 )  # fmt: skip
 def test_known_values(dim: int, delta: float, nu: float) -> None:
-    assert SenileWalk(dim, delta=delta).diffusivity().nu == pytest.approx(nu, abs=6e-6 if nu > 0.4 and dim == 1 else 6e-9)
+    assert SenileWalk(dim, delta=delta).diffusivity().nu == pytest.approx(
+        nu, abs=6e-6 if nu > 0.4 and dim == 1 else 6e-9
+    )
 
 
 def test_no_memory_is_the_simple_random_walk() -> None:

@@ -23,7 +23,14 @@ def same_law(a: np.ndarray, b: np.ndarray, cells: int = 24) -> float:
 
 @pytest.mark.parametrize(
     ("dim", "noise", "delta"),
-    [(1, None, 0.1), (1, None, 0.0), (1, "half-cauchy", 0.05), (1, "half-normal-n", 0.05), (2, None, 0.05), (3, "exponential", 0.1)],
+    [
+        (1, None, 0.1),
+        (1, None, 0.0),
+        (1, "half-cauchy", 0.05),
+        (1, "half-normal-n", 0.05),
+        (2, None, 0.05),
+        (3, "exponential", 0.1),
+    ],
 )
 def test_edge_by_edge_has_the_law_of_step_by_step(dim: int, noise: str | None, delta: float) -> None:
     walk = SenileWalk(dim, delta=delta, noise=noise)
@@ -117,7 +124,12 @@ def test_tables_of_sums_are_convolutions() -> None:
 
 @pytest.mark.parametrize(
     "walk",
-    [SenileWalk(1, delta=0.2), SenileWalk(1, delta=0.05, noise="half-cauchy"), SenileWalk(1, Power(1.0, 0.5)), SenileWalk(2)],
+    [
+        SenileWalk(1, delta=0.2),
+        SenileWalk(1, delta=0.05, noise="half-cauchy"),
+        SenileWalk(1, Power(1.0, 0.5)),
+        SenileWalk(2),
+    ],
     ids=repr,
 )
 def test_simulation_finds_the_exact_diffusivity(walk: SenileWalk) -> None:

@@ -1,7 +1,7 @@
 """Diffusivity of senile reinforced random walks, exact and simulated.
 
-`gracile walk --dim 1 --delta 0.01` prints nu with its bound and a simulation with its standard error. `gracile walk sweep` draws nu(delta)
-for the models of theorems 2.3 to 2.6 on the predicted axes, and trajectories in the plane.
+`gracile walk --dim 1 --delta 0.01` prints nu with its bound and a simulation with its standard error. `gracile walk
+sweep` draws nu(delta) for the models of theorems 2.3 to 2.6 on the predicted axes, and trajectories in the plane.
 """
 
 from __future__ import annotations
@@ -11,21 +11,34 @@ from pathlib import Path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", choices=["one", "sweep"], default="one", help="one walk (default), or the sweep of pictures")
+    parser.add_argument(
+        "what", nargs="?", choices=["one", "sweep"], default="one", help="one walk (default), or the sweep of pictures"
+    )
     parser.add_argument("--dim", type=int, default=1, help="dimension d (default: 1)")
     parser.add_argument("--delta", type=float, default=0.0, help="strength of the perturbation (default: 0)")
-    parser.add_argument("--model", choices=["I", "II", "III"], help="I fixed, II random, III growing (default: by --noise)")
     parser.add_argument(
-        "--noise", help="half-cauchy, pareto:J, log-pareto, exponential, uniform (model II) or half-normal-n (model III)"
+        "--model", choices=["I", "II", "III"], help="I fixed, II random, III growing (default: by --noise)"
     )
-    parser.add_argument("--reinforcement", default="identity", help="identity, a number C for C m, constant:C or power:C,P")
-    parser.add_argument("--clock", choices=["edge", "walk"], default="edge", help="what n counts in model III (default: edge)")
-    parser.add_argument("--steps", type=int, default=100_000, help="steps of the simulation; 0 for none (default: 100000)")
+    parser.add_argument(
+        "--noise",
+        help="half-cauchy, pareto:J, log-pareto, exponential, uniform (model II) or half-normal-n (model III)",
+    )
+    parser.add_argument(
+        "--reinforcement", default="identity", help="identity, a number C for C m, constant:C or power:C,P"
+    )
+    parser.add_argument(
+        "--clock", choices=["edge", "walk"], default="edge", help="what n counts in model III (default: edge)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=100_000, help="steps of the simulation; 0 for none (default: 100000)"
+    )
     parser.add_argument("--walkers", type=int, default=2000, help="walkers of the simulation (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="threads (default: 1)")
     parser.add_argument("--method", default="auto", help="auto, steps, edges or batches")
-    parser.add_argument("--out", type=Path, help="folder for the pictures (default: runs/walk-sweep-N for sweep, none for one walk)")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the pictures (default: runs/walk-sweep-N for sweep, none for one walk)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,14 +71,15 @@ def _one(args: argparse.Namespace) -> int:
     if args.steps:
         seen = walk.simulate(args.steps, args.walkers, args.seed, method=args.method, workers=args.workers)
         print(
-            f"nu simulated   {seen.nu:.6g}  +- {seen.nu_error:.2g}  (E|S_n|^2 / n at n = {seen.times[-1]}, {args.walkers} walkers, "
-            f"seed {args.seed}, by {seen.method})"
+            f"nu simulated   {seen.nu:.6g}  +- {seen.nu_error:.2g}  (E|S_n|^2 / n at n = {seen.times[-1]}, "
+            f"{args.walkers} walkers, seed {args.seed}, by {seen.method})"
         )
         if args.out is not None and nu is not None:
             from gracile.walks import pictures
 
             path = args.out / "growth.png"
-            pictures.growth(path, seen.times, seen.mean_square, seen.standard_error, nu, f"d = {args.dim}, delta = {args.delta:g}")
+            title = f"d = {args.dim}, delta = {args.delta:g}"
+            pictures.growth(path, seen.times, seen.mean_square, seen.standard_error, nu, title)
             print(f"picture        {path}")
     return 0
 
@@ -78,7 +92,9 @@ def _noise(args: argparse.Namespace) -> str | None:
     if args.model == "II" and (not args.noise or args.noise == "half-normal-n"):
         raise InputError("Model II needs a noise that does not grow.", "Add one, such as --noise half-cauchy.")
     if args.model == "III" and args.noise not in (None, "half-normal-n"):
-        raise InputError(f"Model III needs a noise that grows with n; '{args.noise}' does not.", "Use --noise half-normal-n.")
+        raise InputError(
+            f"Model III needs a noise that grows with n; '{args.noise}' does not.", "Use --noise half-normal-n."
+        )
     return "half-normal-n" if args.model == "III" else args.noise
 
 
@@ -97,7 +113,9 @@ def _reinforcement(text: str) -> object:
     except InputError:
         raise
     except ValueError:
-        raise InputError(f"The reinforcement '{text}' is not understood.", "Write identity, 2.5, constant:3 or power:1,0.5.") from None
+        raise InputError(
+            f"The reinforcement '{text}' is not understood.", "Write identity, 2.5, constant:3 or power:1,0.5."
+        ) from None
 
 
 # Per dimension, the laws drawn and the decades of delta.
@@ -106,10 +124,20 @@ BEYOND = [1, 3, 10, 100, 1e4, 1e8, 1e16, 1e32, 1e64, 1e128, 1e256]
 NEAR = [1, 2, 3, 4, 5, 6, 7, 8]
 SWEEPS = {
     1: {
-        "none": FAR, "exponential": FAR, "half-cauchy": FAR, "pareto:0.5": FAR, "half-normal-n": FAR, "log-pareto": BEYOND,
+        "none": FAR,
+        "exponential": FAR,
+        "half-cauchy": FAR,
+        "pareto:0.5": FAR,
+        "half-normal-n": FAR,
+        "log-pareto": BEYOND,
     },
     2: {
-        "none": NEAR, "exponential": NEAR, "half-cauchy": NEAR, "pareto:0.5": NEAR, "half-normal-n": NEAR, "log-pareto": BEYOND[:7],
+        "none": NEAR,
+        "exponential": NEAR,
+        "half-cauchy": NEAR,
+        "pareto:0.5": NEAR,
+        "half-normal-n": NEAR,
+        "log-pareto": BEYOND[:7],
     },
 }
 

@@ -74,8 +74,8 @@ class Settings(Strict):
     """
 
     laws: list[Law]
-    checks: list[Check] = []
-    walk_clock: list[WalkClock] = []
+    checks: list[Check] = Field(default_factory=list)
+    walk_clock: list[WalkClock] = Field(default_factory=list)
     tolerance: float = 0.05
     seed: int = 1
 
@@ -113,13 +113,20 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     for dim, found in curves.items():
         name = f"rates-d{dim}"
         rated = {law: (derived(dim, _law(law)), points) for law, points in found.items()}
-        plots[name] = pictures.rates(folder.path / "plots" / f"{name}.png", dim, rated, f"d = {dim}: exact against predicted")
+        plots[name] = pictures.rates(
+            folder.path / "plots" / f"{name}.png", dim, rated, f"d = {dim}: exact against predicted"
+        )
         plots[name] = plots[name].relative_to(folder.path)
     return Outcome(rows, values, plots, notes)
 
 
 def _sweep(
-    law: Law, tolerance: float, folder: RunFolder, values: dict[str, float], notes: list[str], curves: dict[int, dict[str, Any]]
+    law: Law,
+    tolerance: float,
+    folder: RunFolder,
+    values: dict[str, float],
+    notes: list[str],
+    curves: dict[int, dict[str, Any]],
 ) -> dict[str, Any]:
     from gracile.walks import rates
 
@@ -146,7 +153,8 @@ def _sweep(
         values[f"{label}_decades_to_see"] = seen
     if axis != rate.axis.replace("|^1", "|") and axis != rate.axis:
         notes.append(
-            f"d = {law.dim}, {law.noise}: the theorem names {axis}; exact values follow {rate.axis.replace('|^1', '|')} "
+            f"d = {law.dim}, {law.noise}: the theorem names {axis}; "
+            f"exact values follow {rate.axis.replace('|^1', '|')} "
             f"(gain over the theorem's axis grows by {growth:.3g} over the last step of delta)."
         )
     when = f"delta = 1e-{seen:g}" if seen is not None else f"not by delta = 1e-{law.decades[-1]:g}"
@@ -193,9 +201,15 @@ def _walk_clock(
     exponent = math.log(found.mean_square[1] / found.mean_square[0]) / math.log(given.times[1] / given.times[0])
     values[_key("walk_clock_exponent", f"d{given.dim}", given.noise)] = exponent
     notes.append(
-        f"d = {given.dim}, {given.noise}, n the step of the walk instead of the count of crossings: E|S_n|^2 grows like n^{exponent:.3f} "
+        f"d = {given.dim}, {given.noise}, n the step of the walk instead of the count of crossings: "
+        f"E|S_n|^2 grows like n^{exponent:.3f} "
         f"between {given.times[0]} and {given.times[1]} steps, because the noise ends up breaking every edge at once."
     )
-    row = {"d": given.dim, "noise": f"{given.noise}, clock of the walk", "delta": given.delta, "exponent of n": exponent}
+    row = {
+        "d": given.dim,
+        "noise": f"{given.noise}, clock of the walk",
+        "delta": given.delta,
+        "exponent of n": exponent,
+    }
     folder.record(row)
     return row

@@ -1,21 +1,24 @@
 """Many visits at once in d = 1, exactly in law.
 
-In d = 1 an odd tau carries the walk on and an even one turns it back. Of n visits a binomial number E is even; the n - E odd ones fall into
-the E + 1 stretches between turns, all ways alike, so that the number of steps ahead is beta-binomial. *Given* E the time they take is a sum
-of n - E independent draws of tau given odd and E given even, whatever their order. Those sums have tables: the law of 2^j draws, by
-repeated convolution, and the binary digits of the counts say which to draw from.
+In d = 1 an odd tau carries the walk on and an even one turns it back. Of n visits a binomial number E is even; the n -
+E odd ones fall into the E + 1 stretches between turns, all ways alike, so that the number of steps ahead is
+beta-binomial. *Given* E the time they take is a sum of n - E independent draws of tau given odd and E given even,
+whatever their order. Those sums have tables: the law of 2^j draws, by repeated convolution, and the binary digits of
+the counts say which to draw from.
 
-Visits longer than the table are no part of a batch: how many shorter ones come before the next is geometric, and it is drawn by itself.
+Visits longer than the table are no part of a batch: how many shorter ones come before the next is geometric, and it is
+drawn by itself.
 
-A batch that ends beyond the time wanted is not thrown away, which would bias, nor used: the law of the walk given that the batch is that
-long is drawn by halves, recursively, rejecting pairs of halves that fall short. As visits in batches are short, an attempt is rejected
-about as often as it was rare to come here.
+A batch that ends beyond the time wanted is not thrown away, which would bias, nor used: the law of the walk given that
+the batch is that long is drawn by halves, recursively, rejecting pairs of halves that fall short. As visits in batches
+are short, an attempt is rejected about as often as it was rare to come here.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,15 +76,16 @@ class Sums:
         levels: tables for 1, 2, 4, ..., 2^levels copies.
     """
 
-    def __init__(self, law: Floats, error: float, levels: int) -> None:
+    def __init__(self, law: NDArray[Any], error: float, levels: int) -> None:
         self.tables = []
         first, p = 0, law.astype(np.longdouble)
         p = p / p.sum()
         for level in range(levels + 1):
             if level:
-                size = fft.next_fast_len(2 * len(p) - 1, real=True)
-                squared = fft.irfft(fft.rfft(p, size) ** 2, size)[: 2 * len(p) - 1]
-                # The rounding of each entry by the bound of Percival (2003): under 14 unit roundoffs a level of the transform.
+                size = int(cast(Any, fft.next_fast_len(2 * len(p) - 1, real=True)))
+                squared = fft.irfft(cast(Any, fft.rfft(p, size)) ** 2, size)[: 2 * len(p) - 1]
+                # The rounding of each entry by the bound of Percival (2003): under 14 unit roundoffs a level of the
+                # transform.
                 error = 2 * error + len(squared) * 7 * math.log2(size) * EXTENDED * float(np.sum(p * p))
                 p, first = np.maximum(squared, 0.0), 2 * first
             low = int(np.searchsorted(np.cumsum(p), TRIM))
@@ -128,7 +132,8 @@ class Batches:
         self.p_even = float(even.sum() / p.sum())
         self.long = law.beyond
         self.top = max(SMALL, min(TOP, math.ceil(math.log2(max(2.0, horizon / law.mean_below)))))
-        # Hazards have relative errors of about 4 roundings, which moves the law by as much; products are in long doubles.
+        # Hazards have relative errors of about 4 roundings, which moves the law by as much; products are in long
+        # doubles.
         self.error = 4 * EPS
         error = self.error / min(self.p_even, 1 - self.p_even)
         self.odd = Sums(odd, error, self.top)
@@ -143,8 +148,8 @@ class Batches:
         """`count` batches of 2^level visits, level >= 1.
 
         Returns:
-            Displacements along the first direction, directions after the batch relative to the first (1 or -1), durations, and the law's
-            error summed over draws.
+            Displacements along the first direction, directions after the batch relative to the first (1 or -1),
+            durations, and the law's error summed over draws.
         """
         visits = 1 << level
         evens = rng.binomial(visits, self.p_even, count)
@@ -196,7 +201,8 @@ class Runner:
         while True:
             for level in range(batches.top, SMALL - 1, -1):
                 self._batches(level, rest, known)
-            # What is left of the time, or of the visits before a long one, is worth no batch: visit by visit up to either end.
+            # What is left of the time, or of the visits before a long one, is worth no batch: visit by visit up to
+            # either end.
             waiting = np.flatnonzero((known == 0) & (rest >= 0))
             if not len(waiting):
                 break
@@ -228,7 +234,7 @@ class Runner:
         rest[who] -= took
 
     def _halve(self, who: Ints, level: int, rest: Ints) -> None:
-        """Batches of 2^level visits are known to last beyond `rest`: keep the first half where it does not, and know it of the other."""
+        """Batches of 2^level visits last beyond `rest`: keep first halves that do not, and know it of the others."""
         while len(who):
             copies = max(1, CANDIDATES // len(who))
             limit = np.repeat(rest[who], copies)
@@ -246,8 +252,8 @@ class Runner:
     def _visit(self, who: Ints, rest: Ints, known: int | None) -> None:
         """Visit by visit.
 
-        Without `known`: until `rest` is exceeded, or a long visit has passed. With it: until `rest` is exceeded, given that so many visits
-        of the table last that long.
+        Without `known`: until `rest` is exceeded, or a long visit has passed. With it: until `rest` is exceeded, given
+        that so many visits of the table last that long.
         """
         law = self.batches.law
         while len(who):

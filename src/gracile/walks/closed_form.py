@@ -9,8 +9,8 @@ With s = beta - alpha - 1 the connection formula at z = 1 (DLMF 15.8.4) has one 
 
     E[tau] = (beta / s) 2F1(1 + alpha, 1; 1 - s; D) + D^s z^(-beta) Gamma(1 + beta) Gamma(-s) / Gamma(1 + alpha),
 
-whose two terms cancel where s is near a whole number: in d = 1 to about log10(1/D) digits. Intervals carry that loss by themselves, and
-the precision is doubled until it no longer matters.
+whose two terms cancel where s is near a whole number: in d = 1 to about log10(1/D) digits. Intervals carry that loss by
+themselves, and the precision is doubled until it no longer matters.
 """
 
 from __future__ import annotations

@@ -29,10 +29,17 @@ class Noise(Protocol):
     Attributes:
         grows: whether the law depends on the count n and grows with it (model III).
         accuracy: relative accuracy of `lost`, as the functions it is made of document theirs.
+        least: xi is never below this.
     """
 
-    grows: bool
-    accuracy: float
+    @property
+    def grows(self) -> bool: ...
+
+    @property
+    def accuracy(self) -> float: ...
+
+    @property
+    def least(self) -> float: ...
 
     def lost(self, c: Array, delta: float, log_delta: float, n: Array | float = 1.0) -> Array:
         """E min(delta xi, c) for 0 < c <= 1; `log_delta` is exact where `delta` has underflowed."""
@@ -61,6 +68,7 @@ class Fixed:
 
     grows = False
     accuracy = 1e-15
+    least = 1.0
 
     def lost(self, c: Array, delta: float, log_delta: float, n: Array | float = 1.0) -> Array:
         return np.minimum(delta, c)
@@ -94,6 +102,7 @@ class HalfCauchy:
     scale: float = 1.0
     grows = False
     accuracy = 2e-15
+    least = 0.0
 
     def __post_init__(self) -> None:
         _positive(self.scale, "scale")
@@ -129,6 +138,7 @@ class Pareto:
     j: float = 0.5
     grows = False
     accuracy = 4e-15
+    least = 1.0
 
     def __post_init__(self) -> None:
         _positive(self.j, "index j")
@@ -138,7 +148,9 @@ class Pareto:
         # integral_1^r x^-j dx, written so that j = 1 is no exception.
         logs = np.log(ratio)
         power = (1 - self.j) * logs
-        tail = np.where(np.abs(power) < 1e-5, logs * (1 + power / 2 + power**2 / 6), np.expm1(power) / (1 - self.j or 1.0))
+        tail = np.where(
+            np.abs(power) < 1e-5, logs * (1 + power / 2 + power**2 / 6), np.expm1(power) / (1 - self.j or 1.0)
+        )
         return np.where(c <= delta, c, delta + delta * tail)
 
     def lost_error(self, delta: float) -> float:
@@ -165,6 +177,7 @@ class LogPareto:
     a: int = 1
     grows = False
     accuracy = 1e-13
+    least = math.e
 
     def __post_init__(self) -> None:
         if self.a not in (1, 2):
@@ -213,6 +226,7 @@ class Exponential:
     scale: float = 1.0
     grows = False
     accuracy = 1e-15
+    least = 0.0
 
     def __post_init__(self) -> None:
         _positive(self.scale, "mean")
@@ -245,6 +259,7 @@ class Uniform:
     high: float = 2.0
     grows = False
     accuracy = 1e-15
+    least = 0.0
 
     def __post_init__(self) -> None:
         _positive(self.high, "upper end")
@@ -276,6 +291,7 @@ class GrowingHalfNormal:
 
     grows = True
     accuracy = 4e-15
+    least = 0.0
 
     # |Z| sigma has the variance sigma^2 (1 - 2/pi).
     sigma = 1 / math.sqrt(1 - 2 / math.pi)
@@ -303,7 +319,8 @@ class GrowingHalfNormal:
 class Given:
     """A user's law, from its distribution function alone.
 
-    `lost` is bounded from both sides by Riemann sums of the survival function, which is monotone: rigorous for every law.
+    `lost` is bounded from both sides by Riemann sums of the survival function, which is monotone: rigorous for every
+    law.
 
     Args:
         law: a scipy frozen distribution, or a callable x -> P(xi <= x) on arrays.
@@ -314,6 +331,7 @@ class Given:
 
     grows = False
     accuracy = 1e-15
+    least = 0.0
     points = 400_000
 
     def __init__(self, law: Any) -> None:
@@ -333,7 +351,8 @@ class Given:
             )
         if values[-1] < 0.5:
             raise InputError(
-                f"The noise {self._name()} has more than half of its mass beyond 1e12.", "Give a law with its mass on the reals."
+                f"The noise {self._name()} has more than half of its mass beyond 1e12.",
+                "Give a law with its mass on the reals.",
             )
 
     def _name(self) -> str:
@@ -349,26 +368,28 @@ class Given:
         return 1 - self._cdf(x)
 
     def _table(self, delta: float) -> tuple[Array, Array, float]:
-        """Places t in [0, 1], the lower Riemann sums up to each, and the total gap to the upper ones."""
+        """Places t in [0, 1], the mean of the lower and upper Riemann sums to each, and half of their gap."""
         if delta not in self._tables:
             start = min(1e-9, delta * 1e-3)
             t = np.concatenate([[0.0], np.geomspace(start, 1.0, self.points)])
             with np.errstate(over="ignore"):
                 survival = np.minimum.accumulate(np.clip(self._survival(t / delta), 0.0, 1.0))
             widths = np.diff(t)
-            lower = np.concatenate([[0.0], np.cumsum(widths * survival[1:])])
+            sums = np.concatenate([[0.0], np.cumsum(widths * (survival[1:] + survival[:-1]) / 2)])
             gap = float(np.sum(widths * (survival[:-1] - survival[1:])))
-            self._tables[delta] = (t, lower, gap)
+            self._tables[delta] = (t, sums, gap / 2)
         return self._tables[delta]
 
     def lost(self, c: Array, delta: float, log_delta: float, n: Array | float = 1.0) -> Array:
-        # The lower sum is itself the loss of a law with steps, so it keeps the shape (concave, nondecreasing) that the bounds use.
-        t, lower, _ = self._table(delta)
-        return np.interp(c, t, lower)
+        # The mean of both sums is itself the loss of a law, one with steps, so it has the shape (concave,
+        # nondecreasing) the bounds use.
+        t, sums, _ = self._table(delta)
+        return np.interp(c, t, sums)
 
     def lost_error(self, delta: float) -> float:
-        # Rounding of the running sum is far below its gap, but a law with steps on the grid has none.
-        return self._table(delta)[2] + self.points * 1e-16 * float(self._table(delta)[1][-1])
+        _, sums, gap = self._table(delta)
+        # The running sum's rounding counts where a law with steps on the grid leaves no gap.
+        return gap + self.points * 1e-16 * float(sums[-1])
 
     def mean(self) -> float:
         if hasattr(self.law, "mean"):
@@ -410,8 +431,8 @@ NOISES: Mapping[str, Callable[..., Noise]] = {
 def noise(given: object) -> Noise:
     """Understand what a user gave.
 
-    None is model I. A string names a row of `NOISES`, with its parameter after a colon (``"pareto:0.5"``). A scipy frozen distribution
-    or a callable distribution function is a law of one's own.
+    None is model I. A string names a row of `NOISES`, with its parameter after a colon (``"pareto:0.5"``). A scipy
+    frozen distribution or a callable distribution function is a law of one's own.
 
     Raises:
         InputError: none of these, or a law with negative values.
@@ -426,7 +447,9 @@ def noise(given: object) -> Noise:
         try:
             value = int(parameter) if name == "log-pareto" else float(parameter)
         except ValueError:
-            raise InputError(f"The noise '{given}' has a parameter that is no number.", "Write it as in pareto:0.5.") from None
+            raise InputError(
+                f"The noise '{given}' has a parameter that is no number.", "Write it as in pareto:0.5."
+            ) from None
         if law is GrowingHalfNormal:
             raise InputError("The noise 'half-normal-n' has no parameter.", "Leave out what follows the colon.")
         return law(value)

@@ -29,7 +29,7 @@ def _save(figure, path: Path) -> Path:
 
 
 def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]]], title: str) -> Path:
-    """nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines; and their quotient over the decades of delta.
+    """nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines, and the quotient of both.
 
     Args:
         path: the PNG.
@@ -111,7 +111,8 @@ def trajectory(walk: SenileWalk, steps: int, seed: int) -> np.ndarray:
 def growth(path: Path, times: np.ndarray, mean_square: np.ndarray, error: np.ndarray, nu: float, title: str) -> Path:
     """Mean square displacement over time, divided by time, beside the exact constant."""
     figure, (axis,) = _figure(5.6, 4.0)
-    axis.errorbar(times, mean_square / times, yerr=error / times, fmt="o", ms=4, color=COLOURS[0], label="simulated, ± 1 standard error")
+    label = "simulated, ± 1 standard error"
+    axis.errorbar(times, mean_square / times, yerr=error / times, fmt="o", ms=4, color=COLOURS[0], label=label)
     axis.axhline(nu, color=COLOURS[1], lw=1.2, label=f"exact ν = {nu:.6g}")
     axis.set_xscale("log")
     axis.set_xlabel("steps n")

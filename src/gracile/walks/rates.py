@@ -1,8 +1,8 @@
 """How nu(delta) leaves nu(0): what theorems 2.3 to 2.6 say for f(m) = m, with the constants they leave open.
 
 In d = 1, E[tau] ~ 2 log(1/p) where p = E min(delta xi, 1) is the least hazard, so nu ~ K / log(1/p) with
-K = (1 - log 2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu under small losses
-lost(m) is a linear functional of them, `first_order`.
+K = (1 - log 2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu
+under small losses lost(m) is a linear functional of them, `first_order`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -20,8 +21,8 @@ from gracile.core.errors import InputError
 from gracile.walks import series
 from gracile.walks.noise import Fixed, GrowingHalfNormal, HalfCauchy, LogPareto, Noise, Pareto
 from gracile.walks.noise import noise as understand_noise
-from gracile.walks.staying import Staying
 from gracile.walks.reinforcement import Linear
+from gracile.walks.staying import Staying
 from gracile.walks.walk import SenileWalk
 
 Array = NDArray[np.float64]
@@ -68,7 +69,8 @@ def _unperturbed(dim: int, terms: int = 1 << 20) -> tuple[Array, Array, float, f
 def first_order(dim: int, lost: Callable[[Array, Array], Array]) -> float:
     """d nu / d t at t = 0 where q(m) = q0(m) - t lost(m, q0(m)), for f(m) = m in d >= 2.
 
-    With Phi(n) = sum_{m<n} lost(m) / q0(m): dE[tau] = -sum_n G(n) Phi(n) and dP(tau odd) = -sum_n (-1)^(n+1) G(n) Phi(n).
+    With Phi(n) = sum_{m<n} lost(m) / q0(m): dE[tau] = -sum_n G(n) Phi(n) and dP(tau odd) = -sum_n (-1)^(n+1) G(n)
+    Phi(n).
 
     Args:
         dim: d >= 2.
@@ -78,7 +80,9 @@ def first_order(dim: int, lost: Callable[[Array, Array], Array]) -> float:
         InputError: d = 1, where E[tau] is infinite and there is no first order.
     """
     if dim < 2:
-        raise InputError("In d = 1 the unperturbed walk has infinite E[tau], so nu has no first-order change.", "Take d >= 2.")
+        raise InputError(
+            "In d = 1 the unperturbed walk has infinite E[tau], so nu has no first-order change.", "Take d >= 2."
+        )
     q0, g, mean, odd = _unperturbed(dim)
     m = np.arange(1.0, len(q0) + 1)
     loss = lost(m, q0)
@@ -86,7 +90,8 @@ def first_order(dim: int, lost: Callable[[Array, Array], Array]) -> float:
     terms = g * phi
     d_mean = -float(terms.sum())
     # Beyond the last term N the loss is taken as constant. Sums of Gamma ratios: with alpha = 1, beta = 2d, s = 2d - 2,
-    # sum_{n>N} G(n) = G(N+1) (N + beta) / s and sum_{n>N} (n - N) G(n) = G(N+1) (N + beta) (N + beta - 1) / (s (s - 1)).
+    # sum_{n>N} G(n) = G(N+1) (N + beta) / s and sum_{n>N} (n - N) G(n) = G(N+1) (N + beta) (N + beta - 1) / (s (s -
+    # 1)).
     n, beta, s = float(len(g)), 2.0 * dim, 2.0 * dim - 2
     after = float(g[-1]) * (n + 1) / (n + beta)
     d_mean -= after * (n + beta) / s * (phi[-1] + float(loss[-1]) * (n + beta - 1) / (s - 1))
@@ -137,9 +142,10 @@ def derived(dim: int, noise: object) -> Rate:
     Raises:
         InputError: no rate is known for this law: its mean is infinite and its tail is not one of the named ones.
 
-    It differs from `published` in two cases. A tail P(xi > x) = 1/log^a x takes c P(delta xi > c) ~ 1/|log delta|^a from a probability c,
-    more than the part below c alone, which is of order 1/|log delta|^(a+1); so in d >= 2 the density 1/(x log^2 x) gives 1/|log delta|.
-    And with the growing half-normal law in d = 2 the first order diverges like sum 1/n up to n ~ delta^(-1/2).
+    It differs from `published` in two cases. A tail P(xi > x) = 1/log^a x takes c P(delta xi > c) ~ 1/|log delta|^a
+    from a probability c, more than the part below c alone, which is of order 1/|log delta|^(a+1); so in d >= 2 the
+    density 1/(x log^2 x) gives 1/|log delta|. And with the growing half-normal law in d = 2 the first order diverges
+    like sum 1/n up to n ~ delta^(-1/2).
     """
     law = understand_noise(noise)
     if dim == 1:
@@ -216,7 +222,7 @@ def sweep(dim: int, noise: object, decades: Sequence[float]) -> list[Point]:
 
 def slopes(points: Sequence[Point]) -> list[float]:
     """The slopes between neighbouring points, from the largest delta on."""
-    return [(a.gain - b.gain) / (a.x - b.x) for a, b in zip(points[:-1], points[1:], strict=True)]
+    return [(a.gain - b.gain) / (a.x - b.x) for a, b in pairwise(points)]
 
 
 def fitted(points: Sequence[Point]) -> float:
@@ -227,7 +233,7 @@ def fitted(points: Sequence[Point]) -> float:
 
 
 def reach(points: Sequence[Point], slope: float, tolerance: float) -> float | None:
-    """From how many decades of delta on gain / x stays within `tolerance` of the predicted slope; None if it never does."""
+    """The decades of delta from which on gain / x stays within `tolerance` of the slope; None if it never does."""
     good = None
     for point in reversed(points):
         if abs(point.gain / point.x / slope - 1) > tolerance:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,8 +143,8 @@ class Custom:
 
     Args:
         function: takes an array of whole m >= 1, as floats, and returns f(m) >= -1 of the same shape.
-        shape: "concave" (nondecreasing and concave), "increasing" (nondecreasing) or "unknown". It is what lets sums over 1/delta
-            traversals be bounded from few values; it is checked on the values seen, not beyond.
+        shape: "concave" (nondecreasing and concave), "increasing" (nondecreasing) or "unknown". It is what lets sums
+            over 1/delta traversals be bounded from few values; it is checked on the values seen, not beyond.
     """
 
     function: Callable[[Array], Array]
@@ -177,7 +177,8 @@ def reinforcement(given: object) -> Reinforcement:
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         return Linear(float(given))
     if callable(given):
-        return Custom(given)
+        return Custom(cast(Callable[[Array], Array], given))
     raise InputError(
-        f"{given!r} is not a reinforcement.", "Give 'identity', a number C for C m, Linear, Constant, Power, or a callable f(m)."
+        f"{given!r} is not a reinforcement.",
+        "Give 'identity', a number C for C m, Linear, Constant, Power, or a callable f(m).",
     )

@@ -1,13 +1,14 @@
 """E[tau] and P(tau odd) for any model from few values of q, with a rigorous bound.
 
-With G(n) = P(tau >= n) = prod_{m<n} q(m): E[tau] = sum_n G(n) and P(tau odd) = sum_n (-1)^(n+1) G(n). The first terms are summed one by one.
-The rest, up to 1/delta terms and more, falls into blocks [a, a + L) of a fixed ratio; psi = -log q is there a line up to a deviation that
-concavity bounds by the slopes of the neighbouring blocks, so that
+With G(n) = P(tau >= n) = prod_{m<n} q(m): E[tau] = sum_n G(n) and P(tau odd) = sum_n (-1)^(n+1) G(n). The first terms
+are summed one by one. The rest, up to 1/delta terms and more, falls into blocks [a, a + L) of a fixed ratio; psi = -log
+q is there a line up to a deviation that concavity bounds by the slopes of the neighbouring blocks, so that
 
     sum_{k<L} G(a + k) = G(a) sum_k exp(-k Psi / L) (1 + (psi(a+L) - psi(a)) (L^2 - 1) / (12 L)) (1 +- third order),
 
 Psi the sum of psi over the block. What is used of the model: f is nondecreasing and concave, hence q0 is, and the loss
-E min(delta xi, q0(m)) is nondecreasing and concave in m, whatever the law of xi. With f only nondecreasing the bounds are of first order.
+E min(delta xi, q0(m)) is nondecreasing and concave in m, whatever the law of xi. With f only nondecreasing the bounds
+are of first order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from gracile.walks.staying import EPS, Staying
 Array = NDArray[np.float64]
 
 ONE_BY_ONE = (1 << 12, 1 << 15, 1 << 18)
-ONE_BY_ONE_UNKNOWN = 1 << 22
+ONE_BY_ONE_UNKNOWN = 1 << 21
 BLOCKS = 1 << 17
 # exp(-60): what is left out beyond the last block, before its own bound is added.
 NEGLIGIBLE = 60.0
@@ -60,7 +61,7 @@ class Head:
 
 
 def survival(leave: NDArray[Any]) -> NDArray[Any]:
-    """G(1), ..., G(len + 1) from the hazards 1 - q(1), ..., 1 - q(len), each to about 2 sqrt(len) roundings of their type."""
+    """G(1), ..., G(len + 1) from the hazards 1 - q(1), ..., 1 - q(len), each to about 2 sqrt(len) roundings."""
     stay = 1 - leave
     size = len(stay)
     side = max(1, math.isqrt(size))
@@ -95,7 +96,8 @@ def head(walk: Staying, start: int) -> Head:
     return Head(
         start=start,
         mean=float(terms.sum()),
-        mean_error=float(np.sum(terms * np.expm1(np.minimum(slack[:-1], 700.0)))) + rounding
+        mean_error=float(np.sum(terms * np.expm1(np.minimum(slack[:-1], 700.0))))
+        + rounding
         + (at_gone / max(walk.leave_at_least(1.0), EPS) if at_gone else 0.0),
         odd=float((terms * sign).sum()),
         odd_error=float(np.sum(terms * error)) + rounding + 4 * EPS * math.sqrt(start) * float(terms.sum()) + at_gone,
@@ -114,19 +116,15 @@ def sums(walk: Staying, blocks: int = BLOCKS) -> Sums:
     Raises:
         InputError: nothing is known of f beyond the terms seen, and they do not suffice.
     """
-    start = ONE_BY_ONE[0]
-    for start in ONE_BY_ONE:
-        first = head(walk, start)
-        if first.survival * _rest(walk, float(start)) <= EPS:
-            break
-    else:
-        shape = walk.f.shape_beyond(float(start), walk.dim)
+    first = _head_that_suffices(walk)
+    if first.survival * _rest(walk, float(first.start)) > EPS:
+        shape = walk.f.shape_beyond(float(first.start), walk.dim)
         if shape == "unknown":
             first = head(walk, ONE_BY_ONE_UNKNOWN)
             if first.survival * _rest(walk, float(first.start)) > 1e-6 * first.mean:
                 raise InputError(
-                    f"With delta = {walk.delta:g} the sum for E[tau] has more terms that matter than the {first.start} that were summed, "
-                    "and nothing is known of this reinforcement beyond them.",
+                    f"With delta = {walk.delta:g} more terms of E[tau] matter than the {first.start} summed, and nothing is "
+                    "known of this reinforcement beyond them.",
                     "Say what is: Custom(f, shape='concave') or Custom(f, shape='increasing').",
                 )
         else:
@@ -137,13 +135,22 @@ def sums(walk: Staying, blocks: int = BLOCKS) -> Sums:
     return Sums(first.mean + rest / 2, first.mean_error + rest / 2, first.odd + sign * half, first.odd_error + half)
 
 
+def _head_that_suffices(walk: Staying) -> Head:
+    """The shortest head beyond which next to nothing is left, or the longest."""
+    for start in ONE_BY_ONE[:-1]:
+        first = head(walk, start)
+        if first.survival * _rest(walk, float(start)) <= EPS:
+            return first
+    return head(walk, ONE_BY_ONE[-1])
+
+
 def _rest(walk: Staying, n: float) -> float:
     """A bound on sum_{k>=n} G(k) / G(n)."""
     least = walk.leave_at_least(n)
     if least > 0:
         return 1 / least
-    # 1 - q(m) >= k/m with k = n (1 - q(n)), where m (1 - q(m)) does not fall: so it is for powers p <= 1, the one case without a
-    # positive hazard at infinity that comes here. Then G(m) <= G(n) ((n-1)/(m-1))^k by Bernoulli.
+    # 1 - q(m) >= k/m with k = n (1 - q(n)), where m (1 - q(m)) does not fall: so it is for powers p <= 1, the one case
+    # without a positive hazard at infinity that comes here. Then G(m) <= G(n) ((n-1)/(m-1))^k by Bernoulli.
     k = n * float(walk.leave(np.array([n]))[0])
     return 1 + (n - 1) / (k - 1) if k > 1 else math.inf
 
@@ -205,7 +212,8 @@ def _with_blocks(walk: Staying, first: Head, blocks: int, *, concave: bool) -> S
 def _odd(walk: Staying, first: Head, parts: _Blocks, g: Array) -> tuple[float, float]:
     """P(tau odd): the alternating rest sum_k (-1)^k G(M + k) = G(M) (1/2 + 1/2 sum_k (-1)^k P(tau = M + k) / G(M)).
 
-    The last sum is at most half of the first term and the total variation of P(tau = n), which is decreasing where q does not fall.
+    The last sum is at most half of the first term and the total variation of P(tau = n), which is decreasing where q
+    does not fall.
     """
     now = np.array([float(first.start)])
     leave = float(walk.leave(now)[0])
@@ -241,7 +249,8 @@ def _edges(start: int, end: float, blocks: int) -> Array:
     ratio = max(math.log(end / start) / blocks, 2.5 / start)
     count = math.ceil(math.log(end / start) / ratio)
     power = np.arange(-1, count + 2)
-    # Even places are even, odd places odd: odd lengths have a whole number in their middle. Above 2^53 every double is even.
+    # Even places are even, odd places odd: odd lengths have a whole number in their middle. Above 2^53 every double is
+    # even.
     return 2 * np.floor(start * np.exp(ratio * power) / 2) + np.where(power % 2 == 0, 0.0, 1.0)
 
 
@@ -284,12 +293,22 @@ def _second_order(walk: Staying, edges: Array) -> _Blocks:
     low, high = low0 + phi_low - rounding, high0 + phi_high + rounding
     slope = np.abs(psi_b - psi_a)
     bend = (psi_b - psi_a) * (length - 1 / length) / 12
-    bend_error = np.abs(bend) * np.expm1(np.minimum(high, 50.0)) + (slope * length / 8) ** 2 * np.exp(np.minimum(slope * length, 50.0))
+    bend_error = np.abs(bend) * np.expm1(np.minimum(high, 50.0)) + (slope * length / 8) ** 2 * np.exp(
+        np.minimum(slope * length, 50.0)
+    )
     bend_error = bend_error + np.expm1(np.minimum(2 * length * deviation, 50.0)) + 16 * EPS
     # A single step has no inside.
     alone = length == 1
     return _Blocks(
-        a, length, low, high, np.where(alone, 0.0, bend), np.where(alone, 0.0, bend_error), lost[ia], lost[ib], leave0[ia]
+        a,
+        length,
+        low,
+        high,
+        np.where(alone, 0.0, bend),
+        np.where(alone, 0.0, bend_error),
+        lost[ia],
+        lost[ib],
+        leave0[ia],
     )
 
 
@@ -298,7 +317,8 @@ def _psi0_sums(walk: Staying, a: Array, b: Array, psi_a: Array, psi_b: Array, le
     if isinstance(walk.f, Linear) and walk.f.c > 0:
         alpha, beta = 1 / walk.f.c, 2 * walk.dim / walk.f.c
         exact = _log_gamma_ratio(a, alpha, beta) - _log_gamma_ratio(b, alpha, beta)
-        # Neighbouring differences of one smooth function: its rounding does not add up, so one block's share is enough here.
+        # Neighbouring differences of one smooth function: its rounding does not add up, so one block's share is enough
+        # here.
         error = 4 * EPS * (psi_a * length)
         return exact - error, exact + error
     # Convex and decreasing: above its value in the middle, below its chord.
@@ -317,7 +337,7 @@ def _first_order(walk: Staying, edges: Array) -> _Blocks:
     """Brackets for f that is only known not to decrease."""
     if walk.noise.grows:
         raise InputError(
-            "A growing noise needs a reinforcement known to be concave: neither side of the hazard is bounded otherwise.",
+            "A growing noise needs a reinforcement known to be concave, or nothing bounds the hazard.",
             "Give Linear, Constant, Power, or Custom(f, shape='concave').",
         )
     leave0 = walk.leave0(edges)

@@ -41,8 +41,8 @@ class Simulation:
         standard_error: (r,) of that mean.
         ends: (walkers, d) positions at the last time.
         method: "steps", "edges" or "batches".
-        law_error: a bound on the total variation distance between the law of all that was drawn and the exact law, apart from the
-            generator and the roundings of single hazards; 0 but for "batches".
+        law_error: a bound on the total variation distance between the law of all that was drawn and the exact law,
+            apart from the generator and the roundings of single hazards; 0 but for "batches".
         seed: as given.
     """
 
@@ -88,10 +88,18 @@ def simulate(
     total = np.sum([part[0] for part in parts], axis=0)
     mean = total / walkers
     # Around the mean: the sum of squares of |S_n|^2 would cancel.
-    spread = np.sum([part[1] + size * (part[0] / size - mean) ** 2 for part, size in zip(parts, sizes, strict=True)], axis=0)
+    spread = np.sum(
+        [part[1] + size * (part[0] / size - mean) ** 2 for part, size in zip(parts, sizes, strict=True)], axis=0
+    )
     error = np.sqrt(spread / max(walkers - 1, 1) / walkers)
     return Simulation(
-        times, mean, error, np.concatenate([part[2] for part in parts]), chosen, sum(part[3] for part in parts), int(seed)
+        times,
+        mean,
+        error,
+        np.concatenate([part[2] for part in parts]),
+        chosen,
+        sum(part[3] for part in parts),
+        int(seed),
     )
 
 
@@ -151,7 +159,9 @@ def _group(walk: SenileWalk, method: str, times: Ints) -> Callable[[int, np.rand
     steps = int(times[-1])
     if method == "steps":
         return lambda size, rng: _collect(
-            size, times, walk.dim,
+            size,
+            times,
+            walk.dim,
             lambda record: plain.run(walk.staying, size, times, rng, record, by_walk=walk.clock == "walk"),
         )
     law = TauLaw(walk.staying, steps + 1)
@@ -170,9 +180,7 @@ def _group(walk: SenileWalk, method: str, times: Ints) -> Callable[[int, np.rand
     return lambda size, rng: _collect(size, times, 1, lambda record: run(record, size, rng))
 
 
-def _collect(
-    size: int, times: Ints, dim: int, run: Callable[[Callable[[int, Ints], None]], float | None]
-) -> Part:
+def _collect(size: int, times: Ints, dim: int, run: Callable[[Callable[[int, Ints], None]], float | None]) -> Part:
     total, spread = np.zeros(len(times)), np.zeros(len(times))
     ends = np.zeros((size, dim), dtype=np.int64)
 
@@ -193,8 +201,9 @@ def _edges(
 ) -> None:
     """From edge to edge, `AHEAD` visits of every walker at a time.
 
-    With directions 0 .. 2d-1, k + d opposite to k, the edge is left forbidding direction k + d after an odd tau (the way back) and k after
-    an even one. So the next direction is k + d [tau odd] + r mod 2d with r uniform on 1 .. 2d-1, and all of them are running sums.
+    With directions 0 .. 2d-1, k + d opposite to k, the edge is left forbidding direction k + d after an odd tau (the
+    way back) and k after an even one. So the next direction is k + d [tau odd] + r mod 2d with r uniform on 1 .. 2d-1,
+    and all of them are running sums.
     """
     x = np.zeros((size, dim), dtype=np.int64)
     direction = rng.integers(0, 2 * dim, size)

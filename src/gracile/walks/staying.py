@@ -48,7 +48,7 @@ class Staying:
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise InputError(
-                f"The reinforcement gives f({m.flat[first]:.0f}) = {np.ravel(f)[first]}, so the probability to stay leaves [0, 1].",
+                f"With f({m.flat[first]:.0f}) = {np.ravel(f)[first]} the probability to stay leaves [0, 1].",
                 "Give f(m) >= -1 for every m >= 1.",
             )
         return (2 * self.dim - 1) / (2 * self.dim + f)
@@ -57,7 +57,9 @@ class Staying:
         """What the perturbation takes from q0(m) on average."""
         if not self.perturbed:
             return np.zeros_like(leave0)
-        return self.noise.lost(1 - leave0, self.delta, self.log_delta, m) if self.noise.grows else self._fixed(1 - leave0)
+        return (
+            self.noise.lost(1 - leave0, self.delta, self.log_delta, m) if self.noise.grows else self._fixed(1 - leave0)
+        )
 
     def _fixed(self, c: Array) -> Array:
         # A law is asked about c > 0 only.

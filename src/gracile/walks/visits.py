@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from gracile.walks.reinforcement import Shape
 from gracile.walks.series import survival
 from gracile.walks.staying import Staying
 
@@ -29,7 +32,7 @@ class TauLaw:
         self.cap = cap
         size = min(TABLE, cap)
         self.leave = walk.leave(np.arange(1.0, size + 1))
-        g = survival(self.leave.astype(np.longdouble))
+        g: NDArray[Any] = survival(self.leave.astype(np.longdouble))
         ends = np.flatnonzero(g < NOTHING)
         if len(ends):
             size = max(int(ends[0]), 1)
@@ -39,9 +42,9 @@ class TauLaw:
         self.beyond = float(g[size]) if not len(ends) else 0.0
         self.mean_below = float(self._survival.sum())
         self._rising = -np.append(self._survival, self.beyond).astype(float)
-        self._shape = walk.f.shape_beyond(float(size), walk.dim)
+        self._shape: Shape = walk.f.shape_beyond(float(size), walk.dim)
 
-    def probabilities(self) -> NDArray[np.longdouble]:
+    def probabilities(self) -> NDArray[Any]:
         """P(tau = 1), ..., P(tau = size), in long doubles."""
         return self._survival * self.leave[: self.size]
 

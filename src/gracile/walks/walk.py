@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from gracile.core.errors import InputError
 from gracile.walks import closed_form, series
-from gracile.walks.noise import Fixed, LogPareto, Uniform, noise as understand_noise
-from gracile.walks.reinforcement import Constant, Custom, Linear, Power, reinforcement as understand_reinforcement
+from gracile.walks.noise import Fixed, LogPareto, Uniform
+from gracile.walks.noise import noise as understand_noise
+from gracile.walks.reinforcement import Constant, Linear, Power
+from gracile.walks.reinforcement import reinforcement as understand_reinforcement
 from gracile.walks.staying import Staying
 
 if TYPE_CHECKING:
@@ -46,8 +48,9 @@ class Diffusivity:
 
     Attributes:
         nu: lim E|S_n|^2 / n, equation (2.1); 0 where E[tau] is infinite, infinity where the walk never turns.
-        error_bound: a bound on the absolute error of `nu`: truncation, remainders, quadrature and rounding. For a closed form it is
-            proved by interval arithmetic; else it takes libm and scipy at their documented accuracy, once over.
+        error_bound: a bound on the absolute error of `nu`: truncation, remainders, quadrature and rounding. For a
+            closed form it is proved by interval arithmetic; else it takes libm and scipy at their documented accuracy,
+            once over.
         mean_tau, mean_tau_error: E[tau] and its bound.
         p_odd, p_odd_error: P(tau odd) and its bound.
         growth: the law of E|S_n|^2 where it is not nu n.
@@ -82,37 +85,42 @@ class Recurrence:
 
 
 class SenileWalk:
-    """A nearest-neighbour walk on Z^d that crosses its last edge again with a probability that its count of crossings reinforces.
+    """A nearest-neighbour walk on Z^d whose probability to cross its last edge again is reinforced by each crossing.
 
-    After m crossings of an edge in a row the next step crosses it again with probability q(m) = E max(q0(m) - delta xi, 0), where
-    q0(m) = (1 + f(m)) / (2d + f(m)); each of the other 2d - 1 neighbours is equally likely.
+    After m crossings of an edge in a row the next step crosses it again with probability q(m) = E max(q0(m) - delta xi,
+    0), where q0(m) = (1 + f(m)) / (2d + f(m)); each of the other 2d - 1 neighbours is equally likely.
 
     Args:
         dim: d >= 1.
-        reinforcement: f: "identity" (the default, f(m) = m), a number C for C m, `Linear`, `Constant`, `Power`, `Custom`, or a callable
-            on arrays with f >= -1.
+        reinforcement: f: "identity" (the default, f(m) = m), a number C for C m, `Linear`, `Constant`, `Power`,
+            `Custom`, or a callable on arrays with f >= -1.
         delta: the strength of the perturbation, >= 0; a float, or an mpmath number below the smallest float.
-        noise: the law of xi: None is model I (xi = 1); a row of `NOISES` such as "half-cauchy" or "pareto:0.5", a law object, a scipy
-            frozen distribution or a callable x -> P(xi <= x) are model II; "half-normal-n" is model III.
-        clock: what n is in a law that depends on it. "edge": the count of crossings of the present edge, as in the products of the
-            theorems; visits of edges are then independent and the diffusion constant exact. "walk": the step of the walk; it can only
-            be simulated, step by step.
+        noise: the law of xi: None is model I (xi = 1); a row of `NOISES` such as "half-cauchy" or "pareto:0.5", a law
+            object, a scipy frozen distribution or a callable x -> P(xi <= x) are model II; "half-normal-n" is model
+            III.
+        clock: what n is in a law that depends on it. "edge": the count of crossings of the present edge, as in the
+            products of the theorems; visits of edges are then independent and the diffusion constant exact. "walk": the
+            step of the walk; it can only be simulated, step by step.
 
     Raises:
         InputError: a dimension, strength, reinforcement or noise that defines no walk.
 
     Source:
-        Dinh and Xin, "Enhanced diffusivity in perturbed senile reinforced random walk models"; Holmes and Sakai, "Senile reinforced
-        random walks".
+        Dinh and Xin, "Enhanced diffusivity in perturbed senile reinforced random walk models"; Holmes and Sakai,
+        "Senile reinforced random walks".
     """
 
     def __init__(
         self, dim: int, reinforcement: Any = None, delta: Any = 0.0, noise: Any = None, clock: Clock = "edge"
     ) -> None:
         if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or dim < 1:
-            raise InputError(f"A walk on Z^d needs a whole dimension of 1 or more, not {dim!r}.", "Give dim = 1, 2, 3, ...")
+            raise InputError(
+                f"A walk on Z^d needs a whole dimension of 1 or more, not {dim!r}.", "Give dim = 1, 2, 3, ..."
+            )
         if isinstance(delta, (bool, str)) or not isinstance(delta, (int, float, np.number, mpmath.mpf)):
-            raise InputError(f"delta is {delta!r}, which is no number.", "Give a float, or an mpmath.mpf for tiny values.")
+            raise InputError(
+                f"delta is {delta!r}, which is no number.", "Give a float, or an mpmath.mpf for tiny values."
+            )
         if not (delta >= 0 and delta < math.inf):
             raise InputError(f"delta is {delta}; a strength cannot be negative, infinite or nan.", "Give delta >= 0.")
         if clock not in ("edge", "walk"):
@@ -149,7 +157,8 @@ class SenileWalk:
         """nu = P(tau odd) / ((1 - P(tau odd) / d) E[tau]), equation (2.1), with bounds.
 
         Raises:
-            InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below every float where
+            InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below
+            every float where
                 no closed form is known.
         """
         self._needs_edge_clock("The diffusion constant")
@@ -163,7 +172,7 @@ class SenileWalk:
         if self.delta == 0:
             if isinstance(f, Power) and f.p > 1 and f.c > 0:
                 return self._localised()
-            if isinstance(f, Custom):
+            if not isinstance(f, (Linear, Constant, Power)):
                 raise InputError(
                     "Without perturbation no finite number of values of f decides whether E[tau] is finite.",
                     "Give delta > 0, or Linear, Constant or Power.",
@@ -180,21 +189,26 @@ class SenileWalk:
     def recurrence(self) -> Recurrence:
         """Recurrence and transience by the criteria of Holmes and Sakai.
 
-        A perturbed walk is a senile walk with the reinforcement f_delta = (2d q - 1) / (1 - q) >= -1, so they apply to it too.
+        A perturbed walk is a senile walk with the reinforcement f_delta = (2d q - 1) / (1 - q) >= -1, so they apply to
+        it too.
 
         Raises:
-            InputError: the walk stays on one edge for ever with positive probability (the criteria exclude it), or E[tau] cannot be
+            InputError: the walk stays on one edge for ever with positive probability (the criteria exclude it), or
+            E[tau] cannot be
                 decided.
         """
         found = self.diffusivity()
         if found.method == "localised":
             raise InputError(
-                "The walk stays on one edge for ever with positive probability; the criteria of Holmes and Sakai exclude that.",
+                "The walk may stay on one edge for ever; the criteria of Holmes and Sakai exclude that.",
                 "Give delta > 0 or a power of at most 1.",
             )
         if self.dim == 1 and found.p_odd == 1:
             return Recurrence(
-                "transient (I)", "transient (II)", True, "tau = 1 in d = 1: the walk never turns (the degenerate case they exclude)"
+                "transient (I)",
+                "transient (II)",
+                True,
+                "tau = 1 in d = 1: the walk never turns (the degenerate case they exclude)",
             )
         finite = math.isfinite(found.mean_tau)
         simple = "recurrent" if self.dim <= 2 else "transient"
@@ -221,8 +235,8 @@ class SenileWalk:
             walkers: how many, independent.
             seed: the same seed gives the same numbers, whatever `workers`.
             records: the times to record, or how many of them, log-spaced up to `steps`.
-            method: "steps" goes step by step (the plain twin), "edges" from edge to edge, "batches" (d = 1) many edges at once; "auto"
-                takes the fastest that fits. All agree in law.
+            method: "steps" goes step by step (the plain twin), "edges" from edge to edge, "batches" (d = 1) many edges
+                at once; "auto" takes the fastest that fits. All agree in law.
             workers: threads.
 
         Raises:
@@ -235,14 +249,14 @@ class SenileWalk:
     def _needs_edge_clock(self, what: str) -> None:
         if self.clock == "walk":
             raise InputError(
-                f"{what} is not defined by one edge where the noise depends on the step of the walk: visits of edges are not alike.",
+                f"{what} is undefined where the noise depends on the step of the walk: visits of edges are not alike.",
                 "Use clock='edge' for the quantity of the theorems, or simulate.",
             )
 
     def _needs_float_delta(self) -> None:
         if 0 < self.delta < 1e-290:
             raise InputError(
-                f"delta = {mpmath.nstr(mpmath.mpf(self.delta), 3)} is below what floats resolve, and this model has no closed form.",
+                f"delta = {mpmath.nstr(self.delta, 3)} is too small for floats, and this model has no closed form.",
                 "Take delta >= 1e-290, model I with linear reinforcement, or the noise log-pareto.",
             )
 
@@ -253,7 +267,7 @@ class SenileWalk:
             return True
         with mpmath.workdps(60):
             q0 = (1 + mpmath.mpf(f1)) / (2 * self.dim + mpmath.mpf(f1))
-            return isinstance(self.noise, Fixed) and bool(mpmath.mpf(self.delta) >= q0)
+            return self.noise.least > 0 and bool(mpmath.mpf(self.delta) * self.noise.least >= q0)
 
     def _constant_loss(self) -> tuple[Any, bool]:
         """D and whether to halve it, where E min(delta xi, q0(m)) = D for every m; else None."""
@@ -276,7 +290,14 @@ class SenileWalk:
         nu = _nu(self.dim, found.odd, found.mean)
         bound = max(high - nu, nu - low) * (1 + 1e-12) + 1e-15 * nu if math.isfinite(nu) else 0.0
         return Diffusivity(
-            nu, bound, found.mean, found.mean_error, found.odd, found.odd_error, None if nu < math.inf else Growth(1.0, 2.0), method
+            nu,
+            bound,
+            found.mean,
+            found.mean_error,
+            found.odd,
+            found.odd_error,
+            None if nu < math.inf else Growth(1.0, 2.0),
+            method,
         )
 
     def _from_intervals(self, mean: Any, odd: Any) -> Diffusivity:
@@ -292,9 +313,12 @@ class SenileWalk:
         return Diffusivity(nu, bound, tau, tau_error, p, p_error, None, "closed form")
 
     def _slow(self, variance: float) -> Growth:
-        """E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits; and the renewal function where
-        P(tau >= n) ~ K n^-kappa: n / (K log n) for kappa = 1, n^kappa sin(pi kappa) / (pi kappa K) below. In d = 1 with C = 1 it is
-        proposition 2.2.1."""
+        """The law of E|S_n|^2 for f(m) = C m with infinite E[tau].
+
+        E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits. Where
+        P(tau >= n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1,
+        n^kappa sin(pi kappa) / (pi kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
+        """
         assert isinstance(self.reinforcement, Linear)
         c = self.reinforcement.c
         k = math.exp(math.lgamma(1 + 2 * self.dim / c) - math.lgamma(1 + 1 / c))
@@ -304,7 +328,7 @@ class SenileWalk:
         return Growth(variance * math.sin(math.pi * kappa) / (math.pi * kappa * k), kappa)
 
     def _localised(self) -> Diffusivity:
-        """A power above 1 without perturbation: the product of q0 converges, so tau is infinite with positive probability."""
+        """A power above 1 without perturbation: the product of q0 converges, so tau may be infinite."""
         start = 1 << 18
         m = np.arange(1.0, start)
         leave = self.staying.leave0(m)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from gracile.walks import SenileWalk
 
-# What a naive compiled loop (one step at a time, one thread) does a second on the machine of the measurements; for scale only.
+# Steps a second of a naive compiled loop, one step at a time on one thread; for scale only.
 COMPILED = 8e7
 
 

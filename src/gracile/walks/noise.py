@@ -298,7 +298,8 @@ class GrowingHalfNormal:
 
     def lost(self, c: Array, delta: float, log_delta: float, n: Array | float = 1.0) -> Array:
         s = delta * self.sigma * np.asarray(n, dtype=float)
-        z = c / s / math.sqrt(2)
+        # Beyond 1e3 both terms have their limits; squares would overflow.
+        z = np.minimum(c / s / math.sqrt(2), 1e3)
         # erfc is only as accurate as its argument, relatively z^2 roundings; there the first term carries the sum.
         return s * math.sqrt(2 / math.pi) * -np.expm1(-(z**2)) + c * special.erfc(z)
 

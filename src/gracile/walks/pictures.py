@@ -47,7 +47,9 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
         axis.plot(x, y, "o", ms=4, color=colour, label=f"{name}: exact")
         line = np.geomspace(x.min(), x.max(), 200)
         axis.plot(line, rate.slope * line, "-", lw=1.2, color=colour, label=f"{name}: slope {rate.slope:.4g}")
-        axes[-1].plot([p.decades for p in points], y / x / rate.slope, "o-", ms=3.5, lw=1, color=colour, label=name)
+        axes[-1].plot(
+            np.log10([p.decades for p in points]), y / x / rate.slope, "o-", ms=3.5, lw=1, color=colour, label=name
+        )
     for axis, name in zip(axes, axes_names, strict=False):
         axis.set_xlabel(_pretty(name))
         axis.set_ylabel(above)
@@ -60,8 +62,8 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
         axis.grid(alpha=0.25)
     last = axes[-1]
     last.axhline(1, color="black", lw=0.8, ls="--")
-    last.set_xscale("log")
-    last.set_xlabel("−log₁₀ δ")
+    # Decades reach 1e256, beyond what a logarithmic axis of doubles can label.
+    last.set_xlabel("log₁₀(−log₁₀ δ)")
     last.set_ylabel(f"({above}) / (predicted slope × axis)")
     last.legend(fontsize=8)
     last.grid(alpha=0.25)

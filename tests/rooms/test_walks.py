@@ -96,10 +96,10 @@ def test_a_power_above_one_may_stay_for_ever() -> None:
 @pytest.mark.parametrize(("dim", "method"), [(1, "batches"), (1, "edges"), (2, "edges"), (1, "steps")])
 def test_the_same_seed_gives_the_same_walk_on_any_number_of_threads(dim: int, method) -> None:
     walk = SenileWalk(dim, delta=0.1)
-    a, b = (walk.simulate(200, 2600, 3, method=method, workers=workers) for workers in (1, 2))
+    a, b = (walk.simulate(200, 5100, 3, method=method, workers=workers) for workers in (1, 2))
     np.testing.assert_array_equal(a.ends, b.ends)
     np.testing.assert_array_equal(a.mean_square, b.mean_square)
-    assert (walk.simulate(200, 2600, 4, method=method).ends != a.ends).any()
+    assert (walk.simulate(200, 5100, 4, method=method).ends != a.ends).any()
 
 
 def test_mean_square_is_that_of_the_ends() -> None:

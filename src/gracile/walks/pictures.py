@@ -38,7 +38,7 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
         title: above the picture.
     """
     axes_names = list(dict.fromkeys(rate.axis for rate, _ in curves.values()))
-    figure, axes = _figure(4.6 * (len(axes_names) + 1), 4.2, len(axes_names) + 1)
+    figure, axes = _figure(4.0 * (len(axes_names) + 1), 4.2, len(axes_names) + 1)
     figure.suptitle(title, fontsize=11)
     above = "ν(δ)" if dim == 1 else "ν(δ) − ν(0)"
     for colour, (name, (rate, points)) in zip(COLOURS * 3, curves.items(), strict=False):
@@ -63,8 +63,10 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
     last = axes[-1]
     last.axhline(1, color="black", lw=0.8, ls="--")
     # Decades reach 1e256, beyond what a logarithmic axis of doubles can label.
+    last.set_xscale("symlog", linthresh=3)
     last.set_xlabel("log₁₀(−log₁₀ δ)")
-    last.set_ylabel(f"({above}) / (predicted slope × axis)")
+    last.set_ylim(0, 3)
+    last.set_ylabel(f"{above} / (predicted slope × axis)")
     last.legend(fontsize=8)
     last.grid(alpha=0.25)
     return _save(figure, path)

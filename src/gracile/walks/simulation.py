@@ -24,7 +24,7 @@ Method = Literal["auto", "steps", "edges", "batches"]
 METHODS = ("auto", "steps", "edges", "batches")
 LONGEST = 10**15
 # Walkers go in groups with a seed each, so that results do not depend on the number of threads.
-GROUP = 2500
+GROUP = 5000
 # Visits a walker draws at once when it goes from edge to edge.
 AHEAD = 64
 # Fewer edges than this in all are not worth the tables of `Batches`.

@@ -157,7 +157,7 @@ def _sweep(args: argparse.Namespace) -> int:
             curves["model I" if noise is None else name] = (rate, points)
             print(
                 f"  {name:<14} on {rate.axis.replace('|^1', '|'):<18} predicted slope {rate.slope:.5g}, "
-                f"fitted {rates.fitted(points[-3:]):.5g} (delta from 1e-{decades[-3]:g} to 1e-{decades[-1]:g})"
+                f"fitted {rates.fitted(points[-3:]):.5g} (delta from 10^-{decades[-3]:g} to 10^-{decades[-1]:g})"
             )
         words = "ν(δ)" if dim == 1 else "ν(δ) − ν(0)"
         print(f"  {pictures.rates(out / f'rates-d{dim}.png', dim, curves, f'{words} in d = {dim}, f(m) = m')}")

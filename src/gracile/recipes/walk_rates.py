@@ -157,7 +157,7 @@ def _sweep(
             f"exact values follow {rate.axis.replace('|^1', '|')} "
             f"(gain over the theorem's axis grows by {growth:.3g} over the last step of delta)."
         )
-    when = f"delta = 1e-{seen:g}" if seen is not None else f"not by delta = 1e-{law.decades[-1]:g}"
+    when = f"delta = 10^-{seen:g}" if seen is not None else f"not by 10^-{law.decades[-1]:g}"
     return {
         "d": law.dim,
         "noise": law.noise,

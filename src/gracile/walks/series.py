@@ -123,7 +123,7 @@ def sums(walk: Staying, blocks: int = BLOCKS) -> Sums:
             first = head(walk, ONE_BY_ONE_UNKNOWN)
             if first.survival * _rest(walk, float(first.start)) > 1e-6 * first.mean:
                 raise InputError(
-                    f"With delta = {walk.delta:g} more terms of E[tau] matter than the {first.start} summed, and nothing "
+                    f"With delta = {walk.delta:g} more terms of E[tau] matter than {first.start}, and nothing "
                     "is known of this reinforcement beyond them.",
                     "Say what is: Custom(f, shape='concave') or Custom(f, shape='increasing').",
                 )

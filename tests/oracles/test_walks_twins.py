@@ -44,8 +44,8 @@ def test_edge_by_edge_has_the_law_of_step_by_step(dim: int, noise: str | None, d
 @pytest.mark.parametrize("steps", [300, 5001])
 def test_batches_have_the_law_of_edge_by_edge(delta: float, steps: int) -> None:
     walk = SenileWalk(1, delta=delta)
-    plain = walk.simulate(steps, 6000, 3, method="edges", records=[steps])
-    fast = walk.simulate(steps, 12000, 4, method="batches", records=[steps // 2, steps])
+    plain = walk.simulate(steps, 3000, 3, method="edges", records=[steps])
+    fast = walk.simulate(steps, 8000, 4, method="batches", records=[steps // 2, steps])
     assert same_law(plain.ends[:, 0], fast.ends[:, 0]) > LEVEL
     assert fast.law_error < 1e-4
 
@@ -61,7 +61,7 @@ def test_batches_keep_time_between_records() -> None:
         assert ((places[-1] - time) % 2 == 0).all()
     assert (np.abs(places[1] - places[0]) == 1).all()
     assert (np.abs(places[2] - places[1]) <= 3).all()
-    plain = walk.simulate(5000, 6000, 6, method="edges", records=[5000])
+    plain = walk.simulate(5000, 3000, 6, method="edges", records=[5000])
     assert same_law(places[-1], plain.ends[:, 0]) > LEVEL
 
 
@@ -71,7 +71,7 @@ def test_batches_with_long_visits_drawn_by_themselves(monkeypatch: pytest.Monkey
     walk = SenileWalk(1, delta=0.01)
     fast = walk.simulate(2000, 5000, 7, method="batches", records=[700, 2000])
     monkeypatch.undo()
-    plain = walk.simulate(2000, 8000, 8, method="edges", records=[2000])
+    plain = walk.simulate(2000, 4000, 8, method="edges", records=[2000])
     assert same_law(plain.ends[:, 0], fast.ends[:, 0]) > LEVEL
 
 

@@ -117,7 +117,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
             folder.path / "plots" / f"{name}.png", dim, rated, f"d = {dim}: exact against predicted"
         )
         plots[name] = plots[name].relative_to(folder.path)
-    return Outcome(rows, values, plots, notes)
+    # Plain floats: what numpy returns does not go into JSON.
+    return Outcome(rows, {name: float(value) for name, value in values.items()}, plots, notes)
 
 
 def _sweep(

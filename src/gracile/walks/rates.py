@@ -99,7 +99,7 @@ def first_order(dim: int, lost: Callable[[Array, Array], Array]) -> float:
     # Half of the last term stands for the rest of an alternating sum.
     d_odd = -(float((terms * sign).sum()) - float(terms[-1] * sign[-1]) / 2)
     nu = odd / ((1 - odd / dim) * mean)
-    return nu * (d_odd / (odd * (1 - odd / dim)) - d_mean / mean)
+    return float(nu * (d_odd / (odd * (1 - odd / dim)) - d_mean / mean))
 
 
 def mean_of(noise: Noise) -> float:

@@ -156,7 +156,7 @@ def _sweep(args: argparse.Namespace) -> int:
             rate, points = rates.derived(dim, noise), rates.sweep(dim, noise, decades)
             curves["model I" if noise is None else name] = (rate, points)
             print(
-                f"  {name:<14} on {rate.axis.replace('|^1', '|'):<18} predicted slope {rate.slope:.5g}, "
+                f"  {name:<14} on {rate.axis:<18} predicted slope {rate.slope:.5g}, "
                 f"fitted {rates.fitted(points[-3:]):.5g} (delta from 10^-{decades[-3]:g} to 10^-{decades[-1]:g})"
             )
         words = "ν(δ)" if dim == 1 else "ν(δ) − ν(0)"

@@ -73,7 +73,7 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
 
 
 def _pretty(name: str) -> str:
-    return name.replace("delta", "δ").replace("^2", "²").replace("|^1", "|")
+    return name.replace("delta", "δ").replace("^2", "²")
 
 
 def trajectories(path: Path, walks: Mapping[str, SenileWalk], steps: int, seed: int) -> Path:

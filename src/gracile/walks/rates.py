@@ -162,8 +162,9 @@ def derived(dim: int, noise: object) -> Rate:
         return Rate(*INVERSE_LOG, k)
     constant = lambda m, c: np.ones_like(c)
     if isinstance(law, LogPareto):
-        a = law.a
-        return Rate(f"1/|log delta|^{a}", lambda size: size**-a, first_order(dim, lambda m, c: c))
+        # lost(c) ~ c P(xi > c / delta) ~ c / |log delta|^a.
+        axis = INVERSE_LOG if law.a == 1 else INVERSE_LOG_SQUARED
+        return Rate(*axis, first_order(dim, lambda m, c: c))
     if isinstance(law, GrowingHalfNormal):
         per_step = math.sqrt(2 / (math.pi - 2))
         if dim == 2:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gracile.core.files import write_atomically
-from gracile.walks.rates import Point, Rate
+from gracile.walks.rates import Point, Rate, fitted
 from gracile.walks.walk import SenileWalk
 
 COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b", "#2a9d8f")
@@ -41,12 +41,14 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
     figure, axes = _figure(4.0 * (len(axes_names) + 1), 4.2, len(axes_names) + 1)
     figure.suptitle(title, fontsize=11)
     above = "ν(δ)" if dim == 1 else "ν(δ) − ν(0)"
+    quotient = above if dim == 1 else f"({above})"
     for colour, (name, (rate, points)) in zip(COLOURS * 3, curves.items(), strict=False):
         axis = axes[axes_names.index(rate.axis)]
         x, y = np.array([p.x for p in points]), np.array([p.gain for p in points])
-        axis.plot(x, y, "o", ms=4, color=colour, label=f"{name}: exact")
+        words = f"{name}: slope {fitted(points[-3:]):.4g}, predicted {rate.slope:.4g}"
+        axis.plot(x, y, "o", ms=4, color=colour, label=words)
         line = np.geomspace(x.min(), x.max(), 200)
-        axis.plot(line, rate.slope * line, "-", lw=1.2, color=colour, label=f"{name}: slope {rate.slope:.4g}")
+        axis.plot(line, rate.slope * line, "-", lw=1.2, color=colour)
         axes[-1].plot(
             np.log10([p.decades for p in points]), y / x / rate.slope, "o-", ms=3.5, lw=1, color=colour, label=name
         )
@@ -58,15 +60,16 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
         ):
             axis.set_xscale("log")
             axis.set_yscale("log")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=7)
         axis.grid(alpha=0.25)
     last = axes[-1]
     last.axhline(1, color="black", lw=0.8, ls="--")
     # Decades reach 1e256, beyond what a logarithmic axis of doubles can label.
     last.set_xscale("symlog", linthresh=3)
+    last.set_xlim(left=-0.2)
     last.set_xlabel("log₁₀(−log₁₀ δ)")
     last.set_ylim(0, 3)
-    last.set_ylabel(f"{above} / (predicted slope × axis)")
+    last.set_ylabel(f"{quotient} / (predicted slope × axis)")
     last.legend(fontsize=8)
     last.grid(alpha=0.25)
     return _save(figure, path)

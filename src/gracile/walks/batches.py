@@ -10,8 +10,8 @@ Visits longer than the table are no part of a batch: how many shorter ones come 
 drawn by itself.
 
 A batch that ends beyond the time wanted is not thrown away, which would bias, nor used: the law of the walk given that
-the batch is that long is drawn by halves, recursively, rejecting pairs of halves that fall short. As visits in batches
-are short, an attempt is rejected about as often as it was rare to come here.
+the batch is that long is drawn by halves, recursively, rejecting pairs of halves that fall short. The rarer it was to
+come here, the more attempts it takes: rare redraws are long, and the time of a run varies with its seed.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from gracile.channels.liveness import Liveness, analyse
+from gracile.channels.liveness import Liveness, analyse, folded
 from gracile.channels.op import Labels, Layer, Step, Values
 from gracile.core.errors import InputError
 
@@ -40,6 +40,8 @@ class ChannelGraph:
         num_groups: G.
         steps: the nodes in order, with what their rules said.
         layers: convolutions and linear layers in order.
+        example: (shape, dtype) of one sample of each input.
+        unused: whether the model calls modules that its outputs do not depend on.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class ChannelGraph:
         labels: np.ndarray,
         pinned: dict[int, str],
         example: list[tuple[tuple[int, ...], torch.dtype]],
+        unused: bool = False,
     ) -> None:
+        self.unused = unused
         self.model, self.steps, self.labels, self.reasons, self.example = model, steps, labels, pinned, example
         self.layers: list[Layer] = [step.layer for step in steps if step.layer is not None]
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
@@ -78,6 +82,11 @@ class ChannelGraph:
     def groups_of(self, labels: Labels) -> np.ndarray:
         """The group of each slice with these labels, -1 for none."""
         return self._group[self.labels[labels]]
+
+    def chosen(self, layer: Layer, zero: Tensor) -> np.ndarray:
+        """Per input slice of a layer, whether its group is among the `zero` ones."""
+        assert layer.inputs is not None
+        return np.append(zero.cpu().numpy(), False)[self.groups_of(layer.inputs[1])]
 
     def parameter(self, name: str) -> Tensor:
         """A parameter of the model by its full name."""
@@ -135,7 +144,7 @@ class ChannelGraph:
         """The size of what `gracile.shrink` would leave, without building it.
 
         Args:
-            zero: (num_groups,) of bool: suppose exactly these groups zero. By default the model's own exact zeros count.
+            zero: (num_groups,) of bool: suppose these groups zero, beside the model's own exact zeros.
 
         Raises:
             InputError: `zero` has another shape or is not boolean.
@@ -153,16 +162,23 @@ class ChannelGraph:
 
     def sizes(self, liveness: Liveness) -> Counts:
         """The size of what stays."""
+        fold = folded(self, liveness)
         parameters, macs = 0, 0
         weights = {layer.weight: layer for layer in self.layers}
         dims = {name: dims for step in self.steps for name, dims in step.tensors.items()}
+        computed = fold.needed - fold.constant
+        dropped = {name for step in self.steps if step.node not in computed for name in step.tensors}
         for name, parameter in self._parameters.items():
+            if name in dropped:
+                continue
             shape = list(parameter.shape)
             for dim, labels in dims.get(name, {}).items():
                 shape[dim] = liveness.count(labels)
             parameters += math.prod(shape)
             if name in weights:
                 macs += math.prod(shape) * weights[name].positions
+                if weights[name].name in fold.biases and not weights[name].biased:
+                    parameters += liveness.count(weights[name].outputs[1])
         groups = np.unique(self._group[liveness.classes])
         return Counts(int(np.count_nonzero(groups >= 0)), parameters, macs)
 

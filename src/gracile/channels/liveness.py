@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,10 +49,10 @@ def analyse(graph: ChannelGraph, zero: Tensor | None = None) -> Liveness:
 
     Args:
         graph: of the model whose current weights are looked at.
-        zero: (groups,) of bool: suppose exactly these groups zero and every other weight not.
+        zero: (groups,) of bool: suppose these groups zero too.
     """
     nonzero = _nonzero(graph, zero)
-    values = _constants(graph, nonzero) if _constants_possible(graph, nonzero) else {}
+    values = _constants(graph, zero) if _constants_possible(graph, nonzero) else {}
     needed = dict(nonzero)
     for layer in graph.readers:
         read = values.get(graph.source[layer.node])
@@ -64,23 +63,72 @@ def analyse(graph: ChannelGraph, zero: Tensor | None = None) -> Liveness:
     return Liveness(_reach(graph, needed), nonzero, needed, values, graph.labels)
 
 
+@dataclass(eq=False)
+class Folded:
+    """What a layer without inputs leaves behind.
+
+    Attributes:
+        gone: nodes of which no channel stays.
+        constant: nodes behind such a layer whose every remaining channel is a constant.
+        biases: names of layers that take constants into their bias.
+        needed: nodes that are still computed or copied.
+    """
+
+    gone: set[fx.Node]
+    constant: set[fx.Node]
+    biases: set[str]
+    needed: set[fx.Node]
+
+
+def folded(graph: ChannelGraph, live: Liveness) -> Folded:
+    """Nodes that need not be computed, and layers whose bias changes, when only `live` channels stay."""
+    result = Folded(set(), set(), set(), set())
+    for step in graph.steps:
+        slots = step.slots
+        if step.parts is not None and not any(live.kept(part.labels).any() for part in step.parts):
+            result.gone.add(step.node)
+        if slots is None:
+            continue
+        kept = live.kept(slots.labels)
+        if not kept.any():
+            result.gone.add(step.node)
+        elif any(node in result.gone or node in result.constant for node in step.operands):
+            values = live.values.get(step.node.name)
+            if values is not None and values.known.cpu().numpy()[kept].all():
+                result.constant.add(step.node)
+        layer = step.layer
+        if layer is not None and layer.inputs is not None and step.node not in result.gone | result.constant and layer.folds:
+            values = live.values.get(graph.source[layer.node])
+            removed = ~live.kept(layer.inputs[1])
+            if values is not None and removed.any():
+                taken = removed & (values.value != 0).cpu().numpy() & values.known.cpu().numpy()
+                if live.nonzero[layer.name][kept][:, taken].any():
+                    result.biases.add(layer.name)
+    waiting = [step.node for step in graph.steps if step.node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node not in result.needed and node not in result.gone:
+            result.needed.add(node)
+            if node not in result.constant:
+                waiting.extend(node.all_input_nodes)
+    return result
+
+
 def _nonzero(graph: ChannelGraph, zero: Tensor | None) -> dict[str, np.ndarray]:
     """Per reading layer, which (output, input) pairs are joined by a weight that is not zero."""
     found = {}
     with torch.no_grad():
         for layer in graph.readers:
             assert layer.inputs is not None
-            if zero is None:
-                weight = graph.parameter(layer.weight).detach()
-                joined = weight.ne(0)
-                if weight.dim() > 2:
-                    joined = joined.flatten(2).any(2)
-                if layer.outputs[0] == 1:
-                    joined = joined.t()
-                found[layer.name] = joined.cpu().numpy()
-            else:
-                gone = np.append(zero.cpu().numpy(), False)[graph.groups_of(layer.inputs[1])]
-                found[layer.name] = np.broadcast_to(~gone, (len(layer.outputs[1]), len(gone)))
+            weight = graph.parameter(layer.weight).detach()
+            joined = weight.ne(0)
+            if weight.dim() > 2:
+                joined = joined.flatten(2).any(2)
+            if layer.outputs[0] == 1:
+                joined = joined.t()
+            found[layer.name] = joined.cpu().numpy()
+            if zero is not None:
+                found[layer.name] = found[layer.name] & ~graph.chosen(layer, zero)
     return found
 
 
@@ -98,23 +146,22 @@ def _zero_groups(graph: ChannelGraph) -> bool:
         )
 
 
-def _constants(graph: ChannelGraph, nonzero: dict[str, np.ndarray]) -> dict[str, Values]:
+def _constants(graph: ChannelGraph, zero: Tensor | None) -> dict[str, Values]:
     """Carry constants through the network in the order of its nodes."""
     found: dict[fx.Node, Values] = {}
     for step in graph.steps:
-        if step.slots is None and step.constants is None:
+        if step.constants is None:
             continue
-        operands = [found.get(node) for node in step.operands]
+        operands = [found[node] if node in found else graph.unknown(node) for node in step.operands]
+        if zero is not None and step.layer is not None and step.layer.inputs is not None:
+            # An input whose weights are supposed zero is as good as one that is constantly zero.
+            chosen = torch.as_tensor(graph.chosen(step.layer, zero), device=operands[0].known.device)
+            operands = [Values(operands[0].value.masked_fill(chosen, 0), operands[0].known | chosen)]
+        values = step.constants(operands)
         size = len(step.slots.labels) if step.slots is not None else 1
-        unknown = [graph.unknown(node) if values is None else values for node, values in zip(step.operands, operands, strict=True)]
-        values = _result(step.constants, unknown)
         if values is not None and len(values.known) == size and bool(values.known.any()):
             found[step.node] = values
     return {node.name: values for node, values in found.items()}
-
-
-def _result(function: object, operands: Sequence[Values]) -> Values | None:
-    return function(operands) if callable(function) else None
 
 
 def _reach(graph: ChannelGraph, needed: dict[str, np.ndarray]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ def trace(model: nn.Module, example: Example) -> ChannelGraph:
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
     _check(model, inputs)
     traced = symbolic(model)
+    unused = prune(traced)
     modules = dict(model.named_modules())
     inputs = tuple(one[:1].expand(2, *one.shape[1:]) for one in inputs)
     results = _run(model, traced, inputs)
@@ -55,7 +56,8 @@ def trace(model: nn.Module, example: Example) -> ChannelGraph:
     steps: dict[fx.Node, Step] = {}
     for node in traced.nodes:
         steps[node] = _step(node, modules, steps, results, ledger)
-    return ChannelGraph(model, list(steps.values()), *_classes(ledger), example=[(tuple(one.shape[1:]), one.dtype) for one in inputs])
+    shown = [(tuple(one.shape[1:]), one.dtype) for one in inputs]
+    return ChannelGraph(model, list(steps.values()), *_classes(ledger), example=shown, unused=unused)
 
 
 def symbolic(model: nn.Module) -> fx.Graph:
@@ -77,6 +79,21 @@ def symbolic(model: nn.Module) -> fx.Graph:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def prune(graph: fx.Graph, replaced: Collection[fx.Node] = ()) -> bool:
+    """Take out what no output depends on; returns whether a module was among it.
+
+    What works in place stays, unless it is among the nodes that were `replaced`.
+    """
+    modules = False
+    for node in reversed(list(graph.nodes)):
+        lasting = node.op in ("placeholder", "output") or "assert" in str(node.target)
+        lasting |= _in_place(node, None) and node not in replaced
+        if not node.users and not lasting:
+            modules |= node.op == "call_module"
+            graph.erase_node(node)
+    return modules
 
 
 def _user_line(error: BaseException) -> str:
@@ -124,9 +141,9 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...]) -> dict[
                 result = super().run_node(n)
             except Exception as error:
                 module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
-                shapes = ", ".join(str(tuple(one.shape)) for one in inputs)
+                shapes = ", ".join(str(tuple(one.shape[1:])) for one in inputs)
                 raise InputError(
-                    f"The model does not run on an example of shape {shapes}: {describe(n, module)} says '{error}'.",
+                    f"The model does not run on samples of shape {shapes}: {describe(n, module)} says '{error}'.",
                     "Pass an example as the model is trained on.",
                 ) from error
             results[n] = fx.node.map_aggregate(result, lambda one: tuple(one.shape) if isinstance(one, Tensor) else one)

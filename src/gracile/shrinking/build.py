@@ -1,0 +1,227 @@
+"""Builds the smaller network from a dense one and a structure.
+
+The result is a deep copy of the model whose layers are cut to what stays: same classes, same names. Only where the model's own code
+names numbers of channels (``F.pad`` on channels, ``view`` with a literal size, slices of channels) or a branch became a constant, the result
+is a `torch.fx.GraphModule`: the same modules under the same names, with a forward that was generated from the corrected graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from gracile.channels import ChannelGraph
+from gracile.channels.elementwise import FUNCTIONS, METHODS
+from gracile.channels.op import Labels, Step
+from gracile.channels.tracing import prune
+from gracile.core.errors import InputError
+from gracile.shrinking.gathered import Gathered
+
+
+class Builder:
+    """One build.
+
+    Args:
+        graph: of the dense model.
+        structure: as `plan.structure` gives it.
+
+    Raises:
+        InputError: the structure does not fit the model.
+    """
+
+    def __init__(self, graph: ChannelGraph, structure: dict[str, Any]) -> None:
+        self.graph, self.structure = graph, structure
+        self.alive = _alive(graph, structure["kept"])
+        constants = set(structure["constants"])
+        self.constant = {step.node for step in graph.steps if step.node.name in constants}
+        self.gone = {step.node for step in graph.steps if self._is_gone(step)}
+
+    def kept(self, labels: Labels) -> np.ndarray:
+        """Per slice, whether it stays."""
+        return self.alive[self.graph.labels[labels]]
+
+    def count(self, labels: Labels) -> int:
+        """How many of these slices stay."""
+        return int(np.count_nonzero(self.kept(labels)))
+
+    def _is_gone(self, step: Step) -> bool:
+        slots = step.parts if step.parts is not None else [step.slots] if step.slots is not None else []
+        return bool(slots) and not any(self.kept(one.labels).any() for one in slots)
+
+    def build(self) -> nn.Module:
+        """The smaller network, weights cut but constants not yet filled in."""
+        model = copy.deepcopy(self.graph.model)
+        for step in self.graph.steps:
+            if step.node not in self.gone and step.node not in self.constant:
+                self._cut(model, step)
+        for name in self.structure["biases"]:
+            layer = model.get_submodule(name)
+            if layer.bias is None:
+                weight = layer.weight
+                assert isinstance(weight, Tensor)
+                layer.bias = nn.Parameter(weight.new_zeros(_outputs(layer)), requires_grad=weight.requires_grad)
+        for name, index in self.structure["gathers"].items():
+            self._gather(model, name, index)
+        rewritten = [step for step in self.graph.steps if self._needs_rewriting(step)]
+        if rewritten or self.constant or self.gone or (self.graph.unused and not self.alive.all()):
+            return self._regenerate(model, rewritten)
+        return model
+
+    def _cut(self, model: nn.Module, step: Step) -> None:
+        for name, dims in step.tensors.items():
+            path, _, leaf = name.rpartition(".")
+            owner = model.get_submodule(path)
+            tensor = getattr(owner, leaf)
+            cut = tensor.detach()
+            for dim, labels in dims.items():
+                kept = self.kept(labels)
+                if not kept.all():
+                    cut = cut.index_select(dim, torch.as_tensor(np.flatnonzero(kept), device=cut.device))
+            if cut.shape == tensor.shape:
+                continue
+            if isinstance(tensor, nn.Parameter):
+                # The layout of the weights (channels last, say) is the user's choice and stays.
+                cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
+            setattr(owner, leaf, cut)
+        if step.sizes:
+            module = model.get_submodule(str(step.node.target))
+            for attribute, labels in step.sizes.items():
+                setattr(module, attribute, self.count(labels))
+
+    def _gather(self, model: nn.Module, name: str, index: list[int]) -> None:
+        layer = model.get_submodule(name)
+        weight = layer.weight
+        assert isinstance(weight, nn.Parameter)
+        dim = 0 if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) else 1
+        cut = weight.detach().index_select(dim, torch.as_tensor(index, device=weight.device))
+        layer.weight = nn.Parameter(cut, requires_grad=weight.requires_grad)
+        setattr(layer, "in_features" if isinstance(layer, nn.Linear) else "in_channels", len(index))
+        path, _, leaf = name.rpartition(".")
+        gathered = Gathered(layer, index, -1 if isinstance(layer, nn.Linear) else 1).to(weight.device)
+        setattr(model.get_submodule(path), leaf, gathered.train(layer.training))
+
+    def _needs_rewriting(self, step: Step) -> bool:
+        if step.rewrite is None or step.node in self.gone or step.node in self.constant:
+            return False
+        near = [step, *(self.graph.by_node[node] for node in step.operands)]
+        return any(not self.kept(one.slots.labels).all() for one in near if one.slots is not None)
+
+    def _regenerate(self, model: nn.Module, rewritten: list[Step]) -> fx.GraphModule:
+        """A module with a generated forward; code that looks at `training` is frozen as in evaluation, but dropout stays dropout."""
+        graph, copies = fx.Graph(), {}
+        result = graph.graph_copy(next(iter(self.graph.by_node)).graph, copies)
+        graph.output(result)
+        for step in rewritten:
+            assert step.rewrite is not None
+            step.rewrite(copies[step.node], self.count)
+        self._place_constants(model, graph, copies)
+        _live_dropout(model, graph)
+        prune(graph, {copies[node] for node in self.gone | self.constant if node in copies})
+        for node in self.gone:
+            if any(copies[node] is one for one in graph.nodes):
+                raise InputError(
+                    f"'{node.name}' has no channel left, and '{next(iter(copies[node].users)).name}' cannot do without it.",
+                    "Keep one channel of it (keep_last=True in training).",
+                )
+        graph.lint()
+        made = fx.GraphModule(model, graph, class_name=type(model).__name__)
+        made.training = model.training
+        return made
+
+    def _place_constants(self, model: nn.Module, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
+        """Put buffers in the places of nodes that became constants, and leave out parts without channels."""
+        output = next(iter(reversed(graph.nodes)))
+        for step in self.graph.steps:
+            if step.node in self.gone:
+                self._leave_out(step, copies)
+            if step.node not in self.constant:
+                continue
+            users = [node for node in step.node.users if node not in self.constant]
+            if not users:
+                continue
+            assert step.slots is not None and step.shape is not None
+            name = f"constant_{step.node.name}"
+            like = next(model.parameters())
+            shape = [1] * len(step.shape)
+            shape[step.slots.axis] = self.count(step.slots.labels)
+            model.register_buffer(name, like.new_zeros(shape))
+            for user in users:
+                place = output if user.op == "output" else copies[user]
+                with graph.inserting_before(place):
+                    value = graph.get_attr(name)
+                    if not self._broadcasts(user):
+                        first = next(node for node in graph.nodes if node.op == "placeholder")
+                        batch = graph.call_method("size", (first, 0))
+                        full = [batch, *step.shape[1:]]
+                        full[step.slots.axis] = shape[step.slots.axis]
+                        value = graph.call_method("expand", (value, *full))
+                place.replace_input_with(copies[step.node], value)
+
+    def _broadcasts(self, user: fx.Node) -> bool:
+        """Whether a user is elementwise and has another operand that gives the result its full shape."""
+        if not (user.target in FUNCTIONS or (user.op == "call_method" and user.target in METHODS)):
+            return False
+        if user.op == "call_method" or user.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
+            return False  # in-place results have the first operand's shape
+        own = self.graph.by_node[user]
+        return any(
+            self.graph.by_node[node].shape == own.shape and node not in self.constant and node.op != "get_attr" for node in own.operands
+        )
+
+    def _leave_out(self, step: Step, copies: dict[fx.Node, fx.Node]) -> None:
+        for user in step.node.users:
+            if user in self.gone or user in self.constant:
+                continue
+            if user.target not in (torch.cat, torch.concat, torch.concatenate):
+                continue
+            node = copies[user]
+            joined = node.args[0] if node.args else node.kwargs["tensors"]
+            assert isinstance(joined, list | tuple)
+            rest = [one for one in joined if one is not copies[step.node]]
+            if node.args:
+                node.args = (rest, *node.args[1:])
+            else:
+                node.kwargs = {**node.kwargs, "tensors": rest}
+
+
+def _outputs(layer: nn.Module) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[return-value]
+
+
+def _alive(graph: ChannelGraph, kept: dict[str, dict[str, list[int]]]) -> np.ndarray:
+    """Per class, whether it stays: all but those with a slice that is not kept."""
+    alive = np.ones(len(graph.pinned), bool)
+    known = {name: dims for step in graph.steps for name, dims in step.tensors.items()}
+    for name, dims in kept.items():
+        for dim, indices in dims.items():
+            labels = known.get(name, {}).get(int(dim))
+            if labels is None or (indices and max(indices) >= len(labels)):
+                raise InputError(
+                    f"Channels of '{name}' were removed along dimension {dim}, which this model does not have.",
+                    "Build the model exactly as it was before it was shrunk.",
+                )
+            removed = np.ones(len(labels), bool)
+            removed[indices] = False
+            alive[graph.labels[labels[removed]]] = False
+    return alive
+
+
+def _live_dropout(model: nn.Module, graph: fx.Graph) -> None:
+    """Functional dropout was traced in evaluation and would stay off; a module follows the network's mode."""
+    functions: dict[Any, type[nn.Module]] = {
+        F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d, F.dropout3d: nn.Dropout3d
+    }  # fmt: skip
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in functions:
+            p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
+            name = f"{node.name}_module"
+            model.add_module(name, functions[node.target](p).train(model.training))
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.call_module(name, (node.args[0],)))
+            graph.erase_node(node)

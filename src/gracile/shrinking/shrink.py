@@ -1,0 +1,64 @@
+"""Removes dead channels for good."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gracile.channels import Example
+from gracile.shrinking.build import Builder
+from gracile.shrinking.gathered import Gathered
+from gracile.shrinking.lean import remember
+from gracile.shrinking.parity import check
+from gracile.shrinking.plan import Plan, plan, structure
+
+
+def shrink(
+    model: nn.Module, example: Example, *, dead: str = "refuse", gather: bool = False, tolerance: float = 1e-5
+) -> nn.Module:
+    """A smaller network with the same outputs: channels whose every reader is zero are gone from weights, norms and sums.
+
+    Channels that are constant are removed as well where each reader's bias can take the constant exactly (not across zero padding).
+
+    Args:
+        model: with exact zeros where channels are to go; not changed.
+        example: a batch of inputs, or a tuple of them.
+        dead: a layer with no channel left is an error with ``"refuse"``; ``"fold"`` puts the constant it computes in its place.
+        gather: select, in front of a layer, the inputs it reads where others read the rest (see `Plan.describe`).
+        tolerance: the largest difference of outputs allowed, relative to the largest output; compared in evaluation, on the example
+            and on normal noise of its shape.
+
+    Returns:
+        A deep copy with smaller layers; a `torch.fx.GraphModule` with the same modules where the model's own code names numbers of
+        channels or a branch became a constant. It can be trained, copied, compiled and saved with `save_lean`.
+
+    Raises:
+        InputError: see `plan`.
+        ParityError: the outputs differ.
+    """
+    made = plan(model, example, dead=dead, gather=gather)
+    shape = structure(made)
+    lean = Builder(made.graph, shape).build()
+    fill(lean, made)
+    check(model, lean, (example,) if isinstance(example, Tensor) else tuple(example), tolerance)
+    remember(lean, model, shape)
+    return lean
+
+
+def fill(lean: nn.Module, made: Plan) -> None:
+    """Write the plan's constants into biases and buffers."""
+    with torch.no_grad():
+        for name, addition in made.biases.items():
+            layer = lean.get_submodule(name)
+            layer = layer.layer if isinstance(layer, Gathered) else layer
+            bias = layer.bias
+            assert isinstance(bias, Tensor)
+            bias += addition
+        for name, buffer in lean.named_buffers():
+            values = made.live.values.get(name.removeprefix("constant_"))
+            if name.startswith("constant_") and values is not None:
+                slots = next(step.slots for step in made.graph.steps if step.node.name == name.removeprefix("constant_"))
+                assert slots is not None
+                kept = torch.as_tensor(np.flatnonzero(made.live.kept(slots.labels)), device=buffer.device)
+                buffer.copy_(values.value[kept].reshape(buffer.shape))

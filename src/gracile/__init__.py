@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gracile.shrinking import shrink as shrink
     from gracile.splitting import RGSM as RGSM
     from gracile.splitting import RVSM as RVSM
     from gracile.training import fit as fit
@@ -19,10 +20,11 @@ _HOMES = {
     "RVSM": "gracile.splitting",
     "RGSM": "gracile.splitting",
     "fit": "gracile.training",
+    "shrink": "gracile.shrinking",
 }
-_ROOMS = ("core", "data", "models", "penalties", "recipes", "splitting", "training", "walks")
+_ROOMS = ("channels", "core", "data", "models", "penalties", "recipes", "shrinking", "splitting", "training", "walks")
 
-__all__ = ["RGSM", "RVSM", "__version__", "fit"]
+__all__ = ["RGSM", "RVSM", "__version__", "fit", "shrink"]
 
 
 def __getattr__(name: str) -> Any:

@@ -58,7 +58,10 @@ class DenseNet(nn.Module):
             channels += number * growth
             if index < len(blocks) - 1:
                 layers[f"transition{index + 1}"] = nn.Sequential(
-                    nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, channels // 2, 1, bias=False), nn.AvgPool2d(2)
+                    nn.BatchNorm2d(channels),
+                    nn.ReLU(inplace=True),
+                    nn.Conv2d(channels, channels // 2, 1, bias=False),
+                    nn.AvgPool2d(2),
                 )
                 channels //= 2
         layers["norm5"] = nn.BatchNorm2d(channels)

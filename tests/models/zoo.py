@@ -12,7 +12,9 @@ from gracile.models import lenet, mlp, normalized, resnet18, resnet20, resnet56,
 from tests.models.densenet import DenseNet
 
 
-def conv_bn(channels: int, width: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
+def conv_bn(
+    channels: int, width: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: bool = True
+) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(width),
@@ -27,7 +29,9 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = channels * expand
         self.body = nn.Sequential(
-            conv_bn(channels, hidden, 1), conv_bn(hidden, hidden, 3, stride, hidden), conv_bn(hidden, width, 1, act=False)
+            conv_bn(channels, hidden, 1),
+            conv_bn(hidden, hidden, 3, stride, hidden),
+            conv_bn(hidden, width, 1, act=False),
         )
         self.residual = stride == 1 and channels == width
 
@@ -37,8 +41,9 @@ class InvertedResidual(nn.Module):
 
 def mobilenet() -> nn.Module:
     return nn.Sequential(
-        conv_bn(3, 8, 3, 2), InvertedResidual(8, 8, 1, 2), InvertedResidual(8, 12, 2, 3), InvertedResidual(12, 12, 1, 3),
-        conv_bn(12, 24, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(24, 5),
+        conv_bn(3, 8, 3, 2), InvertedResidual(8, 8, 1, 2), InvertedResidual(8, 12, 2, 3),
+        InvertedResidual(12, 12, 1, 3), conv_bn(12, 24, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(24, 5),
     )  # fmt: skip
 
 
@@ -50,7 +55,9 @@ class ResNeXtBlock(nn.Module):
         self.body = nn.Sequential(
             conv_bn(channels, width, 1), conv_bn(width, width, 3, stride, groups), conv_bn(width, out, 1, act=False)
         )
-        self.shortcut = nn.Identity() if channels == out and stride == 1 else conv_bn(channels, out, 1, stride, act=False)
+        self.shortcut = (
+            nn.Identity() if channels == out and stride == 1 else conv_bn(channels, out, 1, stride, act=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
@@ -195,7 +202,8 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
                 module.weight.uniform_(0.5, 1.5, generator=source)
                 module.bias.normal_(0, 0.3, generator=source)
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 module.running_mean.normal_(0, 0.3, generator=source)
                 module.running_var.uniform_(0.5, 1.5, generator=source)
             elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):

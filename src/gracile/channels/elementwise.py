@@ -14,20 +14,101 @@ from gracile.channels.op import Op, Slots, Traced, Values
 from gracile.channels.table import NAMED, register_rule
 
 ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Hardtanh,
-    nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Threshold, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink,
-)  # fmt: skip
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Softplus,
+    nn.Softsign,
+    nn.LogSigmoid,
+    nn.Threshold,
+    nn.Hardshrink,
+    nn.Softshrink,
+    nn.Tanhshrink,
+)
 FUNCTIONS = (
-    F.relu, F.relu_, torch.relu, torch.relu_, F.relu6, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.mish, F.sigmoid, torch.sigmoid, F.tanh,
-    torch.tanh, F.hardtanh, F.hardswish, F.hardsigmoid, F.softplus, F.softsign, F.logsigmoid, torch.abs, torch.exp, torch.clamp,
-    torch.square, torch.sqrt, torch.neg, operator.neg, torch.pow, operator.pow,
-    operator.add, operator.iadd, torch.add, operator.sub, operator.isub, torch.sub, operator.mul, operator.imul, torch.mul,
-    operator.truediv, operator.itruediv, torch.div, torch.maximum, torch.minimum,
-)  # fmt: skip
+    F.relu,
+    F.relu_,
+    torch.relu,
+    torch.relu_,
+    F.relu6,
+    F.leaky_relu,
+    F.elu,
+    F.selu,
+    F.gelu,
+    F.silu,
+    F.mish,
+    F.sigmoid,
+    torch.sigmoid,
+    F.tanh,
+    torch.tanh,
+    F.hardtanh,
+    F.hardswish,
+    F.hardsigmoid,
+    F.softplus,
+    F.softsign,
+    F.logsigmoid,
+    torch.abs,
+    torch.exp,
+    torch.clamp,
+    torch.square,
+    torch.sqrt,
+    torch.neg,
+    operator.neg,
+    torch.pow,
+    operator.pow,
+    operator.add,
+    operator.iadd,
+    torch.add,
+    operator.sub,
+    operator.isub,
+    torch.sub,
+    operator.mul,
+    operator.imul,
+    torch.mul,
+    operator.truediv,
+    operator.itruediv,
+    torch.div,
+    torch.maximum,
+    torch.minimum,
+)
 METHODS = (
-    "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "abs", "exp", "clamp", "clamp_", "square", "sqrt", "neg", "pow", "contiguous",
-    "clone", "detach", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_",
-)  # fmt: skip
+    "relu",
+    "relu_",
+    "sigmoid",
+    "sigmoid_",
+    "tanh",
+    "tanh_",
+    "abs",
+    "exp",
+    "clamp",
+    "clamp_",
+    "square",
+    "sqrt",
+    "neg",
+    "pow",
+    "contiguous",
+    "clone",
+    "detach",
+    "add",
+    "add_",
+    "sub",
+    "sub_",
+    "mul",
+    "mul_",
+    "div",
+    "div_",
+)
 
 
 @register_rule(*ACTIVATIONS, *FUNCTIONS, *METHODS)
@@ -45,12 +126,14 @@ def broadcast(op: Op, operands: Sequence[Traced]) -> Slots:
     if unlabelled or not carriers:
         op.refuse(
             f"an operand of shape {(unlabelled or operands)[0].shape} has no known channels.",
-            "Make it a buffer with one dimension larger than 1, or put the operation into a module and register a rule.",
+            "Make it a buffer with one dimension larger than 1, or put the operation into a module with a rule.",
         )
     rank = max(len(operand.shape) for operand in operands)
     axes = {rank - len(one.shape) + one.channels.axis for one in carriers if len(one.channels.labels) > 1}
     if len(axes) > 1:
-        op.refuse(f"its operands' channels lie along different dimensions {sorted(axes)}.", "Permute one of them first.")
+        op.refuse(
+            f"its operands' channels lie along different dimensions {sorted(axes)}.", "Permute one of them first."
+        )
     widest = max(carriers, key=lambda one: len(one.channels.labels))
     labels = widest.channels.labels
     axis = rank - len(widest.shape) + widest.channels.axis
@@ -79,9 +162,10 @@ def probe(op: Op, slots: Slots, inputs: Sequence[Values]) -> Values | None:
     return Values(result.detach().reshape(-1), known & result.detach().reshape(-1).isfinite())
 
 
-@register_rule(
-    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, F.dropout, F.dropout1d, F.dropout2d, F.dropout3d
-)  # fmt: skip
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+@register_rule(nn.Identity, *DROPOUT, F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 def identity(op: Op) -> Slots:
     """The input itself, as it is in evaluation."""
     op.constants(lambda inputs: inputs[0])
@@ -92,8 +176,10 @@ def identity(op: Op) -> Slots:
 def independent(op: Op) -> Slots:
     """Every channel passes through, but what a constant becomes is not known.
 
-    A module's class asks for this rule with ``channel_rule = "elementwise"``. It suits noise too, with one reservation: noise scaled by
-    a standard deviation over all channels is another noise once channels are removed, so outputs agree with the noise switched off.
+    A module's class asks for this rule with ``channel_rule = "elementwise"``. It suits noise too, with one
+    reservation: noise scaled by
+    a standard deviation over all channels is another noise once channels are removed, so outputs agree with the noise
+    switched off.
     """
     return op.x.channels
 
@@ -114,7 +200,8 @@ def prelu(op: Op) -> Slots:
 
 
 def normalize(op: Op) -> Slots:
-    """An affine map of each channel by itself, with buffers `mean` and `std`; asked for with ``channel_rule = "normalize"``."""
+    """An affine map of each channel by itself, with buffers `mean` and `std`; asked for with ``channel_rule =
+    "normalize"``."""
     module = op.module
     assert module is not None
     slots = op.x.channels
@@ -133,11 +220,13 @@ def shared_statistic(op: Op) -> Slots:
     """Refused: a deviation over channels changes when one is removed."""
     return op.refuse(
         "a standard deviation taken over all channels changes when one is removed, so removal cannot be exact.",
-        "Put the operation into a module whose class says channel_rule = 'elementwise'; outputs then agree where it is switched off.",
+        "Put it into a module whose class says channel_rule = 'elementwise'; outputs then agree while it is off.",
     )
 
 
-@register_rule(nn.Softmax, nn.LogSoftmax, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax", "log_softmax")
+@register_rule(
+    nn.Softmax, nn.LogSoftmax, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax", "log_softmax"
+)
 def softmax(op: Op) -> Slots:
     """Over channels it keeps all of them; beside them each passes through."""
     slots = op.x.channels

@@ -32,7 +32,8 @@ class Counts:
 class ChannelGraph:
     """Made by `trace`.
 
-    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all of
+    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all
+    of
     those are zero the channel can be removed and the outputs stay what they are.
 
     Attributes:
@@ -65,7 +66,6 @@ class ChannelGraph:
         self.makes_constants = any(step.makes_constants for step in steps)
         self._group = self._number_groups(size)
         self.num_groups = int(self._group.max()) + 1 if size else 0
-        self._parameters = dict(model.named_parameters())
 
     def _number_groups(self, size: int) -> np.ndarray:
         """Class to group, in the order the layers read them; -1 where the class must stay or nothing reads it."""
@@ -90,21 +90,23 @@ class ChannelGraph:
 
     def parameter(self, name: str) -> Tensor:
         """A parameter of the model by its full name."""
-        return self._parameters[name]
+        return self.model.get_parameter(name)
 
     def unknown(self, node: fx.Node) -> Values:
         """No constants at a node."""
         slots = self.by_node[node].slots
         size = len(slots.labels) if slots is not None else 1
-        like = next(iter(self._parameters.values()), torch.zeros(()))
+        like = next(self.model.parameters(), torch.zeros(()))
         return Values(like.new_zeros(size), torch.zeros(size, dtype=torch.bool, device=like.device))
 
     def group_index(self) -> dict[str, Tensor]:
         """For every convolution's and linear layer's weight, the group each of its input slices belongs to.
 
         Returns:
-            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1): group numbers
-            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped convolutions, which
+            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1):
+            group numbers
+            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped
+            convolutions, which
             pass channels on rather than read them).
         """
         index = {}
@@ -138,7 +140,7 @@ class ChannelGraph:
     def dense(self) -> Counts:
         """The size of the network as it stands."""
         macs = sum(self.parameter(layer.weight).numel() * layer.positions for layer in self.layers)
-        return Counts(self.num_groups, sum(parameter.numel() for parameter in self._parameters.values()), macs)
+        return Counts(self.num_groups, sum(parameter.numel() for parameter in self.model.parameters()), macs)
 
     def count(self, zero: Tensor | None = None) -> Counts:
         """The size of what `gracile.shrink` would leave, without building it.
@@ -155,7 +157,8 @@ class ChannelGraph:
         """Which channels must stay; arguments and errors as for `count`."""
         if zero is not None and (zero.dtype != torch.bool or tuple(zero.shape) != (self.num_groups,)):
             raise InputError(
-                f"A mask over groups has shape ({self.num_groups},) and is boolean, not {tuple(zero.shape)} of {zero.dtype}.",
+                f"A mask over groups has shape ({self.num_groups},) and is boolean, "
+                f"not {tuple(zero.shape)} of {zero.dtype}.",
                 "Give one True or False a group.",
             )
         return analyse(self, zero)
@@ -168,7 +171,7 @@ class ChannelGraph:
         dims = {name: dims for step in self.steps for name, dims in step.tensors.items()}
         computed = fold.needed - fold.constant
         dropped = {name for step in self.steps if step.node not in computed for name in step.tensors}
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.model.named_parameters():
             if name in dropped:
                 continue
             shape = list(parameter.shape)
@@ -181,4 +184,3 @@ class ChannelGraph:
                     parameters += liveness.count(weights[name].outputs[1])
         groups = np.unique(self._group[liveness.classes])
         return Counts(int(np.count_nonzero(groups >= 0)), parameters, macs)
-

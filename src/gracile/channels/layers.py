@@ -52,7 +52,9 @@ def transposed_convolution(op: Op) -> Slots:
     """As a convolution, with the weight's first two dimensions exchanged."""
     module = cast(nn.ConvTranspose2d, op.module)
     if module.groups > 1:
-        op.refuse("grouped transposed convolutions have no rule.", "Split it into one module a group, or register a rule.")
+        op.refuse(
+            "grouped transposed convolutions have no rule.", "Split it into one module a group, or register a rule."
+        )
     slots = _channels_first(op, module.weight.dim())
     made = op.fresh(module.out_channels)
     op.tensor("weight", {0: slots.labels, 1: made})
@@ -71,7 +73,7 @@ def linear(op: Op) -> Slots:
     slots, last = op.x.channels, len(op.x.shape) - 1
     if slots.axis != last:
         op.refuse(
-            f"it reads dimension {last} of a tensor of shape {op.x.shape}, whose channels lie along dimension {slots.axis}.",
+            f"it reads dimension {last} of shape {op.x.shape}, whose channels lie along dimension {slots.axis}.",
             "Flatten or permute, so that the channels come last.",
         )
     made = op.fresh(module.out_features)
@@ -85,7 +87,8 @@ def linear(op: Op) -> Slots:
 
 
 def _affine(module: nn.Module, inputs: Sequence[Values], bordered: bool, groups: int) -> Values:
-    """Rows that see nothing but constants: bias plus the weighted constants, where zero padding leaves those uniform."""
+    """Rows that see nothing but constants: bias plus the weighted constants, where zero padding leaves those
+    uniform."""
     weight, bias = cast(Tensor, module.weight), cast(Tensor | None, module.bias)
     with torch.no_grad():
         weight = weight.detach()
@@ -108,7 +111,7 @@ def _channels_first(op: Op, dimensions: int) -> Slots:
     slots = op.x.channels
     if len(op.x.shape) != dimensions or slots.axis != 1:
         op.refuse(
-            f"it reads dimension 1 of a batched tensor, but was given shape {op.x.shape} with channels along {slots.axis}.",
+            f"it reads dimension 1 of a batch, but was given shape {op.x.shape} with channels along {slots.axis}.",
             "Pass an example with a batch dimension, channels second.",
         )
     return slots

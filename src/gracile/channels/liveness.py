@@ -44,7 +44,8 @@ class Liveness:
 def analyse(graph: ChannelGraph, zero: Tensor | None = None) -> Liveness:
     """Find the channels that must stay: those from which an output can be reached through non-zero weights.
 
-    A channel goes when every weight that reads it is zero or belongs to a filter that itself goes, and also when it is constant
+    A channel goes when every weight that reads it is zero or belongs to a filter that itself goes, and also when it
+    is constant
     and each of its readers can take the constant into its bias exactly.
 
     Args:
@@ -97,7 +98,12 @@ def folded(graph: ChannelGraph, live: Liveness) -> Folded:
             if values is not None and values.known.cpu().numpy()[kept].all():
                 result.constant.add(step.node)
         layer = step.layer
-        if layer is not None and layer.inputs is not None and step.node not in result.gone | result.constant and layer.folds:
+        if (
+            layer is not None
+            and layer.inputs is not None
+            and step.node not in result.gone | result.constant
+            and layer.folds
+        ):
             values = live.values.get(graph.source[layer.node])
             removed = ~live.kept(layer.inputs[1])
             if values is not None and removed.any():

@@ -1,7 +1,9 @@
 """What a rule sees of an operation, and what it can say about it.
 
-Every slice of a tensor along its channel axis carries a *label*, an integer. Slices with one label are one channel: they are kept or
-removed together. A rule gives its output labels: the input's own where a channel passes through, fresh ones where channels are made.
+Every slice of a tensor along its channel axis carries a *label*, an integer. Slices with one label are one channel:
+they are kept or
+removed together. A rule gives its output labels: the input's own where a channel passes through, fresh ones where
+channels are made.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 
 from gracile.core.errors import InputError
 
@@ -68,7 +71,7 @@ class Traced:
         if self.slots is None:
             raise InputError(
                 f"The tensor '{self.node.name}' of shape {self.shape} has no channel axis.",
-                "Make it a buffer with one dimension larger than 1, or put the operation into a module and register a rule for it.",
+                "Make it a buffer with one dimension larger than 1, or put the operation into a module with a rule.",
             )
         return self.slots
 
@@ -152,7 +155,7 @@ class Op:
         self.node, self.module, self.args, self.kwargs, self.shape = node, module, args, dict(kwargs), shape
         self.name = str(node.target) if node.op == "call_module" else node.name
         self.operands: list[Traced] = []
-        fx.node.map_aggregate((args, self.kwargs), self._collect)  # type: ignore[arg-type]
+        map_aggregate((args, self.kwargs), self._collect)  # type: ignore[arg-type]
         self.step = Step(node, shape, None, [operand.node for operand in self.operands])
         self._ledger = ledger
 
@@ -183,7 +186,8 @@ class Op:
         self._ledger.pins.append((np.asarray(labels).ravel(), reason))
 
     def tensor(self, name: str, dims: Mapping[int, Labels]) -> None:
-        """Declare that the module's parameter or buffer `name` has these labels along these dimensions; None is passed over.
+        """Declare that the module's parameter or buffer `name` has these labels along these dimensions; None is
+        passed over.
 
         Raises:
             InputError: the parameter is computed by a parametrization, so that slicing it would not last.
@@ -218,7 +222,8 @@ class Op:
         )  # fmt: skip
 
     def constants(self, function: Constants, *, makes: bool = False) -> None:
-        """Give the function that tells which output channels are constant, from the operands' `Values`; without one, none are.
+        """Give the function that tells which output channels are constant, from the operands' `Values`; without one,
+        none are.
 
         Args:
             function: from the operands' `Values` to the result's.
@@ -237,7 +242,7 @@ class Op:
     def execute(self, tensors: Sequence[Tensor]) -> Tensor:
         """The operation itself on other tensors in the operands' places."""
         remaining = iter(tensors)
-        args, kwargs = fx.node.map_aggregate(  # type: ignore[misc]
+        args, kwargs = map_aggregate(  # type: ignore[misc]
             (self.args, self.kwargs), lambda value: next(remaining) if isinstance(value, Traced) else value
         )
         if self.node.op == "call_method":
@@ -268,7 +273,11 @@ def source_line(trace: str | None) -> str:
     """The innermost ``file:line`` of a node's stack trace, with the statement."""
     lines = [line.strip() for line in (trace or "").splitlines()]
     for index in range(len(lines) - 1, -1, -1):
-        if lines[index].startswith("File ") and "torch/nn/modules" not in lines[index] and "torch/fx" not in lines[index]:
+        if (
+            lines[index].startswith("File ")
+            and "torch/nn/modules" not in lines[index]
+            and "torch/fx" not in lines[index]
+        ):
             file, _, rest = lines[index].removeprefix('File "').partition('", line ')
             statement = lines[index + 1] if index + 1 < len(lines) else ""
             return f"{file}:{rest.partition(',')[0]} `{statement}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -17,11 +18,31 @@ from gracile.channels.table import NAMED, register_rule
 
 
 @register_rule(
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.Upsample, nn.ReflectionPad1d, nn.ReflectionPad2d,
-    nn.ReplicationPad1d, nn.ReplicationPad2d, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
-    F.adaptive_avg_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.interpolate,
-)  # fmt: skip
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveMaxPool3d,
+    nn.Upsample,
+    nn.ReflectionPad1d,
+    nn.ReflectionPad2d,
+    nn.ReplicationPad1d,
+    nn.ReplicationPad2d,
+    F.max_pool1d,
+    F.max_pool2d,
+    F.max_pool3d,
+    F.adaptive_avg_pool1d,
+    F.adaptive_avg_pool2d,
+    F.adaptive_avg_pool3d,
+    F.adaptive_max_pool1d,
+    F.adaptive_max_pool2d,
+    F.adaptive_max_pool3d,
+    F.interpolate,
+)
 def pool(op: Op) -> Slots:
     """Each channel by itself; a constant stays what it is."""
     slots = _batched(op)
@@ -64,7 +85,9 @@ def reduce(op: Op) -> Slots:
     given = op.argument(1, "dim")
     dims = {dim % rank for dim in ([given] if isinstance(given, int) else given or range(rank))}
     if slots.axis in dims:
-        op.refuse("it reduces over the channels themselves, which then cannot be told apart.", "Reduce over space only.")
+        op.refuse(
+            "it reduces over the channels themselves, which then cannot be told apart.", "Reduce over space only."
+        )
     summed = op.node.target in (torch.sum, "sum")
     op.constants(lambda inputs: _zeros_only(inputs[0]) if summed else inputs[0])
     lost = 0 if op.argument(2, "keepdim", False) else sum(dim < slots.axis for dim in dims)
@@ -108,7 +131,10 @@ def pad(op: Op) -> Slots:
 
     if any(around):
         op.rewrite(rewrite)
-    op.constants(lambda inputs: _padded(inputs[0], around[0], around[1], value, spatial and mode == "constant"), makes=any(around))
+    op.constants(
+        lambda inputs: _padded(inputs[0], around[0], around[1], value, spatial and mode == "constant"),
+        makes=any(around),
+    )
     return Slots(slots.axis, np.concatenate([before, slots.labels, after]))
 
 
@@ -120,7 +146,8 @@ def _padded(inside: Values, before: int, after: int, value: float, bordered: boo
 
 
 def padded_channels(op: Op) -> Slots:
-    """A module that puts `before` and `after` zero channels around its input; asked for with ``channel_rule = "padded_channels"``."""
+    """A module that puts `before` and `after` zero channels around its input; asked for with ``channel_rule =
+    "padded_channels"``."""
     slots, module = _batched(op), cast(Any, op.module)
     before, after = op.fresh(module.before), op.fresh(module.after)
     op.size("before", before)
@@ -144,8 +171,14 @@ def getitem(op: Op) -> Slots:
         at = keys.index(Ellipsis)
         keys[at : at + 1] = [slice(None)] * (rank - len(keys) + 1)
     keys += [slice(None)] * (rank - len(keys))
-    if len(keys) != rank or not all(isinstance(one, slice | int) for one in keys) or not isinstance(keys[slots.axis], slice):
-        op.refuse(f"indexing with {key!r} has no rule.", "Index with slices, or with whole numbers beside the channels.")
+    if (
+        len(keys) != rank
+        or not all(isinstance(one, slice | int) for one in keys)
+        or not isinstance(keys[slots.axis], slice)
+    ):
+        op.refuse(
+            f"indexing with {key!r} has no rule.", "Index with slices, or with whole numbers beside the channels."
+        )
     op.constants(lambda inputs: Values(inputs[0].value[keys[slots.axis]], inputs[0].known[keys[slots.axis]]))
     axis = slots.axis - sum(isinstance(one, int) for one in keys[: slots.axis])
     chosen = keys[slots.axis]
@@ -153,7 +186,9 @@ def getitem(op: Op) -> Slots:
         return Slots(axis, slots.labels)
     start, stop, step = chosen.indices(len(slots.labels))
     if step != 1:
-        op.refuse("a strided slice of channels has no rule.", "Use torch.index_select through a module with its own rule.")
+        op.refuse(
+            "a strided slice of channels has no rule.", "Use torch.index_select through a module with its own rule."
+        )
 
     def rewrite(node: fx.Node, count: Count) -> None:
         changed = list(keys)
@@ -189,31 +224,48 @@ def split(op: Op) -> list[Slots]:
     return [Slots(dim, part) for part in parts]
 
 
-@register_rule(nn.Flatten, torch.flatten, "flatten", "view", "reshape", torch.reshape, nn.Unflatten, "unsqueeze", "squeeze", torch.squeeze,
-               torch.unsqueeze)  # fmt: skip
+@register_rule(
+    nn.Flatten,
+    torch.flatten,
+    "flatten",
+    "view",
+    "reshape",
+    torch.reshape,
+    nn.Unflatten,
+    "unsqueeze",
+    "squeeze",
+    torch.squeeze,
+    torch.unsqueeze,
+)
 def reshape(op: Op) -> Slots:
-    """Channels that keep their dimension, are merged with the pixels behind them, or are taken apart into equal blocks."""
+    """Channels that keep their dimension, are merged with the pixels behind them, or are taken apart into blocks."""
     slots, before, after = op.x.channels, op.x.shape, op.shape
     assert after is not None
     number, behind = len(slots.labels), math.prod(before[slots.axis + 1 :])
     places = [axis for axis in range(len(after)) if math.prod(after[:axis]) == math.prod(before[: slots.axis])]
     places.sort(key=lambda axis: after[axis] != number)
+    labels = slots.labels
     for axis in places:
         size = after[axis]
         if size % number == 0 and behind % (size // number) == 0:
-            each = size // number
-            labels = np.repeat(slots.labels, each)
-            op.constants(lambda inputs: Values(inputs[0].value.repeat_interleave(each), inputs[0].known.repeat_interleave(each)))
+            labels = np.repeat(labels, size // number)
+            op.constants(functools.partial(_repeated, each=size // number))
             break
         if size > 1 and number % size == 0:
-            blocks = slots.labels.reshape(size, -1)
+            blocks = labels.reshape(size, -1)
             op.unite(np.broadcast_to(blocks[:, :1], blocks.shape), blocks)
             labels = blocks[:, 0]
             break
     else:
-        op.refuse(f"from {before} to {after} the channels (dimension {slots.axis}) are mixed with others.", "Register a rule.")
+        op.refuse(
+            f"from {before} to {after} the channels (dimension {slots.axis}) are mixed with others.", "Register a rule."
+        )
     _rewrite_sizes(op, axis, labels)
     return Slots(axis, labels)
+
+
+def _repeated(inputs: Sequence[Values], each: int) -> Values:
+    return Values(inputs[0].value.repeat_interleave(each), inputs[0].known.repeat_interleave(each))
 
 
 def _rewrite_sizes(op: Op, axis: int, labels: np.ndarray) -> None:
@@ -232,6 +284,27 @@ def _rewrite_sizes(op: Op, axis: int, labels: np.ndarray) -> None:
             node.args = (node.args[0], tuple(changed)) if nested else (node.args[0], *changed)
 
         op.rewrite(rewrite)
+
+
+@register_rule("expand", "expand_as")
+def expand(op: Op) -> Slots:
+    """Batch and space repeated; channels stay what they are."""
+    slots, shape = op.x.channels, op.shape
+    assert shape is not None
+    axis = len(shape) - len(op.x.shape) + slots.axis
+    if shape[axis] != len(slots.labels):
+        op.refuse("repeating channels has no rule.", "Repeat over batch and space only.")
+    sizes = list(op.node.args[1:])
+
+    def rewrite(node: fx.Node, count: Count) -> None:
+        changed = list(node.args[1:])
+        changed[axis] = count(slots.labels)
+        node.args = (node.args[0], *changed)
+
+    if axis < len(sizes) and isinstance(sizes[axis], int) and sizes[axis] != -1:
+        op.rewrite(rewrite)
+    op.constants(lambda inputs: inputs[0])
+    return Slots(axis, slots.labels)
 
 
 @register_rule(torch.permute, "permute", torch.transpose, "transpose")

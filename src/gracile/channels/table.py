@@ -67,6 +67,6 @@ def find(node: fx.Node, module: nn.Module | None) -> Rule:
         key = type(module).__name__ if module is not None else getattr(node.target, "__name__", repr(node.target))
         raise InputError(
             f"{describe(node, module)}: there is no rule that says what it does to channels.",
-            f"Add one with gracile.channels.register_rule({key}), or train with grouping='input_channel', which needs none.",
+            f"Add one with gracile.channels.register_rule({key}), or train with grouping='input_channel'.",
         )
     return rule

@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
 
 from gracile.channels import elementwise, layers, shapes  # noqa: F401  (their rules register themselves)
 from gracile.channels.graph import ChannelGraph
@@ -26,6 +27,7 @@ class _Tracer(fx.Tracer):
     """Traces into everything but modules that have a rule; remembers source lines."""
 
     record_stack_traces = True
+    proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return super().is_leaf_module(m, module_qualified_name) or module_rule(m) is not None
@@ -35,14 +37,16 @@ def trace(model: nn.Module, example: Example) -> ChannelGraph:
     """Find out which slices of which weights are the same channel.
 
     Args:
-        model: any module that torch.fx can trace; not changed. The graph refers to it and reads its weights when asked to count.
+        model: any module that torch.fx can trace; not changed. The graph refers to it and reads its weights when
+            asked to count.
         example: one batch of inputs, first dimension the batch; a tuple for several. Only one sample of it is used.
 
     Returns:
         The channel graph.
 
     Raises:
-        InputError: the model cannot be traced, uses an operation without a rule, shares weights between layers, or the example does
+        InputError: the model cannot be traced, uses an operation without a rule, shares weights between layers, or
+        the example does
             not fit (shape, device). The message names the line or node.
     """
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
@@ -113,12 +117,15 @@ def _check(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
         raise InputError(f"{type(model).__name__} wraps the model to be traced.", "Pass the model inside it.")
     if not inputs or not all(isinstance(one, Tensor) and one.dim() and len(one) for one in inputs):
-        raise InputError("The example holds no batch.", "Pass a tensor whose first dimension is the batch, with at least one sample.")
+        raise InputError(
+            "The example holds no batch.", "Pass a tensor whose first dimension is the batch, with at least one sample."
+        )
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     for one in inputs:
         if devices and one.device not in devices:
             raise InputError(
-                f"The example is on {one.device}, the model on {', '.join(map(str, devices))}.", "Move one of them with .to(device)."
+                f"The example is on {one.device}, the model on {', '.join(map(str, devices))}.",
+                "Move one of them with .to(device).",
             )
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -146,14 +153,14 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...]) -> dict[
                     f"The model does not run on samples of shape {shapes}: {describe(n, module)} says '{error}'.",
                     "Pass an example as the model is trained on.",
                 ) from error
-            results[n] = fx.node.map_aggregate(result, lambda one: tuple(one.shape) if isinstance(one, Tensor) else one)
+            results[n] = map_aggregate(result, lambda one: tuple(one.shape) if isinstance(one, Tensor) else one)
             if isinstance(result, Tensor):
                 results[n] = _Shape(result.shape)
             return result
 
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             interpreter = Recorder(fx.GraphModule(model, graph))
             interpreter.extra_traceback = False
             interpreter.run(*inputs)
@@ -168,7 +175,11 @@ class _Shape(tuple):
 
 
 def _step(
-    node: fx.Node, modules: dict[str, nn.Module], steps: dict[fx.Node, Step], results: dict[fx.Node, Any], ledger: Ledger
+    node: fx.Node,
+    modules: dict[str, nn.Module],
+    steps: dict[fx.Node, Step],
+    results: dict[fx.Node, Any],
+    ledger: Ledger,
 ) -> Step:
     result = results[node]
     shape = tuple(result) if isinstance(result, _Shape) else None
@@ -187,13 +198,15 @@ def _step(
     if node.op == "get_attr":
         return _attribute(node, modules, shape, ledger)
     holds_tensors = shape is not None or (
-        isinstance(result, tuple | list) and any(steps[one].slots for one in node.all_input_nodes) and node.target in _MANY
+        isinstance(result, tuple | list)
+        and any(steps[one].slots for one in node.all_input_nodes)
+        and node.target in _MANY
     )
     if not holds_tensors:
         return Step(node, None, None, list(node.all_input_nodes))
     module = modules[str(node.target)] if node.op == "call_module" else None
     _refuse_second_call(node, module, steps)
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda one: _operand(one, steps, results))  # type: ignore[misc]
+    args, kwargs = map_arg((node.args, node.kwargs), lambda one: _operand(one, steps, results))  # type: ignore[misc]
     op = Op(node, module, args, kwargs, shape, ledger)
     made = find(node, module)(op)
     step = op.step
@@ -232,7 +245,7 @@ def _refuse_second_call(node: fx.Node, module: nn.Module | None, steps: dict[fx.
     for other in steps:
         if other.op == "call_module" and other.target == node.target:
             raise InputError(
-                f"{describe(node, module)} is called twice (nodes '{other.name}' and '{node.name}'), so its weights are shared.",
+                f"{describe(node, module)} is called twice (nodes '{other.name}' and '{node.name}'), sharing weights.",
                 "Make one module for each call, or train with grouping='input_channel'.",
             )
 
@@ -250,6 +263,8 @@ def _attribute(node: fx.Node, modules: dict[str, nn.Module], shape: tuple[int, .
         return Values(value, torch.ones_like(value, dtype=torch.bool))
 
     long = [axis for axis, size in enumerate(shape) if size > 1]
+    if not long and len(shape) > 1:
+        long = [1]  # a single channel
     if len(long) == 1:
         step.slots = Slots(long[0], ledger.fresh(shape[long[0]]))
         step.tensors[str(node.target)] = {long[0]: step.slots.labels}

@@ -1,8 +1,11 @@
 """Builds the smaller network from a dense one and a structure.
 
-The result is a deep copy of the model whose layers are cut to what stays: same classes, same names. Only where the model's own code
-names numbers of channels (``F.pad`` on channels, ``view`` with a literal size, slices of channels) or a branch became a constant, the result
-is a `torch.fx.GraphModule`: the same modules under the same names, with a forward that was generated from the corrected graph.
+The result is a deep copy of the model whose layers are cut to what stays: same classes, same names. Only where the
+model's own code
+names numbers of channels (``F.pad`` on channels, ``view`` with a literal size, slices of channels) or a branch became
+a constant, the result
+is a `torch.fx.GraphModule`: the same modules under the same names, with a forward that was generated from the
+corrected graph.
 """
 
 from __future__ import annotations
@@ -85,8 +88,13 @@ class Builder:
                     cut = cut.index_select(dim, torch.as_tensor(np.flatnonzero(kept), device=cut.device))
             if cut.shape == tensor.shape:
                 continue
+            if (
+                tensor.dim() == 4
+                and tensor.is_contiguous(memory_format=torch.channels_last)
+                and not tensor.is_contiguous()
+            ):
+                cut = cut.contiguous(memory_format=torch.channels_last)  # the layout is the user's choice
             if isinstance(tensor, nn.Parameter):
-                # The layout of the weights (channels last, say) is the user's choice and stays.
                 cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
             setattr(owner, leaf, cut)
         if step.sizes:
@@ -113,7 +121,8 @@ class Builder:
         return any(not self.kept(one.slots.labels).all() for one in near if one.slots is not None)
 
     def _regenerate(self, model: nn.Module, rewritten: list[Step]) -> fx.GraphModule:
-        """A module with a generated forward; code that looks at `training` is frozen as in evaluation, but dropout stays dropout."""
+        """A module with a generated forward; code that looks at `training` is frozen as in evaluation, but dropout
+        stays dropout."""
         graph, copies = fx.Graph(), {}
         result = graph.graph_copy(next(iter(self.graph.by_node)).graph, copies)
         graph.output(result)
@@ -126,7 +135,7 @@ class Builder:
         for node in self.gone:
             if any(copies[node] is one for one in graph.nodes):
                 raise InputError(
-                    f"'{node.name}' has no channel left, and '{next(iter(copies[node].users)).name}' cannot do without it.",
+                    f"'{node.name}' has no channel left; '{next(iter(copies[node].users)).name}' cannot do without it.",
                     "Keep one channel of it (keep_last=True in training).",
                 )
         graph.lint()
@@ -145,7 +154,8 @@ class Builder:
             users = [node for node in step.node.users if node not in self.constant]
             if not users:
                 continue
-            assert step.slots is not None and step.shape is not None
+            assert step.slots is not None
+            assert step.shape is not None
             name = f"constant_{step.node.name}"
             like = next(model.parameters())
             shape = [1] * len(step.shape)
@@ -171,7 +181,8 @@ class Builder:
             return False  # in-place results have the first operand's shape
         own = self.graph.by_node[user]
         return any(
-            self.graph.by_node[node].shape == own.shape and node not in self.constant and node.op != "get_attr" for node in own.operands
+            self.graph.by_node[node].shape == own.shape and node not in self.constant and node.op != "get_attr"
+            for node in own.operands
         )
 
     def _leave_out(self, step: Step, copies: dict[fx.Node, fx.Node]) -> None:

@@ -1,4 +1,5 @@
-"""Smaller networks on disk: one safetensors file with the weights and, as JSON in its header, the indices of what was kept."""
+"""Smaller networks on disk: one safetensors file with the weights and, as JSON in its header, the indices of what was
+kept."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def save_lean(model: nn.Module, path: str | Path) -> None:
     """
     note = recall(model)
     if note is None:
-        raise InputError(f"This {type(model).__name__} was not made by shrink.", "Save a plain network with safetensors or torch.")
+        raise InputError(
+            f"This {type(model).__name__} was not made by shrink.", "Save a plain network with safetensors or torch."
+        )
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     header = {"gracile": json.dumps({"format": FORMAT, **note}, separators=(",", ":"))}
     write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=header))
@@ -80,14 +83,18 @@ def load_lean(dense_model: nn.Module, path: str | Path) -> nn.Module:
     model = dense_model
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     for structure in note["steps"]:
-        inputs = tuple(torch.zeros(1, *shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in structure["inputs"])
+        inputs = tuple(
+            torch.zeros(1, *shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in structure["inputs"]
+        )
         smaller = Builder(trace(model, inputs), structure).build()
         remember(smaller, model, structure)
         model = smaller
     expected = _shapes(model)
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
-        raise InputError(f"{path} does not fit this architecture: {_first(expected, found)}.", "Build the model as it was.")
+        raise InputError(
+            f"{path} does not fit this architecture: {_first(expected, found)}.", "Build the model as it was."
+        )
     model.load_state_dict(tensors)
     return model
 

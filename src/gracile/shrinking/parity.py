@@ -30,7 +30,9 @@ def largest_difference(model: nn.Module, lean: nn.Module, inputs: Sequence[Tenso
     largest = 0.0
     for one, other in zip(_outputs(model, inputs), _outputs(lean, inputs), strict=True):
         if not bool(one.isfinite().all()):
-            raise NonFiniteError("The model's outputs are not finite, so nothing can be compared.", "Mend its weights first.")
+            raise NonFiniteError(
+                "The model's outputs are not finite, so nothing can be compared.", "Mend its weights first."
+            )
         if one.shape != other.shape:
             return float("inf")
         scale = one.abs().max().item() or 1.0
@@ -43,7 +45,7 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             result: Any = model(*inputs)
     finally:
         for module, training in modes:
@@ -67,6 +69,6 @@ def check(model: nn.Module, lean: nn.Module, inputs: Sequence[Tensor], tolerance
     if difference > tolerance:
         raise ParityError(
             f"The smaller network's outputs differ by {difference:.2g} of the largest output, beyond {tolerance:g}.",
-            "Switch off noise in evaluation if the model adds any; otherwise a rule for one of its operations is wrong.",
+            "Switch off noise in evaluation if the model adds any; else a rule for one of its operations is wrong.",
         )
     return difference

@@ -84,8 +84,10 @@ class Plan:
             tabulate(table, headers="keys", tablefmt="github"),
             "",
             f"groups {self.before.channels:,} -> {self.after.channels:,}, "
-            f"parameters {self.before.parameters:,} -> {self.after.parameters:,} ({_ratio(self.before.parameters, self.after.parameters)}), "
-            f"multiply-adds {self.before.macs:,} -> {self.after.macs:,} ({_ratio(self.before.macs, self.after.macs)})",
+            f"parameters {_arrow((self.before.parameters, self.after.parameters))} "
+            f"({_ratio(self.before.parameters, self.after.parameters)}), "
+            f"multiply-adds {_arrow((self.before.macs, self.after.macs))} "
+            f"({_ratio(self.before.macs, self.after.macs)})",
         ]
         if saves and not self.gathers:
             lines.append(f"Selecting inputs before layers (gather=True) would save {saves:,} more multiply-adds.")
@@ -106,11 +108,14 @@ def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bo
     Args:
         model: with exact zeros where channels are to go; not changed.
         example: a batch of inputs, or a tuple of them.
-        dead: what to do with a layer that has no channel left: ``"refuse"`` or ``"fold"`` it to the constant it computes.
-        gather: select, in front of a layer, the inputs it reads, where others read the rest; fewer multiply-adds for a copy.
+        dead: what to do with a layer that has no channel left: ``"refuse"`` or ``"fold"`` it to the constant it
+            computes.
+        gather: select, in front of a layer, the inputs it reads, where others read the rest; fewer multiply-adds for
+            a copy.
 
     Raises:
-        InputError: the model cannot be traced (see `gracile.channels.trace`), a layer has no channel left and `dead` is "refuse".
+        InputError: the model cannot be traced (see `gracile.channels.trace`), a layer has no channel left and `dead`
+        is "refuse".
     """
     if dead not in ("refuse", "fold"):
         raise InputError(f"dead='{dead}' is not known.", "Choose 'refuse' or 'fold'.")
@@ -128,7 +133,7 @@ def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bo
     made = Plan(graph, live, fold, graph.dense(), graph.sizes(live))
     for layer in graph.layers:
         made.rows.append(_row(made, layer))
-        if layer.inputs is not None:
+        if layer.inputs is not None and _computed(made, layer):
             _fold_and_gather(made, layer, gather)
     if gather:
         made.after = _with_gathers(made)
@@ -142,7 +147,7 @@ def _refuse_dead(graph: ChannelGraph, live: Liveness) -> None:
             if dims is not None and not live.kept(dims[1]).any():
                 raise InputError(
                     f"The layer '{layer.name}' has none of its {len(dims[1])} {side} left.",
-                    "Pass dead='fold' to replace what it computes by a constant, or train with weaker sparsity or keep_last=True.",
+                    "Pass dead='fold' to replace what it computes by a constant, or train with keep_last=True.",
                 )
 
 
@@ -154,8 +159,8 @@ def _row(made: Plan, layer: Layer) -> Row:
     if layer.inputs is None:
         inputs = outputs if weight.shape[1] == 1 else (weight.shape[1], weight.shape[1])
         after = weight.numel() // len(rows) * outputs[1]
-        return Row(layer.name, inputs, outputs, (weight.numel(), after), (weight.numel() * layer.positions, after * layer.positions),
-                   reason=_kept_outputs(made, layer))  # fmt: skip
+        macs = (weight.numel() * layer.positions, after * layer.positions)
+        return Row(layer.name, inputs, outputs, (weight.numel(), after), macs, reason=_kept_outputs(made, layer))
     kept = live.kept(layer.inputs[1])
     inputs = (len(kept), int(kept.sum()))
     each = weight.numel() // (len(rows) * len(kept))
@@ -168,14 +173,27 @@ def _row(made: Plan, layer: Layer) -> Row:
     if node in made.folded.constant:
         after, idle_count = 0, 0
         notes = ["dead: folded to a constant"]
-    elif node in made.folded.gone:
+    elif not _computed(made, layer):
+        after, idle_count = 0, 0
         notes = ["gone"]
     elif layer.name in made.folded.biases:
         notes.append("constants of removed inputs moved into its bias")
     return Row(
-        layer.name, inputs, outputs, (weight.numel(), after), (weight.numel() * layer.positions, after * layer.positions),
-        int(idle.sum()), each * outputs[1] * idle_count * layer.positions, "; ".join(filter(None, notes)),
-    )  # fmt: skip
+        layer.name,
+        inputs,
+        outputs,
+        parameters=(weight.numel(), after),
+        macs=(weight.numel() * layer.positions, after * layer.positions),
+        zero_inputs=int(idle.sum()),
+        gather_saves=each * outputs[1] * idle_count * layer.positions,
+        reason="; ".join(filter(None, notes)),
+    )
+
+
+def _computed(made: Plan, layer: Layer) -> bool:
+    """Whether a layer is still there."""
+    node = next(step.node for step in made.graph.steps if step.layer is layer)
+    return node in made.folded.needed and node not in made.folded.constant
 
 
 def _idle(made: Plan, layer: Layer) -> np.ndarray:
@@ -208,19 +226,21 @@ def _kept_outputs(made: Plan, layer: Layer) -> str:
     if values is None:
         return ""
     constant = values.known.cpu().numpy() & made.live.kept(layer.outputs[1])
-    if not constant.any():
+    number = int(constant.sum())
+    if not number:
         return ""
     classes = made.graph.labels[layer.outputs[1][constant]]
     for other in made.graph.readers:
         assert other.inputs is not None
+        rows = made.live.kept(other.outputs[1])
         read = made.live.values.get(made.graph.source[other.node])
         known = read.known.cpu().numpy() if read is not None else np.zeros(len(other.inputs[1]), bool)
-        hit = np.isin(made.graph.labels[other.inputs[1]], classes) & made.live.nonzero[other.name].any(0)
+        hit = np.isin(made.graph.labels[other.inputs[1]], classes) & made.live.nonzero[other.name][rows].any(0)
         if (hit & known).any() and not other.folds:
-            return f"{int(constant.sum())} constant outputs stay: zero padding in '{other.name}' makes them differ at the border"
+            return f"{number} constant outputs stay: zero padding in '{other.name}' makes them differ at the border"
         if hit.any():
-            return f"{int(constant.sum())} constant outputs stay: they are joined with others before '{other.name}'"
-    return f"{int(constant.sum())} constant outputs stay"
+            return f"{number} constant outputs stay: they are joined with others before '{other.name}'"
+    return f"{number} constant outputs stay"
 
 
 def _fold_and_gather(made: Plan, layer: Layer, gather: bool) -> None:
@@ -243,7 +263,9 @@ def _fold_and_gather(made: Plan, layer: Layer, gather: bool) -> None:
         return
     weight = graph.parameter(layer.weight).detach()
     columns = torch.as_tensor(unread, device=weight.device) & values.known & (values.value != 0)
-    taken = weight[torch.as_tensor(rows, device=weight.device)].flatten(2).sum(2) if weight.dim() > 2 else weight[torch.as_tensor(rows)]
+    taken = weight[torch.as_tensor(rows, device=weight.device)]
+    if taken.dim() > 2:
+        taken = taken.flatten(2).sum(2)
     addition = (taken[:, columns] * values.value[columns]).sum(1)
     if bool((taken[:, columns] != 0).any()):
         made.biases[layer.name] = addition
@@ -257,6 +279,8 @@ def _with_gathers(made: Plan) -> Counts:
             layer = next(one for one in made.graph.layers if one.name == row.layer)
             macs -= row.gather_saves
             parameters -= row.gather_saves // layer.positions
+            if row.layer in made.biases and row.layer not in made.folded.biases and not layer.biased:
+                parameters += row.outputs[1]
     return Counts(made.after.channels, parameters, macs)
 
 

@@ -17,20 +17,25 @@ from gracile.shrinking.plan import Plan, plan, structure
 def shrink(
     model: nn.Module, example: Example, *, dead: str = "refuse", gather: bool = False, tolerance: float = 1e-5
 ) -> nn.Module:
-    """A smaller network with the same outputs: channels whose every reader is zero are gone from weights, norms and sums.
+    """A smaller network with the same outputs: channels whose every reader is zero are gone from weights, norms and
+    sums.
 
-    Channels that are constant are removed as well where each reader's bias can take the constant exactly (not across zero padding).
+    Channels that are constant are removed as well where each reader's bias can take the constant exactly (not across
+    zero padding).
 
     Args:
         model: with exact zeros where channels are to go; not changed.
         example: a batch of inputs, or a tuple of them.
-        dead: a layer with no channel left is an error with ``"refuse"``; ``"fold"`` puts the constant it computes in its place.
+        dead: a layer with no channel left is an error with ``"refuse"``; ``"fold"`` puts the constant it computes in
+            its place.
         gather: select, in front of a layer, the inputs it reads where others read the rest (see `Plan.describe`).
-        tolerance: the largest difference of outputs allowed, relative to the largest output; compared in evaluation, on the example
+        tolerance: the largest difference of outputs allowed, relative to the largest output; compared in evaluation,
+            on the example
             and on normal noise of its shape.
 
     Returns:
-        A deep copy with smaller layers; a `torch.fx.GraphModule` with the same modules where the model's own code names numbers of
+        A deep copy with smaller layers; a `torch.fx.GraphModule` with the same modules where the model's own code
+        names numbers of
         channels or a branch became a constant. It can be trained, copied, compiled and saved with `save_lean`.
 
     Raises:
@@ -58,7 +63,9 @@ def fill(lean: nn.Module, made: Plan) -> None:
         for name, buffer in lean.named_buffers():
             values = made.live.values.get(name.removeprefix("constant_"))
             if name.startswith("constant_") and values is not None:
-                slots = next(step.slots for step in made.graph.steps if step.node.name == name.removeprefix("constant_"))
+                slots = next(
+                    step.slots for step in made.graph.steps if step.node.name == name.removeprefix("constant_")
+                )
                 assert slots is not None
                 kept = torch.as_tensor(np.flatnonzero(made.live.kept(slots.labels)), device=buffer.device)
                 buffer.copy_(values.value[kept].reshape(buffer.shape))

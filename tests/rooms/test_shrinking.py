@@ -1,0 +1,381 @@
+"""Physical removal: the same outputs, the planned size, files that come back, mistakes that are named."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import Tensor, fx, nn
+
+import gracile
+from gracile.channels import register_rule, trace
+from gracile.channels.table import RULES
+from gracile.core.errors import InputError, StorageError
+from gracile.models import lenet, resnet20
+from gracile.shrinking import Gathered, ParityError, load_lean, plan, save_lean, shrink
+from gracile.shrinking.parity import largest_difference
+from tests.models.zeros import zero_filters, zero_groups, zero_inputs_per_layer
+from tests.models.zoo import LARGE, ZOO, LambdaShortcutNet, randomised
+
+
+def sparse(name: str, share: float, seed: int) -> tuple[nn.Module, Tensor]:
+    make, shape = {**ZOO, **LARGE}[name]
+    model, source = randomised(make(), seed), torch.Generator().manual_seed(seed)
+    x = torch.randn(2, *shape, generator=source)
+    graph = trace(model, x)
+    zero_groups(model, graph, torch.rand(graph.num_groups, generator=source) < share)
+    return model, x
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    seed=st.integers(0, 9999),
+    share=st.sampled_from([0.1, 0.5, 0.9]),
+    filters=st.sampled_from([0.0, 0.3]),
+    layered=st.sampled_from([0.0, 0.5]),
+    gather=st.booleans(),
+)
+def test_outputs_stay_and_sizes_are_the_planned_ones(
+    name: str, seed: int, share: float, filters: float, layered: float, gather: bool
+) -> None:
+    model, x = sparse(name, share, seed)
+    zero_filters(model, filters, seed)
+    zero_inputs_per_layer(model, layered, seed)
+    made = plan(model, x, dead="fold", gather=gather)
+    lean = shrink(model, x, dead="fold", gather=gather)
+    assert largest_difference(model, lean, [torch.randn_like(x) * 3]) < 1e-5
+    assert size(lean) == made.after.parameters
+    if not gather:
+        assert trace(model, x).count() == made.after
+    if list(lean.parameters()) and not made.gathers:
+        assert trace(lean, x).dense().macs == made.after.macs
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", LARGE)
+def test_networks_as_they_are_used(name: str, share: float) -> None:
+    model, x = sparse(name, share, 0)
+    lean = shrink(model, x, dead="fold")
+    assert type(lean).__name__ == type(model).__name__
+    assert isinstance(lean, type(model)) or share == 0.9  # only a dead branch needs a generated forward here
+    assert largest_difference(model, lean, [torch.randn_like(x)]) < 1e-5
+    assert size(lean) == trace(model, x).count().parameters
+
+
+def test_half_of_resnet18s_groups_are_more_than_half_of_its_multiply_adds() -> None:
+    model, x = sparse("resnet18", 0.5, 1)
+    after = trace(shrink(model, x), x).dense()
+    assert after.macs < 0.3 * 555_422_720
+
+
+def test_the_callers_model_is_left_alone() -> None:
+    model, x = sparse("resnet20-A", 0.5, 0)
+    model.train()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    identities = [id(parameter) for parameter in model.parameters()]
+    lean = shrink(model, x, dead="fold")
+    assert all(one.training for one in model.modules())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert identities == [id(parameter) for parameter in model.parameters()]
+    assert lean.training
+    assert not {one.data_ptr() for one in lean.parameters()} & {one.data_ptr() for one in model.parameters()}
+
+
+def test_a_dense_model_comes_back_as_it_is() -> None:
+    model, x = sparse("resnet20-A", 0.0, 0)
+    lean = shrink(model, x)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), lean.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["resnet20-A", "lambda-shortcut", "mobilenet"])
+def test_the_smaller_network_copies_and_trains(name: str) -> None:
+    model, x = sparse(name, 0.4, 2)
+    lean = copy.deepcopy(shrink(model, x, dead="fold")).train()
+    torch.manual_seed(0)  # dropout
+    optimizer = torch.optim.SGD(lean.parameters(), lr=0.05)
+    x, target = torch.randn(8, *x.shape[1:]), torch.arange(8) % 5
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(lean(x), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(parameter.grad is not None for parameter in lean.parameters())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model, x = sparse("lenet", 0.5, 0)
+    model.get_parameter("conv2.weight").requires_grad_(False)
+    lean = shrink(model, x)
+    assert [name for name, one in lean.named_parameters() if not one.requires_grad] == ["conv2.weight"]
+
+
+@pytest.mark.parametrize("name", ["resnet20-A", "lambda-shortcut"])
+def test_dynamo_traces_the_smaller_network_whole(name: str) -> None:
+    model, x = sparse(name, 0.5, 0)
+    lean = shrink(model, x, dead="fold")
+    compiled = torch.compile(lean, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), lean(x))
+
+
+# Inductor's own imports use an interface that torch deprecates.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+def test_inductor_compiles_the_smaller_network() -> None:
+    model, x = sparse("mlp", 0.5, 0)
+    lean = shrink(model, x)
+    torch.testing.assert_close(torch.compile(lean)(x), lean(x))
+
+
+def test_dropout_written_as_a_function_stays_dropout() -> None:
+    model, x = randomised(LambdaShortcutNet(), 0), torch.randn(2, 3, 8, 8)
+    graph = trace(model, x)
+    zero_groups(model, graph, torch.arange(12) < 4)
+    lean = shrink(model, x)
+    assert isinstance(lean, fx.GraphModule)
+    assert type(lean).__name__ == "LambdaShortcutNet"
+    lean.train()
+    assert [one.p for one in lean.modules() if isinstance(one, nn.Dropout)] == [0.1]
+    assert all(one.training for one in lean.modules() if isinstance(one, nn.Dropout))
+
+
+def constant_net(padding: int) -> nn.Sequential:
+    """The first filter is zero, so its channel is the bias 0.7, which filters of the second layer read."""
+    model = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3, padding=padding, bias=False)), 0)
+    with torch.no_grad():
+        model[0].weight[0] = 0
+        model[0].bias[0] = 0.7
+    return model  # type: ignore[return-value]
+
+
+def test_a_constant_moves_into_the_next_bias_where_that_is_exact() -> None:
+    model, x = constant_net(0), torch.randn(2, 3, 8, 8)
+    made = plan(model, x)
+    assert made.after.channels == 3
+    assert "moved into its bias" in made.describe()
+    lean = shrink(model, x)
+    expected = torch.tanh(torch.tensor(0.7)) * model[2].weight[:, 0].sum((1, 2))
+    torch.testing.assert_close(lean.get_parameter("2.bias"), expected)
+
+
+def test_a_constant_stays_in_front_of_zero_padding_and_the_plan_says_so() -> None:
+    model, x = constant_net(1), torch.randn(2, 3, 8, 8)
+    made = plan(model, x)
+    assert made.after == made.before
+    assert "zero padding in '2' makes them differ at the border" in made.describe()
+    shrink(model, x)
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_padding_with_the_image_itself_keeps_constants_exact(mode: str) -> None:
+    model, x = constant_net(1), torch.randn(2, 3, 8, 8)
+    model[2] = nn.Conv2d(4, 2, 3, padding=1, padding_mode=mode)
+    assert plan(model, x).after.channels == 3
+    shrink(model, x)
+
+
+def test_zero_filters_behind_batch_norm_do_not_vanish_silently() -> None:
+    """Removing them regardless of the norm's beta changes outputs; that is a known fault of pruning tools."""
+    model = randomised(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 3, padding=1)), 0
+    )
+    with torch.no_grad():
+        model[0].weight[:3] = 0
+        model[1].bias[:3] = torch.tensor([9.0, -9.0, 9.0])
+    x = torch.randn(2, 3, 8, 8)
+    assert plan(model, x).after.channels == 5  # only the one that ReLU takes to zero
+    shrink(model, x)
+
+
+def dead_net() -> tuple[nn.Module, Tensor]:
+    model = randomised(resnet20(image_size=8, num_classes=5), 0)
+    with torch.no_grad():
+        model.get_parameter("stages.1.1.conv2.weight").zero_()
+    return model, torch.randn(2, 3, 8, 8)
+
+
+def test_a_dead_layer_is_refused_by_name() -> None:
+    model, x = dead_net()
+    with pytest.raises(InputError, match=r"'stages.1.1.conv1' has none of its 32 outputs left.*dead='fold'"):
+        shrink(model, x)
+
+
+def test_a_dead_branch_folds_to_its_constant() -> None:
+    model, x = dead_net()
+    lean = shrink(model, x, dead="fold")
+    assert not any(name.startswith("stages.1.1.conv") for name, _ in lean.named_parameters())
+    assert [name for name, _ in lean.named_buffers() if name.startswith("constant_")] == ["constant_stages_1_1_bn2"]
+    assert plan(model, x, dead="fold").after.parameters == size(lean)
+    # A constant beside an image of another size still spreads over it.
+    larger = torch.randn(2, 3, 16, 16)
+    assert largest_difference(model, lean, [larger]) < 1e-5
+
+
+def test_dead_must_be_a_known_word() -> None:
+    with pytest.raises(InputError, match="'refuse' or 'fold'"):
+        plan(lenet(), torch.randn(1, 1, 28, 28), dead="skip")
+
+
+def test_gather_removes_what_others_still_read() -> None:
+    model = randomised(resnet20(image_size=8), 0)
+    with torch.no_grad():
+        model.get_parameter("stages.0.1.conv1.weight")[:, 3:9] = 0
+    x = torch.randn(2, 3, 8, 8)
+    off = plan(model, x)
+    assert off.after == off.before
+    row = next(row for row in off.rows if row.layer == "stages.0.1.conv1")
+    assert (row.zero_inputs, row.gather_saves) == (6, 6 * 16 * 9 * 64)
+    assert "'stages.0.0.conv1' reads them" in row.reason
+    assert f"gather=True) would save {6 * 16 * 9 * 64:,}" in off.describe()
+    lean = shrink(model, x, gather=True)
+    selected = lean.get_submodule("stages.0.1.conv1")
+    assert isinstance(selected, Gathered)
+    assert selected.index.tolist() == [0, 1, 2, *range(9, 16)]
+    assert size(lean) == size(model) - 6 * 16 * 9
+    with pytest.raises(InputError, match="shrunk with gather=True already"):
+        shrink(lean, x)
+
+
+def test_the_plan_is_a_table_of_layers_and_sums() -> None:
+    model, x = sparse("lenet", 0.5, 0)
+    made = plan(model, x)
+    text = made.describe()
+    for layer in ("conv1", "conv2", "linear1", "linear2", "linear3"):
+        assert f"| {layer} " in text
+    assert f"parameters {made.before.parameters:,} -> {made.after.parameters:,}" in text
+
+
+def test_a_wrong_rule_is_caught_by_the_comparison() -> None:
+    class Reversed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flip(1)
+
+    model = randomised(nn.Sequential(nn.Conv2d(3, 5, 3), Reversed(), nn.Conv2d(5, 2, 3)), 0)
+    register_rule(Reversed)(lambda op: op.x.channels)
+    try:
+        with torch.no_grad():
+            model[2].weight[:, 0] = 0
+        with pytest.raises(ParityError, match="a rule for one of its operations is wrong"):
+            shrink(model, torch.randn(2, 3, 8, 8))
+    finally:
+        del RULES[Reversed]
+
+
+@pytest.mark.parametrize(
+    "name", ["lenet", "resnet20-A", "lambda-shortcut", "mobilenet", "resnext", "densenet", "splitting"]
+)
+@pytest.mark.parametrize("gather", [False, True])
+def test_a_saved_network_comes_back_from_a_fresh_dense_one(name: str, gather: bool, tmp_path: Path) -> None:
+    model, x = sparse(name, 0.5, 2)
+    zero_filters(model, 0.2, 2)
+    zero_inputs_per_layer(model, 0.3, 2)
+    lean = shrink(model, x, dead="fold", gather=gather)
+    save_lean(lean, tmp_path / "lean.safetensors")
+    fresh = randomised(ZOO[name][0](), 77)
+    again = load_lean(fresh, tmp_path / "lean.safetensors")
+    torch.testing.assert_close(again(x), lean(x), rtol=0, atol=0)
+    assert type(again).__name__ == type(lean).__name__
+    assert size(fresh) == size(model)
+
+
+def test_the_files_header_holds_the_kept_indices(tmp_path: Path) -> None:
+    model, x = sparse("lenet", 0.0, 0)
+    with torch.no_grad():
+        model.get_parameter("conv2.weight")[:, [1, 4]] = 0
+    save_lean(shrink(model, x), tmp_path / "lean.safetensors")
+    with safe_open(tmp_path / "lean.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["gracile"])
+    assert header["steps"][0]["kept"] == {
+        "conv1.weight": {"0": [0, 2, 3, 5]},
+        "conv1.bias": {"0": [0, 2, 3, 5]},
+        "conv2.weight": {"1": [0, 2, 3, 5]},
+    }
+
+
+def test_a_network_shrunk_twice_and_trained_between_comes_back(tmp_path: Path) -> None:
+    model, x = sparse("lambda-shortcut", 0.2, 0)
+    once = copy.deepcopy(shrink(model, x))
+    graph = trace(once, x)
+    zero_groups(once, graph, torch.arange(graph.num_groups) == 1)
+    twice = shrink(once, x)
+    assert size(twice) < size(once) < size(model)
+    with torch.no_grad():
+        for parameter in twice.parameters():
+            parameter.add_(0.01)
+    save_lean(copy.deepcopy(twice), tmp_path / "lean.safetensors")
+    again = load_lean(LambdaShortcutNet().eval(), tmp_path / "lean.safetensors")
+    torch.testing.assert_close(again(x), twice(x), rtol=0, atol=0)
+
+
+def test_saving_and_loading_name_what_does_not_fit(tmp_path: Path) -> None:
+    model, x = sparse("lenet", 0.5, 0)
+    path = tmp_path / "lean.safetensors"
+    with pytest.raises(InputError, match="was not made by shrink"):
+        save_lean(model, path)
+    with pytest.raises(StorageError, match="There is no file"):
+        load_lean(model, path)
+    save_lean(shrink(model, x), path)
+    with pytest.raises(InputError, match=r"another architecture: 'conv1.weight' is \[6, 1, 5, 5\] in the model"):
+        load_lean(lenet(image_size=16), path)
+    with pytest.raises(InputError, match=r"'weight' is .* in the model and absent in the file"):
+        load_lean(nn.Linear(2, 2), path)
+    plain = tmp_path / "plain.safetensors"
+    from safetensors.torch import save_file
+
+    save_file(model.state_dict(), plain)
+    with pytest.raises(StorageError, match="holds no network that was shrunk"):
+        load_lean(model, plain)
+    plain.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StorageError, match="cannot be read"):
+        load_lean(model, plain)
+
+
+def test_the_public_name_is_the_function() -> None:
+    assert gracile.shrink is shrink
+    assert gracile.shrinking.plan is plan
+
+
+def test_weights_keep_their_memory_format() -> None:
+    model, x = sparse("resnet20-B", 0.5, 0)
+    lean = shrink(model.to(memory_format=torch.channels_last), x, dead="fold")
+    weight = lean.get_parameter("stages.0.0.conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["lenet", "googlenet", "densenet", "resnet20-B"])
+def test_the_reference_implementation_removes_the_same(name: str) -> None:
+    """torch-pruning, told to remove one channel, must cut the same parameters as we do."""
+    if importlib.util.find_spec("torch_pruning") is None:
+        pytest.skip("torch-pruning is not installed")
+    import torch_pruning
+
+    make, shape = ZOO[name]
+    model, x = randomised(make(), 0), torch.randn(1, *shape)
+    graph = trace(model, x)
+    for group in range(0, graph.num_groups, 1 + graph.num_groups // 6):
+        ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
+        zero_groups(ours, trace(ours, x), torch.arange(graph.num_groups) == group)
+        lean = shrink(ours, x)
+        dependencies = torch_pruning.DependencyGraph().build_dependency(theirs, example_inputs=x)
+        weight, slices = next(iter(graph.members(group).items()))
+        layer = theirs.get_submodule(weight.removesuffix(".weight"))
+        cut = (
+            torch_pruning.prune_linear_in_channels
+            if isinstance(layer, nn.Linear)
+            else torch_pruning.prune_conv_in_channels
+        )
+        dependencies.get_pruning_group(layer, cut, idxs=slices).prune()
+        assert [tuple(one.shape) for one in lean.parameters()] == [tuple(one.shape) for one in theirs.parameters()]

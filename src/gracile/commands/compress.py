@@ -16,7 +16,9 @@ from pathlib import Path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="RUN|FILE.py:FUNCTION", help="a run's folder, or a function that returns a network")
+    parser.add_argument(
+        "source", metavar="RUN|FILE.py:FUNCTION", help="a run's folder, or a function that returns a network"
+    )
     parser.add_argument("--int8", action="store_true", help="quantise too, calibrated on training data")
     parser.add_argument("--arm", help="the run's arm (default: its first with a method)")
     parser.add_argument("--seed", type=int, help="the run's seed (default: its first)")
@@ -26,10 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, help="resize images to this")
     parser.add_argument("--shape", help="shape of one input, such as 3,32,32, where there are no data")
     parser.add_argument("--max-drop", type=float, default=1.0, help="points of accuracy int8 may cost (default: 1)")
-    parser.add_argument("--calibration", type=int, default=512, help="training samples that calibrate int8 (default: 512)")
+    parser.add_argument(
+        "--calibration", type=int, default=512, help="training samples that calibrate int8 (default: 512)"
+    )
     parser.add_argument("--batch-sizes", default="1,16", help="batches to time (default: 1,16)")
     parser.add_argument("--threads", default="1,2", help="threads to time with (default: 1,2)")
-    parser.add_argument("--out", type=Path, help="where the files go (default: RUN/compressed/ARM or compressed/FUNCTION)")
+    parser.add_argument(
+        "--out", type=Path, help="where the files go (default: RUN/compressed/ARM or compressed/FUNCTION)"
+    )
     parser.add_argument(
         "--data-root", type=Path, help="folder with a folder a data set (default: the variable GRACILE_DATA)"
     )
@@ -47,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     file, colon, function = args.source.rpartition(":")
     of_function = bool(colon) and file.endswith(".py")
     foreign = {"--arm": args.arm, "--seed": args.seed} if of_function else {
-        "--weights": args.weights, "--data": args.data, "--shape": args.shape, "--label": args.label, "--image-size": args.image_size
+        "--weights": args.weights, "--data": args.data, "--shape": args.shape, "--label": args.label, "--image-size":
+        args.image_size
     }  # fmt: skip
     for option, value in foreign.items():
         if value is not None:
@@ -59,13 +66,25 @@ def run(args: argparse.Namespace) -> int:
     if of_function:
         shape = None if args.shape is None else tuple(_numbers("--shape", args.shape))
         subject = from_function(
-            Path(file), function, args.weights, data=args.data, shape=shape, label=args.label, image_size=args.image_size
+            Path(file),
+            function,
+            args.weights,
+            data=args.data,
+            shape=shape,
+            label=args.label,
+            image_size=args.image_size,
         )
     else:
         subject = from_run(Path(args.source), args.arm, args.seed)
     out = args.out or subject.folder
     made = compress(
-        subject, out, int8=args.int8, max_drop=args.max_drop, calibration=args.calibration, batch_sizes=batch_sizes, threads=threads
+        subject,
+        out,
+        int8=args.int8,
+        max_drop=args.max_drop,
+        calibration=args.calibration,
+        batch_sizes=batch_sizes,
+        threads=threads,
     )
     print(f"{made}\n\nEverything is in {out}.")
     return 0

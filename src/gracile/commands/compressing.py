@@ -75,7 +75,9 @@ def compress(
     notes = [subject.note] if subject.note else []
     made = plan(subject.sparse, subject.example, dead="fold")
     if made.after.macs == made.before.macs:
-        notes.append("no channel is zero as a whole, so nothing could be removed: train with RGSM and grouping = 'coupled'")
+        notes.append(
+            "no channel is zero as a whole, so nothing could be removed: train with RGSM and grouping = 'coupled'"
+        )
     lean = shrink(subject.sparse, subject.example, dead="fold")
     save_lean(lean, out / "lean.safetensors")
     validation = splits.validation if splits and len(splits.validation) else None
@@ -127,7 +129,9 @@ def _json(subject: Subject, result: Compressed, before: Any, after: Any) -> dict
         "before": {key: getattr(before, key) for key in sorted(sizes)},
         "after": {key: getattr(after, key) for key in sorted(sizes)},
         "exported": result.exported.to_json(),
-        "accuracy": {name: {key: float(value) for key, value in row.items()} for name, row in result.accuracies.items()},
+        "accuracy": {
+            name: {key: float(value) for key, value in row.items()} for name, row in result.accuracies.items()
+        },
         "measured": result.table.to_json(),
         "notes": list(result.notes),
         "environment": environment(),

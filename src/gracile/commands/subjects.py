@@ -57,7 +57,9 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
         raise InputError(f"{path} holds no run.", "Name a run's folder such as runs/digits-1, or FILE.py:FUNCTION.")
     recipe = schema.load(str(file))
     if recipe.kind != "train":
-        raise InputError(f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run.")
+        raise InputError(
+            f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
+        )
     settings = schema.parse(train.Settings, recipe.settings, str(file))
     methods = [name for name, one in settings.arms.items() if one.method is not None]
     if arm is None:
@@ -121,7 +123,11 @@ def from_function(
         assert data is not None
         splits = datasets.load(data, label=label, image_size=image_size)
         example = _example(splits)
-    note = "the dense network has the weights its function gives it, so its accuracy means nothing" if dense and splits else ""
+    note = (
+        "the dense network has the weights its function gives it, so its accuracy means nothing"
+        if dense and splits
+        else ""
+    )
     return Subject(function, sparse, dense, example, splits, Path("compressed") / function, note)
 
 
@@ -133,7 +139,9 @@ def _trained(path: Path, arm: str, seed: int, settings: train.Settings, network:
     name = arm if len(settings.seeds) == 1 else f"{arm}-seed{seed}"
     file = path / name / "model.safetensors"
     if not file.is_file():
-        raise InputError(f"The arm '{name}' of {path} is not trained yet.", f"Finish it: gracile run --resume --out {path}")
+        raise InputError(
+            f"The arm '{name}' of {path} is not trained yet.", f"Finish it: gracile run --resume --out {path}"
+        )
     _load(network, file)
     return network
 
@@ -146,14 +154,16 @@ def _load(network: nn.Module, file: Path) -> None:
         state = load_file(file)
     except SafetensorError as error:
         raise StorageError(
-            f"{file} is not a safetensors file: {error}.", "Save the state dict with safetensors.torch.save_file; pickles are not read."
+            f"{file} is not a safetensors file: {error}.",
+            "Save the state dict with safetensors.torch.save_file; pickles are not read.",
         ) from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(
-            f"The weights in {file} do not fit the network: {lines[min(1, len(lines) - 1)]}", "Use the network they were saved from."
+            f"The weights in {file} do not fit the network: {lines[min(1, len(lines) - 1)]}",
+            "Use the network they were saved from.",
         ) from error
 
 
@@ -185,7 +195,8 @@ def _network(make: object, file: Path, function: str) -> nn.Module:
         network = make()
     except Exception as error:
         raise InputError(
-            f"{function}() of {file} failed: {type(error).__name__}: {error}.", "It is called without arguments and returns the network."
+            f"{function}() of {file} failed: {type(error).__name__}: {error}.",
+            "It is called without arguments and returns the network.",
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{function}() of {file} returned {type(network).__name__}.", "Return a torch.nn.Module.")

@@ -1,7 +1,7 @@
 """ONNX files checked against torch, int8 that is measured, latency tables."""
 
-from gracile.export.evaluation import Accuracy, accuracy
 from gracile.export.errors import ExportError, Int8Warning
+from gracile.export.evaluation import Accuracy, accuracy
 from gracile.export.latency import LatencyRow, LatencyTable, latency_table
 from gracile.export.onnx_file import Exported, export_onnx
 

@@ -36,7 +36,9 @@ class Accuracy:
         return f"{self.percent:.2f} % of {self.samples:,}"
 
 
-def accuracy(path: str | Path, data: Dataset | Iterable[Any], example: Tensor | Sequence[Tensor] | None = None) -> Accuracy:
+def accuracy(
+    path: str | Path, data: Dataset | Iterable[Any], example: Tensor | Sequence[Tensor] | None = None
+) -> Accuracy:
     """Accuracy of an ONNX file.
 
     Args:

@@ -62,7 +62,8 @@ def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     found = [result] if isinstance(result, Tensor) else list(result) if isinstance(result, list | tuple) else []
     if not found or not all(isinstance(one, Tensor) for one in found):
         raise InputError(
-            f"The model returns {type(result).__name__}, not a tensor or a tuple of tensors.", "Wrap it in a module that does."
+            f"The model returns {type(result).__name__}, not a tensor or a tuple of tensors.",
+            "Wrap it in a module that does.",
         )
     if not all(bool(torch.isfinite(one).all()) for one in found if one.is_floating_point()):
         raise NonFiniteError("The model's outputs are not finite.", "Mend its weights before exporting.")
@@ -86,7 +87,6 @@ def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
     # A batch of one would be taken for a constant.
     pairs = tuple(torch.cat([one[:1], one[:1]]) for one in examples)
     count = len(outputs(model, pairs))
-    named = {"input_names": input_names(len(pairs)), "output_names": ["output" if not n else f"output_{n}" for n in range(count)]}
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     try:
@@ -102,7 +102,8 @@ def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
                 dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in pairs),
                 opset_version=opset,
                 verbose=False,
-                **named,
+                input_names=input_names(len(pairs)),
+                output_names=["output" if not number else f"output_{number}" for number in range(count)],
             )
         assert program is not None
         proto = program.model_proto
@@ -164,12 +165,14 @@ def parity(model: nn.Module, proto: Any, examples: Sequence[Tensor], tolerance: 
     for size in BATCHES:
         rows = torch.arange(size) % len(examples[0])
         shown = tuple(one[rows] for one in examples)
-        noise = tuple(torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one for one in shown)
+        noise = tuple(
+            torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one for one in shown
+        )
         for batch in (shown, noise):
             for ours, theirs in zip(outputs(model, batch), run(loaded, feed(batch)), strict=True):
                 if tuple(ours.shape) != theirs.shape:
                     raise ExportError(
-                        f"At batch size {size} the file gives the shape {theirs.shape} and the model {tuple(ours.shape)}.",
+                        f"At batch size {size} the file gives {theirs.shape} and the model {tuple(ours.shape)}.",
                         "Keep the batch as the first dimension throughout the model.",
                     )
                 difference = np.abs(ours.double().numpy() - theirs.astype(np.float64)).max(initial=0.0)
@@ -179,7 +182,7 @@ def parity(model: nn.Module, proto: Any, examples: Sequence[Tensor], tolerance: 
                 relative = max(relative, difference / (ours.double().abs().max().item() or 1.0))
     if relative > tolerance:
         raise ExportError(
-            f"The file's outputs differ from the model's by {relative:.2g} of the largest output, beyond {tolerance:g}.",
+            f"The file's outputs differ from the model's by {relative:.2g} of the largest, beyond {tolerance:g}.",
             "Switch off noise in evaluation if the model adds any; otherwise pass a larger tolerance.",
         )
     return largest, relative

@@ -41,27 +41,20 @@ def graph_size(path: Path) -> GraphSize:
         raise StorageError(f"{path} is not an ONNX file: {first_line(error)}.", "Export it again.") from error
     graph = model.graph
     stored = {one.name: one for one in graph.initializer}
-    # An int8 file stores q and computes with scale * (q - zero point): follow that back to what is stored.
-    source = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored}
+    # An int8 file computes with scale * q, symmetric about 0: follow that back to the q it stores.
+    source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     shapes = {one.name: _dims(one) for one in (*graph.value_info, *graph.output)}
     macs: int | None = 0
     weights = zeros = 0
     for node in graph.node:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             continue
-        name = node.input[1]
-        values = onnx.numpy_helper.to_array(stored[source[name].input[0] if name in source else name]) if (
-            name in source or name in stored) else None  # fmt: skip
-        if values is None:
+        name = source.get(node.input[1], node.input[1])
+        if name not in stored:
             continue
-        points = source[name].input[2] if name in source and len(source[name].input) > 2 else None
-        nothing = onnx.numpy_helper.to_array(stored[points]) if points in stored else 0
-        if getattr(nothing, "ndim", 0) == 1 and nothing.any():
-            nothing = nothing.reshape(-1, *[1] * (values.ndim - 1))
-        elif getattr(nothing, "ndim", 0) == 1:
-            nothing = 0
+        values = onnx.numpy_helper.to_array(stored[name])
         weights += values.size
-        zeros += int((values == nothing).sum())
+        zeros += int((values == 0).sum())
         places = _positions(node, shapes)
         macs = None if macs is None or places is None else macs + values.size * places
     return GraphSize(macs, weights, zeros)

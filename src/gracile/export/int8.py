@@ -1,4 +1,4 @@
-"""int8 by onnxruntime's static quantisation: settings that fuse, accuracy that is measured, layers left in float where it costs."""
+"""int8 by onnxruntime's static quantisation: settings that fuse, measured accuracy, float layers where it costs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from gracile.core.errors import DataError, NonFiniteError
-from gracile.export.evaluation import Accuracy, measure
 from gracile.export.errors import ExportError, need
+from gracile.export.evaluation import Accuracy, measure
 from gracile.export.samples import Calibration, Feed
 from gracile.export.sessions import first_line, optimized_operations, run, session
 
@@ -33,7 +33,7 @@ class Quantized:
 
     Attributes:
         model: the graph's bytes.
-        weight_bits: 8, or 7 where the processor's 8-bit products overflow.
+        weight_bits: 7 or 8, see `export_onnx`.
         kept: names of layers left in float, in their order.
         convolutions, linear: layers of either kind.
         fused_convolutions, fused_linear: layers that run in integers as the runtime executes them.
@@ -118,12 +118,12 @@ class Quantizer:
                 )
         return ranges
 
-    def quantize(self, exclude: Sequence[str] = (), weight_bits: int = 8) -> bytes:
+    def quantize(self, exclude: Sequence[str] = (), weight_bits: int = 7) -> bytes:
         """One int8 graph: what ``quantize_static`` makes, without calibrating again.
 
         Args:
             exclude: layers left in float.
-            weight_bits: 8 or 7.
+            weight_bits: 7 or 8.
         """
         quantization = need("onnxruntime.quantization")
         registry, utilities = need("onnxruntime.quantization.registry"), need("onnxruntime.quantization.quant_utils")
@@ -146,7 +146,7 @@ class Quantizer:
         quantizer.model.topological_sort()
         return quantizer.model.model.SerializeToString()
 
-    def sensitivity(self) -> list[str]:
+    def sensitivity(self, weight_bits: int = 7) -> list[str]:
         """Layers from the most to the least harmful: by the error of the outputs when this layer alone is quantised.
 
         The error is the mean square over the kept calibration samples; equal errors keep the layers' order.
@@ -155,7 +155,7 @@ class Quantizer:
         errors = {}
         for layer in self.layers:
             others = [other for other in self.layers if other != layer]
-            found = self._outputs(session(self.quantize(others)))
+            found = self._outputs(session(self.quantize(others, weight_bits)))
             errors[layer] = float(np.mean((found - exact) ** 2, dtype=np.float64))
         return sorted(self.layers, key=lambda layer: -errors[layer])
 
@@ -187,61 +187,56 @@ def _quiet() -> Iterator[None]:
 
 
 def quantized(
-    proto: Any, calibration: Calibration, validation: Batches | None, *, max_drop: float, weight_bits: int | None
+    proto: Any, calibration: Calibration, validation: Batches | None, *, max_drop: float, weight_bits: int = 7
 ) -> Quantized:
     """int8 within an accuracy.
 
-    Without validation data every layer is quantised. With them, what loses more than `max_drop` points is tried with 7-bit
-    weights (unless `weight_bits` is given), then with the most sensitive layers left in float: 1, 2, 4, ... of them, then the
-    fewest in between, so at most ``2 log2(layers) + 3`` quantisations are measured.
+    Without validation data every layer is quantised. With them, where that loses more than `max_drop` points, the most
+    sensitive layers stay in float: 1, 2, 4, ... of them until it does not, then the fewest in between that still do
+    not. At most ``2 log2(layers) + 2`` quantisations are measured.
 
     Args:
         proto: the float graph.
         calibration: inputs, read once.
         validation: labelled batches, gone through again for each candidate.
         max_drop: points of accuracy that int8 may cost.
-        weight_bits: 8 or 7; None tries 8 first.
+        weight_bits: 7 or 8.
     """
     with tempfile.TemporaryDirectory(prefix="gracile-") as folder:
         quantizer = Quantizer(proto, calibration, Path(folder))
-        bits = weight_bits or 8
-        model = quantizer.quantize(weight_bits=bits)
+        model = quantizer.quantize((), weight_bits)
         if validation is None:
-            return _finished(quantizer, model, bits, (), None, None)
-        dense = measure(session(proto.SerializeToString()), validation)
+            return _finished(quantizer, model, weight_bits, (), None, None)
+        plain = proto.SerializeToString()
+        dense = measure(session(plain), validation)
+        found = measure(session(model), validation)
 
-        def attempt(count: int, bits: int) -> tuple[bytes, Accuracy]:
-            if count == len(quantizer.layers):
-                return proto.SerializeToString(), dense
-            made = quantizer.quantize(order[:count], bits)
+        def good(accuracy: Accuracy) -> bool:
+            return dense.percent - accuracy.percent <= max_drop + 1e-9
+
+        if good(found):
+            return _finished(quantizer, model, weight_bits, (), dense, found)
+        order = quantizer.sensitivity(weight_bits)
+
+        def attempt(count: int) -> tuple[bytes, Accuracy]:
+            if count == len(order):
+                return plain, dense
+            made = quantizer.quantize(order[:count], weight_bits)
             return made, measure(session(made), validation)
 
-        def good(found: Accuracy) -> bool:
-            return dense.percent - found.percent <= max_drop + 1e-9
-
-        found = measure(session(model), validation)
-        if not good(found) and weight_bits is None:
-            # Processors without VNNI add pairs of 8-bit products in 16 bits, which overflow; 7-bit weights cannot.
-            other = quantizer.quantize(weight_bits=7)
-            with_seven = measure(session(other), validation)
-            if with_seven.correct > found.correct:
-                model, found, bits = other, with_seven, 7
-        if good(found):
-            return _finished(quantizer, model, bits, (), dense, found)
-        order = quantizer.sensitivity()
         below, count = 0, 1
-        best = attempt(min(count, len(order)), bits)
+        best = attempt(count)
         while not good(best[1]):
             below, count = count, min(2 * count, len(order))
-            best = attempt(count, bits)
+            best = attempt(count)
         while count - below > 1:
             middle = (below + count) // 2
-            candidate = attempt(middle, bits)
+            candidate = attempt(middle)
             if good(candidate[1]):
                 count, best = middle, candidate
             else:
                 below = middle
-        return _finished(quantizer, best[0], bits, tuple(order[:count]), dense, best[1])
+        return _finished(quantizer, best[0], weight_bits, tuple(order[:count]), dense, best[1])
 
 
 def _finished(

@@ -40,7 +40,10 @@ class LatencyRow:
         name: of the variant.
         batch, threads: the load.
         p10, p50: milliseconds a batch: the fast decile, which disturbs least, and the median.
-        faster: how many times faster than the first variant, by medians.
+        faster: how many times faster than the first variant: the median over rounds of the ratio of medians within a
+            round, which
+            drifts of the machine leave alone.
+        quiet: the same ratio by p10, which other work on the machine disturbs least.
         runs: how many were timed.
     """
 
@@ -50,6 +53,7 @@ class LatencyRow:
     p10: float
     p50: float
     faster: float
+    quiet: float
     runs: int
 
 
@@ -63,7 +67,8 @@ class LatencyFile:
         smaller: how many times smaller than the first variant.
         macs: multiply-adds for one sample; None where unknown.
         zeros: share in [0, 1] of exact zeros among the weights of its layers.
-        memory: peak resident MiB of a fresh process that runs the largest batch, beyond what importing onnxruntime takes; None
+        memory: peak resident MiB of a fresh process that runs the largest batch, beyond what importing onnxruntime
+            takes; None
             where it was not measured.
     """
 
@@ -131,12 +136,20 @@ class LatencyTable:
         loads = [key for key in rows[0] if key.startswith("batch ")]
         files = [{key: value for key, value in row.items() if key not in loads} for row in rows]
         times = [{"variant": row["variant"], **{load: row[load] for load in loads}} for row in rows]
-        parts = [_markdown(files), "Milliseconds a batch, p10 / p50 (times faster than the first by p50):", _markdown(times)]
+        parts = [
+            _markdown(files),
+            "Milliseconds a batch, p10 / p50 (median times faster than the first):",
+            _markdown(times),
+        ]
         return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)] if self.notes else parts)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"files": [asdict(one) for one in self.files], "rows": [asdict(one) for one in self.rows], "notes": list(self.notes)}
+        return {
+            "files": [asdict(one) for one in self.files],
+            "rows": [asdict(one) for one in self.rows],
+            "notes": list(self.notes),
+        }
 
     def __str__(self) -> str:
         return self.format()
@@ -159,7 +172,8 @@ def latency_table(
 ) -> LatencyTable:
     """Time ONNX files side by side in onnxruntime on the CPU.
 
-    Every round gives each file a turn of one untimed run and as many timed ones as fit in `turn` seconds, at least one, so that a
+    Every round gives each file a turn of one untimed run and as many timed ones as fit in `turn` seconds, at least
+    one, so that a
     busy or throttled machine slows all of them.
 
     Args:
@@ -190,7 +204,12 @@ def latency_table(
     sizes = {name: graph_size(path) for name, path in paths.items()}
     rows = []
     loads = [(batch, count) for batch in batch_sizes for count in threads]
-    with tqdm(total=len(loads) * (rounds + 1) + memory * len(paths), desc="timing", disable=not progress, leave=False) as bar:
+    with tqdm(
+        total=len(loads) * (rounds + 1) + memory * len(paths),
+        desc="timing",
+        disable=None if progress else True,
+        leave=False,
+    ) as bar:
         for batch, count in loads:
             rows += _time(paths, _batch(examples, batch), batch, count, rounds, turn, bar)
         peaks = {}
@@ -211,13 +230,14 @@ def latency_table(
         )
         for name, path in paths.items()
     )
-    return LatencyTable(found, tuple(rows), (*notes, *_idle_zeros(sizes, rows)))
+    return LatencyTable(found, tuple(rows), (*notes, *_remarks(sizes, rows)))
 
 
 def _batch(examples: Sequence[Tensor], size: int) -> samples.Feed:
     source = generator(0, "latency")
     drawn = [
-        torch.randn(size, *one.shape[1:], generator=source).to(one) if one.is_floating_point() else one[torch.arange(size) % len(one)]
+        torch.randn(size, *one.shape[1:], generator=source).to(one) if one.is_floating_point() else
+        one[torch.arange(size) % len(one)]
         for one in examples
     ]  # fmt: skip
     return samples.feed(drawn)
@@ -228,7 +248,7 @@ def _time(
 ) -> list[LatencyRow]:
     """All files under one load."""
     sessions = {name: session(path, threads=threads) for name, path in paths.items()}
-    times: dict[str, list[float]] = {name: [] for name in paths}
+    rows: dict[str, list[list[float]]] = {name: [] for name in paths}
     for number in range(rounds + 1):
         for name, loaded in sessions.items():
             # Caches are another file's, and worker threads of the last one may still spin.
@@ -239,15 +259,20 @@ def _time(
                 loaded.run(None, batch)
                 taken.append(1000 * (time.perf_counter() - begin))
             if number:
-                times[name] += taken
+                rows[name].append(taken)
         bar.update()
-    reference = statistics.median(next(iter(times.values())))
-    return [
-        LatencyRow(
-            name, size, threads, float(np.percentile(taken, 10)), statistics.median(taken), reference / statistics.median(taken), len(taken)
-        )
-        for name, taken in times.items()
-    ]  # fmt: skip
+    return [_row(name, size, threads, next(iter(rows.values())), taken) for name, taken in rows.items()]
+
+
+def _row(name: str, size: int, threads: int, reference: list[list[float]], rows: list[list[float]]) -> LatencyRow:
+    """One file's milliseconds, by rounds, beside the first file's."""
+    every = [one for row in rows for one in row]
+    p10 = float(np.percentile(every, 10))
+    first = float(np.percentile([one for row in reference for one in row], 10))
+    ratios = [statistics.median(one) / statistics.median(own) for one, own in zip(reference, rows, strict=True)]
+    return LatencyRow(
+        name, size, threads, p10, statistics.median(every), statistics.median(ratios), first / p10, len(every)
+    )
 
 
 def peak_memory(path: Path, batch: samples.Feed, threads: int) -> float | None:
@@ -260,7 +285,14 @@ def peak_memory(path: Path, batch: samples.Feed, threads: int) -> float | None:
     """
     shapes = {name: (value.shape, str(value.dtype)) for name, value in batch.items()}
     # By path and with -P: neither gracile nor torch is imported, and no module here hides one of the standard library.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("peak.py")), str(path.absolute()), json.dumps(shapes), str(threads)]
+    command = [
+        sys.executable,
+        "-P",
+        str(Path(__file__).with_name("peak.py")),
+        str(path.absolute()),
+        json.dumps(shapes),
+        str(threads),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     except OSError:
@@ -274,21 +306,26 @@ def peak_memory(path: Path, batch: samples.Feed, threads: int) -> float | None:
     return (after - before) / 1024
 
 
-def _idle_zeros(sizes: Mapping[str, GraphSize], rows: Sequence[LatencyRow]) -> list[str]:
-    """A sentence for every file whose zeros are multiplied like other numbers."""
+def _remarks(sizes: Mapping[str, GraphSize], rows: Sequence[LatencyRow]) -> list[str]:
+    """A sentence for every file whose zeros are multiplied like other numbers, and for every slower one."""
     reference = next(iter(sizes))
     notes = []
     for name, size in sizes.items():
         share = size.zeros / max(size.weights, 1)
-        if share < MANY or name != reference and size.macs != sizes[reference].macs:
+        speed = statistics.median(row.quiet for row in rows if row.name == name)
+        if speed < 1 / FASTER:
+            notes.append(
+                f"{name} takes {1 / speed:.2f} times as long as {reference}: layers this small spend their time around "
+                "the multiplications, and integers add to that."
+            )
+        if share < MANY or (name != reference and size.macs != sizes[reference].macs):
             continue
-        speed = [row.faster for row in rows if row.name == name]
         text = f"{name}: {100 * share:.1f} % of its weights are zero"
         if name == reference:
-            notes.append(f"{text} and all of them are computed with: removing channels is what gains time.")
-        elif statistics.median(speed) < FASTER:
+            notes.append(f"{text} and all of them are computed with: only removing channels gains time.")
+        elif speed < FASTER:
             notes.append(
-                f"{text}, and it runs {statistics.median(speed):.2f} times as fast as {reference}: zeros scattered in dense kernels "
-                "buy no time and no space. Only what is physically removed does."
+                f"{text}, and it runs {speed:.2f} times as fast as {reference}: zeros in dense kernels buy no time and "
+                "no space. Only what is physically removed does."
             )
     return notes

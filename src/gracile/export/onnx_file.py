@@ -14,8 +14,8 @@ from gracile.core.errors import InputError
 from gracile.core.files import write_atomically
 from gracile.data import Dataset
 from gracile.export import samples
-from gracile.export.evaluation import Accuracy, measure
 from gracile.export.errors import Int8Warning, need
+from gracile.export.evaluation import Accuracy, measure
 from gracile.export.float_model import on_cpu, outputs, parity, to_onnx
 from gracile.export.int8 import Quantized, quantized
 from gracile.export.sessions import session
@@ -61,13 +61,14 @@ class Exported:
     def __str__(self) -> str:
         lines = [
             f"{self.path}: {self.bytes:,} bytes, opset {self.opset}, any batch size",
-            f"float32 outputs within {self.max_difference:.2g} of torch's ({self.relative_difference:.2g} of the largest)",
+            f"float32 outputs within {self.max_difference:.2g} of torch's "
+            f"({self.relative_difference:.2g} of the largest)",
         ]
         if self.int8 is not None:
             made = self.int8
             lines.append(
-                f"int8: {made.fused_convolutions} of {made.convolutions} convolutions and {made.fused_linear} of {made.linear} "
-                f"linear layers run fused in integers, weights in {made.weight_bits} bits"
+                f"int8: {made.fused_convolutions} of {made.convolutions} convolutions and {made.fused_linear} of "
+                f"{made.linear} linear layers run fused in integers, weights in {made.weight_bits} bits"
             )
             if made.kept:
                 lines.append(f"left in float, because int8 costs too much there: {', '.join(made.kept)}")
@@ -109,7 +110,7 @@ def export_onnx(
     *,
     validation: Dataset | Iterable[Any] | None = None,
     max_drop: float = 1.0,
-    weight_bits: int | None = None,
+    weight_bits: int = 7,
     float_path: str | Path | None = None,
     opset: int = OPSET,
     tolerance: float = 1e-4,
@@ -121,12 +122,15 @@ def export_onnx(
         model: in any mode and on any device; exported as in evaluation; not changed.
         example: one batch of inputs (n, ...), or a tuple of them.
         path: the file; replaced atomically if there is one.
-        int8: calibration data, which turn the file into an int8 one: a tensor of inputs, a data set, or an iterable of batches, read
-            once; some hundred samples of what the network will see. A batch is a tensor, or a tuple of inputs and possibly labels.
-        validation: labelled data for the accuracy before and after int8; a data set, or an iterable of (inputs, labels).
+        int8: calibration data, which turn the file into an int8 one: a tensor of inputs, a data set, or an iterable
+            of batches, read
+            once; some hundred samples of what the network will see. A batch is a tensor, or a tuple of inputs and
+            possibly labels.
+        validation: labelled data for the accuracy before and after int8; a data set, or an iterable of (inputs,
+            labels).
         max_drop: points of accuracy int8 may cost on `validation`; beyond it the most sensitive layers stay in float.
-        weight_bits: 8 or 7. None takes 8, and 7 where 8 cost more than `max_drop` and 7 less: processors without VNNI
-            instructions can overflow with 8.
+        weight_bits: 7 computes the same on every processor. 8 is finer where the processor has VNNI instructions;
+            others add pairs of 8-bit products in 16 bits, which overflow without a word.
         float_path: where to keep the float32 file too, with `int8`.
         opset: version of the standard operators, 18 or later.
         tolerance: largest difference to torch allowed, relative to the largest output, at batch sizes 1, 4 and 7.
@@ -169,11 +173,11 @@ def export_onnx(
     return exported
 
 
-def _check_options(max_drop: float, weight_bits: int | None, idle: bool, opset: int) -> None:
+def _check_options(max_drop: float, weight_bits: int, idle: bool, opset: int) -> None:
     if not max_drop >= 0:
         raise InputError(f"max_drop is {max_drop}.", "Give points of accuracy, 0 or more.")
-    if weight_bits not in (None, 7, 8):
-        raise InputError(f"weight_bits is {weight_bits}.", "Give 8 or 7, or leave it out.")
+    if weight_bits not in (7, 8):
+        raise InputError(f"weight_bits is {weight_bits}.", "Give 7, or 8 for processors with VNNI.")
     if idle:
         raise InputError("float_path is given without int8.", "Without int8 the file at path is the float one.")
     if opset < 18:
@@ -199,9 +203,9 @@ def _warn(made: Quantized) -> None:
         )
     elif made.fused_convolutions + made.fused_linear < FUSED * (total - kept):
         warnings.warn(
-            f"Only {made.fused_convolutions} of {made.convolutions} convolutions and {made.fused_linear} of {made.linear} linear "
-            "layers run fused in integers, so int8 gains little speed. Put ReLU, or nothing, between layers; other activations "
-            "are computed in float.",
+            f"Only {made.fused_convolutions} of {made.convolutions} convolutions and {made.fused_linear} of "
+            f"{made.linear} linear layers run fused in integers, so int8 gains little speed. Put ReLU, or nothing, "
+            "between layers; other activations are computed in float.",
             Int8Warning,
             stacklevel=3,
         )

@@ -1,6 +1,8 @@
-"""Run one file in this process and print its peak memory: started by path in a fresh interpreter, imports nothing of gracile.
+"""Run one file in this process and print its peak memory: started by path in a fresh interpreter, imports nothing of
+gracile.
 
-Arguments: the file, the input's shapes and types as JSON, the number of threads. Prints two numbers of KiB: peak resident memory
+Arguments: the file, the input's shapes and types as JSON, the number of threads. Prints two numbers of KiB: peak
+resident memory
 when onnxruntime was imported, and at the end.
 """
 

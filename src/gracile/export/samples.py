@@ -29,7 +29,9 @@ def as_examples(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     Raises:
         InputError: not tensors, no samples, or different numbers of samples.
     """
-    examples = (example,) if isinstance(example, Tensor) else tuple(example) if isinstance(example, list | tuple) else ()
+    examples = (
+        (example,) if isinstance(example, Tensor) else tuple(example) if isinstance(example, list | tuple) else ()
+    )
     if not examples or not all(isinstance(one, Tensor) for one in examples):
         raise InputError(
             f"The example is {type(example).__name__}, not a tensor or a tuple of tensors.",
@@ -38,7 +40,7 @@ def as_examples(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     sizes = {len(one) if one.dim() else 0 for one in examples}
     if len(sizes) > 1 or sizes == {0}:
         raise InputError(
-            f"The example's shapes {[tuple(one.shape) for one in examples]} do not begin with one number of samples above 0.",
+            f"The example's shapes {[tuple(one.shape) for one in examples]} do not begin with one number of samples.",
             "Give a batch: the first dimension counts samples.",
         )
     return tuple(one.detach().cpu() for one in examples)
@@ -56,7 +58,8 @@ class Calibration:
     """Calibration inputs, streamed batch by batch and checked.
 
     Args:
-        source: a tensor of inputs, a data set, or an iterable of batches; a batch is a tensor, or a tuple of the network's inputs
+        source: a tensor of inputs, a data set, or an iterable of batches; a batch is a tensor, or a tuple of the
+            network's inputs
             with or without labels behind them.
         examples: inputs of the right shape and type.
 
@@ -131,7 +134,9 @@ def split(batch: Any, examples: Sequence[Tensor], *, labels: bool) -> tuple[tupl
     return inputs, parts[count] if len(parts) > count else None
 
 
-def labelled(source: Dataset | Iterable[Any], examples: Sequence[Tensor]) -> Callable[[], Iterator[tuple[Feed, np.ndarray]]]:
+def labelled(
+    source: Dataset | Iterable[Any], examples: Sequence[Tensor]
+) -> Callable[[], Iterator[tuple[Feed, np.ndarray]]]:
     """Labelled batches that can be gone through again and again.
 
     Raises:

@@ -41,7 +41,9 @@ def session(model: Path | bytes, *, threads: int = 0, optimized: Path | None = N
         )
     except Exception as error:  # onnxruntime's exceptions share no base class
         what = model if isinstance(model, Path) else "The model"
-        raise ExportError(f"{what} cannot be loaded by onnxruntime: {first_line(error)}.", "Export it again.") from error
+        raise ExportError(
+            f"{what} cannot be loaded by onnxruntime: {first_line(error)}.", "Export it again."
+        ) from error
 
 
 def run(loaded: Any, inputs: dict[str, Any]) -> list[Any]:

@@ -52,10 +52,8 @@ def run(args: argparse.Namespace) -> int:
         os.environ["GRACILE_DATA"] = str(args.data_root)
     file, colon, function = args.source.rpartition(":")
     of_function = bool(colon) and file.endswith(".py")
-    foreign = {"--arm": args.arm, "--seed": args.seed} if of_function else {
-        "--weights": args.weights, "--data": args.data, "--shape": args.shape, "--label": args.label, "--image-size":
-        args.image_size
-    }  # fmt: skip
+    names = ("arm", "seed") if of_function else ("weights", "data", "label", "image_size", "shape")
+    foreign = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
     for option, value in foreign.items():
         if value is not None:
             which = "a network of your own" if of_function else "a run"

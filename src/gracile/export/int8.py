@@ -23,6 +23,8 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 LINEAR = ("Gemm", "MatMul")
 # Calibration samples kept for comparing layers; the rest streams through.
 KEPT = 128
+# Integer sums that overflow multiply the squared error by ten and more; without, fused and unfused errors are equal.
+OVERFLOW = 4
 
 Batches = Callable[[], Iterator[tuple[Feed, np.ndarray]]]
 
@@ -37,6 +39,7 @@ class Quantized:
         kept: names of layers left in float, in their order.
         convolutions, linear: layers of either kind.
         fused_convolutions, fused_linear: layers that run in integers as the runtime executes them.
+        overflows: whether this processor's integer sums overflow with these weights.
         accuracy_float, accuracy_int8: on the validation data, None without.
     """
 
@@ -47,6 +50,7 @@ class Quantized:
     linear: int
     fused_convolutions: int
     fused_linear: int
+    overflows: bool
     accuracy_float: Accuracy | None
     accuracy_int8: Accuracy | None
 
@@ -159,6 +163,13 @@ class Quantizer:
             errors[layer] = float(np.mean((found - exact) ** 2, dtype=np.float64))
         return sorted(self.layers, key=lambda layer: -errors[layer])
 
+    def overflows(self, model: bytes) -> bool:
+        """Whether a quantisation errs far more in fused integers than computed in floats, on the kept samples."""
+        exact = self._outputs(session(self._file))
+        fused, plain = (self._outputs(session(model, fuse=fuse)) for fuse in (True, False))
+        fused_error, plain_error = (float(np.mean((found - exact) ** 2, dtype=np.float64)) for found in (fused, plain))
+        return fused_error > OVERFLOW * plain_error
+
     def _outputs(self, loaded: Any) -> np.ndarray:
         return np.concatenate([run(loaded, batch)[0] for batch in self.sample])
 
@@ -191,9 +202,9 @@ def quantized(
 ) -> Quantized:
     """int8 within an accuracy.
 
-    Without validation data every layer is quantised. With them, where that loses more than `max_drop` points, the most
-    sensitive layers stay in float: 1, 2, 4, ... of them until it does not, then the fewest in between that still do
-    not. At most ``2 log2(layers) + 2`` quantisations are measured.
+    Without validation data every layer is quantised. With them, where that loses more than `max_drop` points, the
+    most sensitive layers stay in float: 1, 2, 4, ... of them until it does not, then the fewest in between that still
+    do not. At most ``2 log2(layers) + 2`` quantisations are measured.
 
     Args:
         proto: the float graph.
@@ -252,6 +263,7 @@ def _finished(
         linear=_count(quantizer, LINEAR),
         fused_convolutions=counts["QLinearConv"],
         fused_linear=counts["QGemm"] + counts["QLinearMatMul"],
+        overflows=bits == 8 and quantizer.overflows(model),
         accuracy_float=dense,
         accuracy_int8=found,
     )

@@ -41,8 +41,7 @@ class LatencyRow:
         batch, threads: the load.
         p10, p50: milliseconds a batch: the fast decile, which disturbs least, and the median.
         faster: how many times faster than the first variant: the median over rounds of the ratio of medians within a
-            round, which
-            drifts of the machine leave alone.
+            round, which drifts of the machine leave alone.
         quiet: the same ratio by p10, which other work on the machine disturbs least.
         runs: how many were timed.
     """
@@ -68,8 +67,7 @@ class LatencyFile:
         macs: multiply-adds for one sample; None where unknown.
         zeros: share in [0, 1] of exact zeros among the weights of its layers.
         memory: peak resident MiB of a fresh process that runs the largest batch, beyond what importing onnxruntime
-            takes; None
-            where it was not measured.
+            takes; None where it was not measured.
     """
 
     name: str
@@ -173,8 +171,7 @@ def latency_table(
     """Time ONNX files side by side in onnxruntime on the CPU.
 
     Every round gives each file a turn of one untimed run and as many timed ones as fit in `turn` seconds, at least
-    one, so that a
-    busy or throttled machine slows all of them.
+    one, so that a busy or throttled machine slows all of them.
 
     Args:
         files: name to ONNX file; the first is what the others are compared with.

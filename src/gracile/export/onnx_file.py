@@ -97,6 +97,7 @@ class Exported:
                 "linear": made.linear,
                 "fused_linear": made.fused_linear,
                 "weight_bits": made.weight_bits,
+                "overflows": made.overflows,
                 "kept_float": list(made.kept),
             },
         }  # fmt: skip
@@ -123,9 +124,8 @@ def export_onnx(
         example: one batch of inputs (n, ...), or a tuple of them.
         path: the file; replaced atomically if there is one.
         int8: calibration data, which turn the file into an int8 one: a tensor of inputs, a data set, or an iterable
-            of batches, read
-            once; some hundred samples of what the network will see. A batch is a tensor, or a tuple of inputs and
-            possibly labels.
+            of batches, read once; some hundred samples of what the network will see. A batch is a tensor, or a tuple
+            of inputs and possibly labels.
         validation: labelled data for the accuracy before and after int8; a data set, or an iterable of (inputs,
             labels).
         max_drop: points of accuracy int8 may cost on `validation`; beyond it the most sensitive layers stay in float.
@@ -194,6 +194,13 @@ def _write(path: Path, content: bytes) -> None:
 def _warn(made: Quantized) -> None:
     kept = len(made.kept)
     total = made.convolutions + made.linear
+    if made.overflows:
+        warnings.warn(
+            "This processor's integer sums overflow with 8-bit weights, and the file computes something else here than "
+            "on others. Leave weight_bits at 7.",
+            Int8Warning,
+            stacklevel=3,
+        )
     if kept == total:
         warnings.warn(
             "int8 cost more accuracy than max_drop allows however few layers were quantised: the file is float32. "

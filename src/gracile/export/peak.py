@@ -2,8 +2,7 @@
 gracile.
 
 Arguments: the file, the input's shapes and types as JSON, the number of threads. Prints two numbers of KiB: peak
-resident memory
-when onnxruntime was imported, and at the end.
+resident memory when onnxruntime was imported, and at the end.
 """
 
 import json

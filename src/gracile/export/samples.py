@@ -59,8 +59,7 @@ class Calibration:
 
     Args:
         source: a tensor of inputs, a data set, or an iterable of batches; a batch is a tensor, or a tuple of the
-            network's inputs
-            with or without labels behind them.
+            network's inputs with or without labels behind them.
         examples: inputs of the right shape and type.
 
     Attributes:

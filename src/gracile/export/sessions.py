@@ -14,13 +14,16 @@ from gracile.export.errors import ExportError, need
 _ERRORS_ONLY = 3
 
 
-def session(model: Path | bytes, *, threads: int = 0, optimized: Path | None = None) -> Any:
+def session(
+    model: Path | bytes, *, threads: int = 0, optimized: Path | None = None, fuse: bool = True
+) -> Any:
     """An ``InferenceSession`` on the CPU.
 
     Args:
         model: a file, or its bytes.
         threads: for one operation; 0 takes a thread a core.
         optimized: where to leave the graph as the runtime optimised it.
+        fuse: let it fuse operations; without, an int8 file is computed in floats.
 
     Raises:
         StorageError: no such file.
@@ -33,6 +36,8 @@ def session(model: Path | bytes, *, threads: int = 0, optimized: Path | None = N
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    if not fuse:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     try:

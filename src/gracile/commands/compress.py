@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=int, default=512, help="training samples that calibrate int8 (default: 512)"
     )
+    parser.add_argument("--weight-bits", type=int, default=7, help="7, or 8 for processors with VNNI (default: 7)")
     parser.add_argument("--batch-sizes", default="1,16", help="batches to time (default: 1,16)")
     parser.add_argument("--threads", default="1,2", help="threads to time with (default: 1,2)")
     parser.add_argument(
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         out,
         int8=args.int8,
         max_drop=args.max_drop,
+        weight_bits=args.weight_bits,
         calibration=args.calibration,
         batch_sizes=batch_sizes,
         threads=threads,

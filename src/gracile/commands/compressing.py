@@ -51,6 +51,7 @@ def compress(
     *,
     int8: bool,
     max_drop: float = 1.0,
+    weight_bits: int = 7,
     calibration: int = 512,
     batch_sizes: Sequence[int] = (1, 16),
     threads: Sequence[int] = (1, 2),
@@ -63,6 +64,7 @@ def compress(
         out: the folder for all files; what stands there is replaced.
         int8: quantise too.
         max_drop: points of accuracy int8 may cost on the validation data.
+        weight_bits: 7 or 8, see `gracile.export_onnx`.
         calibration: training samples that calibrate it.
         batch_sizes, threads, rounds: see `gracile.export.latency_table`.
 
@@ -102,6 +104,7 @@ def compress(
                     some(splits.train, calibration),
                     validation=validation,
                     max_drop=max_drop,
+                    weight_bits=weight_bits,
                     float_path=files["shrunk"],
                     verbose=False,
                 )

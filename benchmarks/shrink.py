@@ -1,6 +1,7 @@
 """How long tracing, counting and shrinking take, and what zeros remove physically when their readers share them.
 
-Run it from the checkout: ``PYTHONPATH=src:. python benchmarks/shrink.py``; medians of `REPEATS` runs.
+Run it from the checkout: ``PYTHONPATH=src:. python benchmarks/shrink.py``; medians of `REPEATS` runs, processor time on
+one thread.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from tests.models.densenet import densenet121
 from tests.models.zeros import zero_groups, zero_inputs_per_layer
 from tests.models.zoo import randomised
 
-REPEATS = 5
+REPEATS = 3
 SHARE = 0.5
 
 
 def median(function: Callable[[], object]) -> float:
-    """Median seconds of a call."""
+    """Median processor seconds of a call, which a busy machine changes less than the time on the wall."""
     times = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times)
 
 
 def timings(name: str, make: Callable[[], nn.Module], side: int) -> dict[str, object]:
     """One network: seconds to trace, count and shrink with half of its groups zero."""
-    model, x = randomised(make(), 0), torch.randn(4, 3, side, side)
+    model, x = randomised(make(), 0), torch.randn(2, 3, side, side)
     graph = trace(model, x)
     zero = torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(0)) < SHARE
     zero_groups(model, graph, zero)
@@ -76,13 +77,14 @@ def removals() -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, half of the groups zero\n")
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, one thread, half of the groups zero\n")
     networks = (
         ("ResNet-18, 32x32", resnet18, 32),
         ("VGG-16, 32x32", vgg16, 32),
         ("ResNet-56, 32x32", resnet56, 32),
         ("DenseNet-121, 224x224", densenet121, 224),
     )
-    print(tabulate([timings(*network) for network in networks], headers="keys", tablefmt="github", floatfmt=".3g"))
-    print()
-    print(tabulate(removals(), headers="keys", tablefmt="github", floatfmt=".3g"))
+    print(tabulate(removals(), headers="keys", tablefmt="github", floatfmt=".3g"), end="\n\n", flush=True)
+    for network in networks:
+        print(tabulate([timings(*network)], headers="keys", tablefmt="github", floatfmt=".3g"), flush=True)

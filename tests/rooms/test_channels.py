@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -146,14 +146,13 @@ def disturb(model: nn.Module, graph, live, *, dead: bool) -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 @few
-@given(seed=st.integers(0, 999), share=st.sampled_from([0.3, 0.7]))
+@given(seed=st.integers(0, 999), share=st.sampled_from([0.2, 0.4]))
 def test_outputs_do_not_depend_on_channels_that_go(name: str, seed: int, share: float) -> None:
     model, x, graph = traced(name, seed)
     zero_groups(model, graph, torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(seed)) < share)
     live = graph.liveness()
     # Where a constant is to be folded its readers' weights are not zero; that is the shrinking tests' matter.
-    if any((live.nonzero[one] != live.needed[one]).any() for one in live.needed):
-        return
+    assume(all((live.nonzero[one] == live.needed[one]).all() for one in live.needed))
     before = model(x)
     disturb(model, graph, live, dead=True)
     torch.testing.assert_close(model(x), before, rtol=0, atol=0)
@@ -300,6 +299,7 @@ image = torch.randn(2, 3, 8, 8)
             image,
             r"module '1' \(LPPool2d\).*register_rule\(LPPool2d\)",
         ),
+        (nn.Sequential(nn.LSTM(3, 4)), torch.randn(2, 5, 3), r"module '0' \(LSTM\).*register_rule\(LSTM\)"),
         (Noisy(), image, "standard deviation taken over all channels"),
         (OwnForward(3, 3, 1), image, "cannot be traced|no rule"),
         (nn.Sequential(OwnForward(3, 3, 1)), image, "flip"),

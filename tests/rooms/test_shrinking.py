@@ -355,6 +355,33 @@ def test_weights_keep_their_memory_format() -> None:
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+class Ensemble(nn.Module):
+    """The mean of networks' outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(lenet(image_size=16, in_channels=3) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([member(x) for member in self.members]).mean(0)
+
+
+def test_the_members_of_an_ensemble_shrink_by_themselves() -> None:
+    model, x = randomised(Ensemble(), 0), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        model.get_parameter("members.1.conv2.weight")[:, :3] = 0
+    lean = shrink(model, x)
+    assert [one.conv1.out_channels for one in lean.get_submodule("members")] == [6, 3]  # type: ignore[union-attr, attr-defined]
+
+
+def test_half_precision_is_compared_by_its_own_rounding() -> None:
+    model, x = sparse("mlp", 0.5, 0)
+    lean = shrink(model.bfloat16(), x.bfloat16())
+    assert lean(x.bfloat16()).dtype == torch.bfloat16
+    with pytest.raises(ParityError, match="beyond 0"):
+        shrink(sparse("resnet20-A", 0.3, 0)[0], torch.randn(2, 3, 16, 16), tolerance=0)
+
+
 @pytest.mark.parametrize("name", ["lenet", "googlenet", "densenet", "resnet20-B"])
 def test_the_reference_implementation_removes_the_same(name: str) -> None:
     """torch-pruning, told to remove one channel, must cut the same parameters as we do."""

@@ -67,6 +67,9 @@ class ChannelGraph:
         self._group = self._number_groups(size)
         self.num_groups = int(self._group.max()) + 1 if size else 0
 
+    def __repr__(self) -> str:
+        return f"ChannelGraph({type(self.model).__name__}, {self.num_groups} groups, {len(self.layers)} layers)"
+
     def _number_groups(self, size: int) -> np.ndarray:
         """Class to group, in the order the layers read them; -1 where the class must stay or nothing reads it."""
         group = np.full(size, -1, np.int64)

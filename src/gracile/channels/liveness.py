@@ -127,15 +127,27 @@ def _nonzero(graph: ChannelGraph, zero: Tensor | None) -> dict[str, np.ndarray]:
         for layer in graph.readers:
             assert layer.inputs is not None
             weight = graph.parameter(layer.weight).detach()
-            joined = weight.ne(0)
-            if weight.dim() > 2:
-                joined = joined.flatten(2).any(2)
+            joined = _joined(weight)
             if layer.outputs[0] == 1:
                 joined = joined.t()
             found[layer.name] = joined.cpu().numpy()
             if zero is not None:
                 found[layer.name] = found[layer.name] & ~graph.chosen(layer, zero)
     return found
+
+
+def _joined(weight: Tensor) -> Tensor:
+    """Which kernels hold a number that is not zero; with few zeros the first of each kernel tells."""
+    if weight.dim() == 2:
+        return weight.ne(0)
+    joined = weight[(..., *(0,) * (weight.dim() - 2))].ne(0)
+    unsure = ~joined
+    number = int(unsure.sum())
+    if number > joined.numel() // 20:
+        return weight.ne(0).flatten(2).any(2)
+    if number:
+        joined[unsure] = weight[unsure].ne(0).flatten(1).any(1)
+    return joined
 
 
 def _constants_possible(graph: ChannelGraph, nonzero: dict[str, np.ndarray]) -> bool:

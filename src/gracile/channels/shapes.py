@@ -111,6 +111,16 @@ def concatenate(op: Op) -> Slots:
     return first
 
 
+@register_rule(torch.stack)
+def stack(op: Op) -> Slots:
+    """A new dimension; the operands' channels are one, as for the members of an ensemble before their mean."""
+    first = op.operands[0].channels
+    dim = op.argument(1, "dim", 0) % (len(op.x.shape) + 1)
+    for one in op.operands[1:]:
+        op.unite(first.labels, one.channels.labels)
+    return Slots(first.axis + (dim <= first.axis), first.labels)
+
+
 @register_rule(F.pad)
 def pad(op: Op) -> Slots:
     """Zero channels around the given ones (option-A shortcuts), or pixels around the image."""

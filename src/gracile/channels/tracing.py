@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import traceback
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -153,9 +154,7 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...]) -> dict[
                     f"The model does not run on samples of shape {shapes}: {describe(n, module)} says '{error}'.",
                     "Pass an example as the model is trained on.",
                 ) from error
-            results[n] = map_aggregate(result, lambda one: tuple(one.shape) if isinstance(one, Tensor) else one)
-            if isinstance(result, Tensor):
-                results[n] = _Shape(result.shape)
+            results[n] = map_aggregate(result, lambda one: _Shape(tuple(one.shape)) if isinstance(one, Tensor) else one)  # type: ignore[arg-type]
             return result
 
     model.eval()
@@ -170,8 +169,11 @@ def _run(model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...]) -> dict[
     return results
 
 
-class _Shape(tuple):
+@dataclass(frozen=True)
+class _Shape:
     """A tensor's shape, to tell it from a tuple the model computed itself."""
+
+    sizes: tuple[int, ...]
 
 
 def _step(
@@ -182,7 +184,7 @@ def _step(
     ledger: Ledger,
 ) -> Step:
     result = results[node]
-    shape = tuple(result) if isinstance(result, _Shape) else None
+    shape = result.sizes if isinstance(result, _Shape) else None
     if node.op == "placeholder":
         slots = None
         if shape is not None and len(shape) > 1:
@@ -197,12 +199,7 @@ def _step(
         return Step(node, None, None, list(node.all_input_nodes))
     if node.op == "get_attr":
         return _attribute(node, modules, shape, ledger)
-    holds_tensors = shape is not None or (
-        isinstance(result, tuple | list)
-        and any(steps[one].slots for one in node.all_input_nodes)
-        and node.target in _MANY
-    )
-    if not holds_tensors:
+    if not _holds_tensors(result):
         return Step(node, None, None, list(node.all_input_nodes))
     module = modules[str(node.target)] if node.op == "call_module" else None
     _refuse_second_call(node, module, steps)
@@ -219,7 +216,19 @@ def _step(
     return step
 
 
-_MANY = {torch.chunk, torch.split, "chunk", "split"}
+def _holds_tensors(result: Any) -> bool:
+    """Whether a node's result is a tensor or holds some; sizes and other numbers need no rule."""
+    found = False
+
+    def look(one: Any) -> Any:
+        nonlocal found
+        found |= isinstance(one, _Shape)
+        return one
+
+    if isinstance(result, _Shape):
+        return True
+    map_aggregate(result, look)
+    return found
 
 
 def _operand(node: fx.Node, steps: dict[fx.Node, Step], results: dict[fx.Node, Any]) -> Any:

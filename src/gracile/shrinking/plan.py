@@ -41,7 +41,7 @@ class Row:
     reason: str = ""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Plan:
     """What `shrink` will do.
 

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gracile.export import export_onnx as export_onnx
     from gracile.shrinking import shrink as shrink
     from gracile.splitting import RGSM as RGSM
     from gracile.splitting import RVSM as RVSM
@@ -19,12 +20,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "RVSM": "gracile.splitting",
     "RGSM": "gracile.splitting",
+    "export_onnx": "gracile.export",
     "fit": "gracile.training",
     "shrink": "gracile.shrinking",
 }
-_ROOMS = ("channels", "core", "data", "models", "penalties", "recipes", "shrinking", "splitting", "training", "walks")
+_ROOMS = (
+    "channels",
+    "core",
+    "data",
+    "export",
+    "models",
+    "penalties",
+    "recipes",
+    "shrinking",
+    "splitting",
+    "training",
+    "walks",
+)
 
-__all__ = ["RGSM", "RVSM", "__version__", "fit", "shrink"]
+__all__ = ["RGSM", "RVSM", "__version__", "export_onnx", "fit", "shrink"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,188 @@
+"""From a module to a float32 ONNX graph with a free batch size, and the proof that it computes the same."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError, NonFiniteError
+from gracile.core.seeding import generator
+from gracile.export.errors import ExportError, need
+from gracile.export.samples import feed, input_names
+from gracile.export.sessions import first_line, run, session
+
+# Batch sizes the file is compared at: one, an even and an odd number.
+BATCHES = (1, 4, 7)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients, every module's own mode restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """The model itself if it lives on the CPU, else a copy there."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return model if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(model).cpu()
+
+
+def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What the model gives for a batch.
+
+    Raises:
+        InputError: it does not take the batch, or gives something other than tensors.
+        NonFiniteError: outputs are not finite.
+    """
+    try:
+        with evaluating(model):
+            result = model(*inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = ", ".join(str(tuple(one.shape)) for one in inputs)
+        raise InputError(
+            f"The model does not take inputs of shape {shapes}: {first_line(error)}.",
+            "Give an example batch of the shape it was built for.",
+        ) from error
+    found = [result] if isinstance(result, Tensor) else list(result) if isinstance(result, list | tuple) else []
+    if not found or not all(isinstance(one, Tensor) for one in found):
+        raise InputError(
+            f"The model returns {type(result).__name__}, not a tensor or a tuple of tensors.",
+            "Wrap it in a module that does.",
+        )
+    if not all(bool(torch.isfinite(one).all()) for one in found if one.is_floating_point()):
+        raise NonFiniteError("The model's outputs are not finite.", "Mend its weights before exporting.")
+    return found
+
+
+def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
+    """The model as an ``onnx.ModelProto``.
+
+    Args:
+        model: on the CPU, in any mode.
+        examples: one batch of inputs.
+        opset: of the standard operators.
+
+    Raises:
+        ExportError: the exporter cannot follow the model.
+        MissingDependencyError: onnx or onnxscript is not installed.
+    """
+    onnx = need("onnx")
+    need("onnxscript")
+    # A batch of one would be taken for a constant.
+    pairs = tuple(torch.cat([one[:1], one[:1]]) for one in examples)
+    count = len(outputs(model, pairs))
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    try:
+        # It warns of every operator of torchvision when that is not installed.
+        registration.setLevel(logging.ERROR)
+        # Deprecations inside torch and prints of its progress are no concern of the caller.
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), evaluating(model):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                pairs,
+                dynamo=True,
+                dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in pairs),
+                opset_version=opset,
+                verbose=False,
+                input_names=input_names(len(pairs)),
+                output_names=["output" if not number else f"output_{number}" for number in range(count)],
+            )
+        assert program is not None
+        proto = program.model_proto
+    except Exception as error:  # whatever an exporter meets in foreign code
+        raise ExportError(
+            f"The model cannot be exported to ONNX with a free batch size: {_reason(error)}.",
+            "Replace what is named by operations torch.export can follow: no branches on values, no fixed batch sizes.",
+        ) from error
+    finally:
+        registration.setLevel(level)
+    _strip(proto)
+    found = next(one.version for one in proto.opset_import if one.domain in ("", "ai.onnx"))
+    if found != opset:
+        raise ExportError(
+            f"The exporter wrote opset {found} where {opset} was asked for.", f"Pass opset={found}, or leave it out."
+        )
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause that says something: the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
+
+
+def _strip(proto: Any) -> None:
+    """Leave out the exporter's notes: stack traces with the author's paths, larger than a lean network's own graph."""
+    for place in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output,
+                  *proto.graph.initializer):  # fmt: skip
+        del place.metadata_props[:]
+        place.doc_string = ""
+    del proto.metadata_props[:]
+    for function in proto.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+
+
+def parity(model: nn.Module, proto: Any, examples: Sequence[Tensor], tolerance: float) -> tuple[float, float]:
+    """Compare the graph with the module at several batch sizes, on the example and on normal noise.
+
+    Args:
+        model: on the CPU.
+        proto: its graph.
+        examples: one batch of inputs.
+        tolerance: relative to the largest output.
+
+    Returns:
+        The largest absolute difference, and the largest relative to the largest output of its batch.
+
+    Raises:
+        ExportError: the difference is beyond the tolerance, or a batch size is refused.
+        NonFiniteError: the model's outputs are not finite.
+    """
+    loaded = session(proto.SerializeToString())
+    source = generator(0, "export parity")
+    largest = relative = 0.0
+    for size in BATCHES:
+        rows = torch.arange(size) % len(examples[0])
+        shown = tuple(one[rows] for one in examples)
+        noise = tuple(
+            torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one for one in shown
+        )
+        for batch in (shown, noise):
+            for ours, theirs in zip(outputs(model, batch), run(loaded, feed(batch)), strict=True):
+                if tuple(ours.shape) != theirs.shape:
+                    raise ExportError(
+                        f"At batch size {size} the file gives {theirs.shape} and the model {tuple(ours.shape)}.",
+                        "Keep the batch as the first dimension throughout the model.",
+                    )
+                difference = np.abs(ours.double().numpy() - theirs.astype(np.float64)).max(initial=0.0)
+                # A NaN of the file must not pass as a small difference.
+                difference = float(np.nan_to_num(difference, nan=np.inf))
+                largest = max(largest, difference)
+                relative = max(relative, difference / (ours.double().abs().max().item() or 1.0))
+    if relative > tolerance:
+        raise ExportError(
+            f"The file's outputs differ from the model's by {relative:.2g} of the largest, beyond {tolerance:g}.",
+            "Switch off noise in evaluation if the model adds any; otherwise pass a larger tolerance.",
+        )
+    return largest, relative

@@ -1,0 +1,273 @@
+"""int8 by onnxruntime's static quantisation: settings that fuse, measured accuracy, float layers where it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gracile.core.errors import DataError, NonFiniteError
+from gracile.export.errors import ExportError, need
+from gracile.export.evaluation import Accuracy, measure
+from gracile.export.samples import Calibration, Feed
+from gracile.export.sessions import first_line, optimized_operations, run, session
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+LINEAR = ("Gemm", "MatMul")
+# Calibration samples kept for comparing layers; the rest streams through.
+KEPT = 128
+# Integer sums that overflow multiply the squared error by ten and more; without, fused and unfused errors are equal.
+OVERFLOW = 4
+
+Batches = Callable[[], Iterator[tuple[Feed, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An int8 graph and what it took.
+
+    Attributes:
+        model: the graph's bytes.
+        weight_bits: 7 or 8, see `export_onnx`.
+        kept: names of layers left in float, in their order.
+        convolutions, linear: layers of either kind.
+        fused_convolutions, fused_linear: layers that run in integers as the runtime executes them.
+        overflows: whether this processor's integer sums overflow with these weights.
+        accuracy_float, accuracy_int8: on the validation data, None without.
+    """
+
+    model: bytes
+    weight_bits: int
+    kept: tuple[str, ...]
+    convolutions: int
+    linear: int
+    fused_convolutions: int
+    fused_linear: int
+    overflows: bool
+    accuracy_float: Accuracy | None
+    accuracy_int8: Accuracy | None
+
+
+class Quantizer:
+    """A float graph, the ranges of its activations, and as many quantisations of it as are asked for.
+
+    Args:
+        proto: the float graph, opset 13 or later.
+        calibration: read once, batch by batch.
+        folder: for the files onnxruntime works on.
+
+    Attributes:
+        layers: names of convolutions and linear layers, in order.
+        operations: their operations.
+        sample: some of the calibration data, for comparing layers.
+
+    Raises:
+        DataError: the calibration data are empty or do not fit.
+        ExportError: there is nothing to quantise.
+        NonFiniteError: activations are not finite.
+    """
+
+    def __init__(self, proto: Any, calibration: Calibration, folder: Path) -> None:
+        onnx, quantization = need("onnx"), need("onnxruntime.quantization")
+        raw, self._file = folder / "float.onnx", folder / "prepared.onnx"
+        onnx.save(proto, str(raw))
+        with _quiet():
+            quantization.quant_pre_process(str(raw), str(self._file))
+        prepared = onnx.load(str(self._file)).graph
+        weights = {one.name for one in prepared.initializer}
+        self.operations: dict[str, str] = {
+            node.name: node.op_type
+            for node in prepared.node
+            if node.op_type in (*CONVOLUTIONS, *LINEAR) and any(name in weights for name in node.input[1:2])
+        }
+        self.layers = list(self.operations)
+        if not self.layers:
+            raise ExportError("The network has no convolution or linear layer to quantise.", "Export it without int8.")
+        self.sample: list[Feed] = []
+        self._calibration, self._folder = calibration, folder
+        self._ranges = self._calibrate()
+
+    def _calibrate(self) -> Any:
+        """Minimum and maximum of every activation, in one pass."""
+        calibrate = need("onnxruntime.quantization.calibrate")
+        augmented = str(self._folder / "augmented.onnx")
+        calibrator = calibrate.create_calibrator(self._file, None, augmented_model_path=augmented)
+        kept = 0
+        while (batch := self._calibration.get_next()) is not None:
+            if kept < KEPT:
+                self.sample.append({name: value[: KEPT - kept] for name, value in batch.items()})
+                kept += len(next(iter(self.sample[-1].values())))
+            try:
+                # One batch a call: ranges are merged after each, so memory does not grow with the data.
+                calibrator.collect_data(_OneBatch(batch))
+            except Exception as error:
+                raise DataError(
+                    f"The network cannot be run on the calibration data: {first_line(error)}.",
+                    "Give inputs of the example's shape.",
+                ) from error
+        if not self._calibration.samples:
+            raise DataError("The calibration data are empty.", "Give some hundred typical inputs.")
+        ranges = calibrator.compute_data()
+        for name, value in ranges.items():
+            if not all(np.isfinite(bound).all() for bound in value.range_value):
+                raise NonFiniteError(
+                    f"The activation '{name}' is not finite on the calibration data.", "Mend the weights or the data."
+                )
+        return ranges
+
+    def quantize(self, exclude: Sequence[str] = (), weight_bits: int = 7) -> bytes:
+        """One int8 graph: what ``quantize_static`` makes, without calibrating again.
+
+        Args:
+            exclude: layers left in float.
+            weight_bits: 7 or 8.
+        """
+        quantization = need("onnxruntime.quantization")
+        registry, utilities = need("onnxruntime.quantization.registry"), need("onnxruntime.quantization.quant_utils")
+        operations = sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry})
+        with _quiet():
+            quantizer = need("onnxruntime.quantization.qdq_quantizer").QDQQuantizer(
+                utilities.load_model_with_shape_infer(self._file),
+                True,  # a scale for each output channel of a weight
+                weight_bits == 7,
+                quantization.QuantType.QInt8,
+                # Signed activations would keep all but a few convolutions from being fused with what follows.
+                quantization.QuantType.QUInt8,
+                copy.deepcopy(self._ranges),  # it is adjusted in place
+                [],
+                list(exclude),
+                operations,
+                {},
+            )
+            quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        return quantizer.model.model.SerializeToString()
+
+    def sensitivity(self, weight_bits: int = 7) -> list[str]:
+        """Layers from the most to the least harmful: by the error of the outputs when this layer alone is quantised.
+
+        The error is the mean square over the kept calibration samples; equal errors keep the layers' order.
+        """
+        exact = self._outputs(session(self._file))
+        errors = {}
+        for layer in self.layers:
+            others = [other for other in self.layers if other != layer]
+            found = self._outputs(session(self.quantize(others, weight_bits)))
+            errors[layer] = float(np.mean((found - exact) ** 2, dtype=np.float64))
+        return sorted(self.layers, key=lambda layer: -errors[layer])
+
+    def overflows(self, model: bytes) -> bool:
+        """Whether a quantisation errs far more in fused integers than computed in floats, on the kept samples."""
+        exact = self._outputs(session(self._file))
+        fused, plain = (self._outputs(session(model, fuse=fuse)) for fuse in (True, False))
+        fused_error, plain_error = (float(np.mean((found - exact) ** 2, dtype=np.float64)) for found in (fused, plain))
+        return fused_error > OVERFLOW * plain_error
+
+    def _outputs(self, loaded: Any) -> np.ndarray:
+        return np.concatenate([run(loaded, batch)[0] for batch in self.sample])
+
+
+class _OneBatch:
+    """A calibration reader of one batch."""
+
+    def __init__(self, batch: Feed) -> None:
+        self._batch: Feed | None = batch
+
+    def get_next(self) -> Feed | None:
+        batch, self._batch = self._batch, None
+        return batch
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without onnxruntime's advice on the root logger, which is given for settings chosen on purpose here."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def quantized(
+    proto: Any, calibration: Calibration, validation: Batches | None, *, max_drop: float, weight_bits: int = 7
+) -> Quantized:
+    """int8 within an accuracy.
+
+    Without validation data every layer is quantised. With them, where that loses more than `max_drop` points, the
+    most sensitive layers stay in float: 1, 2, 4, ... of them until it does not, then the fewest in between that still
+    do not. At most ``2 log2(layers) + 2`` quantisations are measured.
+
+    Args:
+        proto: the float graph.
+        calibration: inputs, read once.
+        validation: labelled batches, gone through again for each candidate.
+        max_drop: points of accuracy that int8 may cost.
+        weight_bits: 7 or 8.
+    """
+    with tempfile.TemporaryDirectory(prefix="gracile-") as folder:
+        quantizer = Quantizer(proto, calibration, Path(folder))
+        model = quantizer.quantize((), weight_bits)
+        if validation is None:
+            return _finished(quantizer, model, weight_bits, (), None, None)
+        plain = proto.SerializeToString()
+        dense = measure(session(plain), validation)
+        found = measure(session(model), validation)
+
+        def good(accuracy: Accuracy) -> bool:
+            return dense.percent - accuracy.percent <= max_drop + 1e-9
+
+        if good(found):
+            return _finished(quantizer, model, weight_bits, (), dense, found)
+        order = quantizer.sensitivity(weight_bits)
+
+        def attempt(count: int) -> tuple[bytes, Accuracy]:
+            if count == len(order):
+                return plain, dense
+            made = quantizer.quantize(order[:count], weight_bits)
+            return made, measure(session(made), validation)
+
+        below, count = 0, 1
+        best = attempt(count)
+        while not good(best[1]):
+            below, count = count, min(2 * count, len(order))
+            best = attempt(count)
+        while count - below > 1:
+            middle = (below + count) // 2
+            candidate = attempt(middle)
+            if good(candidate[1]):
+                count, best = middle, candidate
+            else:
+                below = middle
+        return _finished(quantizer, best[0], weight_bits, tuple(order[:count]), dense, best[1])
+
+
+def _finished(
+    quantizer: Quantizer, model: bytes, bits: int, kept: tuple[str, ...], dense: Accuracy | None, found: Accuracy | None
+) -> Quantized:
+    counts = optimized_operations(model)
+    kept = tuple(layer for layer in quantizer.layers if layer in kept)
+    return Quantized(
+        model=model,
+        weight_bits=bits,
+        kept=kept,
+        convolutions=_count(quantizer, CONVOLUTIONS),
+        linear=_count(quantizer, LINEAR),
+        fused_convolutions=counts["QLinearConv"],
+        fused_linear=counts["QGemm"] + counts["QLinearMatMul"],
+        overflows=bits == 8 and quantizer.overflows(model),
+        accuracy_float=dense,
+        accuracy_int8=found,
+    )
+
+
+def _count(quantizer: Quantizer, kinds: Sequence[str]) -> int:
+    return sum(operation in kinds for operation in quantizer.operations.values())

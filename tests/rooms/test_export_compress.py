@@ -1,0 +1,220 @@
+"""`gracile compress`: from a run or a user's file to files that are small, right and measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gracile.cli import main
+from gracile.commands.subjects import from_function
+from gracile.models import lenet
+from gracile.recipes import schema, train
+from gracile.shrinking import load_lean
+from tests.conftest import make_blobs
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+ort = pytest.importorskip("onnxruntime")
+
+RECIPE = """
+title = "Blobs"
+kind = "train"
+
+[settings.data]
+name = "{data}"
+image_size = 16
+
+[settings.model]
+name = "lenet"
+
+[settings.training]
+epochs = 6
+batch_size = 32
+lr = 0.05
+
+[settings.arms.dense]
+
+[settings.arms.rgsm]
+method = "rgsm"
+options = {{ lam = 0.05, beta = 1.0, grouping = "coupled" }}
+
+[settings.arms.rvsm]
+method = "rvsm"
+options = {{ penalty = "l0", lam = 1e-4, beta = 0.1 }}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The blobs as an .npz of images large enough for LeNet."""
+    splits, path = make_blobs(), tmp_path_factory.mktemp("data") / "blobs.npz"
+    large = lambda split: np.kron(split.inputs.numpy()[:, 0], np.ones((2, 2), np.uint8))
+    np.savez(
+        path,
+        x_train=large(splits.train), y_train=splits.train.labels, x_test=large(splits.test), y_test=splits.test.labels,
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with three trained arms."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "blobs.toml").write_text(RECIPE.format(data=data))
+    assert main(["run", str(folder / "blobs.toml"), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def compressed(finished: Path) -> Path:
+    """What the command leaves of its first sparse arm."""
+    load = ["--batch-sizes", "1,4", "--threads", "1"]
+    assert main(["compress", str(finished), "--int8", *load]) == 0
+    return finished / "compressed" / "rgsm"
+
+
+def test_everything_is_left_in_the_arms_folder(compressed: Path) -> None:
+    names = {"lean.safetensors", "lean.onnx", "lean.int8.onnx", "table.md", "compress.json"}
+    assert {one.name for one in compressed.iterdir()} == names
+
+
+def test_the_smaller_network_computes_what_the_sparse_one_did(finished: Path, compressed: Path) -> None:
+    settings = schema.parse(train.Settings, schema.load(str(finished / "recipe.toml")).settings, "recipe")
+    splits = train.load_data(settings.data)
+    sparse = train.build_network(settings.model, splits, 0)
+    lean = load_lean(sparse, compressed / "lean.safetensors").eval()
+    sparse.load_state_dict(load_file(finished / "rgsm" / "model.safetensors"))
+    sparse.eval()
+    x = splits.test.inputs.float() / 255
+    session = ort.InferenceSession(compressed / "lean.onnx", providers=["CPUExecutionProvider"])
+    exported = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+    with torch.no_grad():
+        expected = sparse(x)
+        torch.testing.assert_close(lean(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(exported, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_report_holds_every_variant_measured(finished: Path, compressed: Path) -> None:
+    report = json.loads((compressed / "compress.json").read_text())
+    variants = ["dense", "sparse", "shrunk", "shrunk + int8"]
+    assert [one["name"] for one in report["measured"]["files"]] == variants
+    assert list(report["accuracy"]) == variants
+    assert report["after"]["macs"] < report["before"]["macs"]
+    sizes = {one["name"]: one for one in report["measured"]["files"]}
+    assert sizes["shrunk"]["macs"] == report["after"]["macs"]
+    assert sizes["sparse"]["macs"] == sizes["dense"]["macs"] == report["before"]["macs"]
+    assert sizes["sparse"]["zeros"] > sizes["shrunk"]["zeros"]
+    # The arms' own figures, from training: the files must repeat them.
+    for variant, arm in (("dense", "dense"), ("sparse", "rgsm"), ("shrunk", "rgsm")):
+        trained = json.loads((finished / arm / "arm.json").read_text())["accuracy"]
+        assert report["accuracy"][variant]["test %"] == pytest.approx(trained, abs=0.01)
+    table = (compressed / "table.md").read_text()
+    assert all(f"| {name}" in table for name in variants)
+    assert "other sparse arms, chosen with --arm: rvsm" in table
+
+
+def test_a_function_of_the_users_without_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files beside the user's can be imported from it, and the zeros its function leaves are what is removed."""
+    (tmp_path / "sizes.py").write_text("KEPT = 2\n")
+    (tmp_path / "net.py").write_text(
+        "from gracile.models import lenet\nfrom sizes import KEPT\n\n"
+        "def make():\n    model = lenet(in_channels=1, image_size=16)\n"
+        "    model.conv2.weight.data[:, KEPT:] = 0\n    return model\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    loads = ["--shape", "1,16,16", "--batch-sizes", "1", "--threads", "1"]
+    assert main(["compress", "net.py:make", *loads]) == 0
+    assert "6 -> 2" in capsys.readouterr().out
+    left = load_lean(lenet(in_channels=1, image_size=16), tmp_path / "compressed" / "make" / "lean.safetensors")
+    assert left.conv1.weight.shape[0] == 2
+    assert not (tmp_path / "compressed" / "make" / "lean.int8.onnx").exists()
+
+
+def test_weights_from_a_file_make_the_sparse_network_and_the_functions_own_the_dense_one(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(SOURCE.format("torch.nn.Linear(3, 2)"))
+    save_file({"weight": torch.zeros(2, 3), "bias": torch.ones(2)}, tmp_path / "w.safetensors")
+    found = from_function(tmp_path / "net.py", "make", tmp_path / "w.safetensors", data=None, shape=(3,))
+    assert found.sparse(found.example).eq(1).all()
+    assert found.dense is not None
+    assert not found.dense.weight.eq(0).any()
+
+
+SOURCE = "import torch\n\nlist_of = 3\n\ndef make():\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments", "message"),
+    [
+        ("torch.nn.Linear(3, 2)", ["net.py:mak", "--shape", "3"], "Did you mean 'make'"),
+        ("torch.nn.Linear(3, 2)", ["other.py:make", "--shape", "3"], "There is no file other.py"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make"], "Nothing tells the network's inputs"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--data", "digits"], "given twice"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--int8"], "int8 needs data"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3,x"], "--shape takes whole numbers"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--arm", "a"], "--arm does not go with"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--weights", "w.pt"], "There is no file w.pt"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--weights", "net.py"], "not a safetensors file"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "4", "--threads", "1"], "4"),
+        ("3", ["net.py:make", "--shape", "3"], "returned int"),
+        ("1 / 0", ["net.py:make", "--shape", "3"], "ZeroDivisionError"),
+        ("1 +", ["net.py:make", "--shape", "3"], "cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    arguments: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "net.py").write_text(SOURCE.format(body))
+    monkeypatch.chdir(tmp_path)
+    assert main(["compress", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_weights_of_another_network_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(SOURCE.format("torch.nn.Linear(3, 2)"))
+    save_file({"weight": torch.zeros(2, 5), "bias": torch.zeros(2)}, tmp_path / "w.safetensors")
+    weights = ["--weights", str(tmp_path / "w.safetensors")]
+    assert main(["compress", f"{tmp_path}/net.py:make", "--shape", "3", *weights]) == 2
+    assert "size mismatch for weight" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arm", "rgs"], "Did you mean 'rgsm'"),
+        (["--seed", "7"], "has no seed 7"),
+        (["--data", "digits"], "--data does not go with a run"),
+        (["--calibration", "0"], "--calibration is 0"),
+    ],
+)
+def test_a_run_is_asked_for_what_it_has(
+    finished: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["compress", str(finished), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_arm_that_is_not_trained_says_how_to_finish_it(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text((finished / "recipe.toml").read_text())
+    assert main(["compress", str(tmp_path)]) == 2
+    assert "gracile run --resume" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err

@@ -158,7 +158,9 @@ def resized(part: Part, image_size: tuple[int, int]) -> Part:
                     out[place, channel] = np.asarray(_fitted(Image.fromarray(plane), (width, height)))
             yield out
 
-    return replace(part, shape=(part.shape[0], height, width), read=read, options=f"{part.options}size={height}x{width}")
+    return replace(
+        part, shape=(part.shape[0], height, width), read=read, options=f"{part.options}size={height}x{width}"
+    )
 
 
 def _opened(image: Encoded) -> Image.Image:

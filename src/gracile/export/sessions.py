@@ -14,9 +14,7 @@ from gracile.export.errors import ExportError, need
 _ERRORS_ONLY = 3
 
 
-def session(
-    model: Path | bytes, *, threads: int = 0, optimized: Path | None = None, fuse: bool = True
-) -> Any:
+def session(model: Path | bytes, *, threads: int = 0, optimized: Path | None = None, fuse: bool = True) -> Any:
     """An ``InferenceSession`` on the CPU.
 
     Args:

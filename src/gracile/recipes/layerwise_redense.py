@@ -244,6 +244,7 @@ def _values(arms: list[dict[str, Any]]) -> dict[str, float]:
         first = arm_group[0]
         place = "" if first["layer"] == "last" else f"_{first['layer']}"
         name = f"{first['loss']}_{first['method']}_m{first['m'] or 'n'}{place}"
+        values[f"seconds_{name}"] = _mean(arm["seconds"] for arm in arm_group)
         values[f"gain_{name}"] = _mean(arm["redense"] - arm["base"] for arm in arm_group)
         if "control" in first:
             values[f"over_control_{name}"] = _mean(arm["redense"] - arm["control"] for arm in arm_group)

@@ -26,10 +26,12 @@ from gracile.layerwise.estimator import Classifier, Learner, Regressor
 from gracile.layerwise.flow import normalised, signed_relu
 from gracile.layerwise.ridge import candidates, dual_loo, leverages, loo_residuals
 from gracile.layerwise.source import Source
-from gracile.layerwise.statistics import Dual, Spectrum, Stream, gather, singular
+from gracile.layerwise.statistics import Spectrum, Stream, accumulate, singular
 
 # Widths of the Gaussian tried by gamma="auto", in units of 1 / (median squared distance).
 GAMMAS = (0.5, 1.0, 2.0, 4.0, 8.0)
+# ... on so many samples: the choice is coarse, and its cost is cubic in them.
+FEW = 600
 
 
 def gaussian(z: Tensor, landmarks: Tensor, gamma: float) -> Tensor:
@@ -102,10 +104,10 @@ class KernelFit:
 
 
 def kernel_ridge(stream: Stream, landmarks: Tensor, gamma: float, lam: float | str) -> KernelFit:
-    """Kernel ridge regression on the landmarks, with the leave-one-out predictions of every sample.
+    """Kernel ridge regression by Nystroem's method, with the leave-one-out predictions of every sample.
 
     Args:
-        stream: yields z (b, d) and targets (b, Q); passed over twice.
+        stream: yields z (b, d) and targets (b, Q); passed over two or three times.
         landmarks: (m, d).
         gamma: of the Gaussian.
         lam: from 0 up, or "auto".
@@ -124,21 +126,34 @@ def kernel_ridge(stream: Stream, landmarks: Tensor, gamma: float, lam: float | s
         for z, t in stream():
             yield gaussian(z, landmarks, gamma) @ small, t
 
-    problem = gather(features)
-    spectrum = problem.spectrum()
-    lams = candidates(spectrum, landmarks.dtype) if isinstance(lam, str) else torch.tensor([lam], dtype=torch.float64)
-    if not isinstance(lam, str) and lam <= 1e-13 * float(spectrum.values[-1]):
-        raise singular(lam, float(problem.gram.diagonal().mean()))
-    lams = lams.to(landmarks.device)
-    if isinstance(problem, Dual):
-        residuals = dual_loo(spectrum, lams)
-        best = int(residuals.square().mean((1, 2)).argmin())
-        held_out = problem.targets - residuals[best]
-        error = float(residuals[best].square().mean())
-    else:
-        best, error, held_out = _primal_loo(spectrum, features, lams)
+    spectrum = accumulate(features, int(keep.sum()), next(iter(stream()))[1].shape[1], landmarks.device).spectrum()
+    lams = _strengths(spectrum, lam, landmarks.dtype)
+    best, error, held_out = _primal_loo(spectrum, features, lams)
     chosen = float(lams[best])
     return KernelFit((whiten @ spectrum.weights(chosen)).to(landmarks.dtype), chosen, error, held_out.to(landmarks.dtype))
+
+
+def exact_kernel_ridge(z: Tensor, t: Tensor, gamma: float, lam: float | str) -> KernelFit:
+    """Kernel ridge regression with every sample a landmark; arguments as `kernel_ridge`, z (samples, d) and t (samples, Q)."""
+    values, basis = torch.linalg.eigh(gaussian(z.double(), z.double(), gamma))
+    spectrum = Spectrum(values.clamp(min=0), basis, basis.T @ t.double())
+    lams = _strengths(spectrum, lam, z.dtype)
+    residuals = dual_loo(spectrum, lams)
+    best = int(residuals.square().mean((1, 2)).argmin())
+    return KernelFit(
+        spectrum.weights(float(lams[best])).to(z.dtype),
+        float(lams[best]),
+        float(residuals[best].square().mean()),
+        (t.double() - residuals[best]).to(z.dtype),
+    )
+
+
+def _strengths(spectrum: Spectrum, lam: float | str, dtype: torch.dtype) -> Tensor:
+    if isinstance(lam, str):
+        return candidates(spectrum, dtype)
+    if lam <= 1e-14 * float(spectrum.values[-1]):
+        raise singular(lam, float(spectrum.values.mean()))
+    return torch.tensor([lam], dtype=torch.float64, device=spectrum.values.device)
 
 
 def _primal_loo(spectrum: Spectrum, features: Stream, lams: Tensor) -> tuple[int, float, Tensor]:
@@ -170,14 +185,7 @@ def choose_gamma(z: Tensor, t: Tensor) -> float:
     if not unit > 0:
         raise DataError("All samples looked at to choose gamma are the same.", "Shuffle the data, or give gamma.")
 
-    def error(factor: float) -> float:
-        problem = gather(lambda: iter([(gaussian(z.double(), z.double(), factor / unit), t.double())]))
-        assert isinstance(problem, Dual)
-        values, basis = torch.linalg.eigh(problem.features)
-        spectrum = Spectrum(values.clamp(min=0), basis, basis.T @ problem.targets)
-        return float(dual_loo(spectrum, candidates(spectrum, torch.float64)[2:]).square().mean((1, 2)).min())
-
-    return min(GAMMAS, key=error) / unit
+    return min(GAMMAS, key=lambda factor: exact_kernel_ridge(z, t, factor / unit, "auto").loo) / unit
 
 
 class _DKN(Learner):
@@ -209,7 +217,7 @@ class _DKN(Learner):
 
     def _learn(self, source: Source) -> nn.Module:
         self._check_own()
-        marks, mark_rows = self._landmarks(source)
+        marks, mark_rows, count = self._landmarks(source)
         held: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {"coefficients": [], "randoms": []}
         scales = [_unit_scale(marks)]
@@ -218,7 +226,10 @@ class _DKN(Learner):
         for depth in range(1, self.layers + 1):
             stream = self._dense(source, list(held), list(parts["randoms"]), list(scales))
             gamma = self._gamma(stream)
-            fit = kernel_ridge(stream, z, gamma, self.lam)
+            if count == len(marks):
+                fit = exact_kernel_ridge(z, torch.cat([t for _, t in source]), gamma, self.lam)
+            else:
+                fit = kernel_ridge(stream, z, gamma, self.lam)
             if self.loo_ and not fit.loo < self.loo_[-1]:
                 # The layer does not predict samples it has not seen any better: the one before stays the last.
                 d = z.shape[1] - parts["randoms"][-1].shape[0] - 2 * source.outputs
@@ -243,8 +254,8 @@ class _DKN(Learner):
         kinds = {"dtype": source.dtype, "device": source.device}
         return DKNNet(z.contiguous(), parts["coefficients"], parts["randoms"], torch.tensor(scales, **kinds), torch.tensor(self.gammas_, **kinds))
 
-    def _landmarks(self, source: Source) -> tuple[Tensor, Tensor]:
-        """Random samples (m, P), or all where there are few, and their places in the stream."""
+    def _landmarks(self, source: Source) -> tuple[Tensor, Tensor, int]:
+        """Random samples (m, P), or all where there are few, their places in the stream, and how many samples it has."""
         count = sum(len(x) for x, _ in source)
         random = generator(self.seed, "layerwise", "dkn", "landmarks")
         rows = torch.randperm(count, generator=random)[: self.landmarks].sort().values
@@ -253,17 +264,17 @@ class _DKN(Learner):
             inside = rows[(rows >= start) & (rows < start + len(x))] - start
             found.append(x[inside.to(x.device)])
             start += len(x)
-        return torch.cat(found), rows.to(source.device)
+        return torch.cat(found), rows.to(source.device), count
 
     def _gamma(self, stream: Stream) -> float:
         if not isinstance(self.gamma, str):
             return float(self.gamma)
         few: list[tuple[Tensor, Tensor]] = []
         for z, t in stream():
-            few.append((z[:1000], t[:1000]))
-            if sum(len(part) for part, _ in few) >= 1000:
+            few.append((z[:FEW], t[:FEW]))
+            if sum(len(part) for part, _ in few) >= FEW:
                 break
-        return choose_gamma(torch.cat([z for z, _ in few])[:1000], torch.cat([t for _, t in few])[:1000])
+        return choose_gamma(torch.cat([z for z, _ in few])[:FEW], torch.cat([t for _, t in few])[:FEW])
 
     def _dense(self, source: Source, held: list[Tensor], randoms: list[Tensor], scales: list[float]) -> Stream:
         """The stream of z of the next layer, made with the held-out outputs of the earlier ones."""
@@ -300,7 +311,7 @@ class DKNClassifier(_DKN, Classifier):
     Args:
         layers: at most; a layer that does not lower the leave-one-out error is left out and ends the growth.
         nodes: random nodes of each layer, beside the 2 Q of its outputs.
-        gamma: of the Gaussian kernel, on inputs scaled to mean squared norm 1; "auto": by leave-one-out on 1000 samples.
+        gamma: of the Gaussian kernel, on inputs scaled to mean squared norm 1; "auto": by leave-one-out on 600 samples.
         landmarks: with more samples than this the kernel is approximated on so many random ones.
         lam: ridge strength, the same in all layers, or "auto" in each.
         seed, batch_size, device, dtype: see `Learner`.

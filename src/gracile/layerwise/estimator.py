@@ -5,6 +5,7 @@ A learner is a class with a constructor and `_learn(source) -> nn.Module`; the m
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -88,6 +89,11 @@ class Learner(BaseEstimator):
         """A network's outputs, chunk by chunk."""
         X = _in_our_words(lambda: validate_data(self, X, reset=False, dtype="numeric"))
         first = next(self.net_.parameters())
+        if X.dtype == np.float64 and first.dtype != torch.float64:
+            # float64 inputs are answered in float64, so that a sample's output does not depend on its neighbours in the batch beyond
+            # 1e-7, which matrix products in float32 cannot promise.
+            network = copy.deepcopy(network).double()
+            first = next(network.parameters())
         with torch.no_grad():
             parts = [
                 network(as_tensor(X[start : start + self.batch_size], first.dtype, first.device)).cpu()
@@ -167,7 +173,8 @@ class Classifier(ClassifierMixin, Learner):
 
     def predict(self, X: Any) -> np.ndarray:
         """The label of the highest score (samples,)."""
-        return self.classes_[self._outputs(X).argmax(1)]
+        best = self._outputs(X).argmax(1)
+        return self.classes_[best]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy, from 0 to 1.

@@ -22,7 +22,7 @@ from gracile.layerwise.ridge import ridge
 from gracile.layerwise.source import Source
 from gracile.layerwise.statistics import gather
 
-TRANSFORMS = {"orthonormal": orthonormal, "dct": cosine}
+MATRICES = {"orthonormal": orthonormal, "dct": cosine}
 
 
 class _HNF(Learner):
@@ -34,7 +34,7 @@ class _HNF(Learner):
         self,
         layers: int = 2,
         m: int | None = None,
-        transform: str = "orthonormal",
+        matrix: str = "orthonormal",
         alpha: float = 1.0,
         lam: float | str = "auto",
         seed: int = 0,
@@ -44,7 +44,7 @@ class _HNF(Learner):
     ) -> None:
         self.layers = layers
         self.m = m
-        self.transform = transform
+        self.matrix = matrix
         self.alpha = alpha
         self.lam = lam
         self.seed = seed
@@ -62,13 +62,13 @@ class _HNF(Learner):
             width = len(output)
             m = self.m if depth == 1 and self.m is not None else width
             random = generator(self.seed, "layerwise", "hnf", depth)
-            matrix = TRANSFORMS[self.transform](m, width, random).to(source.device)
-            weight = lossless_weights(matrix).to(source.dtype)
+            r = MATRICES[self.matrix](m, width, random).to(source.device)
+            weight = lossless_weights(r).to(source.dtype)
             stack.append((weight[:, :-1].contiguous(), weight[:, -1].contiguous()) if depth == 1 else (weight, None))
             features = nn.Sequential(*chain(stack), nn.ReLU())
             problem = gather(source.through(features))
             # The columns of R are orthonormal, so R^+ = R'; row-major, O_{l-1} R^+ U reads [R O; -R O].
-            start = lossless_weights(matrix @ output)
+            start = lossless_weights(r @ output)
             if not self.costs_:
                 self.costs_.append(problem.cost(start))
             eps = self.alpha * float(torch.linalg.vector_norm(start))
@@ -83,12 +83,10 @@ class _HNF(Learner):
     def _check_own(self, source: Source) -> None:
         if not isinstance(self.layers, int) or self.layers < 1:
             raise InputError(f"layers = {self.layers!r} is not a whole number from 1 up.", "Correct it.")
-        if self.transform not in TRANSFORMS:
-            raise InputError(f"There is no transform named {self.transform!r}.", f"Choose one of: {', '.join(TRANSFORMS)}.")
-        if not self.alpha >= 1:
-            raise InputError(
-                f"alpha = {self.alpha} leaves the earlier layer's solution outside the ball, so the cost could rise.", "Set it to 1 or more."
-            )
+        if self.matrix not in MATRICES:
+            raise InputError(f"There is no matrix named {self.matrix!r}.", f"Choose one of: {', '.join(MATRICES)}.")
+        if not self.alpha > 0:
+            raise InputError(f"alpha = {self.alpha!r} gives no ball.", "Set it above 0; from 1 up every layer's ball holds the earlier solution.")
         if self.m is not None and self.m < source.features + 1:
             raise InputError(
                 f"m = {self.m} is below the {source.features} inputs and the constant one.", f"Set m to {source.features + 1} or more."
@@ -105,8 +103,9 @@ class HNFClassifier(_HNF, Classifier):
     Args:
         layers: hidden layers; each doubles the width, from 2 (P + 1).
         m: rows of the first R, at least P + 1; None takes just that. The first width is 2 m.
-        transform: "orthonormal" (random) or "dct" (with random signs).
-        alpha: 1 or more; the ball's radius over the earlier solution's norm.
+        matrix: "orthonormal" (random) or "dct" (with random signs).
+        alpha: the ball's radius over the earlier solution's norm. Below 1 the ball need not hold any solution as good as the earlier
+            one, which then stays.
         lam: ridge strength of the linear solution that the first ball comes from.
         seed, batch_size, device, dtype: see `Learner`.
 

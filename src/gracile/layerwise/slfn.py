@@ -69,13 +69,13 @@ class _SLFN(Learner):
         self.lam_ = solved.lam
         return chain([(weight, bias), (solved.weights.T.to(source.dtype).contiguous(), None)])
 
-    def transform(self, X: Any) -> np.ndarray:
+    def hidden(self, X: Any) -> np.ndarray:
         """The hidden layer's outputs y (samples, n), not below zero."""
         check_is_fitted(self, "net_")
         return self._run(nn.Sequential(*list(self._chain())[:2]), X)
 
     def invert(self, y: Any) -> np.ndarray:
-        """The inputs x (samples, P) that `transform` turned into y; exact up to rounding.
+        """The inputs x (samples, P) that `hidden` turned into y; exact up to rounding.
 
         Args:
             y: (samples, n).
@@ -89,7 +89,7 @@ class _SLFN(Learner):
         assert isinstance(first, nn.Linear)
         y = torch.as_tensor(y)
         if y.ndim != 2 or y.shape[1] != self.n_:
-            raise DataError(f"y has the shape {tuple(y.shape)}.", f"Give (samples, {self.n_}), as transform returns it.")
+            raise DataError(f"y has the shape {tuple(y.shape)}.", f"Give (samples, {self.n_}), as `hidden` returns it.")
         if self.n_ < 2 * self.n_features_in_:
             raise InputError(
                 f"With {self.n_} nodes for {self.n_features_in_} inputs (rho below 2) the layer loses information.", "Fit with rho = 2 or more."
@@ -116,7 +116,7 @@ class SLFNClassifier(_SLFN, Classifier):
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> model = SLFNClassifier(rho=2, dtype="float64").fit(X, y)
-    >>> bool(abs(model.invert(model.transform(X)) - X).max() < 1e-9)
+    >>> bool(abs(model.invert(model.hidden(X)) - X).max() < 1e-9)
     True
     """
 

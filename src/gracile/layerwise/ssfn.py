@@ -145,7 +145,7 @@ class _SSFN(Learner):
                 self.costs_.append(sums.cost(_repeat(len(sums.cross), q, sums.cross.device)))
             weights, nodes, cost = grow(sums, 2 * q, self.node_step, self.node_gain, self.alpha * math.sqrt(2 * q))
             if not cost < self.costs_[-1]:
-                # Nothing is gained beyond rounding: the earlier layers stand.
+                # Nothing is gained beyond rounding, or alpha is below 1: the earlier layers stand.
                 break
             gained = improvement(self.costs_[-1], cost, sums.energy)
             outputs.append(weights.to(source.dtype))
@@ -169,10 +169,8 @@ class _SSFN(Learner):
         return accumulate(source.through(net.features), 2 * q + self.max_nodes, q, source.device), r
 
     def _check_own(self) -> None:
-        if not self.alpha >= 1:
-            raise InputError(
-                f"alpha = {self.alpha} leaves the earlier layer's solution outside the ball, so the cost could rise.", "Set it to 1 or more."
-            )
+        if not self.alpha > 0:
+            raise InputError(f"alpha = {self.alpha!r} gives no ball.", "Set it above 0; from 1 up every layer's ball holds the earlier solution.")
         for name in ("max_layers", "max_nodes", "node_step"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -211,7 +209,8 @@ class SSFNClassifier(_SSFN, Classifier):
     """Self-size-estimating feed-forward network for classes.
 
     Args:
-        alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`; 1 or more. A small ball regularises strongly.
+        alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`. A small ball regularises strongly; below 1 it
+            need not hold any solution as good as the earlier layer's, and growing then ends.
         max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the outputs).
         node_step: random nodes added at a time.
         node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share.

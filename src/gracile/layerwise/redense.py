@@ -110,21 +110,33 @@ class ReDense(nn.Module):
         source = _Data(data, batch_size, next(self.parameters()).device)
         if self._last:
             inputs, labels = self.features(source)
-            output = self._output
-            assert isinstance(output, nn.Linear)
-            _check_labels(labels, output.out_features)
-            expand = self._replaced[0]
-            fitted = fit_softmax(
-                Features(inputs, labels, lambda h: expand(h).relu_()),
-                output.weight.data.T.contiguous(), _bias(output),
-                eps=self.eps, epochs=epochs, method=method or "monotone", lr=lr, monitor=monitor,
-            )
-            output.weight.data = fitted.weights.T.contiguous()
-            output.bias = nn.Parameter(fitted.bias, requires_grad=False)
-            return fitted
+            return self.fit_features(inputs, labels, epochs=epochs, method=method or "monotone", lr=lr, monitor=monitor)
         if method not in (None, "adam"):
             raise InputError(f"The method '{method}' needs the last layer.", "Leave method out at an intermediate layer.")
         return self._fit_inside(source, epochs, lr, seed, monitor)
+
+    def fit_features(
+        self, inputs: Tensor, labels: Tensor, *, epochs: int = 300, method: str = "monotone", lr: float = 1e-3,
+        monitor: Monitor | None = None,
+    ) -> SoftmaxFit:
+        """`fit` at the last layer, on what `features` returned: for several fits without running the network again.
+
+        Args:
+            inputs: h (J, n).
+            labels: (J,).
+            epochs, method, lr, monitor: as in `fit`.
+        """
+        output, expand = self._output, self._replaced[0]
+        if not self._last or not isinstance(output, nn.Linear):
+            raise InputError(f"'{self.layer}' is not the last layer.", "Use fit.")
+        _check_labels(labels, output.out_features)
+        fitted = fit_softmax(
+            Features(inputs, labels, lambda h: expand(h).relu_()), output.weight.data.T.contiguous(), _bias(output),
+            eps=self.eps, epochs=epochs, method=method, lr=lr, monitor=monitor,
+        )
+        output.weight.data = fitted.weights.T.contiguous()
+        output.bias = nn.Parameter(fitted.bias, requires_grad=False)
+        return fitted
 
     @torch.no_grad()
     def features(self, data: Any, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
@@ -137,7 +149,9 @@ class ReDense(nn.Module):
             for x, y in source:
                 seen.clear()
                 result = self.network(x)
-                if self._last and (len(seen) != 1 or seen[0][1].shape != result.shape or not torch.equal(seen[0][1], result)):
+                if not bool(torch.isfinite(result).all()):
+                    raise DataError("The network's outputs contain NaN or infinity.", "Check its inputs and weights.")
+                if self._last and (len(seen) != 1 or not torch.equal(seen[0][1], result)):
                     raise InputError(
                         f"The network has no linear output: its result is not that of '{self.layer}', its last linear layer.",
                         "Give a network that ends in nn.Linear and returns logits, without a softmax, or name an intermediate layer.",
@@ -146,10 +160,7 @@ class ReDense(nn.Module):
                 labels.append(y)
         finally:
             hook.remove()
-        found = torch.cat(features)
-        if not bool(torch.isfinite(found).all()):
-            raise DataError("The network's features contain NaN or infinity.", "Check its inputs and weights.")
-        return found, torch.cat(labels)
+        return torch.cat(features), torch.cat(labels)
 
     def _fit_inside(self, source: _Data, epochs: int, lr: float, seed: int, monitor: Monitor | None) -> SoftmaxFit:
         output = self._output

@@ -6,6 +6,7 @@ import json
 import logging
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.data import Dataset, Splits, batches, load
-from gracile.layerwise.redense import ReDense, retrain_last
-from gracile.layerwise.softmax import Features
+from gracile.layerwise.redense import ReDense
+from gracile.layerwise.softmax import Features, fit_softmax
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layerwise_networks import Base, accuracy, build, trained
 from gracile.recipes.schema import Strict
@@ -101,43 +102,58 @@ def _arms(settings: Settings, splits: Splits, loss: str, seed: int, folder: RunF
         network = trained(network, splits.train, settings.base, loss, seed, part.path / "base.safetensors")
     else:
         network.eval()
-    data = _whole(splits.train)
+    data, test = _whole(splits.train), _whole(splits.test)
     start = accuracy(network, splits.test)
     log.info("base network, loss %s, seed %d: %.2f %% of the test samples", loss, seed, start)
+    last = ReDense(network)
+    features = Extracted(*last.features(data), *last.features(test))
     for (layer, method, m), file in files.items():
         if file.exists():
             continue
         arm: dict[str, Any] = {"loss": loss, "seed": seed, "layer": layer, "method": method, "m": m, "base": start}
         if layer == "last":
-            arm |= _at_the_end(settings, network, data, splits.test, method, m or None, seed)
+            arm |= _at_the_end(settings, network, features, test[0][:1000], method, m or None, seed)
         else:
             arm |= _inside(settings, network, data, splits.test, layer, seed)
         write_json(file, arm)
-        log.info("%s m=%s %s, loss %s, seed %d: %.2f -> %.2f, control %s", layer, arm["m"], method, loss, seed, start, arm["redense"], arm.get("control"))
+        log.info("%s m=%s %s: %.2f -> %.2f, control %s", layer, arm["m"], method, start, arm["redense"], arm.get("control"))
     return [json.loads(file.read_text()) for file in files.values()]
 
 
+@dataclass(frozen=True)
+class Extracted:
+    """What the network makes of the samples before its last layer: h (J, n) and labels (J,)."""
+
+    inputs: Tensor
+    labels: Tensor
+    test_inputs: Tensor
+    test_labels: Tensor
+
+
 def _at_the_end(
-    settings: Settings, network: nn.Module, data: tuple[Tensor, Tensor], test: Dataset, method: str, m: int | None, seed: int
+    settings: Settings, network: nn.Module, data: Extracted, samples: Tensor, method: str, m: int | None, seed: int
 ) -> dict[str, Any]:
+    """ReDense at the last layer, and its control: the last layer trained on with the same method and epochs, without a ball."""
     wider = ReDense(network, m=m, seed=seed)
-    difference = _start_difference(network, wider, test)
-    seen = _Curve(Features(*wider.features(_whole(test)), lambda h: wider.network.get_submodule(wider.layer)[0](h).relu_()))
+    difference = _start_difference(network, wider, samples)
+    expand, _, output = wider.network.get_submodule(wider.layer)
+    budget = {"epochs": settings.epochs, "method": method, "lr": settings.lr}
+    seen = _Curve(Features(data.test_inputs, data.test_labels, lambda h: expand(h).relu_()))
     began = time.perf_counter()
-    fitted = wider.fit(data, epochs=settings.epochs, method=method, lr=settings.lr, monitor=seen)
+    fitted = wider.fit_features(data.inputs, data.labels, **budget, monitor=seen)
     seconds = time.perf_counter() - began
-    plain = _Curve(Features(*wider_features(network, test)))
-    retrained, control = retrain_last(network, data, epochs=settings.epochs, method=method, lr=settings.lr, monitor=plain)
-    output = wider.network.get_submodule(wider.layer)[2]
+    plain = _Curve(Features(data.test_inputs, data.test_labels))
+    last = network.get_submodule(wider.layer)
+    control = fit_softmax(Features(data.inputs, data.labels), last.weight.data.T.contiguous(), last.bias.data.clone(), **budget, monitor=plain)
     return {
         "m": output.in_features // 2,
-        "redense": accuracy(wider, test),
-        "control": accuracy(retrained, test),
+        "redense": seen.accuracy(fitted.weights, fitted.bias),
+        "control": plain.accuracy(control.weights, control.bias),
         "seconds": seconds,
         "eps": wider.eps,
-        "norm": float(torch.linalg.vector_norm(output.weight)),
+        "norm": float(torch.linalg.vector_norm(fitted.weights)),
         "start_difference": difference,
-        "kept_loss": min(fitted.losses) if method == "adam" else fitted.losses[-1],
+        "kept_loss": min(fitted.losses),
         "losses": fitted.losses,
         "curve": seen.rows,
         "control_losses": control.losses,
@@ -145,16 +161,11 @@ def _at_the_end(
     }
 
 
-def wider_features(network: nn.Module, data: Dataset) -> tuple[Tensor, Tensor]:
-    """The inputs of the network's last linear layer, and the labels."""
-    return ReDense(network).features(_whole(data))
-
-
 def _inside(
     settings: Settings, network: nn.Module, data: tuple[Tensor, Tensor], test: Dataset, layer: str, seed: int
 ) -> dict[str, Any]:
     wider = ReDense(network, layer=layer, seed=seed)
-    difference = _start_difference(network, wider, test)
+    difference = _start_difference(network, wider, _whole(test)[0][:1000])
     began = time.perf_counter()
     fitted = wider.fit(data, epochs=settings.inside_epochs, lr=settings.lr, seed=seed)
     return {
@@ -163,11 +174,10 @@ def _inside(
     }  # fmt: skip
 
 
-def _start_difference(network: nn.Module, wider: ReDense, test: Dataset) -> float:
+def _start_difference(network: nn.Module, wider: ReDense, samples: Tensor) -> float:
     """The largest difference of a predicted probability before training."""
-    x, _ = next(iter(batches(test, 1000)))
     with torch.no_grad():
-        return float((network(x).softmax(1) - wider(x).softmax(1)).abs().max())
+        return float((network(samples).softmax(1) - wider(samples).softmax(1)).abs().max())
 
 
 class _Curve:
@@ -178,8 +188,14 @@ class _Curve:
 
     def __call__(self, epoch: int, loss: float, weights: Tensor, bias: Tensor) -> None:
         logits = self.features.logits(weights, bias)
-        right = (logits.argmax(1) == self.features.labels).double().mean()
-        self.rows.append((float(nn.functional.cross_entropy(logits, self.features.labels)), 100 * float(right)))
+        self.rows.append((float(nn.functional.cross_entropy(logits, self.features.labels)), self._percent(logits)))
+
+    def accuracy(self, weights: Tensor, bias: Tensor) -> float:
+        """In percent."""
+        return self._percent(self.features.logits(weights, bias))
+
+    def _percent(self, logits: Tensor) -> float:
+        return 100 * float((logits.argmax(1) == self.features.labels).double().mean())
 
 
 def _whole(data: Dataset) -> tuple[Tensor, Tensor]:

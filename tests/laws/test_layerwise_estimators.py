@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,7 +58,7 @@ def test_streamed_equals_in_memory(name):
     whole = small(name, dtype="float64").fit(x, y)
     # Uneven batches, so that neither the batch size nor its divisors can hide a mistake.
     edges = [0, 1, 90, 91, 200, 300]
-    streamed = clone(whole).fit_stream(lambda: [(x[a:b], y[a:b]) for a, b in zip(edges, edges[1:], strict=False)])
+    streamed = clone(whole).fit_stream(lambda: [(x[a:b], y[a:b]) for a, b in itertools.pairwise(edges)])
     np.testing.assert_allclose(answers(streamed, x), answers(whole, x), rtol=1e-5, atol=1e-6)
 
 
@@ -208,11 +210,16 @@ def test_training_cost_never_rises(seed, samples, features, classes, alpha, scal
     random = np.random.default_rng(seed)
     x = scale * random.normal(size=(samples, features))
     y = np.arange(samples) % classes
-    ssfn = SSFNClassifier(alpha=alpha, max_layers=4, max_nodes=20, node_step=7, layer_gain=0, seed=seed, dtype="float64")
+    ssfn = SSFNClassifier(
+        alpha=alpha, max_layers=4, max_nodes=20, node_step=7, layer_gain=0, seed=seed, dtype="float64"
+    )
     hnf = HNFClassifier(layers=3, seed=seed, dtype="float64")
     for model in (ssfn, hnf):
         costs = model.fit(x, y).costs_
-        assert all(after <= before * (1 + 1e-9) + 1e-9 for before, after in zip(costs, costs[1:], strict=False)), (model, costs)
+        assert all(after <= before * (1 + 1e-9) + 1e-9 for before, after in itertools.pairwise(costs)), (
+            model,
+            costs,
+        )
 
 
 @pytest.mark.parametrize("model", [SSFNClassifier(max_layers=5, max_nodes=60, layer_gain=0), HNFClassifier(layers=3)])

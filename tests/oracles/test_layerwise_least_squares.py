@@ -34,7 +34,9 @@ def test_ridge_solves_the_normal_equations(samples, n):
     torch.testing.assert_close(y.T @ (y @ weights) + 0.3 * weights, y.T @ t, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("samples", "n", "kind"), [(30, 12, Statistics), (12, 30, Dual), (13, 12, Statistics), (12, 12, Dual)])
+@pytest.mark.parametrize(
+    ("samples", "n", "kind"), [(30, 12, Statistics), (12, 30, Dual), (13, 12, Statistics), (12, 12, Dual)]
+)
 def test_the_smaller_system_is_solved(samples, n, kind):
     assert isinstance(gather(stream(*problem(samples, n))), kind)
 
@@ -65,7 +67,7 @@ def test_leave_one_out_finds_the_strength_that_noise_asks_for():
 @pytest.mark.parametrize(("samples", "n"), [(50, 12), (12, 50)])
 @pytest.mark.parametrize("eps", [1e-3, 0.3, 0.9])
 def test_norm_ball_meets_the_optimality_conditions(samples, n, eps):
-    """On the sphere, with Y'(T - Y O) = lam O and lam > 0: the conditions of Karush, Kuhn and Tucker, which suffice here."""
+    """On the sphere, with Y'(T - Y O) = lam O and lam > 0: the Karush-Kuhn-Tucker conditions, which suffice here."""
     y, t = problem(samples, n)
     found = norm_ball_least_squares(y, t, eps)
     assert found.lam > 0

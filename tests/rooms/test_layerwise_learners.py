@@ -182,7 +182,9 @@ def test_hnf_hidden_layers_lose_nothing(digits):
     model = HNFClassifier(layers=3, matrix="dct", dtype="float64").fit(*digits)
     y = model.net_[:6](torch.tensor(digits[0]))
     for place in (4, 2):
-        y = (y[:, : y.shape[1] // 2] - y[:, y.shape[1] // 2 :]) @ torch.linalg.pinv(model.net_[place].weight[: y.shape[1] // 2]).T
+        y = (y[:, : y.shape[1] // 2] - y[:, y.shape[1] // 2 :]) @ torch.linalg.pinv(
+            model.net_[place].weight[: y.shape[1] // 2]
+        ).T
     y = y[:, : y.shape[1] // 2] - y[:, y.shape[1] // 2 :]
     first = model.net_[0]
     x = (y - first.bias[:65]) @ torch.linalg.pinv(first.weight[:65]).T
@@ -191,7 +193,10 @@ def test_hnf_hidden_layers_lose_nothing(digits):
 
 def test_exact_kernel_ridge_equals_its_formula():
     random = torch.Generator().manual_seed(0)
-    z, t = torch.randn(40, 3, generator=random, dtype=torch.float64), torch.randn(40, 2, generator=random, dtype=torch.float64)
+    z, t = (
+        torch.randn(40, 3, generator=random, dtype=torch.float64),
+        torch.randn(40, 2, generator=random, dtype=torch.float64),
+    )
     k = torch.exp(-0.5 * torch.cdist(z, z).square())
     torch.testing.assert_close(gaussian(z, z, 0.5), k)
     fit = exact_kernel_ridge(z, t, 0.5, 0.1)
@@ -203,7 +208,10 @@ def test_exact_kernel_ridge_equals_its_formula():
 
 def test_nystroem_with_every_sample_a_landmark_is_exact():
     random = torch.Generator().manual_seed(0)
-    z, t = torch.randn(40, 3, generator=random, dtype=torch.float64), torch.randn(40, 2, generator=random, dtype=torch.float64)
+    z, t = (
+        torch.randn(40, 3, generator=random, dtype=torch.float64),
+        torch.randn(40, 2, generator=random, dtype=torch.float64),
+    )
     exact = exact_kernel_ridge(z, t, 0.5, 0.1)
     near = kernel_ridge(lambda: iter([(z, t)]), z, 0.5, 0.1)
     torch.testing.assert_close(near.coefficients, exact.coefficients, rtol=1e-5, atol=1e-6)
@@ -211,7 +219,7 @@ def test_nystroem_with_every_sample_a_landmark_is_exact():
 
 
 def test_dkn_training_features_do_not_see_their_own_label(digits):
-    """With a tiny lam the fitted outputs equal the labels; were they handed on, the second layer would copy them and test badly."""
+    """With a tiny lam the fitted outputs equal the labels; were they handed on, the second layer would copy them."""
     x, y = digits
     model = DKNClassifier(layers=2, nodes=20, gamma=30.0, lam=1e-6).fit(x[:400], y[:400])
     assert model.score(x[:400], y[:400]) == 1

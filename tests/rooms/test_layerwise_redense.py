@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -30,8 +32,8 @@ def convolutional() -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3, stride=2, padding=1, bias=False),
-            nn.ReLU(), nn.Flatten(), nn.Linear(80, 10),
+            nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(6, 5, 3, stride=2, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(80, 10),
         )  # fmt: skip
 
 
@@ -71,13 +73,13 @@ def test_monotone_never_rises_where_adam_does(digits):
     rises = {}
     for method in METHODS:
         losses = ReDense(net).fit(digits, epochs=40, method=method, lr=1.0).losses
-        rises[method] = max(after - before for before, after in zip(losses, losses[1:], strict=False))
+        rises[method] = max(after - before for before, after in itertools.pairwise(losses))
     assert rises["monotone"] <= 0
     assert rises["adam"] > 0
 
 
 def test_monotone_reaches_the_optimum_of_a_convex_problem(digits):
-    """With L2-bounded weights the optimum is unique in value: the plain twin is projected gradient descent with a tiny step."""
+    """The plain twin is projected gradient descent with a tiny step."""
     features = Features(digits[0].double(), digits[1])
     start, bias = torch.zeros(64, 10, dtype=torch.float64), torch.zeros(10, dtype=torch.float64)
     found = fit_softmax(features, start, bias, eps=2.0, epochs=150).losses[-1]
@@ -158,7 +160,9 @@ def test_the_control_trains_the_last_layer_alone(digits, method):
     assert torch.equal(retrained[0].weight, net[0].weight)
     assert not torch.equal(retrained[3].weight, net[3].weight)
     with torch.no_grad():
-        assert float(nn.functional.cross_entropy(retrained(digits[0]), digits[1])) == pytest.approx(min(fitted.losses), rel=1e-5)
+        assert float(nn.functional.cross_entropy(retrained(digits[0]), digits[1])) == pytest.approx(
+            min(fitted.losses), rel=1e-5
+        )
 
 
 def test_too_few_rows_are_refused():

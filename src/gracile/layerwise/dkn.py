@@ -1,13 +1,13 @@
 """Dense kernel network: kernel ridge regression on all earlier layers side by side.
 
-`z_1 = [x]`, `z_{l+1} = [z_l; y_l]`, `y_l = relu([V_Q t_l; R_l z_l / |z_l|])` with t_l the outputs of layer l, kernel ridge regression
-on z_l. The cost follows the number of samples, not the dimension; beyond `landmarks` samples the kernel is approximated by Nystroem's
-method, whose cost follows the landmarks.
+`z_1 = [x]`, `z_{l+1} = [z_l; y_l]`, `y_l = relu([V_Q t_l; R_l z_l / |z_l|])` with t_l the outputs of layer l, kernel
+ridge regression on z_l. The cost follows the number of samples, not the dimension; beyond `landmarks` samples the
+kernel is approximated by Nystroem's method, whose cost follows the landmarks.
 
 Source: the dense kernel network (chapter 4), of which only the idea is published in detail; two things are ours:
 
-- The outputs that a training sample hands to the next layer are its leave-one-out predictions. Its fitted ones come so close to its own
-  label that the next layer would learn to copy them, and its leave-one-out error would mean nothing.
+- The outputs that a training sample hands to the next layer are its leave-one-out predictions. Its fitted ones come so
+  close to its own label that the next layer would learn to copy them, and its leave-one-out error would mean nothing.
 - Blocks are scaled to equal mean squared norm before they enter the kernel, as x would drown the others otherwise.
 """
 
@@ -56,7 +56,12 @@ class DKNNet(nn.Module):
     """
 
     def __init__(
-        self, landmarks: Tensor, coefficients: Sequence[Tensor], randoms: Sequence[Tensor], scales: Tensor, gammas: Tensor
+        self,
+        landmarks: Tensor,
+        coefficients: Sequence[Tensor],
+        randoms: Sequence[Tensor],
+        scales: Tensor,
+        gammas: Tensor,
     ) -> None:
         super().__init__()
         frozen = lambda tensor: nn.Parameter(tensor, requires_grad=False)
@@ -116,7 +121,7 @@ def kernel_ridge(stream: Stream, landmarks: Tensor, gamma: float, lam: float | s
         InputError: the kernel matrix is singular at `lam`.
     """
     kernel = gaussian(landmarks.double(), landmarks.double(), gamma)
-    # Features phi with phi(z) . phi(w) = k(z, w) on the landmarks; directions below the rounding of the kernel are left out.
+    # Features phi with phi(z) . phi(w) = k(z, w) on the landmarks, without the directions below the kernel's rounding.
     values, basis = torch.linalg.eigh(kernel)
     keep = values > values[-1] * len(values) * torch.finfo(landmarks.dtype).eps
     whiten = basis[:, keep] * values[keep].rsqrt()
@@ -130,11 +135,13 @@ def kernel_ridge(stream: Stream, landmarks: Tensor, gamma: float, lam: float | s
     lams = _strengths(spectrum, lam, landmarks.dtype)
     best, error, held_out = _primal_loo(spectrum, features, lams)
     chosen = float(lams[best])
-    return KernelFit((whiten @ spectrum.weights(chosen)).to(landmarks.dtype), chosen, error, held_out.to(landmarks.dtype))
+    return KernelFit(
+        (whiten @ spectrum.weights(chosen)).to(landmarks.dtype), chosen, error, held_out.to(landmarks.dtype)
+    )
 
 
 def exact_kernel_ridge(z: Tensor, t: Tensor, gamma: float, lam: float | str) -> KernelFit:
-    """Kernel ridge regression with every sample a landmark; arguments as `kernel_ridge`, z (samples, d) and t (samples, Q)."""
+    """Kernel ridge regression on every sample; arguments as `kernel_ridge`, z (samples, d) and t (samples, Q)."""
     values, basis = torch.linalg.eigh(gaussian(z.double(), z.double(), gamma))
     spectrum = Spectrum(values.clamp(min=0), basis, basis.T @ t.double())
     lams = _strengths(spectrum, lam, z.dtype)
@@ -252,10 +259,16 @@ class _DKN(Learner):
                 scales.append(_unit_scale(block))
                 z = torch.cat((z, block * scales[-1]), 1)
         kinds = {"dtype": source.dtype, "device": source.device}
-        return DKNNet(z.contiguous(), parts["coefficients"], parts["randoms"], torch.tensor(scales, **kinds), torch.tensor(self.gammas_, **kinds))
+        return DKNNet(
+            z.contiguous(),
+            parts["coefficients"],
+            parts["randoms"],
+            torch.tensor(scales, **kinds),
+            torch.tensor(self.gammas_, **kinds),
+        )
 
     def _landmarks(self, source: Source) -> tuple[Tensor, Tensor, int]:
-        """Random samples (m, P), or all where there are few, their places in the stream, and how many samples it has."""
+        """Random samples (m, P), or all of a few, their places in the stream, and how many samples it has."""
         count = sum(len(x) for x, _ in source)
         random = generator(self.seed, "layerwise", "dkn", "landmarks")
         rows = torch.randperm(count, generator=random)[: self.landmarks].sort().values
@@ -317,8 +330,8 @@ class DKNClassifier(_DKN, Classifier):
         seed, batch_size, device, dtype: see `Learner`.
 
     Attributes:
-        gammas_, lams_, loo_: per layer: width, strength and leave-one-out mean squared error. The later layers' errors look at samples
-            whose own labels entered only through others' predictions, so they are a little too good.
+        gammas_, lams_, loo_: per layer: width, strength and leave-one-out mean squared error. The later layers' errors
+            look at samples whose own labels entered only through others' predictions, so they are a little too good.
 
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)

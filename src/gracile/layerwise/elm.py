@@ -2,9 +2,10 @@
 
 `Y = relu(W [x; 1])`, W fixed, and `O = T Y' (Y Y' + lam I)^-1`.
 
-Source: G.-B. Huang, Q.-Y. Zhu, C.-K. Siew, "Extreme learning machine" (2006). Receptive fields and contrast weights: M. D. McDonnell,
-M. D. Tissera, T. Vladusich, A. van Schaik, J. Tapson, "Fast, simple and accurate handwritten digit classification by training shallow
-neural network classifiers with the 'extreme learning machine' algorithm" (2015).
+Source: G.-B. Huang, Q.-Y. Zhu, C.-K. Siew, "Extreme learning machine" (2006). Receptive fields and contrast weights: M.
+    D. McDonnell,
+M. D. Tissera, T. Vladusich, A. van Schaik, J. Tapson, "Fast, simple and accurate handwritten digit classification by
+training shallow neural network classifiers with the 'extreme learning machine' algorithm" (2015).
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from gracile.layerwise.source import Source
 WEIGHTS = ("uniform", "contrast")
 
 
-def random_features(source: Source, n: int, weights: str, image_shape: Sequence[int] | None, seed: int) -> tuple[Tensor, Tensor]:
+def random_features(
+    source: Source, n: int, weights: str, image_shape: Sequence[int] | None, seed: int
+) -> tuple[Tensor, Tensor]:
     """The first layer's weight (n, P) and bias (n,).
 
     Args:
         source: needed for "contrast", which looks at the first samples.
         n: nodes.
-        weights: "uniform" draws weights and bias from U(-1, 1); "contrast" takes differences of two samples of different classes,
-            scaled to unit norm, without bias.
+        weights: "uniform" draws weights and bias from U(-1, 1); "contrast" takes differences of two samples of
+            different classes, scaled to unit norm, without bias.
         image_shape: (h, w) or (c, h, w) of a flattened image; each node then sees one random rectangle of it.
         seed: of the draw.
     """
@@ -145,8 +148,8 @@ class ELMClassifier(_ELM, Classifier):
 
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
-    >>> round(ELMClassifier(n=500).fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]), 1)
-    0.9
+    >>> ELMClassifier(n=500).fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]) > 0.93
+    True
     """
 
 

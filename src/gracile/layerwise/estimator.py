@@ -1,6 +1,7 @@
 """What the scikit-learn estimators of this room share: checking, streaming, encoding targets, predicting in chunks.
 
-A learner is a class with a constructor and `_learn(source) -> nn.Module`; the module maps inputs (b, P) to outputs (b, Q).
+A learner is a class with a constructor and `_learn(source) -> nn.Module`; the module maps inputs (b, P) to outputs (b,
+Q).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Learner(BaseEstimator):
         """Fit the network to a stream and set what else the class promises."""
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted estimator as one safetensors file, with nothing pickled; read it with `gracile.layerwise.load`.
+        """Write the fitted estimator as one safetensors file; read it with `gracile.layerwise.load`.
 
         Raises:
             StorageError: the file cannot be written.
@@ -71,7 +72,9 @@ class Learner(BaseEstimator):
     def _check_parameters(self) -> None:
         check_lam(self.lam)
         if not isinstance(self.batch_size, int | np.integer) or self.batch_size < 1:
-            raise InputError(f"batch_size = {self.batch_size!r} is no number of samples.", "Give a whole number from 1 up.")
+            raise InputError(
+                f"batch_size = {self.batch_size!r} is no number of samples.", "Give a whole number from 1 up."
+            )
         device_of(self.device)
         dtype_of(self.dtype)
 
@@ -90,8 +93,8 @@ class Learner(BaseEstimator):
         X = _in_our_words(lambda: validate_data(self, X, reset=False, dtype="numeric"))
         first = next(self.net_.parameters())
         if X.dtype == np.float64 and first.dtype != torch.float64:
-            # float64 inputs are answered in float64, so that a sample's output does not depend on its neighbours in the batch beyond
-            # 1e-7, which matrix products in float32 cannot promise.
+            # float64 inputs are answered in float64, so that a sample's output does not depend on its neighbours in the
+            # batch beyond 1e-7, which matrix products in float32 cannot promise.
             network = copy.deepcopy(network).double()
             first = next(network.parameters())
         with torch.no_grad():
@@ -115,7 +118,8 @@ class Classifier(ClassifierMixin, Learner):
         """Fit to arrays.
 
         Args:
-            X: (samples, features), any number type; rows are converted chunk by chunk, so memory maps and bytes stay as they are.
+            X: (samples, features), any number type; rows are converted chunk by chunk, so memory maps and bytes stay as
+                they are.
             y: labels (samples,), numbers or strings.
 
         Raises:
@@ -136,8 +140,8 @@ class Classifier(ClassifierMixin, Learner):
         """Fit to data that need not be in memory.
 
         Args:
-            batches: called for each pass over the data (one to a few a layer); returns an iterable of (X, y) with X (b, features)
-                and y (b,), the same samples in the same order each time.
+            batches: called for each pass over the data (one to a few a layer); returns an iterable of (X, y) with X (b,
+                features) and y (b,), the same samples in the same order each time.
             classes: all labels, where known; otherwise one more pass finds them.
 
         Raises:
@@ -167,7 +171,7 @@ class Classifier(ClassifierMixin, Learner):
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Scores (samples, Q), estimates of the one-hot target; for two classes their difference (samples,), positive for the second."""
+        """Estimates of the one-hot target (samples, Q); for two classes second less first (samples,)."""
         outputs = self._outputs(X)
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
@@ -195,7 +199,9 @@ class Classifier(ClassifierMixin, Learner):
         index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         wrong = self.classes_[index] != y
         if wrong.any():
-            raise DataError(f"The stream holds the label {y[wrong][0]!r}, which is not among the classes.", "Name every class.")
+            raise DataError(
+                f"The stream holds the label {y[wrong][0]!r}, which is not among the classes.", "Name every class."
+            )
         return index
 
     def _one_hot(self, index: np.ndarray) -> Tensor:
@@ -203,7 +209,9 @@ class Classifier(ClassifierMixin, Learner):
 
     def _check_classes(self) -> None:
         if len(self.classes_) < 2:
-            raise DataError(f"y holds one class only: {self.classes_.tolist()}.", "Give samples of at least two classes.")
+            raise DataError(
+                f"y holds one class only: {self.classes_.tolist()}.", "Give samples of at least two classes."
+            )
 
 
 class Regressor(RegressorMixin, Learner):
@@ -300,5 +308,7 @@ def _in_our_words(check: Any) -> Any:
     except ValueError as error:
         text = str(error).splitlines()[0].rstrip(".")
         if "NaN" in text or "infinity" in text:
-            raise DataError(f"{text}.", "Drop or fill those samples, for instance with sklearn.impute.SimpleImputer.") from None
+            raise DataError(
+                f"{text}.", "Drop or fill those samples, for instance with sklearn.impute.SimpleImputer."
+            ) from None
         raise

@@ -1,6 +1,7 @@
 """Lossless flow: `U relu(V z) = z`, and the random matrices that precede it.
 
-Source: S. Chatterjee, A. M. Javid et al., "SSFN: Self Size-estimating Feed-forward Network with Low Complexity, Limited Need for
+Source: S. Chatterjee, A. M. Javid et al., "SSFN: Self Size-estimating Feed-forward Network with Low Complexity, Limited
+    Need for
 Human Intervention, and Consistent Behaviour across Trials" (2019), and "High-dimensional Neural Feature" (2020).
 """
 
@@ -47,7 +48,8 @@ def normalised(z: Tensor) -> Tensor:
 def orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """A random matrix with orthonormal columns, uniform (Haar) among them, in float64.
 
-    A raw square Gaussian has a condition number of hundreds to thousands, which the inverse of the flow would multiply rounding by.
+    A raw square Gaussian has a condition number of hundreds to thousands, which the inverse of the flow would multiply
+    rounding by.
 
     Args:
         rows: at least `columns`.
@@ -105,7 +107,7 @@ def chain(layers: list[tuple[Tensor, Tensor | None]]) -> nn.Sequential:
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """An `nn.Linear` that holds these tensors; its gradients are switched off."""
-    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias, requires_grad=False)

@@ -1,10 +1,11 @@
 """High-dimensional neural feature: lossless layers of doubling width, of which only the last output matrix is learned.
 
 `y_l = relu(V R_l y_{l-1})` with y_0 = [x; 1] and R_l of full column rank; O_l by least squares in the ball
-`|O|_F <= alpha |O_{l-1} R_l^+ U|_F`. The matrix `O_{l-1} R_l^+ U` lies in it and repeats the earlier outputs, so the training cost never
-rises with depth.
+`|O|_F <= alpha |O_{l-1} R_l^+ U|_F`. The matrix `O_{l-1} R_l^+ U` lies in it and repeats the earlier outputs, so the
+training cost never rises with depth.
 
-Source: A. M. Javid, A. Venkitaraman, M. Skoglund, S. Chatterjee, "High-dimensional Neural Feature Design for Layer-wise Reduction of
+Source: A. M. Javid, A. Venkitaraman, M. Skoglund, S. Chatterjee, "High-dimensional Neural Feature Design for Layer-wise
+    Reduction of
 Training Cost" (2020).
 """
 
@@ -75,7 +76,9 @@ class _HNF(Learner):
             solved = exact(problem, eps) if eps > 0 else None
             # Rounding of the sums, not the method, may make the start the better of two equal solutions.
             before = problem.cost(start)
-            output, cost = (solved.weights, solved.cost) if solved is not None and solved.cost <= before else (start, before)
+            output, cost = (
+                (solved.weights, solved.cost) if solved is not None and solved.cost <= before else (start, before)
+            )
             self.costs_.append(cost)
             self.widths_.append(2 * m)
         return chain([*stack, (output.T.to(source.dtype).contiguous(), None)])
@@ -86,10 +89,14 @@ class _HNF(Learner):
         if self.matrix not in MATRICES:
             raise InputError(f"There is no matrix named {self.matrix!r}.", f"Choose one of: {', '.join(MATRICES)}.")
         if not self.alpha > 0:
-            raise InputError(f"alpha = {self.alpha!r} gives no ball.", "Set it above 0; from 1 up every layer's ball holds the earlier solution.")
+            raise InputError(
+                f"alpha = {self.alpha!r} gives no ball.",
+                "Set it above 0; from 1 up every layer's ball holds the earlier solution.",
+            )
         if self.m is not None and self.m < source.features + 1:
             raise InputError(
-                f"m = {self.m} is below the {source.features} inputs and the constant one.", f"Set m to {source.features + 1} or more."
+                f"m = {self.m} is below the {source.features} inputs and the constant one.",
+                f"Set m to {source.features + 1} or more.",
             )
 
 
@@ -104,8 +111,8 @@ class HNFClassifier(_HNF, Classifier):
         layers: hidden layers; each doubles the width, from 2 (P + 1).
         m: rows of the first R, at least P + 1; None takes just that. The first width is 2 m.
         matrix: "orthonormal" (random) or "dct" (with random signs).
-        alpha: the ball's radius over the earlier solution's norm. Below 1 the ball need not hold any solution as good as the earlier
-            one, which then stays.
+        alpha: the ball's radius over the earlier solution's norm. Below 1 the ball need not hold any solution as good
+            as the earlier one, which then stays.
         lam: ridge strength of the linear solution that the first ball comes from.
         seed, batch_size, device, dtype: see `Learner`.
 

@@ -1,9 +1,11 @@
-"""What a random layer keeps of its input: inversion, exactly, and mutual information with the label, where it can be known.
+"""What a random layer keeps of its input: exact inversion, and information on the label where it can be known.
 
-Source: section 6.3 (mutual information analysis), proposition 9. `y = relu(V A x)` is a bijection of `z = A x`, so `I(y; t) = I(A x; t)`
-at any width, and `= I(x; t)` once A has full column rank (rho = n / P >= 2). For x from a mixture of Gaussians, A x is one too and the
-information follows from the densities by Monte Carlo, without a density estimate. From a finite data set it can not be read: distinct
-samples stay distinct under almost every random layer, so a plug-in estimate says H(t) at every width.
+Source: section 6.3 (mutual information analysis), proposition 9. `y = relu(V A x)` is a bijection of `z = A x`, so
+    `I(y; t) = I(A x; t)`
+at any width, and `= I(x; t)` once A has full column rank (rho = n / P >= 2). For x from a mixture of Gaussians, A x is
+one too and the information follows from the densities by Monte Carlo, without a density estimate. From a finite data
+set it can not be read: distinct samples stay distinct under almost every random layer, so a plug-in estimate says H(t)
+    at every width.
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ def slfn_inversion_error(x: Tensor, rho: float, seed: int = 0) -> Tensor:
 
 
 def elm_inversion_error(x: Tensor, rho: float, seed: int = 0) -> Tensor:
-    """|x - k(y)| / |x| of each sample under `y = relu(W x)`, W ~ U(-1, 1), k by least squares on the active nodes (samples,).
+    """|x - k(y)| / |x| of each sample (samples,) under `y = relu(W x)`, W ~ U(-1, 1); k solves the active rows.
 
-    A sample is recovered when its active rows have full column rank, which needs about rho = 2; that all inputs are needs more.
+    A sample is recovered when its active rows have full column rank, which needs about rho = 2; that all inputs are
+    needs more.
 
     Args:
         x: (samples, P).
@@ -98,8 +101,8 @@ class Information:
 def mixture_information(mixture: Mixture, rho: float | None, samples: int = 20000, seed: int = 0) -> Information:
     """I(y; t) of `y = relu(V A x)` for x from a mixture, or I(x; t) with ``rho=None``.
 
-    It is the mean of `log p(t | z) + log Q` over samples, with p(t | z) from the exact densities of z = A x. The samples are the same for
-    every rho, so estimates compare better than their errors suggest.
+    It is the mean of `log p(t | z) + log Q` over samples, with p(t | z) from the exact densities of z = A x. The
+    samples are the same for every rho, so estimates compare better than their errors suggest.
 
     Args:
         mixture: where x and t come from.

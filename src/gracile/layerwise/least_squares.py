@@ -2,14 +2,15 @@
 
     minimise |T - Y O|_F^2  subject to  |O|_F <= eps
 
-Source: A. M. Javid, S. Chatterjee et al., SSFN (2019), equation of the layer's output matrix, there solved by 100 steps of ADMM.
+Source: A. M. Javid, S. Chatterjee et al., SSFN (2019), equation of the layer's output matrix, there solved by 100 steps
+    of ADMM.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -46,8 +47,8 @@ def norm_ball_least_squares(
         T: targets (samples, Q), or (samples,) for one.
         eps: radius of the ball, above 0.
         method: "exact" (one eigendecomposition and a scalar root) or "admm".
-        mu: ADMM's step; its penalty is 1 / mu. None takes 1 / sqrt of the product of the extreme eigenvalues' geometric mean, which
-            costs an eigenvalue decomposition. A bad one leaves the iteration far from the optimum (never outside the ball).
+        mu: ADMM's step; its penalty is 1 / mu. None balances the extreme eigenvalues, which costs finding them. With a bad
+            one the result is far from the optimum, though never outside the ball.
         iterations: of ADMM.
 
     Raises:
@@ -56,12 +57,15 @@ def norm_ball_least_squares(
 
     >>> import torch
     >>> Y = torch.eye(2)
-    >>> norm_ball_least_squares(Y, torch.tensor([[3.0], [4.0]]), eps=1.0).weights.flatten().tolist()
-    [0.6, 0.8]
+    >>> norm_ball_least_squares(Y, torch.tensor([[3.0], [4.0]]), eps=1.0).weights
+    tensor([[0.6000],
+            [0.8000]], dtype=torch.float64)
     """
     features, targets = _matrix(Y, "Y"), _matrix(T, "T")
     if len(features) != len(targets):
-        raise DataError(f"Y has {len(features)} samples and T has {len(targets)}.", "Give one row of T for each row of Y.")
+        raise DataError(
+            f"Y has {len(features)} samples and T has {len(targets)}.", "Give one row of T for each row of Y."
+        )
     pieces = list(zip(features.split(ROWS), targets.split(ROWS), strict=True))
     if method == "exact":
         return exact(gather(lambda: iter(pieces)), eps)
@@ -81,7 +85,8 @@ def exact(problem: Statistics | Dual, eps: float) -> NormBall:
     weights = spectrum.weights(lam)
     norm = float(torch.linalg.vector_norm(weights))
     if norm > eps:
-        # The root is found to the last few bits; what is left is pulled inside, so that the result is feasible without "almost".
+        # The root is found to the last few bits; what is left is pulled inside, so that the result is feasible without
+        # "almost".
         weights = weights * (eps / norm)
     return NormBall(weights, lam, problem.cost(weights))
 
@@ -90,7 +95,8 @@ def multiplier(spectrum: Spectrum, eps: float) -> float:
     """The `lam` at which the ridge solution's norm is `eps`; 0 when the least-squares solution lies in the ball."""
     if spectrum.squared_norm(0.0) <= eps**2:
         return 0.0
-    # |O(lam)| falls from above eps to 0, and 1/|O| is nearly linear in lam, which suits the secant steps of Brent's method.
+    # |O(lam)| falls from above eps to 0, and 1/|O| is nearly linear in lam, which suits the secant steps of Brent's
+    # method.
     secular = lambda lam: 1 / eps - 1 / math.sqrt(spectrum.squared_norm(lam))
     high = max(float(spectrum.values[-1]), 1e-300)
     while secular(high) > 0:
@@ -100,7 +106,7 @@ def multiplier(spectrum: Spectrum, eps: float) -> float:
         low /= 64
     if low <= 1e-300:
         return 0.0
-    return float(brentq(secular, low, high, xtol=1e-300, rtol=4 * np.finfo(float).eps, maxiter=500))
+    return cast(float, brentq(secular, low, high, xtol=1e-300, rtol=4 * np.finfo(float).eps, maxiter=500))
 
 
 def admm(
@@ -113,7 +119,8 @@ def admm(
 ) -> NormBall:
     """The alternating direction method of multipliers on gathered samples.
 
-    ``O <- (Y'T + (Z + L)/mu) (Y'Y + I/mu)^-1``, ``Z <- project(O - L)``, ``L <- L + Z - O``; returns Z, which lies in the ball, not O.
+    ``O <- (Y'T + (Z + L)/mu) (Y'Y + I/mu)^-1``, ``Z <- project(O - L)``, ``L <- L + Z - O``; returns Z, which lies in
+    the ball, not O.
 
     Args:
         problem: the sums.
@@ -142,7 +149,7 @@ def admm(
 
 
 def balanced_mu(problem: Statistics) -> float:
-    """The step whose penalty is the geometric mean of the largest eigenvalue and the smallest that counts (1e-6 of the largest)."""
+    """The step whose penalty is the geometric mean of the extreme eigenvalues, the least from 1e-6 of the largest."""
     values = torch.linalg.eigvalsh(problem.gram)
     largest = float(values[-1]) or 1.0
     smallest = max(float(values[0]), 1e-6 * largest)

@@ -1,9 +1,11 @@
-"""ReDense: one more random, lossless layer before a trained network's linear layer, whose weights are then trained in a norm ball.
+"""ReDense: a random, lossless layer before a trained network's linear layer, which is then trained in a norm ball.
 
-`y = relu(V R h)` with h the layer's input, R random with orthonormal columns (m x n, m >= n). The new weights start at `O R^+ U`, with
-which the network predicts what it did before, and are trained by softmax cross-entropy in the ball `|O|_F <= |O R^+ U|_F`.
+`y = relu(V R h)` with h the layer's input, R random with orthonormal columns (m x n, m >= n). The new weights start at
+`O R^+ U`, with which the network predicts what it did before, and are trained by softmax cross-entropy in the ball
+`|O|_F <= |O R^+ U|_F`.
 
-Source: A. M. Javid, S. Das, M. Skoglund, S. Chatterjee, "A ReLU Dense Layer to Improve the Performance of Neural Networks" (2021);
+Source: A. M. Javid, S. Das, M. Skoglund, S. Chatterjee, "A ReLU Dense Layer to Improve the Performance of Neural
+    Networks" (2021);
 section 6.2 of the thesis.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +30,16 @@ class ReDense(nn.Module):
     """A trained network with one more layer, which at first predicts exactly as the network does.
 
     Args:
-        network: any trained module from inputs to logits (b, Q). It is copied, put into evaluation mode and frozen; yours stays as it is.
-        layer: "last" for the last `nn.Linear`, or the name of a linear or ungrouped convolutional layer as in `named_modules()`.
-            A convolution gets R as a 1x1 convolution over its input channels.
+        network: any trained module from inputs to logits (b, Q). It is copied, put into evaluation mode and frozen;
+            yours stays as it is.
+        layer: "last" for the last `nn.Linear`, or the name of a linear or ungrouped convolutional layer as in
+            `named_modules()`. A convolution gets R as a 1x1 convolution over its input channels.
         m: rows of R, at least the layer's n inputs; None takes n, the published advice.
         seed: of R.
 
     Attributes:
-        network: the copy, a plain module with the layer replaced by ``Sequential(expand, ReLU, output)``; `plain()` returns a copy.
+        network: the copy, a plain module with the layer replaced by ``Sequential(expand, ReLU, output)``; `plain()`
+            returns a copy.
         eps: radius of the ball that the output's weights are kept in.
 
     Raises:
@@ -76,6 +80,11 @@ class ReDense(nn.Module):
         self.network.eval()
         return self
 
+    @torch.no_grad()
+    def expand(self, inputs: Tensor) -> Tensor:
+        """`relu(V R h)`, the new layer's features (b, 2 m) of h (b, n)."""
+        return self._replaced[0](inputs).relu_()
+
     def plain(self) -> nn.Module:
         """A copy of the network that knows nothing of this library: torch modules only, ready to save or export."""
         return copy.deepcopy(self.network)
@@ -94,17 +103,19 @@ class ReDense(nn.Module):
         """Train the new layer's output; the training loss of what is kept is never above the original network's.
 
         Args:
-            data: (inputs, labels) of all training samples, or an iterable of such batches that can be passed over again.
+            data: (inputs, labels) of all training samples, or an iterable of such batches that can be passed over
+                again.
             epochs: full-batch steps where the layer is the last one, passes over the data in batches otherwise.
-            method: at the last layer "monotone" (default) or "adam", see `softmax.fit_softmax`; elsewhere the problem is not convex and
-                "adam" in batches is the only one.
+            method: at the last layer "monotone" (default) or "adam", see `softmax.fit_softmax`; elsewhere the problem
+                is not convex and "adam" in batches is the only one.
             lr: of Adam.
             batch_size: samples run through the network at a time.
             seed: order of the batches at an intermediate layer.
             monitor: called with the epoch, the training loss, the output's weights (features, Q) and its bias.
 
         Raises:
-            InputError: the network's output is not the last linear layer's (a softmax follows it, say), or no such method.
+            InputError: the network's output is not the last linear layer's (a softmax follows it, say), or no such
+                method.
             DataError: labels beyond the outputs, NaN, or no samples.
         """
         source = _Data(data, batch_size, next(self.parameters()).device)
@@ -112,11 +123,19 @@ class ReDense(nn.Module):
             inputs, labels = self.features(source)
             return self.fit_features(inputs, labels, epochs=epochs, method=method or "monotone", lr=lr, monitor=monitor)
         if method not in (None, "adam"):
-            raise InputError(f"The method '{method}' needs the last layer.", "Leave method out at an intermediate layer.")
+            raise InputError(
+                f"The method '{method}' needs the last layer.", "Leave method out at an intermediate layer."
+            )
         return self._fit_inside(source, epochs, lr, seed, monitor)
 
     def fit_features(
-        self, inputs: Tensor, labels: Tensor, *, epochs: int = 300, method: str = "monotone", lr: float = 1e-3,
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        epochs: int = 300,
+        method: str = "monotone",
+        lr: float = 1e-3,
         monitor: Monitor | None = None,
     ) -> SoftmaxFit:
         """`fit` at the last layer, on what `features` returned: for several fits without running the network again.
@@ -126,13 +145,19 @@ class ReDense(nn.Module):
             labels: (J,).
             epochs, method, lr, monitor: as in `fit`.
         """
-        output, expand = self._output, self._replaced[0]
+        output = self._output
         if not self._last or not isinstance(output, nn.Linear):
             raise InputError(f"'{self.layer}' is not the last layer.", "Use fit.")
         _check_labels(labels, output.out_features)
         fitted = fit_softmax(
-            Features(inputs, labels, lambda h: expand(h).relu_()), output.weight.data.T.contiguous(), _bias(output),
-            eps=self.eps, epochs=epochs, method=method, lr=lr, monitor=monitor,
+            Features(inputs, labels, self.expand),
+            output.weight.data.T.contiguous(),
+            bias_of(output),
+            eps=self.eps,
+            epochs=epochs,
+            method=method,
+            lr=lr,
+            monitor=monitor,
         )
         output.weight.data = fitted.weights.T.contiguous()
         output.bias = nn.Parameter(fitted.bias, requires_grad=False)
@@ -140,10 +165,10 @@ class ReDense(nn.Module):
 
     @torch.no_grad()
     def features(self, data: Any, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
-        """The inputs h of the replaced layer (J, n) and the labels (J,), found by a hook while the network runs."""
+        """The inputs h of the replaced layer (J, n), found by a hook while the network runs, and the labels (J,)."""
         source = data if isinstance(data, _Data) else _Data(data, batch_size, next(self.parameters()).device)
         seen: list[tuple[Tensor, Tensor]] = []
-        hook = self._replaced.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+        hook = self._replaced.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], cast(Tensor, output))))
         features, labels = [], []
         try:
             for x, y in source:
@@ -153,8 +178,8 @@ class ReDense(nn.Module):
                     raise DataError("The network's outputs contain NaN or infinity.", "Check its inputs and weights.")
                 if self._last and (len(seen) != 1 or not torch.equal(seen[0][1], result)):
                     raise InputError(
-                        f"The network has no linear output: its result is not that of '{self.layer}', its last linear layer.",
-                        "Give a network that ends in nn.Linear and returns logits, without a softmax, or name an intermediate layer.",
+                        f"The network has no linear output: its result is not that of '{self.layer}'.",
+                        "Give a network that ends in nn.Linear, without a softmax, or name an intermediate layer.",
                     )
                 features.append(seen[0][0])
                 labels.append(y)
@@ -183,10 +208,10 @@ class ReDense(nn.Module):
             if losses[-1] < best_loss:
                 best_loss, best = losses[-1], [p.data.clone() for p in trained]
             if monitor is not None:
-                monitor(epoch, losses[-1], output.weight.data, _bias(output))
+                monitor(epoch, losses[-1], output.weight.data, bias_of(output))
         for parameter, kept in zip(trained, best, strict=True):
             parameter.data, parameter.grad = kept, None
-        return SoftmaxFit(output.weight.data, _bias(output), losses)
+        return SoftmaxFit(output.weight.data, bias_of(output), losses)
 
     @torch.no_grad()
     def _loss(self, source: _Data) -> float:
@@ -208,17 +233,29 @@ class ReDense(nn.Module):
 
 
 def retrain_last(
-    network: nn.Module, data: Any, *, epochs: int = 300, method: str = "monotone", lr: float = 1e-3, batch_size: int = 1000,
+    network: nn.Module,
+    data: Any,
+    *,
+    epochs: int = 300,
+    method: str = "monotone",
+    lr: float = 1e-3,
+    batch_size: int = 1000,
     monitor: Monitor | None = None,
 ) -> tuple[nn.Module, SoftmaxFit]:
-    """The control of ReDense: a copy of the network whose last linear layer is trained on with the same method and budget, without a ball."""
+    """The control of ReDense: a copy of the network whose last layer is trained on, with the same budget, no ball."""
     copied = ReDense(network)
     inputs, labels = copied.features(data, batch_size)
     result = copy.deepcopy(network).eval()
     last = result.get_submodule(_last_linear(network))
     assert isinstance(last, nn.Linear)
     fitted = fit_softmax(
-        Features(inputs, labels), last.weight.data.T.contiguous(), _bias(last), epochs=epochs, method=method, lr=lr, monitor=monitor
+        Features(inputs, labels),
+        last.weight.data.T.contiguous(),
+        bias_of(last),
+        epochs=epochs,
+        method=method,
+        lr=lr,
+        monitor=monitor,
     )
     last.weight.data = fitted.weights.T.contiguous()
     last.bias = nn.Parameter(fitted.bias)
@@ -233,9 +270,13 @@ class _Data:
         if isinstance(data, tuple) and len(data) == 2:
             self.pair = (torch.as_tensor(data[0]), torch.as_tensor(data[1]))
             if len(self.pair[0]) != len(self.pair[1]) or not len(self.pair[0]):
-                raise DataError(f"There are {len(self.pair[0])} inputs and {len(self.pair[1])} labels.", "Give one label an input.")
+                raise DataError(
+                    f"There are {len(self.pair[0])} inputs and {len(self.pair[1])} labels.", "Give one label an input."
+                )
         elif isinstance(data, Iterator):
-            raise InputError("The batches can be passed over only once.", "Give a DataLoader or a list of batches, not an iterator.")
+            raise InputError(
+                "The batches can be passed over only once.", "Give a DataLoader or a list of batches, not an iterator."
+            )
         self.data, self.batch_size, self.device = data, batch_size, device
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -254,7 +295,9 @@ class _Data:
     def _moved(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         x, y = torch.as_tensor(x), torch.as_tensor(y)
         if y.ndim != 1 or y.is_floating_point():
-            raise DataError(f"Labels have the shape {tuple(y.shape)} and type {y.dtype}.", "Give one whole number a sample.")
+            raise DataError(
+                f"Labels have the shape {tuple(y.shape)} and type {y.dtype}.", "Give one whole number a sample."
+            )
         x = x.to(self.device) if x.is_floating_point() else x.to(self.device, torch.float32)
         return x, y.to(self.device, torch.int64)
 
@@ -262,7 +305,10 @@ class _Data:
 def _last_linear(network: nn.Module) -> str:
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not names:
-        raise InputError("The network has no linear output: there is no nn.Linear in it.", "Name an intermediate convolution with layer=...")
+        raise InputError(
+            "The network has no linear output: there is no nn.Linear in it.",
+            "Name an intermediate convolution with layer=...",
+        )
     return names[-1]
 
 
@@ -271,26 +317,31 @@ def _expanded(old: nn.Module, name: str, m: int | None, seed: int) -> nn.Sequent
     convolution = isinstance(old, nn.Conv2d)
     if not isinstance(old, nn.Linear | nn.Conv2d) or (convolution and (old.groups != 1 or old.padding_mode != "zeros")):
         raise InputError(
-            f"The layer '{name}' is a {type(old).__name__}.", "Name an nn.Linear, or an ungrouped nn.Conv2d that pads with zeros."
+            f"The layer '{name}' is a {type(old).__name__}.",
+            "Name an nn.Linear, or an ungrouped nn.Conv2d that pads with zeros.",
         )
     weight = old.weight.data
     n = weight.shape[1]
     matrix = orthonormal(n if m is None else m, n, generator(seed, "redense", name)).to(weight.device)
-    # R has orthonormal columns, so R^+ = R'. Padding with zeros passes through R and the ReLU unchanged, as neither has a bias.
+    # R has orthonormal columns, so R^+ = R'. Padding with zeros passes through R and the ReLU unchanged, as neither has
+    # a bias.
     start = torch.einsum("kn...,mn->km...", weight.double(), matrix)
     start = torch.cat((start, -start), 1).to(weight.dtype).contiguous()
     expand_weight = lossless_weights(matrix).to(weight.dtype)
     bias = None if old.bias is None else old.bias.data.clone()
     if isinstance(old, nn.Linear):
         return nn.Sequential(linear(expand_weight), nn.ReLU(), linear(start, bias))
-    expand = nn.Conv2d(n, len(expand_weight), 1, bias=False, device=weight.device, dtype=weight.dtype).requires_grad_(False)
+    expand = nn.Conv2d(n, len(expand_weight), 1, bias=False, device=weight.device, dtype=weight.dtype).requires_grad_(
+        False
+    )
     expand.weight.data = expand_weight[:, :, None, None]
     output = copy.deepcopy(old).requires_grad_(False)
     output.in_channels, output.weight = len(expand_weight), nn.Parameter(start, requires_grad=False)
     return nn.Sequential(expand, nn.ReLU(), output)
 
 
-def _bias(layer: nn.Linear | nn.Conv2d) -> Tensor:
+def bias_of(layer: nn.Linear | nn.Conv2d) -> Tensor:
+    """A copy of the layer's bias, zeros where it has none."""
     if layer.bias is None:
         return layer.weight.new_zeros(len(layer.weight))
     return layer.bias.data.clone()
@@ -299,5 +350,6 @@ def _bias(layer: nn.Linear | nn.Conv2d) -> Tensor:
 def _check_labels(labels: Tensor, outputs: int) -> None:
     if int(labels.min()) < 0 or int(labels.max()) >= outputs:
         raise DataError(
-            f"Labels run from {int(labels.min())} to {int(labels.max())} and the network has {outputs} outputs.", "Number them from 0."
+            f"Labels run from {int(labels.min())} to {int(labels.max())} and the network has {outputs} outputs.",
+            "Number them from 0.",
         )

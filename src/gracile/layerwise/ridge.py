@@ -83,7 +83,7 @@ def dual_loo(spectrum: Spectrum, lams: Tensor) -> Tensor:
 
 
 def leverages(features: Tensor, spectrum: Spectrum, lams: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions (samples, lams, Q) and leverages h_ii (samples, lams) of samples that belong to the fit, primal form."""
+    """Predictions (samples, lams, Q) and leverages h_ii (samples, lams) of samples of the fit, primal form."""
     rotated = features @ spectrum.basis.to(features.dtype)
     shrink = 1 / (spectrum.values[:, None] + lams)
     scaled = (spectrum.coefficients[:, None, :] * shrink[:, :, None]).flatten(1).to(features.dtype)

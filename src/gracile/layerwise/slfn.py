@@ -21,7 +21,7 @@ from gracile.layerwise.source import Source
 
 
 def invert(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
-    """`pinv(A) (U y - a)`: the input of `y = relu(V (A x + a))`, the one of least norm when A has fewer rows than columns.
+    """`pinv(A) (U y - a)`: the input of `y = relu(V (A x + a))`, of least norm when A has fewer rows than columns.
 
     Args:
         weight: V A (2m, P).
@@ -59,10 +59,16 @@ class _SLFN(Learner):
 
     def _learn(self, source: Source) -> nn.Module:
         if not isinstance(self.rho, int | float | np.number) or not self.rho > 0:
-            raise InputError(f"rho = {self.rho!r} is no ratio of nodes to inputs.", "Give a number above 0; 2 keeps all information.")
+            raise InputError(
+                f"rho = {self.rho!r} is no ratio of nodes to inputs.", "Give a number above 0; 2 keeps all information."
+            )
         m = max(1, round(self.rho * source.features / 2))
         self.n_ = 2 * m
-        a = torch.rand(m, source.features + 1, generator=generator(self.seed, "layerwise", "slfn"), dtype=torch.float64) * 2 - 1
+        a = (
+            torch.rand(m, source.features + 1, generator=generator(self.seed, "layerwise", "slfn"), dtype=torch.float64)
+            * 2
+            - 1
+        )
         stacked = lossless_weights(a).to(source.device, source.dtype)
         weight, bias = stacked[:, :-1].contiguous(), stacked[:, -1].contiguous()
         solved = ridge(source.through(lambda x: torch.addmm(bias, x, weight.T).relu_()), self.lam)
@@ -92,7 +98,8 @@ class _SLFN(Learner):
             raise DataError(f"y has the shape {tuple(y.shape)}.", f"Give (samples, {self.n_}), as `hidden` returns it.")
         if self.n_ < 2 * self.n_features_in_:
             raise InputError(
-                f"With {self.n_} nodes for {self.n_features_in_} inputs (rho below 2) the layer loses information.", "Fit with rho = 2 or more."
+                f"With {self.n_} nodes for {self.n_features_in_} inputs (rho below 2) the layer loses information.",
+                "Fit with rho = 2 or more.",
             )
         return invert(first.weight.data, first.bias.data, y.to(first.weight.device)).cpu().numpy()
 

@@ -2,8 +2,9 @@
 
     minimise mean cross-entropy of Y O + b  subject to  |O|_F <= eps
 
-"monotone" is accelerated projected gradient descent with backtracking and a restart whenever a step would raise the loss: the loss of the
-iterates never rises. "adam" is the published choice (full-batch Adam, projected after every step), whose loss may rise; the best iterate
+"monotone" is accelerated projected gradient descent with backtracking and a restart whenever a step would raise the
+loss: the loss of the iterates never rises. "adam" is the published choice (full-batch Adam, projected after every
+    step), whose loss may rise; the best iterate
 is then returned, the start among them.
 """
 
@@ -24,7 +25,7 @@ Monitor = Callable[[int, float, Tensor, Tensor], None]
 
 
 class Features:
-    """Fixed features `map(H)` of J samples, kept where they fit into `keep` bytes and computed anew at each pass otherwise.
+    """Fixed features of J samples, kept where they fit into `keep` bytes and computed anew at each pass otherwise.
 
     Args:
         inputs: H (J, k).
@@ -120,7 +121,8 @@ def _monotone(
 ) -> SoftmaxFit:
     del lr  # The step comes from backtracking.
     at = old = _Point(weights, bias, features.logits(weights, bias), features.labels)
-    # The Hessian's largest eigenvalue is at most half the mean squared norm of a sample; a bound this loose only starts the search.
+    # The Hessian's largest eigenvalue is at most half the mean squared norm of a sample; a bound this loose only starts
+    # the search.
     curvature = features.mean_square() / 2 / 16
     momentum = 1.0
     losses = [at.loss]
@@ -151,13 +153,17 @@ class _Point:
 
     def beyond(self, old: _Point, share: float) -> _Point:
         go = lambda new, before: new + share * (new - before)
-        return self if share == 0 else _Point(
-            go(self.weights, old.weights), go(self.bias, old.bias), go(self.logits, old.logits), self.labels
+        return (
+            self
+            if share == 0
+            else _Point(
+                go(self.weights, old.weights), go(self.bias, old.bias), go(self.logits, old.logits), self.labels
+            )
         )
 
 
 def _step(features: Features, point: _Point, curvature: float, eps: float) -> tuple[_Point, float]:
-    """A projected gradient step whose length backtracking finds; returns the new point and the curvature to try next."""
+    """A projected gradient step, its length by backtracking; returns the new point and the curvature to try next."""
     slopes = _slopes(point.logits, point.labels)
     grad_weights, grad_bias = features.gradient(slopes), slopes.sum(0)
     curvature *= 0.8
@@ -166,7 +172,9 @@ def _step(features: Features, point: _Point, curvature: float, eps: float) -> tu
         bias = point.bias - grad_bias / curvature
         new = _Point(weights, bias, features.logits(weights, bias), point.labels)
         dw, db = weights - point.weights, bias - point.bias
-        model = float((grad_weights * dw).sum() + (grad_bias * db).sum()) + curvature / 2 * float(dw.square().sum() + db.square().sum())
+        model = float((grad_weights * dw).sum() + (grad_bias * db).sum()) + curvature / 2 * float(
+            dw.square().sum() + db.square().sum()
+        )
         # float32 sums over many samples carry about seven digits; below that no step can be told from another.
         if new.loss <= point.loss + model + 1e-6 * abs(point.loss) or curvature > 1e12:
             return new, curvature

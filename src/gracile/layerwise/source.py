@@ -103,9 +103,13 @@ def check_matrix(x: Any, features: int | None) -> np.ndarray | Tensor:
     if not isinstance(x, Tensor):
         x = np.asarray(x)
     if x.ndim != 2:
-        raise DataError(f"A batch of X has the shape {tuple(x.shape)}.", "Give (samples, features); flatten images first.")
+        raise DataError(
+            f"A batch of X has the shape {tuple(x.shape)}.", "Give (samples, features); flatten images first."
+        )
     if features is not None and x.shape[1] != features:
-        raise DataError(f"A batch of X has {x.shape[1]} features and the first one had {features}.", "Give the same features.")
+        raise DataError(
+            f"A batch of X has {x.shape[1]} features and the first one had {features}.", "Give the same features."
+        )
     finite = torch.isfinite(x).all() if isinstance(x, Tensor) else np.isfinite(x).all()
     if not bool(finite):
         raise DataError("A batch of X contains NaN or infinity.", "Drop or fill those samples.")
@@ -132,5 +136,6 @@ class Varies:
         """Raises DataError when nothing varied."""
         if not self.found:
             raise DataError(
-                "Every feature of X is constant, so all samples look the same.", "Check how X was made; there is nothing to learn from."
+                "Every feature of X is constant, so all samples look the same.",
+                "Check how X was made; there is nothing to learn from.",
             )

@@ -1,13 +1,15 @@
 """Self-size-estimating feed-forward network: layers and nodes are added while they lower the training cost.
 
 `y_l = relu([V_Q O_{l-1} y_{l-1}; normalised(R_l y_{l-1})])` with y_0 = [x; 1], and O_l by least squares in the ball
-`|O|_F <= alpha sqrt(2 Q)`. For alpha >= 1 the matrix `[U_Q 0]` lies in the ball and repeats the earlier layer's outputs, so the exact
-solution never costs more.
+`|O|_F <= alpha sqrt(2 Q)`. For alpha >= 1 the matrix `[U_Q 0]` lies in the ball and repeats the earlier layer's
+outputs, so the exact solution never costs more.
 
-The random part is normalised as `sqrt(3 / r) R y / |y|` with R ~ U(-1, 1), whose norm is 1 in the mean over R. Dividing by |R y| itself
-would tie every node to the number of nodes, and each size tried would need its own pass over the data; so one pass serves all.
+The random part is normalised as `sqrt(3 / r) R y / |y|` with R ~ U(-1, 1), whose norm is 1 in the mean over R. Dividing
+by |R y| itself would tie every node to the number of nodes, and each size tried would need its own pass over the data;
+so one pass serves all.
 
-Source: S. Chatterjee, A. M. Javid, M. Sadeghi, S. Kikuta, P. P. Mitra, M. Skoglund, "SSFN: Self Size-estimating Feed-forward Network with
+Source: S. Chatterjee, A. M. Javid, M. Sadeghi, S. Kikuta, P. P. Mitra, M. Skoglund, "SSFN: Self Size-estimating
+    Feed-forward Network with
 Low Complexity, Limited Need for Human Intervention, and Consistent Behaviour across Trials" (2019).
 """
 
@@ -61,11 +63,11 @@ def layer(y: Tensor, output: Tensor, random: Tensor) -> Tensor:
 
 
 def grow(sums: Statistics, kept: int, step: int, gain: float, eps: float) -> tuple[Tensor, int, float]:
-    """Find how many nodes a layer needs: add nodes to a layer while each step improves the cost in dB by a share `gain`.
+    """Find how many nodes a layer needs: add some while each step improves the cost in dB by a share `gain`.
 
     Args:
-        sums: statistics of the widest layer, its random part not yet divided by sqrt(r); its first `kept` features repeat the
-            earlier outputs.
+        sums: statistics of the widest layer, its random part not yet divided by sqrt(r); its first `kept` features
+            repeat the earlier outputs.
         kept: 2 Q.
         step: nodes a step.
         gain: share, such as 0.005.
@@ -160,7 +162,7 @@ class _SSFN(Learner):
     def _widest(
         self, source: Source, outputs: list[Tensor], randoms: list[Tensor], depth: int
     ) -> tuple[Statistics, Tensor]:
-        """Statistics of the next layer with all nodes it may get, and its random matrix, both before the division by sqrt(r)."""
+        """Statistics of the next layer with all nodes it may get, and its R, before the division by sqrt(r)."""
         random = generator(self.seed, "layerwise", "ssfn", depth)
         r = torch.rand(self.max_nodes, len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
         r = (math.sqrt(3) * r).to(source.device, source.dtype)
@@ -170,7 +172,10 @@ class _SSFN(Learner):
 
     def _check_own(self) -> None:
         if not self.alpha > 0:
-            raise InputError(f"alpha = {self.alpha!r} gives no ball.", "Set it above 0; from 1 up every layer's ball holds the earlier solution.")
+            raise InputError(
+                f"alpha = {self.alpha!r} gives no ball.",
+                "Set it above 0; from 1 up every layer's ball holds the earlier solution.",
+            )
         for name in ("max_layers", "max_nodes", "node_step"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -198,7 +203,11 @@ def finetune(net: SSFNNet, source: Source, settings: _SSFN) -> SSFNNet:
         for x, t in source:
             for rows in torch.randperm(len(x), generator=random).to(x.device).split(128):
                 outputs = net(x[rows])
-                loss = nn.functional.cross_entropy(outputs, t[rows]) if one_hot else nn.functional.mse_loss(outputs, t[rows])
+                loss = (
+                    nn.functional.cross_entropy(outputs, t[rows])
+                    if one_hot
+                    else nn.functional.mse_loss(outputs, t[rows])
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -209,9 +218,10 @@ class SSFNClassifier(_SSFN, Classifier):
     """Self-size-estimating feed-forward network for classes.
 
     Args:
-        alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`. A small ball regularises strongly; below 1 it
-            need not hold any solution as good as the earlier layer's, and growing then ends.
-        max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the outputs).
+        alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`. A small ball regularises
+            strongly; below 1 it need not hold any solution as good as the earlier layer's, and growing then ends.
+        max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the
+            outputs).
         node_step: random nodes added at a time.
         node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share.
         lam: ridge strength of the first, linear solution.

@@ -16,8 +16,8 @@ from gracile.core.errors import InputError
 Stream = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 """Called for each pass over the data; yields features (samples, n) and targets (samples, Q)."""
 
-# Columns of the Gram matrix computed at a time. Only the panels on and above the diagonal are computed, which at n in the thousands
-# saves close to half of the work; below 512 columns the products get too thin to run at full speed.
+# Columns of the Gram matrix computed at a time. Only the panels on and above the diagonal are computed, which at n in
+# the thousands saves close to half of the work; below 512 columns the products get too thin to run at full speed.
 PANEL = 512
 
 
@@ -85,7 +85,8 @@ class Statistics:
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Add samples: features (samples, n), targets (samples, Q), of one floating type.
 
-        The products are taken in the features' own precision and summed in float64, so rounding does not grow with the samples.
+        The products are taken in the features' own precision and summed in float64, so rounding does not grow with the
+        samples.
         """
         for start in range(0, features.shape[1], PANEL):
             panel = features[:, start : start + PANEL]
@@ -98,7 +99,7 @@ class Statistics:
     def __add__(self, other: Statistics) -> Statistics:
         if self.cross.shape != other.cross.shape:
             raise InputError(
-                f"Statistics of {tuple(self.cross.shape)} and {tuple(other.cross.shape)} (features, targets) cannot be added.",
+                f"Statistics of shape {tuple(self.cross.shape)} and {tuple(other.cross.shape)} cannot be added.",
                 "Draw the features of all workers from one seed and one width.",
             )
         total = Statistics(*self.cross.shape, device=self.cross.device)
@@ -199,8 +200,8 @@ def singular(lam: float, scale: float) -> InputError:
     """The error of a Gram matrix that cannot be inverted; `scale` is the mean of its diagonal."""
     enough = max(1e-6 * scale, 10 * lam) or 1.0
     return InputError(
-        f"The Gram matrix of the features is singular to working precision at lam = {lam:g}: some features are constant zero, "
-        "repeated, or more numerous than the samples.",
+        f"The Gram matrix of the features is singular to working precision at lam = {lam:g}: some features are "
+        "constant zero, repeated, or more numerous than the samples.",
         f'Set lam to {enough:.1g} or more, or lam="auto".',
     )
 

@@ -65,11 +65,13 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{path} cannot be read: {error}.", "Name a file that an estimator's save wrote.") from error
     if header.get("format") != FORMAT:
-        raise StorageError(f"{path} holds no estimator of gracile.layerwise.", "Name a file that an estimator's save wrote.")
+        raise StorageError(
+            f"{path} holds no estimator of gracile.layerwise.", "Name a file that an estimator's save wrote."
+        )
     parameters = json.loads(header["parameters"])
     if isinstance(parameters.get("image_shape"), list):
         parameters["image_shape"] = tuple(parameters["image_shape"])
-    estimator = pick(ESTIMATORS, header["class"], "estimator")(**{**parameters, "device": device})
+    estimator: Any = pick(ESTIMATORS, header["class"], "estimator")(**{**parameters, "device": device})
     for name, value in json.loads(header["fitted"]).items():
         setattr(estimator, name, np.array(value) if name in ("target_mean_", "target_scale_") else value)
     if header["label_dtype"]:
@@ -85,7 +87,11 @@ def _network(kind: str, tensors: dict[str, Tensor]) -> nn.Module:
         return SSFNNet(_list(tensors, "outputs"), _list(tensors, "randoms"))
     if kind.startswith("DKN"):
         return DKNNet(
-            tensors["landmarks"], _list(tensors, "coefficients"), _list(tensors, "randoms"), tensors["scales"], tensors["gammas"]
+            tensors["landmarks"],
+            _list(tensors, "coefficients"),
+            _list(tensors, "randoms"),
+            tensors["scales"],
+            tensors["gammas"],
         )
     places = sorted({int(name.partition(".")[0]) for name in tensors})
     return chain([(tensors[f"{place}.weight"], tensors.get(f"{place}.bias")) for place in places])
@@ -99,7 +105,9 @@ def _plain(value: Any) -> Any:
     """A value as JSON can hold it."""
     if isinstance(value, np.ndarray):
         if value.dtype == object and not all(isinstance(entry, str) for entry in value):
-            raise InputError("The labels are neither numbers nor strings.", "Fit on numbers or strings to save the estimator.")
+            raise InputError(
+                "The labels are neither numbers nor strings.", "Fit on numbers or strings to save the estimator."
+            )
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()

@@ -1,4 +1,4 @@
-"""The small trained networks that ReDense is put into by the recipes: an MLP, the published CNN, or one the user names."""
+"""The networks that the recipes put ReDense into: a small MLP, the published CNN, or one the user names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def cnn(inputs: tuple[int, ...], classes: int, hidden: int) -> nn.Module:
     return nn.Sequential(
         *convolution(channels, 32, 1), *convolution(32, 32, 0), nn.MaxPool2d(3), nn.Dropout(0.25),
         *convolution(32, 64, 1), *convolution(64, 32, 0), nn.MaxPool2d(3), nn.Dropout(0.25),
-        nn.Flatten(), nn.Linear(32 * side(height) * side(width), hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, classes),
+        nn.Flatten(), nn.Linear(32 * side(height) * side(width), hidden), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(hidden, classes),
     )  # fmt: skip
 
 
@@ -83,7 +84,8 @@ def build(name: str, data: Dataset, hidden: int, seed: int) -> nn.Module:
             made = getattr(importlib.import_module(module), function)()
         except (ImportError, AttributeError) as error:
             raise InputError(
-                f"The network {name} cannot be imported: {error}.", "Name a function of a module in this folder or installed."
+                f"The network {name} cannot be imported: {error}.",
+                "Name a function of a module in this folder or installed.",
             ) from error
         if not isinstance(made, nn.Module):
             raise InputError(f"{name} returned a {type(made).__name__}.", "Make it return the trained torch.nn.Module.")
@@ -114,7 +116,14 @@ def trained(network: nn.Module, data: Dataset, base: Base, loss: str, seed: int,
                 value.backward()
                 optimizer.step()
                 total += float(value.detach()) * len(y)
-            log.info("base network, loss %s, seed %d: epoch %d of %d, loss %.4f", loss, seed, epoch, base.epochs, total / len(data))
+            log.info(
+                "base network, loss %s, seed %d: epoch %d of %d, loss %.4f",
+                loss,
+                seed,
+                epoch,
+                base.epochs,
+                total / len(data),
+            )
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(file, lambda temporary: save_file(state, temporary))
     return network.eval()

@@ -1,4 +1,4 @@
-"""Kind of recipe: put ReDense into trained networks and show its learning curves beside "retrain the last layer with the same budget"."""
+"""Kind of recipe: ReDense in trained networks, beside "retrain the last layer with the same budget"."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.data import Dataset, Splits, batches, load
-from gracile.layerwise.redense import ReDense
+from gracile.layerwise.redense import ReDense, bias_of
 from gracile.layerwise.softmax import Features, fit_softmax
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layerwise_networks import Base, accuracy, build, trained
@@ -30,7 +31,8 @@ class Settings(Strict):
 
     Attributes:
         data: name or path of a data set.
-        network: "mlp", "cnn", or "package.module:function" of the user's own, trained already (then `base.epochs` is 0).
+        network: "mlp", "cnn", or "package.module:function" of the user's own, trained already (then `base.epochs` is
+            0).
         hidden: units before the last layer of "mlp" and "cnn".
         base: how the network is trained.
         losses: one base network each: ce, mse, poisson, huber.
@@ -50,16 +52,16 @@ class Settings(Strict):
     network: str = "mlp"
     hidden: int = 512
     base: Base = Base()
-    losses: list[str] = ["ce"]
-    m: list[int] = []
-    methods: list[str] = ["monotone"]
+    losses: list[str] = Field(default=["ce"])
+    m: list[int] = Field(default=[])
+    methods: list[str] = Field(default=["monotone"])
     epochs: int = 300
     lr: float = 1e-3
-    seeds: list[int] = [0, 1, 2]
+    seeds: list[int] = Field(default=[0, 1, 2])
     validation: float = 0.0
     train_limit: int | None = None
     test_limit: int | None = None
-    inside: list[str] = []
+    inside: list[str] = Field(default=[])
     inside_epochs: int = 5
     published_gain: str = ""
 
@@ -70,7 +72,11 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     note = ""
     for seed in settings.seeds:
         splits = load(
-            settings.data, validation=settings.validation, seed=seed, train_limit=settings.train_limit, test_limit=settings.test_limit
+            settings.data,
+            validation=settings.validation,
+            seed=seed,
+            train_limit=settings.train_limit,
+            test_limit=settings.test_limit,
         )
         note = splits.test.note
         for loss in settings.losses:
@@ -81,11 +87,15 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     notes = [f"{Path(settings.data).name}: {note}."] if note else []
     spread = "sample standard deviation" if len(settings.seeds) > 1 else "one seed, no spread"
     notes.append(
-        f"Accuracies in percent, mean and {spread}, seeds {', '.join(map(str, settings.seeds))}. 'monotone' gives the last epoch, 'adam' the "
-        "one of least training loss. 'control' trains the network's own last layer on with the same method and epochs, without a ball."
+        f"Accuracies in percent, mean and {spread}, seeds {', '.join(map(str, settings.seeds))}. 'monotone' gives the "
+        "last epoch, 'adam' the one of least training loss. 'control' trains the network's own last layer on with the same "
+        "method and epochs, without a ball."
     )
     if settings.inside:
-        notes.append("At a layer inside the network the output layer stays as it was, and the new layer is trained in batches by Adam.")
+        notes.append(
+            "At a layer inside the network the output layer stays as it was, and the new layer is trained in "
+            "batches by Adam."
+        )
     return Outcome(rows, _values(arms), plots, notes)
 
 
@@ -116,7 +126,9 @@ def _arms(settings: Settings, splits: Splits, loss: str, seed: int, folder: RunF
         else:
             arm |= _inside(settings, network, data, splits.test, layer, seed)
         write_json(file, arm)
-        log.info("%s m=%s %s: %.2f -> %.2f, control %s", layer, arm["m"], method, start, arm["redense"], arm.get("control"))
+        log.info(
+            "%s m=%s %s: %.2f -> %.2f, control %s", layer, arm["m"], method, start, arm["redense"], arm.get("control")
+        )
     return [json.loads(file.read_text()) for file in files.values()]
 
 
@@ -133,20 +145,26 @@ class Extracted:
 def _at_the_end(
     settings: Settings, network: nn.Module, data: Extracted, samples: Tensor, method: str, m: int | None, seed: int
 ) -> dict[str, Any]:
-    """ReDense at the last layer, and its control: the last layer trained on with the same method and epochs, without a ball."""
+    """ReDense at the last layer, and its control with the same method and epochs."""
     wider = ReDense(network, m=m, seed=seed)
     difference = _start_difference(network, wider, samples)
-    expand, _, output = wider.network.get_submodule(wider.layer)
-    budget = {"epochs": settings.epochs, "method": method, "lr": settings.lr}
-    seen = _Curve(Features(data.test_inputs, data.test_labels, lambda h: expand(h).relu_()))
+    budget: dict[str, Any] = {"epochs": settings.epochs, "method": method, "lr": settings.lr}
+    seen = _Curve(Features(data.test_inputs, data.test_labels, wider.expand))
     began = time.perf_counter()
     fitted = wider.fit_features(data.inputs, data.labels, **budget, monitor=seen)
     seconds = time.perf_counter() - began
     plain = _Curve(Features(data.test_inputs, data.test_labels))
     last = network.get_submodule(wider.layer)
-    control = fit_softmax(Features(data.inputs, data.labels), last.weight.data.T.contiguous(), last.bias.data.clone(), **budget, monitor=plain)
+    assert isinstance(last, nn.Linear)
+    control = fit_softmax(
+        Features(data.inputs, data.labels),
+        last.weight.data.T.contiguous(),
+        bias_of(last),
+        **budget,
+        monitor=plain,
+    )
     return {
-        "m": output.in_features // 2,
+        "m": len(fitted.weights) // 2,
         "redense": seen.accuracy(fitted.weights, fitted.bias),
         "control": plain.accuracy(control.weights, control.bias),
         "seconds": seconds,
@@ -210,14 +228,21 @@ def _groups(arms: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _row(settings: Settings, group: list[dict[str, Any]], published: list[dict[str, Any]]) -> dict[str, Any]:
     first = group[0]
-    row: dict[str, Any] = {"base loss": first["loss"], "layer": first["layer"], "m": first["m"] or "n", "method": first["method"]}
+    row: dict[str, Any] = {
+        "base loss": first["loss"],
+        "layer": first["layer"],
+        "m": first["m"] or "n",
+        "method": first["method"],
+    }
     for name in ("base", "redense", "control"):
         if name in first:
             row[name] = _mean_and_spread([arm[name] for arm in group])
     row["gain"] = _mean_and_spread([arm["redense"] - arm["base"] for arm in group])
     if "control" in first:
         row["over control"] = _mean_and_spread([arm["redense"] - arm["control"] for arm in group])
-    row["train loss"] = f"{_mean(arm['losses'][0] for arm in group):.4f} -> {_mean(arm['kept_loss'] for arm in group):.4f}"
+    row["train loss"] = (
+        f"{_mean(arm['losses'][0] for arm in group):.4f} -> {_mean(arm['kept_loss'] for arm in group):.4f}"
+    )
     row["seconds"] = round(_mean(arm["seconds"] for arm in group), 1)
     row["published"] = _published(settings, first, published)
     return row
@@ -268,7 +293,8 @@ def _values(arms: list[dict[str, Any]]) -> dict[str, float]:
     monotone = [arm for arm in last if arm["method"] == "monotone"]
     if monotone:
         values["largest_rise_within_monotone"] = max(
-            max((b - a for a, b in zip(arm["losses"], arm["losses"][1:], strict=False)), default=0.0) for arm in monotone
+            max((b - a for a, b in zip(arm["losses"], arm["losses"][1:], strict=False)), default=0.0)
+            for arm in monotone
         )
     return values
 
@@ -287,7 +313,10 @@ def _plots(settings: Settings, arms: list[dict[str, Any]], folder: RunFolder) ->
         for number, group in enumerate(groups):
             first = group[0]
             label = f"{first['loss']}" if len(settings.losses) > 1 else f"m = {first['m']}"
-            for kind, losses, curve, style in (("", "losses", "curve", "-"), (" control", "control_losses", "control_curve", ":")):
+            for kind, losses, curve, style in (
+                ("", "losses", "curve", "-"),
+                (" control", "control_losses", "control_curve", ":"),
+            ):
                 # The control does not depend on m: one line a loss is enough.
                 if kind and len(settings.losses) == 1 and number:
                     continue
@@ -300,7 +329,10 @@ def _plots(settings: Settings, arms: list[dict[str, Any]], folder: RunFolder) ->
             panel.set_xlabel("epoch of ReDense")
             panel.grid(alpha=0.3)
         panels[0].legend(fontsize=8)
-        figure.suptitle(f"{settings.network} on {settings.data}, ReDense trained by {method} (mean of {len(settings.seeds)} seeds)", fontsize=10)
+        figure.suptitle(
+            f"{settings.network} on {settings.data}, ReDense trained by {method} (mean of {len(settings.seeds)} seeds)",
+            fontsize=10,
+        )
         file = folder.path / "plots" / f"curves-{method}.png"
         file.parent.mkdir(exist_ok=True)
         figure.savefig(file, dpi=130)

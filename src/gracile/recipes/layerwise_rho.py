@@ -1,8 +1,8 @@
 """Kind of recipe: accuracy of ELM and SLFN against rho = nodes / inputs, and what each layer keeps of its input.
 
-Beside the accuracies stand the exact inversion errors on the same samples and, for a mixture of Gaussians whose densities are known,
-the mutual information I(y; t). From the data sets themselves it cannot be estimated soundly: distinct samples stay distinct under almost
-every random layer, so a plug-in estimate gives H(t) at every rho.
+Beside the accuracies stand the exact inversion errors on the same samples and, for a mixture of Gaussians whose
+densities are known, the mutual information I(y; t). From the data sets themselves it cannot be estimated soundly:
+distinct samples stay distinct under almost every random layer, so a plug-in estimate gives H(t) at every rho.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from gracile.core.errors import DataError
 from gracile.core.files import write_json
@@ -64,7 +65,7 @@ class MixtureSettings(Strict):
     inputs: int = 40
     spread: float = 6.0
     samples: int = 20000
-    rhos: list[float] = [0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0]
+    rhos: list[float] = Field(default=[0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0])
     trials: int = 3
 
 
@@ -104,15 +105,12 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
             notes.append(f"{name}: {note}.")
     results["mixture"] = _mixture_trials(settings.mixture, settings.inverted, folder.part("mixture"))
     labels["mixture"] = "mixture of Gaussians"
-    rows = [
-        {"data": labels[name], **row}
-        for name, trials in results.items()
-        for row in _rows(trials)
-    ]
+    rows = [{"data": labels[name], **row} for name, trials in results.items() for row in _rows(trials)]
     values = {key: value for name, trials in results.items() for key, value in _values(name, trials).items()}
     notes.append(
-        "Accuracies in percent, mean ± sample standard deviation over trials. 'inversion' is the largest |x - k(y)| / |x| of an SLFN; 'ELM "
-        "recovered' the share of inputs that a random ReLU layer lets recover to 1e-6. I(y; t) is known for the mixture only."
+        "Accuracies in percent, mean ± sample standard deviation over trials. 'inversion' is the largest |x - k(y)| "
+        "/ |x| of an SLFN; 'ELM recovered' the percentage of inputs that a random ReLU layer lets recover to 1e-6. I(y; t) "
+        "is known for the mixture only."
     )
     return Outcome(rows, values, {"rho": _plot(results, labels, folder)}, notes)
 
@@ -122,14 +120,18 @@ def _sweep(sweep: Swept, inverted: int, part: RunFolder) -> tuple[list[dict[str,
     for trial in range(sweep.trials):
         file = part.path / f"trial{trial}.json"
         if not file.exists():
-            splits = load(sweep.data, validation=0, seed=trial, train_limit=sweep.train_limit, test_limit=sweep.test_limit)
+            splits = load(
+                sweep.data, validation=0, seed=trial, train_limit=sweep.train_limit, test_limit=sweep.test_limit
+            )
             train, test = _arrays(splits.train), _arrays(splits.test)
-            # One factor for all features: pixels and counts come to [0, 1], so that the constant one of the bias weighs alike.
+            # One factor for all features: pixels and counts come to [0, 1], so that the constant one of the bias weighs
+            # alike.
             top = float(np.abs(train[0]).max()) or 1.0
             points = _points(train, test, top, sweep.rhos, sweep.lam, trial, inverted, f"{sweep.data} trial {trial}")
             write_json(file, {"note": splits.test.note, "points": points})
         stored = json.loads(file.read_text())
-        # Where a data set has no split of its own, its note names the seed of the split; the row stands for all of them.
+        # Where a data set has no split of its own, its note names the seed of the split; the row stands for all of
+        # them.
         note = stored["note"].replace(", seed 0", "") if trial == 0 else note
         trials.append(stored)
     return trials, note
@@ -140,17 +142,22 @@ def _arrays(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _points(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], top: float, rhos: list[float], lam: float | str,
-    seed: int, inverted: int, what: str,
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], top: float, rhos: list[float],
+    lam: float | str, seed: int, inverted: int, what: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One trial: accuracies and inversion errors at each rho."""
     x, inputs = torch.from_numpy(test[0][:inverted]) / top, train[0].shape[1]
     points = []
     for rho in rhos:
         n = 2 * max(1, round(rho * inputs / 2))
-        # The learner sees bytes divided by `top` chunk by chunk: scaling the ridge's inputs is scaling the first weights.
-        elm = ELMClassifier(n=n, lam=lam, seed=seed).fit_stream(lambda: _scaled(train, top), classes=np.unique(train[1]))
-        slfn = SLFNClassifier(rho=n / inputs, lam=lam, seed=seed).fit_stream(lambda: _scaled(train, top), classes=np.unique(train[1]))
+        # The learner sees bytes divided by `top` chunk by chunk: scaling the ridge's inputs is scaling the first
+        # weights.
+        elm = ELMClassifier(n=n, lam=lam, seed=seed).fit_stream(
+            lambda: _scaled(train, top), classes=np.unique(train[1])
+        )
+        slfn = SLFNClassifier(rho=n / inputs, lam=lam, seed=seed).fit_stream(
+            lambda: _scaled(train, top), classes=np.unique(train[1])
+        )
         known = np.isin(test[1], elm.classes_)
         point = {"rho": rho, "n": n}
         for name, model in (("elm", elm), ("slfn", slfn)):
@@ -176,10 +183,7 @@ def _mixture_trials(settings: MixtureSettings, inverted: int, part: RunFolder) -
         file = part.path / f"trial{trial}.json"
         if not file.exists():
             mixture = Mixture.random(settings.classes, settings.inputs, settings.spread, trial)
-            train, test = (
-                tuple(tensor.numpy() for tensor in mixture.sample(settings.samples, 1000 * (trial + 1) + part_number))
-                for part_number in (1, 2)
-            )
+            train, test = (_drawn(mixture, settings.samples, 1000 * (trial + 1) + number) for number in (1, 2))
             points = _points(train, test, 1.0, settings.rhos, "auto", trial, inverted, f"mixture trial {trial}")
             whole = mixture_information(mixture, None, settings.samples, trial)
             for point in points:
@@ -191,10 +195,16 @@ def _mixture_trials(settings: MixtureSettings, inverted: int, part: RunFolder) -
     return trials
 
 
+def _drawn(mixture: Mixture, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    x, t = mixture.sample(samples, seed)
+    return x.numpy(), t.numpy()
+
+
 def _series(trials: list[dict[str, Any]], name: str) -> list[list[float]]:
     """Per rho, the values of all trials; empty where it was not measured."""
     return [
-        [trial["points"][i][name] for trial in trials if name in trial["points"][i]] for i in range(len(trials[0]["points"]))
+        [trial["points"][i][name] for trial in trials if name in trial["points"][i]]
+        for i in range(len(trials[0]["points"]))
     ]
 
 
@@ -221,7 +231,8 @@ def _mean_and_spread(values: list[float]) -> str:
 def _values(name: str, trials: list[dict[str, Any]]) -> dict[str, float]:
     """Numbers that criteria speak of.
 
-    ``error_kept_after_2``: error at the largest rho over error at 2. Were 2 the point of saturation, it would be near 1.
+    ``error_kept_after_2``: error at the largest rho over error at 2. Were 2 the point of saturation, it would be near
+    1.
     """
     rhos = [point["rho"] for point in trials[0]["points"]]
     values: dict[str, float] = {}
@@ -231,8 +242,12 @@ def _values(name: str, trials: list[dict[str, Any]]) -> dict[str, float]:
         if 2.0 in rhos and rhos[-1] > 2:
             values[f"{name}_{estimator}_error_kept_after_2"] = (100 - mean[-1]) / max(100 - mean[rhos.index(2.0)], 1e-9)
     inversion = [max(errors) for errors in _series(trials, "inversion")]
-    values[f"{name}_inversion_from_2"] = max((e for rho, e in zip(rhos, inversion, strict=True) if rho >= 2), default=math.nan)
-    values[f"{name}_inversion_below_2"] = min((e for rho, e in zip(rhos, inversion, strict=True) if rho < 2), default=math.nan)
+    values[f"{name}_inversion_from_2"] = max(
+        (e for rho, e in zip(rhos, inversion, strict=True) if rho >= 2), default=math.nan
+    )
+    values[f"{name}_inversion_below_2"] = min(
+        (e for rho, e in zip(rhos, inversion, strict=True) if rho < 2), default=math.nan
+    )
     if "information" in trials[0]["points"][0]:
         lost = [max(values) for values in _series(trials, "information_lost")]
         values[f"{name}_information_lost_from_2"] = max(e for rho, e in zip(rhos, lost, strict=True) if rho >= 2)
@@ -241,7 +256,7 @@ def _values(name: str, trials: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _plot(results: dict[str, list[dict[str, Any]]], labels: dict[str, str], folder: RunFolder) -> Path:
-    """Accuracy against rho for each data set, with the published threshold at 2; the mixture's information beside it."""
+    """Accuracy against rho for each data set, the published threshold at 2, and the mixture's information."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -256,8 +271,8 @@ def _plot(results: dict[str, list[dict[str, Any]]], labels: dict[str, str], fold
             series = _series(trials, estimator)
             spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in series]
             panel.errorbar(
-                rhos, [statistics.fmean(values) for values in series], spread, color=colour, marker="o", markersize=3, capsize=2,
-                label=estimator.upper(),
+                rhos, [statistics.fmean(values) for values in series], spread,
+                color=colour, marker="o", markersize=3, capsize=2, label=estimator.upper(),
             )  # fmt: skip
         panel.axvline(2, color="grey", linestyle=":", linewidth=1)
         panel.set_xscale("log", base=2)
@@ -269,7 +284,9 @@ def _plot(results: dict[str, list[dict[str, Any]]], labels: dict[str, str], fold
         panel.grid(alpha=0.3)
         if "information" in trials[0]["points"][0]:
             other = panel.twinx()
-            other.plot(rhos, [statistics.fmean(values) for values in _series(trials, "information")], "k--", linewidth=1)
+            other.plot(
+                rhos, [statistics.fmean(values) for values in _series(trials, "information")], "k--", linewidth=1
+            )
             other.set_ylabel("I(y; t) [nats], dashed")
     panels[0].legend(fontsize=8, loc="lower right")
     for panel in panels[len(results) :]:

@@ -15,7 +15,8 @@ NAMES = ("figure-6.3", "figure-6.4", "figure-6.5", "table-6.2")
 
 REDENSE = {
     "data": "digits", "network": "mlp", "hidden": 16, "m": [16, 20], "methods": ["monotone", "adam"], "epochs": 3,
-    "seeds": [0, 1], "losses": ["ce", "poisson"], "inside": ["1"], "inside_epochs": 1, "train_limit": 200, "base": {"epochs": 1},
+    "seeds": [0, 1], "losses": ["ce", "poisson"], "inside": ["1"], "inside_epochs": 1, "train_limit": 200,
+    "base": {"epochs": 1},
 }  # fmt: skip
 RHO = {
     "sweeps": {

@@ -2,8 +2,8 @@
 
     minimise |T - Y O|_F^2  subject to  |O|_F <= eps
 
-Source: A. M. Javid, S. Chatterjee et al., SSFN (2019), equation of the layer's output matrix, there solved by 100 steps
-    of ADMM.
+Source: A. M. Javid, S. Chatterjee et al., SSFN (2019), equation of the layer's output matrix, there solved by 100
+steps of ADMM.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def norm_ball_least_squares(
         T: targets (samples, Q), or (samples,) for one.
         eps: radius of the ball, above 0.
         method: "exact" (one eigendecomposition and a scalar root) or "admm".
-        mu: ADMM's step; its penalty is 1 / mu. None balances the extreme eigenvalues, which costs finding them. With a bad
-            one the result is far from the optimum, though never outside the ball.
+        mu: ADMM's step; its penalty is 1 / mu. None balances the extreme eigenvalues, which costs finding them. With a
+            bad one the result is far from the optimum, though never outside the ball.
         iterations: of ADMM.
 
     Raises:

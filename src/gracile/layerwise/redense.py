@@ -5,8 +5,7 @@
 `|O|_F <= |O R^+ U|_F`.
 
 Source: A. M. Javid, S. Das, M. Skoglund, S. Chatterjee, "A ReLU Dense Layer to Improve the Performance of Neural
-    Networks" (2021);
-section 6.2 of the thesis.
+Networks" (2021); section 6.2 of the thesis.
 """
 
 from __future__ import annotations
@@ -168,7 +167,9 @@ class ReDense(nn.Module):
         """The inputs h of the replaced layer (J, n), found by a hook while the network runs, and the labels (J,)."""
         source = data if isinstance(data, _Data) else _Data(data, batch_size, next(self.parameters()).device)
         seen: list[tuple[Tensor, Tensor]] = []
-        hook = self._replaced.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], cast(Tensor, output))))
+        hook = self._replaced.register_forward_hook(
+            lambda _, inputs, output: seen.append((inputs[0], cast(Tensor, output)))
+        )
         features, labels = [], []
         try:
             for x, y in source:

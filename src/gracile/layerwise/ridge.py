@@ -10,7 +10,7 @@ from torch import Tensor
 from gracile.core.errors import InputError
 from gracile.layerwise.statistics import Dual, Spectrum, Stream, gather
 
-# Half-decades of candidates; below the smallest one lies nothing but the rounding of the features' own precision.
+# Candidates, evenly spaced in the logarithm: 8 decades in float32 and 13 in float64; below lies nothing but rounding.
 CANDIDATES = 29
 
 
@@ -45,7 +45,7 @@ def ridge(stream: Stream, lam: float | str) -> Ridge:
 
     Args:
         stream: yields Y (samples, n) and T (samples, Q); passed over once, twice for ``lam="auto"``.
-        lam: from 0 up, or "auto": the least leave-one-out squared error over half-decades.
+        lam: from 0 up, or "auto": the least leave-one-out squared error among candidates.
 
     Raises:
         InputError: the Gram matrix is singular at `lam`.

@@ -4,8 +4,7 @@
 
 "monotone" is accelerated projected gradient descent with backtracking and a restart whenever a step would raise the
 loss: the loss of the iterates never rises. "adam" is the published choice (full-batch Adam, projected after every
-    step), whose loss may rise; the best iterate
-is then returned, the start among them.
+step), whose loss may rise; the best iterate is then returned, the start among them.
 """
 
 from __future__ import annotations

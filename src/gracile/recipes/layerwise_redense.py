@@ -88,8 +88,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     spread = "sample standard deviation" if len(settings.seeds) > 1 else "one seed, no spread"
     notes.append(
         f"Accuracies in percent, mean and {spread}, seeds {', '.join(map(str, settings.seeds))}. 'monotone' gives the "
-        "last epoch, 'adam' the one of least training loss. 'control' trains the network's own last layer on with the same "
-        "method and epochs, without a ball."
+        "last epoch, 'adam' the one of least training loss. 'control' trains the network's own last layer on with the "
+        "same method and epochs, without a ball."
     )
     if settings.inside:
         notes.append(

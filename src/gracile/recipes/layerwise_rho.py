@@ -109,8 +109,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     values = {key: value for name, trials in results.items() for key, value in _values(name, trials).items()}
     notes.append(
         "Accuracies in percent, mean ± sample standard deviation over trials. 'inversion' is the largest |x - k(y)| "
-        "/ |x| of an SLFN; 'ELM recovered' the percentage of inputs that a random ReLU layer lets recover to 1e-6. I(y; t) "
-        "is known for the mixture only."
+        "/ |x| of an SLFN; 'ELM recovered' the percentage of inputs that a random ReLU layer lets recover to 1e-6. "
+        "I(y; t) is known for the mixture only."
     )
     return Outcome(rows, values, {"rho": _plot(results, labels, folder)}, notes)
 

@@ -52,7 +52,7 @@ def test_redense_runs_and_resumes_what_is_done(tmp_path, monkeypatch):
     assert first.outcome.values["largest_loss_increase"] <= 0
     assert first.outcome.values["largest_rise_within_monotone"] <= 0
     assert all((tmp_path / "run" / plot).stat().st_size > 10000 for plot in first.outcome.plots.values())
-    (tmp_path / "run" / "ce-seed1" / "adam-m20.json").unlink()
+    (tmp_path / "run" / "ce-seed1" / "adam-orthonormal-m20.json").unlink()
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").glob("*/*.safetensors")}
     again = run(recipe("layerwise-redense", REDENSE), tmp_path / "run", resume=True)
     # Only the missing arm is made anew, from the stored network.

@@ -50,6 +50,30 @@ def test_starting_predictions_in_float64(digits):
     torch.testing.assert_close(ReDense(net)(digits[0].double()), net(digits[0].double()), rtol=1e-13, atol=1e-13)
 
 
+def test_a_gaussian_matrix_starts_equal_too_but_its_ball_is_wider_the_squarer_it_is(digits):
+    net = network().double().eval()
+    square, tall = (ReDense(net, m=m, matrix="gaussian") for m in (24, 240))
+    for wider in (square, tall):
+        torch.testing.assert_close(wider(digits[0].double()), net(digits[0].double()), rtol=1e-9, atol=1e-9)
+    # Relative to the size of the features: |O R^+ U| |R|, which for orthonormal columns does not depend on m.
+    width = lambda wider: wider.eps * float(wider.network[3][0].weight.norm())
+    assert width(square) > 2 * width(tall)
+
+
+def test_alpha_widens_the_ball(digits):
+    net = network().eval()
+    tight, wide = ReDense(net), ReDense(net, alpha=5)
+    assert wide.eps == pytest.approx(5 * tight.eps)
+    assert wide.fit(digits, epochs=60).losses[-1] < tight.fit(digits, epochs=60).losses[-1]
+    with pytest.raises(InputError, match="outside the ball"):
+        ReDense(net, alpha=0.9)
+
+
+def test_an_unknown_matrix_is_refused():
+    with pytest.raises(InputError, match="no matrix named 'unit'"):
+        ReDense(network(), matrix="unit")
+
+
 @pytest.mark.parametrize("layer", ["1", "3", "6"])
 def test_starting_predictions_inside_a_convolutional_network(digits, layer):
     net = convolutional()

@@ -45,6 +45,19 @@ def normalised(z: Tensor) -> Tensor:
     return z / torch.where(norm > 0, norm, 1)
 
 
+def check_rows(rows: int, columns: int) -> None:
+    """Refuse a matrix that would lose some of its input.
+
+    Raises:
+        InputError: fewer rows than columns.
+    """
+    if rows < columns:
+        raise InputError(
+            f"A lossless layer needs at least as many rows m as it has inputs; m = {rows} is below n = {columns}.",
+            f"Set m to {columns} or more.",
+        )
+
+
 def orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """A random matrix with orthonormal columns, uniform (Haar) among them, in float64.
 
@@ -57,11 +70,7 @@ def orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     Raises:
         InputError: fewer rows than columns.
     """
-    if rows < columns:
-        raise InputError(
-            f"A lossless layer needs at least as many rows m as it has inputs; m = {rows} is below n = {columns}.",
-            f"Set m to {columns} or more.",
-        )
+    check_rows(rows, columns)
     q, r = torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64))
     # The sign of r's diagonal makes the draw uniform instead of depending on the factorisation's convention.
     return q * r.diagonal().sign()
@@ -73,11 +82,7 @@ def cosine(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     Args:
         rows: at least `columns`.
     """
-    if rows < columns:
-        raise InputError(
-            f"A lossless layer needs at least as many rows m as it has inputs; m = {rows} is below n = {columns}.",
-            f"Set m to {columns} or more.",
-        )
+    check_rows(rows, columns)
     k = torch.arange(rows, dtype=torch.float64)[:, None]
     j = torch.arange(columns, dtype=torch.float64)[None, :]
     matrix = math.sqrt(2 / rows) * torch.cos(math.pi * (j + 0.5) * k / rows)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import DataError, InputError, nearest
 from gracile.core.seeding import generator
-from gracile.layerwise.flow import linear, lossless_weights, orthonormal
+from gracile.layerwise.flow import check_rows, linear, lossless_weights, orthonormal
 from gracile.layerwise.least_squares import project
 from gracile.layerwise.softmax import Features, Monitor, SoftmaxFit, fit_softmax
 
@@ -34,6 +34,9 @@ class ReDense(nn.Module):
         layer: "last" for the last `nn.Linear`, or the name of a linear or ungrouped convolutional layer as in
             `named_modules()`. A convolution gets R as a 1x1 convolution over its input channels.
         m: rows of R, at least the layer's n inputs; None takes n, the published advice.
+        matrix: "orthonormal", or "gaussian" as published. A square Gaussian has a condition number of hundreds to
+            thousands: predictions then start equal to about 1e-4 in float32, and the ball around `O R^+ U` is wide.
+        alpha: the ball's radius over the start's norm, 1 or more.
         seed: of R.
 
     Attributes:
@@ -52,16 +55,29 @@ class ReDense(nn.Module):
     True
     """
 
-    def __init__(self, network: nn.Module, layer: str = "last", m: int | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        layer: str = "last",
+        m: int | None = None,
+        *,
+        matrix: str = "orthonormal",
+        alpha: float = 1.0,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
+        if not alpha >= 1:
+            raise InputError(f"alpha = {alpha} puts the network's own solution outside the ball.", "Set it from 1 up.")
+        if matrix not in MATRICES:
+            raise InputError(f"There is no matrix named '{matrix}'.", f"Choose one of: {', '.join(MATRICES)}.")
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.layer = _last_linear(network) if layer == "last" else layer
         self._last = layer == "last"
         modules = dict(self.network.named_modules())
         if self.layer not in modules:
             raise InputError(f"The network has no layer named '{self.layer}'.", nearest(self.layer, modules))
-        self._replaced = _expanded(modules[self.layer], self.layer, m, seed)
-        self.eps = float(torch.linalg.vector_norm(self._output.weight))
+        self._replaced = _expanded(modules[self.layer], self.layer, m, matrix, seed)
+        self.eps = alpha * float(torch.linalg.vector_norm(self._output.weight))
         if self.layer == "":
             # The network is the linear layer itself.
             self.network = self._replaced
@@ -313,7 +329,16 @@ def _last_linear(network: nn.Module) -> str:
     return names[-1]
 
 
-def _expanded(old: nn.Module, name: str, m: int | None, seed: int) -> nn.Sequential:
+def gaussian(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Entries N(0, 1 / columns), in float64; as `flow.orthonormal` otherwise."""
+    check_rows(rows, columns)
+    return torch.randn(rows, columns, generator=generator, dtype=torch.float64) / math.sqrt(columns)
+
+
+MATRICES = {"orthonormal": orthonormal, "gaussian": gaussian}
+
+
+def _expanded(old: nn.Module, name: str, m: int | None, matrix: str, seed: int) -> nn.Sequential:
     """The layer's replacement: expand, ReLU, output, together equal to the old layer."""
     convolution = isinstance(old, nn.Conv2d)
     if not isinstance(old, nn.Linear | nn.Conv2d) or (convolution and (old.groups != 1 or old.padding_mode != "zeros")):
@@ -323,12 +348,11 @@ def _expanded(old: nn.Module, name: str, m: int | None, seed: int) -> nn.Sequent
         )
     weight = old.weight.data
     n = weight.shape[1]
-    matrix = orthonormal(n if m is None else m, n, generator(seed, "redense", name)).to(weight.device)
-    # R has orthonormal columns, so R^+ = R'. Padding with zeros passes through R and the ReLU unchanged, as neither has
-    # a bias.
-    start = torch.einsum("kn...,mn->km...", weight.double(), matrix)
+    r = MATRICES[matrix](n if m is None else m, n, generator(seed, "redense", name)).to(weight.device)
+    # Padding with zeros passes through R and the ReLU unchanged, as neither has a bias.
+    start = torch.einsum("kn...,nm->km...", weight.double(), torch.linalg.pinv(r))
     start = torch.cat((start, -start), 1).to(weight.dtype).contiguous()
-    expand_weight = lossless_weights(matrix).to(weight.dtype)
+    expand_weight = lossless_weights(r).to(weight.dtype)
     bias = None if old.bias is None else old.bias.data.clone()
     if isinstance(old, nn.Linear):
         return nn.Sequential(linear(expand_weight), nn.ReLU(), linear(start, bias))

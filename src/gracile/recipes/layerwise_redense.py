@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import statistics
@@ -37,6 +38,7 @@ class Settings(Strict):
         base: how the network is trained.
         losses: one base network each: ce, mse, poisson, huber.
         m: rows of R, one arm each; none takes the features' own number.
+        matrices: "orthonormal", "gaussian" (as published), one arm each.
         methods: "monotone", "adam", each with its control.
         epochs: full-batch steps of ReDense and of the control.
         lr: of Adam.
@@ -54,6 +56,7 @@ class Settings(Strict):
     base: Base = Base()
     losses: list[str] = Field(default=["ce"])
     m: list[int] = Field(default=[])
+    matrices: list[str] = Field(default=["orthonormal"])
     methods: list[str] = Field(default=["monotone"])
     epochs: int = 300
     lr: float = 1e-3
@@ -102,9 +105,9 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
 def _arms(settings: Settings, splits: Splits, loss: str, seed: int, folder: RunFolder) -> list[dict[str, Any]]:
     """All arms of one base network."""
     part = folder.part(f"{loss}-seed{seed}")
-    wanted = [(method, m) for method in settings.methods for m in (settings.m or [0])]
-    files = {("last", *arm): part.path / f"{arm[0]}-m{arm[1]}.json" for arm in wanted}
-    files |= {(layer, "adam", 0): part.path / f"inside-{layer}.json" for layer in settings.inside}
+    wanted = itertools.product(settings.methods, settings.matrices, settings.m or [0])
+    files = {("last", *arm): part.path / f"{arm[0]}-{arm[1]}-m{arm[2]}.json" for arm in wanted}
+    files |= {(layer, "adam", "orthonormal", 0): part.path / f"inside-{layer}.json" for layer in settings.inside}
     if all(file.exists() for file in files.values()):
         return [json.loads(file.read_text()) for file in files.values()]
     network = build(settings.network, splits.train, settings.hidden, seed)
@@ -117,12 +120,15 @@ def _arms(settings: Settings, splits: Splits, loss: str, seed: int, folder: RunF
     log.info("base network, loss %s, seed %d: %.2f %% of the test samples", loss, seed, start)
     last = ReDense(network)
     features = Extracted(*last.features(data), *last.features(test))
-    for (layer, method, m), file in files.items():
+    for (layer, method, matrix, m), file in files.items():
         if file.exists():
             continue
-        arm: dict[str, Any] = {"loss": loss, "seed": seed, "layer": layer, "method": method, "m": m, "base": start}
+        arm: dict[str, Any] = {"loss": loss, "seed": seed, "layer": layer, "method": method, "matrix": matrix, "m": m}
+        arm["base"] = start
         if layer == "last":
-            arm |= _at_the_end(settings, network, features, test[0][:1000], method, m or None, seed)
+            wider = ReDense(network, m=m or None, matrix=matrix, seed=seed)
+            arm |= _at_the_end(settings, network, wider, features, test[0][:1000], method)
+            arm |= _control(settings, network, features, method, part.path / f"control-{method}.json")
         else:
             arm |= _inside(settings, network, data, splits.test, layer, seed)
         write_json(file, arm)
@@ -143,40 +149,48 @@ class Extracted:
 
 
 def _at_the_end(
-    settings: Settings, network: nn.Module, data: Extracted, samples: Tensor, method: str, m: int | None, seed: int
+    settings: Settings, network: nn.Module, wider: ReDense, data: Extracted, samples: Tensor, method: str
 ) -> dict[str, Any]:
-    """ReDense at the last layer, and its control with the same method and epochs."""
-    wider = ReDense(network, m=m, seed=seed)
+    """ReDense at the last layer."""
     difference = _start_difference(network, wider, samples)
-    budget: dict[str, Any] = {"epochs": settings.epochs, "method": method, "lr": settings.lr}
     seen = _Curve(Features(data.test_inputs, data.test_labels, wider.expand))
     began = time.perf_counter()
-    fitted = wider.fit_features(data.inputs, data.labels, **budget, monitor=seen)
-    seconds = time.perf_counter() - began
-    plain = _Curve(Features(data.test_inputs, data.test_labels))
-    last = network.get_submodule(wider.layer)
-    assert isinstance(last, nn.Linear)
-    control = fit_softmax(
-        Features(data.inputs, data.labels),
-        last.weight.data.T.contiguous(),
-        bias_of(last),
-        **budget,
-        monitor=plain,
+    fitted = wider.fit_features(
+        data.inputs, data.labels, epochs=settings.epochs, method=method, lr=settings.lr, monitor=seen
     )
     return {
         "m": len(fitted.weights) // 2,
         "redense": seen.accuracy(fitted.weights, fitted.bias),
-        "control": plain.accuracy(control.weights, control.bias),
-        "seconds": seconds,
+        "seconds": time.perf_counter() - began,
         "eps": wider.eps,
         "norm": float(torch.linalg.vector_norm(fitted.weights)),
         "start_difference": difference,
         "kept_loss": min(fitted.losses),
         "losses": fitted.losses,
         "curve": seen.rows,
-        "control_losses": control.losses,
-        "control_curve": plain.rows,
     }
+
+
+def _control(settings: Settings, network: nn.Module, data: Extracted, method: str, file: Path) -> dict[str, Any]:
+    """The network's own last layer trained on with the same method and epochs, without a ball."""
+    if not file.exists():
+        last = network.get_submodule(ReDense(network).layer)
+        assert isinstance(last, nn.Linear)
+        plain = _Curve(Features(data.test_inputs, data.test_labels))
+        control = fit_softmax(
+            Features(data.inputs, data.labels), last.weight.data.T.contiguous(), bias_of(last),
+            epochs=settings.epochs, method=method, lr=settings.lr, monitor=plain,
+        )  # fmt: skip
+        write_json(
+            file,
+            {
+                "control": plain.accuracy(control.weights, control.bias),
+                "control_kept_loss": min(control.losses),
+                "control_losses": control.losses,
+                "control_curve": plain.rows,
+            },
+        )
+    return json.loads(file.read_text())
 
 
 def _inside(
@@ -222,8 +236,8 @@ def _whole(data: Dataset) -> tuple[Tensor, Tensor]:
 
 
 def _groups(arms: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    keys = dict.fromkeys((arm["loss"], arm["layer"], arm["method"], arm["m"]) for arm in arms)
-    return [[arm for arm in arms if (arm["loss"], arm["layer"], arm["method"], arm["m"]) == key] for key in keys]
+    place = lambda arm: (arm["loss"], arm["layer"], arm["method"], arm["matrix"], arm["m"])
+    return [[arm for arm in arms if place(arm) == key] for key in dict.fromkeys(map(place, arms))]
 
 
 def _row(settings: Settings, group: list[dict[str, Any]], published: list[dict[str, Any]]) -> dict[str, Any]:
@@ -275,7 +289,7 @@ def _values(arms: list[dict[str, Any]]) -> dict[str, float]:
     """Numbers that criteria speak of; gains are means over seeds, in percentage points."""
     last = [arm for arm in arms if arm["layer"] == "last"]
     values = {
-        "largest_start_difference": max(arm["start_difference"] for arm in arms),
+        "largest_start_difference": max(a["start_difference"] for a in arms if a["matrix"] == "orthonormal"),
         "largest_loss_increase": max(arm["kept_loss"] - arm["losses"][0] for arm in arms),
         "largest_norm_over_eps": max(arm["norm"] / arm["eps"] for arm in last),
         "slowest_seconds": max(arm["seconds"] for arm in last),
@@ -284,7 +298,8 @@ def _values(arms: list[dict[str, Any]]) -> dict[str, float]:
     for arm_group in _groups(arms):
         first = arm_group[0]
         place = "" if first["layer"] == "last" else f"_{first['layer']}"
-        name = f"{first['loss']}_{first['method']}_m{first['m'] or 'n'}{place}"
+        raw = "_gaussian" if first["matrix"] == "gaussian" else ""
+        name = f"{first['loss']}_{first['method']}{raw}_m{first['m'] or 'n'}{place}"
         values[f"seconds_{name}"] = _mean(arm["seconds"] for arm in arm_group)
         values[f"gain_{name}"] = _mean(arm["redense"] - arm["base"] for arm in arm_group)
         if "control" in first:
@@ -312,7 +327,7 @@ def _plots(settings: Settings, arms: list[dict[str, Any]], folder: RunFolder) ->
         groups = [group for group in _groups(arms) if group[0]["layer"] == "last" and group[0]["method"] == method]
         for number, group in enumerate(groups):
             first = group[0]
-            label = f"{first['loss']}" if len(settings.losses) > 1 else f"m = {first['m']}"
+            label = f"{first['loss']}" if len(settings.losses) > 1 else f"{first['matrix']} R, m = {first['m']}"
             for kind, losses, curve, style in (
                 ("", "losses", "curve", "-"),
                 (" control", "control_losses", "control_curve", ":"),

@@ -23,7 +23,7 @@ SMALL = {
     "SLFN": {"rho": 4.0},
     "SSFN": {"max_layers": 2, "max_nodes": 40, "node_step": 20},
     "HNF": {"layers": 2},
-    "DKN": {"layers": 2, "nodes": 10},
+    "DKN": {"layers": 2, "nodes": 10, "landmarks": 150},
 }
 CLASSIFIERS = [name for name in ESTIMATORS if name.endswith("Classifier")]
 EVERY = sorted(ESTIMATORS)
@@ -142,6 +142,13 @@ def test_changing_features_in_a_stream_are_refused(name):
     batches = lambda: [(x[:100], y[:100]), (x[100:, :5], y[100:])]
     with pytest.raises(DataError, match="5 features and the first one had"):
         small(name).fit_stream(batches)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_batches_whose_halves_do_not_match_are_refused(name):
+    x, y = data(name)
+    with pytest.raises(DataError, match="300 rows of X and 299 of y"):
+        small(name).fit_stream(lambda: [(x, y[:299])])
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

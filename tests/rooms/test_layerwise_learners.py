@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,3 +237,10 @@ def test_dkn_leaves_out_a_layer_that_does_not_help():
     assert len(model.loo_) == len(model.net_.coefficients) == len(model.net_.randoms) + 1
     assert model.loo_ == sorted(model.loo_, reverse=True)
     assert model.predict(x).shape == (150,)
+
+
+def test_examples_of_the_page_hold():
+    page = Path(__file__).parents[2] / "docs" / "layerwise.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 30
+    assert failed == 0

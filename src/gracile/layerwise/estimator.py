@@ -165,7 +165,7 @@ class Classifier(ClassifierMixin, Learner):
 
         def indexed() -> Iterable[tuple[Any, np.ndarray]]:
             for X, y in batches():
-                yield check_matrix(X, features), self._index(_labels(y))
+                yield check_matrix(X, features), self._index(_paired(X, _labels(y)))
 
         self.net_ = self._learn(self._source(indexed, features, len(self.classes_), self._one_hot))
         return self
@@ -255,7 +255,9 @@ class Regressor(RegressorMixin, Learner):
             raise DataError("The stream holds no batch.", "Make it yield (X, y), and anew at every call.")
         varies.check()
         self.n_features_in_ = features
-        return self._fit_stream(batches, features)
+        return self._fit_stream(
+            lambda: ((check_matrix(X, features), _paired(X, np.asarray(y))) for X, y in batches()), features
+        )
 
     def _fit_stream(self, batches: Batches, features: int) -> Regressor:
         count, total, squares, self._flat = 0, 0.0, 0.0, True
@@ -294,6 +296,12 @@ def _refuse_columns(y: Any) -> None:
             f"y has {shape[1]} columns, and one label a sample is learned.",
             "Give one column; turn one-hot rows into labels with y.argmax(1).",
         )
+
+
+def _paired(X: Any, y: np.ndarray) -> np.ndarray:
+    if len(X) != len(y):
+        raise DataError(f"A batch has {len(X)} rows of X and {len(y)} of y.", "Give one y for each row of X.")
+    return y
 
 
 def _labels(y: Any) -> np.ndarray:

@@ -245,6 +245,7 @@ def _row(settings: Settings, group: list[dict[str, Any]], published: list[dict[s
     row: dict[str, Any] = {
         "base loss": first["loss"],
         "layer": first["layer"],
+        "R": first["matrix"],
         "m": first["m"] or "n",
         "method": first["method"],
     }
@@ -255,8 +256,10 @@ def _row(settings: Settings, group: list[dict[str, Any]], published: list[dict[s
     if "control" in first:
         row["over control"] = _mean_and_spread([arm["redense"] - arm["control"] for arm in group])
     row["train loss"] = (
-        f"{_mean(arm['losses'][0] for arm in group):.4f} -> {_mean(arm['kept_loss'] for arm in group):.4f}"
+        f"{_mean(arm['losses'][0] for arm in group):.3f} -> {_mean(arm['kept_loss'] for arm in group):.3f}"
     )
+    if "control" in first:
+        row["control's"] = f"{_mean(arm['control_kept_loss'] for arm in group):.3f}"
     row["seconds"] = round(_mean(arm["seconds"] for arm in group), 1)
     row["published"] = _published(settings, first, published)
     return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -60,6 +61,29 @@ def test_streamed_equals_in_memory(name):
     edges = [0, 1, 90, 91, 200, 300]
     streamed = clone(whole).fit_stream(lambda: [(x[a:b], y[a:b]) for a, b in itertools.pairwise(edges)])
     np.testing.assert_allclose(answers(streamed, x), answers(whole, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_stream_is_not_gathered(name):
+    """Of 20 batches no more than three are alive at a time: memory does not follow the number of samples."""
+    x, y = data(name)
+    alive: dict[int, None] = {}
+    most = 0
+
+    class Batch(np.ndarray):
+        """numpy's own arrays take no weak references."""
+
+    def batches():
+        nonlocal most
+        for start in range(0, 600, 30):
+            batch = x[start % 300 : start % 300 + 30].copy().view(Batch)
+            alive[start] = None
+            weakref.finalize(batch, alive.pop, start, None)
+            most = max(most, len(alive))
+            yield batch, y[start % 300 : start % 300 + 30]
+
+    small(name).fit_stream(batches)
+    assert 1 <= most <= 3
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes, load_digits, load_wine
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gracile.core.errors import DataError, InputError, StorageError
@@ -223,6 +223,16 @@ def test_singular_gram_names_the_lam_that_works():
     x = np.concatenate([x, x], 1)
     model = HNFClassifier(layers=1, lam=0.0, dtype="float64")
     with pytest.raises(InputError, match=r"singular.*Set lam to") as caught:
+        model.fit(x, y)
+    enough = float(caught.value.remedy.split("Set lam to ")[1].split(" ")[0])
+    model.set_params(lam=enough).fit(x, y)
+
+
+def test_rounding_of_large_features_is_told_as_singular_too():
+    """Proline in the thousands, next to ash around 2, leaves rounding far above lam = 1 in their Gram matrix."""
+    x, y = load_wine(return_X_y=True)
+    model = ELMClassifier(n=100, lam=1.0)
+    with pytest.raises(InputError, match="scale the features") as caught:
         model.fit(x, y)
     enough = float(caught.value.remedy.split("Set lam to ")[1].split(" ")[0])
     model.set_params(lam=enough).fit(x, y)

@@ -159,7 +159,7 @@ def _strengths(spectrum: Spectrum, lam: float | str, dtype: torch.dtype) -> Tens
     if isinstance(lam, str):
         return candidates(spectrum, dtype)
     if lam <= 1e-14 * float(spectrum.values[-1]):
-        raise singular(lam, float(spectrum.values.mean()))
+        raise singular(lam, 1e-9 * float(spectrum.values[-1]))
     return torch.tensor([lam], dtype=torch.float64, device=spectrum.values.device)
 
 

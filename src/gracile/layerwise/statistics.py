@@ -5,6 +5,7 @@ Rows are samples: features Y (samples, n), targets T (samples, Q), weights O (n,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -147,13 +148,7 @@ class Statistics:
         Raises:
             InputError: the Gram matrix is singular at this `lam`; the message says which one suffices.
         """
-        shifted = self.gram.clone()
-        shifted.diagonal().add_(lam)
-        factor, info = torch.linalg.cholesky_ex(shifted)
-        diagonal = factor.diagonal()
-        # A rank-deficient matrix can pass by rounding: then the last pivots are nothing but rounding.
-        if int(info) or float(diagonal.min() / diagonal.max()) ** 2 < 4 * torch.finfo(torch.float64).eps:
-            raise singular(lam, float(self.gram.diagonal().mean()))
+        factor = factorised(self.gram, lam)
         return torch.cholesky_solve(self.cross, factor)
 
     def spectrum(self) -> Spectrum:
@@ -182,12 +177,7 @@ class Dual:
 
     def ridge(self, lam: float) -> Tensor:
         """argmin |T - Y O|^2 + lam |O|^2 (n, Q); raises as `Statistics.ridge` does."""
-        shifted = self.gram.clone()
-        shifted.diagonal().add_(lam)
-        factor, info = torch.linalg.cholesky_ex(shifted)
-        diagonal = factor.diagonal()
-        if int(info) or float(diagonal.min() / diagonal.max()) ** 2 < 4 * torch.finfo(torch.float64).eps:
-            raise singular(lam, float(self.gram.diagonal().mean()))
+        factor = factorised(self.gram, lam)
         return _lifted(self.features, torch.cholesky_solve(self.targets, factor))
 
     def spectrum(self) -> Spectrum:
@@ -196,13 +186,38 @@ class Dual:
         return Spectrum(values.clamp(min=0), basis, basis.T @ self.targets, self.features)
 
 
-def singular(lam: float, scale: float) -> InputError:
-    """The error of a Gram matrix that cannot be inverted; `scale` is the mean of its diagonal."""
-    enough = max(1e-6 * scale, 10 * lam) or 1.0
+def factorised(gram: Tensor, lam: float) -> Tensor:
+    """The Cholesky factor of `gram + lam I`.
+
+    Raises:
+        InputError: it is singular to working precision; the message names a `lam` that was tried and suffices.
+    """
+    factor = _factor(gram, lam)
+    if factor is None:
+        enough = 10.0 ** math.ceil(math.log10(max(1e-9 * float(gram.diagonal().mean()), 2 * lam, 1e-30)))
+        while _factor(gram, enough) is None:
+            enough *= 10
+        raise singular(lam, enough)
+    return factor
+
+
+def _factor(gram: Tensor, lam: float) -> Tensor | None:
+    shifted = gram.clone()
+    shifted.diagonal().add_(lam)
+    factor, info = torch.linalg.cholesky_ex(shifted)
+    diagonal = factor.diagonal()
+    # A rank-deficient matrix can pass by rounding: then the last pivots are nothing but rounding.
+    if int(info) or float(diagonal.min() / diagonal.max()) ** 2 < 4 * torch.finfo(torch.float64).eps:
+        return None
+    return factor
+
+
+def singular(lam: float, enough: float) -> InputError:
+    """The error of a Gram matrix that cannot be inverted at `lam`."""
     return InputError(
         f"The Gram matrix of the features is singular to working precision at lam = {lam:g}: some features are "
-        "constant zero, repeated, or more numerous than the samples.",
-        f'Set lam to {enough:.1g} or more, or lam="auto".',
+        "constant zero, repeated, more numerous than the samples, or of very different sizes.",
+        f'Set lam to {enough:.1g} or more, or lam="auto", or scale the features.',
     )
 
 

@@ -94,10 +94,10 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     for name, sweep in settings.sweeps.items():
         try:
             results[name], note = _sweep(sweep, settings.inverted, folder.part(name))
-        except DataError as error:
+        except DataError:
             if not sweep.optional:
                 raise
-            notes.append(f"{name} is left out: {error.cause}")
+            notes.append(f"{name} is left out: it was not found.")
             continue
         # A short note belongs beside every number; a long one stands below the table.
         labels[name] = f"{name} ({note})" if 0 < len(note) < 40 else name

@@ -29,6 +29,7 @@ _ROOMS = (
     "core",
     "data",
     "export",
+    "layerwise",
     "models",
     "penalties",
     "recipes",

@@ -17,6 +17,8 @@ from gracile.core.runs import RunFolder
 from gracile.recipes.schema import Strict
 
 KINDS = {
+    "layerwise-redense": "gracile.recipes.layerwise_redense",
+    "layerwise-rho": "gracile.recipes.layerwise_rho",
     "train": "gracile.recipes.train",
     "walk-rates": "gracile.recipes.walk_rates",
 }

@@ -1,0 +1,322 @@
+"""What the scikit-learn estimators of this room share: checking, streaming, encoding targets, predicting in chunks.
+
+A learner is a class with a constructor and `_learn(source) -> nn.Module`; the module maps inputs (b, P) to outputs (b,
+Q).
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor, nn
+
+from gracile.core.errors import DataError, InputError
+from gracile.layerwise.ridge import check_lam
+from gracile.layerwise.source import Batches, Source, Varies, as_tensor, check_matrix, device_of, dtype_of
+
+
+class Learner(BaseEstimator):
+    """The shared half of every estimator; see the classes for their own parameters.
+
+    Parameters that all of them have:
+        lam: regularisation strength from 0 up, or "auto": chosen by leave-one-out in closed form.
+        seed: of the random weights.
+        batch_size: samples worked on at a time; results do not depend on it beyond rounding.
+        device: "cpu" or "cuda".
+        dtype: "float32" or "float64", of the features; sums over samples are float64 either way.
+
+    Attributes:
+        net_: the fitted network, a torch module from inputs (b, P) to outputs (b, Q).
+    """
+
+    lam: float | str
+    seed: int
+    batch_size: int
+    device: str
+    dtype: str
+    net_: nn.Module
+    n_features_in_: int
+
+    @abstractmethod
+    def _learn(self, source: Source) -> nn.Module:
+        """Fit the network to a stream and set what else the class promises."""
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted estimator as one safetensors file; read it with `gracile.layerwise.load`.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        from gracile.layerwise.storage import save
+
+        save(self, Path(path))
+
+    def _checked(self, X: Any, y: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        self._check_parameters()
+        X, y = _in_our_words(lambda: validate_data(self, X, y, dtype="numeric", ensure_min_samples=2, **options))
+        varies = Varies()
+        varies.see(X)
+        varies.check()
+        return X, y
+
+    def _check_parameters(self) -> None:
+        check_lam(self.lam)
+        if not isinstance(self.batch_size, int | np.integer) or self.batch_size < 1:
+            raise InputError(
+                f"batch_size = {self.batch_size!r} is no number of samples.", "Give a whole number from 1 up."
+            )
+        device_of(self.device)
+        dtype_of(self.dtype)
+
+    def _source(self, batches: Batches, features: int, outputs: int, encode: Any) -> Source:
+        return Source(
+            batches, features, outputs, encode, device_of(self.device), dtype_of(self.dtype), int(self.batch_size)
+        )
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """The network's outputs (samples, Q)."""
+        check_is_fitted(self, "net_")
+        return self._run(self.net_, X)
+
+    def _run(self, network: nn.Module, X: Any) -> np.ndarray:
+        """A network's outputs, chunk by chunk."""
+        X = _in_our_words(lambda: validate_data(self, X, reset=False, dtype="numeric"))
+        first = next(self.net_.parameters())
+        if X.dtype == np.float64 and first.dtype != torch.float64:
+            # float64 inputs are answered in float64, so that a sample's output does not depend on its neighbours in the
+            # batch beyond 1e-7, which matrix products in float32 cannot promise.
+            network = copy.deepcopy(network).double()
+            first = next(network.parameters())
+        with torch.no_grad():
+            parts = [
+                network(as_tensor(X[start : start + self.batch_size], first.dtype, first.device)).cpu()
+                for start in range(0, len(X), self.batch_size)
+            ]
+        return torch.cat(parts).numpy()
+
+
+class Classifier(ClassifierMixin, Learner):
+    """A learner of classes by least squares on one-hot targets.
+
+    Attributes:
+        classes_: the labels, sorted (Q,).
+    """
+
+    classes_: np.ndarray
+
+    def fit(self, X: Any, y: Any) -> Classifier:
+        """Fit to arrays.
+
+        Args:
+            X: (samples, features), any number type; rows are converted chunk by chunk, so memory maps and bytes stay as
+                they are.
+            y: labels (samples,), numbers or strings.
+
+        Raises:
+            DataError: NaN, constant features, one class only, or more than one label column.
+            InputError: a parameter out of its range, or a singular Gram matrix.
+        """
+        _refuse_columns(y)
+        X, y = self._checked(X, y)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        self.classes_, index = np.unique(y, return_inverse=True)
+        self._check_classes()
+        # No reference to the data outlives fit: the source is local.
+        self.net_ = self._learn(self._source(lambda: [(X, index)], X.shape[1], len(self.classes_), self._one_hot))
+        return self
+
+    def fit_stream(self, batches: Batches, classes: Iterable[Any] | None = None) -> Classifier:
+        """Fit to data that need not be in memory.
+
+        Args:
+            batches: called for each pass over the data (one to a few a layer); returns an iterable of (X, y) with X (b,
+                features) and y (b,), the same samples in the same order each time.
+            classes: all labels, where known; otherwise one more pass finds them.
+
+        Raises:
+            DataError, InputError: as `fit` does; also for labels that are not among `classes`.
+        """
+        self._check_parameters()
+        found: set[Any] = set() if classes is None else set(np.asarray(list(classes)).tolist())
+        features, varies = None, Varies()
+        for X, y in batches():
+            X = check_matrix(X, features)
+            features = X.shape[1]
+            varies.see(X)
+            if classes is None:
+                found.update(np.unique(_labels(y)).tolist())
+        if features is None:
+            raise DataError("The stream holds no batch.", "Make it yield (X, y), and anew at every call.")
+        varies.check()
+        self.classes_ = np.array(sorted(found))
+        self._check_classes()
+        self.n_features_in_ = features
+
+        def indexed() -> Iterable[tuple[Any, np.ndarray]]:
+            for X, y in batches():
+                yield check_matrix(X, features), self._index(_paired(X, _labels(y)))
+
+        self.net_ = self._learn(self._source(indexed, features, len(self.classes_), self._one_hot))
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Estimates of the one-hot target (samples, Q); for two classes second less first (samples,)."""
+        outputs = self._outputs(X)
+        return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label of the highest score (samples,)."""
+        best = self._outputs(X).argmax(1)
+        return self.classes_[best]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy, from 0 to 1.
+
+        Raises:
+            DataError: y holds labels that `fit` never saw, which no prediction could match.
+        """
+        check_is_fitted(self, "net_")
+        unseen = np.setdiff1d(np.unique(_labels(y)), self.classes_)
+        if len(unseen):
+            raise DataError(
+                f"y holds labels that were not there in fit: {', '.join(map(repr, unseen.tolist()[:5]))}.",
+                "Fit on data that holds every class, or leave these samples out.",
+            )
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def _index(self, y: np.ndarray) -> np.ndarray:
+        index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        wrong = self.classes_[index] != y
+        if wrong.any():
+            raise DataError(
+                f"The stream holds the label {y[wrong][0]!r}, which is not among the classes.", "Name every class."
+            )
+        return index
+
+    def _one_hot(self, index: np.ndarray) -> Tensor:
+        return nn.functional.one_hot(torch.from_numpy(np.array(index, dtype=np.int64)), len(self.classes_))
+
+    def _check_classes(self) -> None:
+        if len(self.classes_) < 2:
+            raise DataError(
+                f"y holds one class only: {self.classes_.tolist()}.", "Give samples of at least two classes."
+            )
+
+
+class Regressor(RegressorMixin, Learner):
+    """A learner of numbers by least squares; targets are centred and scaled while learning.
+
+    Attributes:
+        target_mean_, target_scale_: of each output (Q,).
+    """
+
+    target_mean_: np.ndarray
+    target_scale_: np.ndarray
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Regressor:
+        """Fit to arrays.
+
+        Args:
+            X: (samples, features), any number type.
+            y: (samples,) or (samples, outputs).
+
+        Raises:
+            DataError: NaN, or constant features.
+            InputError: a parameter out of its range, or a singular Gram matrix.
+        """
+        X, y = self._checked(X, y, multi_output=True, y_numeric=True)
+        return self._fit_stream(lambda: [(X, y)], X.shape[1])
+
+    def fit_stream(self, batches: Batches) -> Regressor:
+        """Fit to data that need not be in memory; see `Classifier.fit_stream`."""
+        self._check_parameters()
+        features, varies = None, Varies()
+        for X, _ in batches():
+            X = check_matrix(X, features)
+            features = X.shape[1]
+            varies.see(X)
+        if features is None:
+            raise DataError("The stream holds no batch.", "Make it yield (X, y), and anew at every call.")
+        varies.check()
+        self.n_features_in_ = features
+        return self._fit_stream(
+            lambda: ((check_matrix(X, features), _paired(X, np.asarray(y))) for X, y in batches()), features
+        )
+
+    def _fit_stream(self, batches: Batches, features: int) -> Regressor:
+        count, total, squares, self._flat = 0, 0.0, 0.0, True
+        shift = None
+        for _, y in batches():
+            y = np.asarray(y, dtype=np.float64)
+            self._flat = y.ndim == 1
+            y = y.reshape(len(y), -1)
+            if not np.isfinite(y).all():
+                raise DataError("A batch of y contains NaN or infinity.", "Drop those samples.")
+            # Sums around the first target: plain sums of squares lose all digits when the mean is far from zero.
+            shift = y[0] if shift is None else shift
+            count, total, squares = count + len(y), total + (y - shift).sum(0), squares + np.square(y - shift).sum(0)
+        assert shift is not None
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        self.target_mean_ = shift + mean
+        self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
+        self.net_ = self._learn(self._source(batches, features, len(self.target_mean_), self._standardised))
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predictions (samples,), or (samples, outputs) when fitted so."""
+        outputs = self._outputs(X) * self.target_scale_ + self.target_mean_
+        return outputs[:, 0] if self._flat else outputs
+
+    def _standardised(self, y: np.ndarray) -> Tensor:
+        values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        return torch.from_numpy((values - self.target_mean_) / self.target_scale_)
+
+
+def _refuse_columns(y: Any) -> None:
+    shape = getattr(y, "shape", ())
+    if len(shape) > 1 and shape[1] > 1:
+        raise DataError(
+            f"y has {shape[1]} columns, and one label a sample is learned.",
+            "Give one column; turn one-hot rows into labels with y.argmax(1).",
+        )
+
+
+def _paired(X: Any, y: np.ndarray) -> np.ndarray:
+    if len(X) != len(y):
+        raise DataError(f"A batch has {len(X)} rows of X and {len(y)} of y.", "Give one y for each row of X.")
+    return y
+
+
+def _labels(y: Any) -> np.ndarray:
+    _refuse_columns(y)
+    return np.asarray(y).reshape(-1)
+
+
+def _in_our_words(check: Any) -> Any:
+    """Run scikit-learn's check; a NaN is told as the other errors are, with a remedy."""
+    try:
+        return check()
+    except ValueError as error:
+        text = str(error).splitlines()[0].rstrip(".")
+        if "NaN" in text or "infinity" in text:
+            raise DataError(
+                f"{text}.", "Drop or fill those samples, for instance with sklearn.impute.SimpleImputer."
+            ) from None
+        raise

@@ -1,0 +1,132 @@
+"""Single-layer network that keeps its input: `y = relu(V A [x; 1])`, from which x is recovered exactly when n >= 2 P.
+
+Source: the mutual-information analysis, section 6.3, propositions 4 and 9.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from gracile.core.errors import DataError, InputError
+from gracile.core.seeding import generator
+from gracile.layerwise.estimator import Classifier, Learner, Regressor
+from gracile.layerwise.flow import chain, fold, lossless_weights
+from gracile.layerwise.ridge import ridge
+from gracile.layerwise.source import Source
+
+
+def invert(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
+    """`pinv(A) (U y - a)`: the input of `y = relu(V (A x + a))`, of least norm when A has fewer rows than columns.
+
+    Args:
+        weight: V A (2m, P).
+        bias: V a (2m,).
+        y: (samples, 2m).
+
+    Returns:
+        x (samples, P), float64.
+    """
+    m = len(weight) // 2
+    z = fold(y.double()) - bias[:m].double()
+    return z @ torch.linalg.pinv(weight[:m].double()).T
+
+
+class _SLFN(Learner):
+    rho: float
+    lam_: float
+    n_: int
+
+    def __init__(
+        self,
+        rho: float = 4.0,
+        lam: float | str = "auto",
+        seed: int = 0,
+        batch_size: int = 4096,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        self.rho = rho
+        self.lam = lam
+        self.seed = seed
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+
+    def _learn(self, source: Source) -> nn.Module:
+        if not isinstance(self.rho, int | float | np.number) or not self.rho > 0:
+            raise InputError(
+                f"rho = {self.rho!r} is no ratio of nodes to inputs.", "Give a number above 0; 2 keeps all information."
+            )
+        m = max(1, round(self.rho * source.features / 2))
+        self.n_ = 2 * m
+        a = (
+            torch.rand(m, source.features + 1, generator=generator(self.seed, "layerwise", "slfn"), dtype=torch.float64)
+            * 2
+            - 1
+        )
+        stacked = lossless_weights(a).to(source.device, source.dtype)
+        weight, bias = stacked[:, :-1].contiguous(), stacked[:, -1].contiguous()
+        solved = ridge(source.through(lambda x: torch.addmm(bias, x, weight.T).relu_()), self.lam)
+        self.lam_ = solved.lam
+        return chain([(weight, bias), (solved.weights.T.to(source.dtype).contiguous(), None)])
+
+    def hidden(self, X: Any) -> np.ndarray:
+        """The hidden layer's outputs y (samples, n), not below zero."""
+        check_is_fitted(self, "net_")
+        return self._run(nn.Sequential(*list(self._chain())[:2]), X)
+
+    def invert(self, y: Any) -> np.ndarray:
+        """The inputs x (samples, P) that `hidden` turned into y; exact up to rounding.
+
+        Args:
+            y: (samples, n).
+
+        Raises:
+            InputError: rho is below 2, where information is lost.
+            DataError: y has another width.
+        """
+        check_is_fitted(self, "net_")
+        first = self._chain()[0]
+        assert isinstance(first, nn.Linear)
+        y = torch.as_tensor(y)
+        if y.ndim != 2 or y.shape[1] != self.n_:
+            raise DataError(f"y has the shape {tuple(y.shape)}.", f"Give (samples, {self.n_}), as `hidden` returns it.")
+        if self.n_ < 2 * self.n_features_in_:
+            raise InputError(
+                f"With {self.n_} nodes for {self.n_features_in_} inputs (rho below 2) the layer loses information.",
+                "Fit with rho = 2 or more.",
+            )
+        return invert(first.weight.data, first.bias.data, y.to(first.weight.device)).cpu().numpy()
+
+    def _chain(self) -> nn.Sequential:
+        assert isinstance(self.net_, nn.Sequential)
+        return self.net_
+
+
+class SLFNClassifier(_SLFN, Classifier):
+    """Single-layer network with kept information, for classes.
+
+    Args:
+        rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2).
+        lam, seed, batch_size, device, dtype: see `Learner`.
+
+    Attributes:
+        n_: nodes.
+        net_: ``Linear, ReLU, Linear``.
+        lam_: the strength used.
+
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = SLFNClassifier(rho=2, dtype="float64").fit(X, y)
+    >>> bool(abs(model.invert(model.hidden(X)) - X).max() < 1e-9)
+    True
+    """
+
+
+class SLFNRegressor(_SLFN, Regressor):
+    """Single-layer network with kept information, for numbers; parameters as `SLFNClassifier`."""

@@ -1,0 +1,245 @@
+"""Self-size-estimating feed-forward network: layers and nodes are added while they lower the training cost.
+
+`y_l = relu([V_Q O_{l-1} y_{l-1}; normalised(R_l y_{l-1})])` with y_0 = [x; 1], and O_l by least squares in the ball
+`|O|_F <= alpha sqrt(2 Q)`. For alpha >= 1 the matrix `[U_Q 0]` lies in the ball and repeats the earlier layer's
+outputs, so the exact solution never costs more.
+
+The random part is normalised as `sqrt(3 / r) R y / |y|` with R ~ U(-1, 1), whose norm is 1 in the mean over R. Dividing
+by |R y| itself would tie every node to the number of nodes, and each size tried would need its own pass over the data;
+so one pass serves all.
+
+Source: S. Chatterjee, A. M. Javid, M. Sadeghi, S. Kikuta, P. P. Mitra, M. Skoglund, "SSFN: Self Size-estimating Feed-
+forward Network with Low Complexity, Limited Need for Human Intervention, and Consistent Behaviour across Trials"
+(2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError
+from gracile.core.seeding import generator
+from gracile.layerwise.estimator import Classifier, Learner, Regressor
+from gracile.layerwise.flow import normalised, signed_relu
+from gracile.layerwise.least_squares import exact
+from gracile.layerwise.ridge import ridge
+from gracile.layerwise.source import Source
+from gracile.layerwise.statistics import Statistics, accumulate
+
+
+class SSFNNet(nn.Module):
+    """The grown network.
+
+    Args:
+        outputs: O_0 (P + 1, Q), then O_l (2 Q + r_l, Q).
+        randoms: R_l (r_l, width of layer l - 1), one fewer than `outputs`.
+    """
+
+    def __init__(self, outputs: Sequence[Tensor], randoms: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.outputs = nn.ParameterList([nn.Parameter(o, requires_grad=False) for o in outputs])
+        self.randoms = nn.ParameterList([nn.Parameter(r, requires_grad=False) for r in randoms])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, P) to (b, Q)."""
+        y = self.features(x)
+        return y @ self.outputs[len(self.randoms)]
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last layer's y (b, width)."""
+        y = torch.cat((x, x.new_ones(len(x), 1)), 1)
+        for output, random in zip(self.outputs, self.randoms, strict=False):
+            y = layer(y, output, random)
+        return y
+
+
+def layer(y: Tensor, output: Tensor, random: Tensor) -> Tensor:
+    """`relu([V_Q O y; R y / |y|])`, (b, 2 Q + r)."""
+    return torch.cat((signed_relu(y @ output), (normalised(y) @ random.T).relu_()), 1)
+
+
+def grow(sums: Statistics, kept: int, step: int, gain: float, eps: float) -> tuple[Tensor, int, float]:
+    """Find how many nodes a layer needs: add some while each step improves the cost in dB by a share `gain`.
+
+    Args:
+        sums: statistics of the widest layer, its random part not yet divided by sqrt(r); its first `kept` features
+            repeat the earlier outputs.
+        kept: 2 Q.
+        step: nodes a step.
+        gain: share, such as 0.005.
+        eps: the ball.
+
+    Returns:
+        The weights (kept + nodes, Q), the nodes and the cost |T - Y O|^2.
+    """
+    most = len(sums.cross) - kept
+    best: tuple[Tensor, int, float] | None = None
+    for nodes in dict.fromkeys([*range(step, most, step), most]):
+        scale = torch.ones(kept + nodes, dtype=torch.float64, device=sums.cross.device)
+        scale[kept:] = nodes**-0.5
+        solved = exact(sums.leading(kept + nodes).scaled(scale), eps)
+        weights, cost = solved.weights, solved.cost
+        if best is not None and improvement(best[2], cost, sums.energy) < gain:
+            # A step that does not pay is not taken, so the layer is as small as its cost allows.
+            break
+        best = (weights, nodes, cost)
+    assert best is not None
+    return best
+
+
+def improvement(before: float, after: float, energy: float) -> float:
+    """How much the cost in dB (10 log10 of cost over target energy) fell, as a share of its size before."""
+    floor = 1e-12 * energy
+    old, new = (10 * math.log10(max(cost, floor) / energy) for cost in (before, after))
+    return (old - new) / abs(old) if old else (math.inf if new < old else 0.0)
+
+
+class _SSFN(Learner):
+    lam_: float
+    costs_: list[float]
+    widths_: list[int]
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        max_layers: int = 20,
+        max_nodes: int = 1000,
+        node_step: int = 50,
+        node_gain: float = 0.005,
+        layer_gain: float = 0.1,
+        lam: float | str = "auto",
+        finetune_epochs: int = 0,
+        lr: float = 1e-3,
+        seed: int = 0,
+        batch_size: int = 4096,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        self.alpha = alpha
+        self.max_layers = max_layers
+        self.max_nodes = max_nodes
+        self.node_step = node_step
+        self.node_gain = node_gain
+        self.layer_gain = layer_gain
+        self.lam = lam
+        self.finetune_epochs = finetune_epochs
+        self.lr = lr
+        self.seed = seed
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+
+    def _learn(self, source: Source) -> nn.Module:
+        self._check_own()
+        q = source.outputs
+        net = SSFNNet([torch.zeros(source.features + 1, q, dtype=source.dtype, device=source.device)], [])
+        first = ridge(source.through(net.features), self.lam)
+        self.lam_ = first.lam
+        outputs, randoms = [first.weights.to(source.dtype)], []
+        self.costs_, self.widths_ = [], []
+        for depth in range(1, self.max_layers + 1):
+            sums, wide = self._widest(source, outputs, randoms, depth)
+            if not self.costs_:
+                self.costs_.append(sums.cost(_repeat(len(sums.cross), q, sums.cross.device)))
+            weights, nodes, cost = grow(sums, 2 * q, self.node_step, self.node_gain, self.alpha * math.sqrt(2 * q))
+            if not cost < self.costs_[-1]:
+                # Nothing is gained beyond rounding, or alpha is below 1: the earlier layers stand.
+                break
+            gained = improvement(self.costs_[-1], cost, sums.energy)
+            outputs.append(weights.to(source.dtype))
+            randoms.append(wide[:nodes] * nodes**-0.5)
+            self.costs_.append(cost)
+            self.widths_.append(2 * q + nodes)
+            if gained < self.layer_gain:
+                break
+        net = SSFNNet(outputs, randoms)
+        return finetune(net, source, self) if self.finetune_epochs else net
+
+    def _widest(
+        self, source: Source, outputs: list[Tensor], randoms: list[Tensor], depth: int
+    ) -> tuple[Statistics, Tensor]:
+        """Statistics of the next layer with all nodes it may get, and its R, before the division by sqrt(r)."""
+        random = generator(self.seed, "layerwise", "ssfn", depth)
+        r = torch.rand(self.max_nodes, len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
+        r = (math.sqrt(3) * r).to(source.device, source.dtype)
+        net = SSFNNet(outputs, [*randoms, r])
+        q = source.outputs
+        return accumulate(source.through(net.features), 2 * q + self.max_nodes, q, source.device), r
+
+    def _check_own(self) -> None:
+        if not self.alpha > 0:
+            raise InputError(
+                f"alpha = {self.alpha!r} gives no ball.",
+                "Set it above 0; from 1 up every layer's ball holds the earlier solution.",
+            )
+        for name in ("max_layers", "max_nodes", "node_step"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} = {value!r} is not a whole number from 1 up.", "Correct it.")
+
+
+def _repeat(width: int, q: int, device: torch.device) -> Tensor:
+    """`[U_Q 0]` transposed (width, Q): the weights that repeat the earlier layer's outputs."""
+    weights = torch.zeros(width, q, dtype=torch.float64, device=device)
+    weights[:q] = torch.eye(q)
+    weights[q : 2 * q] = -torch.eye(q)
+    return weights
+
+
+def finetune(net: SSFNNet, source: Source, settings: _SSFN) -> SSFNNet:
+    """Train all matrices by Adam in batches of 128: cross-entropy where targets are one-hot, else squared error.
+
+    Outputs then are logits; their largest entry still names the class. The samples are shuffled within each chunk.
+    """
+    one_hot = isinstance(settings, Classifier)
+    net.requires_grad_(True)
+    optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr)
+    for epoch in range(settings.finetune_epochs):
+        random = generator(settings.seed, "layerwise", "ssfn", "finetune", epoch)
+        for x, t in source:
+            for rows in torch.randperm(len(x), generator=random).to(x.device).split(128):
+                outputs = net(x[rows])
+                loss = (
+                    nn.functional.cross_entropy(outputs, t[rows])
+                    if one_hot
+                    else nn.functional.mse_loss(outputs, t[rows])
+                )
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return net.requires_grad_(False)
+
+
+class SSFNClassifier(_SSFN, Classifier):
+    """Self-size-estimating feed-forward network for classes.
+
+    Args:
+        alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`. A small ball regularises
+            strongly; below 1 it need not hold any solution as good as the earlier layer's, and growing then ends.
+        max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the
+            outputs).
+        node_step: random nodes added at a time.
+        node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share.
+        lam: ridge strength of the first, linear solution.
+        finetune_epochs, lr: epochs of Adam on all matrices afterwards; none by default.
+        seed, batch_size, device, dtype: see `Learner`.
+
+    Attributes:
+        costs_: |T - outputs|^2 over the training samples, of the linear solution and after each layer; never rises.
+        widths_: nodes of each layer.
+        lam_: the strength used.
+
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = SSFNClassifier(max_layers=3, max_nodes=100).fit(X, y)
+    >>> model.costs_ == sorted(model.costs_, reverse=True)
+    True
+    """
+
+
+class SSFNRegressor(_SSFN, Regressor):
+    """Self-size-estimating feed-forward network for numbers; parameters as `SSFNClassifier`."""

@@ -1,0 +1,254 @@
+"""Sufficient statistics of least squares: what a stream of features is boiled down to, and what can be solved from it.
+
+Rows are samples: features Y (samples, n), targets T (samples, Q), weights O (n, Q), predictions Y O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gracile.core.errors import InputError
+
+Stream = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+"""Called for each pass over the data; yields features (samples, n) and targets (samples, Q)."""
+
+# Columns of the Gram matrix computed at a time. Only the panels on and above the diagonal are computed, which at n in
+# the thousands saves close to half of the work: 44 % of the time at n = 4710 on a CPU, with 512 columns 39 %.
+PANEL = 256
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A least-squares problem in the eigenbasis of its Gram matrix, where every `lam` costs one scaling.
+
+    Attributes:
+        values: eigenvalues s, ascending, not below zero (r,).
+        basis: eigenvectors as columns: of Y'Y (n, n), or of YY' (samples, samples) in the dual.
+        coefficients: the basis applied to Y'T, or to T in the dual (r, Q).
+        lift: None, or Y in the dual, which carries solutions back to n features.
+    """
+
+    values: Tensor
+    basis: Tensor
+    coefficients: Tensor
+    lift: Tensor | None = None
+
+    def weights(self, lam: float) -> Tensor:
+        """The ridge solution (n, Q); at ``lam = 0`` the one of least norm."""
+        solution = self.basis @ (self.coefficients * self._inverse(lam)[:, None])
+        return solution if self.lift is None else _lifted(self.lift, solution)
+
+    def squared_norm(self, lam: float) -> float:
+        """The squared Frobenius norm of `weights(lam)` without forming them."""
+        energy = self.coefficients.square().sum(1)
+        if self.lift is not None:
+            energy = energy * self.values
+        return float((energy * self._inverse(lam).square()).sum())
+
+    def _inverse(self, lam: float) -> Tensor:
+        if lam > 0:
+            return 1 / (self.values + lam)
+        floor = torch.finfo(self.values.dtype).eps * len(self.values) * self.values[-1]
+        return torch.where(self.values > floor, 1 / self.values.clamp(min=torch.finfo(self.values.dtype).tiny), 0)
+
+
+def _lifted(features: Tensor, alpha: Tensor) -> Tensor:
+    """Y' alpha in float64, in blocks so that no float64 copy of all features is made."""
+    result = torch.zeros(features.shape[1], alpha.shape[1], dtype=torch.float64, device=features.device)
+    for start in range(0, len(features), 1024):
+        result += features[start : start + 1024].double().T @ alpha[start : start + 1024]
+    return result
+
+
+class Statistics:
+    """Gram matrix Y'Y, cross product Y'T, energy |T|^2 and count of all samples added so far, in float64.
+
+    Its size depends on n and Q alone. Two of them add up, so that workers that saw different samples can be joined.
+
+    Args:
+        features: n.
+        targets: Q.
+        device: where the sums live.
+    """
+
+    def __init__(self, features: int, targets: int, device: torch.device | str = "cpu") -> None:
+        self._gram = torch.zeros(features, features, dtype=torch.float64, device=device)
+        self._mirrored = True
+        self.cross = torch.zeros(features, targets, dtype=torch.float64, device=device)
+        self.energy = 0.0
+        self.count = 0
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        """Add samples: features (samples, n), targets (samples, Q), of one floating type.
+
+        The products are taken in the features' own precision and summed in float64, so rounding does not grow with the
+        samples.
+        """
+        for start in range(0, features.shape[1], PANEL):
+            panel = features[:, start : start + PANEL]
+            self._gram[start : start + PANEL, start:] += panel.T @ features[:, start:]
+        self._mirrored = False
+        self.cross += features.T @ targets
+        self.energy += float(targets.double().square().sum())
+        self.count += len(features)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if self.cross.shape != other.cross.shape:
+            raise InputError(
+                f"Statistics of shape {tuple(self.cross.shape)} and {tuple(other.cross.shape)} cannot be added.",
+                "Draw the features of all workers from one seed and one width.",
+            )
+        total = Statistics(*self.cross.shape, device=self.cross.device)
+        total._gram = self.gram + other.gram
+        total.cross = self.cross + other.cross
+        total.energy = self.energy + other.energy
+        total.count = self.count + other.count
+        return total
+
+    @property
+    def gram(self) -> Tensor:
+        """Y'Y, symmetric (n, n)."""
+        if not self._mirrored:
+            n = len(self._gram)
+            for start in range(0, n, PANEL):
+                stop = min(start + PANEL, n)
+                block = self._gram[start:stop, start:stop]
+                block.copy_((block + block.T) / 2)
+                self._gram[stop:, start:stop] = self._gram[start:stop, stop:].T
+            self._mirrored = True
+        return self._gram
+
+    def leading(self, width: int) -> Statistics:
+        """The statistics of the first `width` features alone."""
+        part = Statistics(0, self.cross.shape[1], device=self.cross.device)
+        part._gram = self.gram[:width, :width].contiguous()
+        part.cross, part.energy, part.count = self.cross[:width], self.energy, self.count
+        return part
+
+    def scaled(self, factors: Tensor) -> Statistics:
+        """The statistics of features multiplied by `factors` (n,)."""
+        part = Statistics(0, self.cross.shape[1], device=self.cross.device)
+        part._gram = self.gram * factors * factors[:, None]
+        part.cross, part.energy, part.count = self.cross * factors[:, None], self.energy, self.count
+        return part
+
+    def cost(self, weights: Tensor) -> float:
+        """|T - Y O|_F^2 for weights (n, Q), from the sums alone."""
+        weights = weights.double()
+        return max(0.0, self.energy + float((weights * (self.gram @ weights - 2 * self.cross)).sum()))
+
+    def ridge(self, lam: float) -> Tensor:
+        """argmin |T - Y O|^2 + lam |O|^2, by Cholesky (n, Q).
+
+        Raises:
+            InputError: the Gram matrix is singular at this `lam`; the message says which one suffices.
+        """
+        factor = factorised(self.gram, lam)
+        return torch.cholesky_solve(self.cross, factor)
+
+    def spectrum(self) -> Spectrum:
+        """Eigendecomposition of the Gram matrix."""
+        values, basis = torch.linalg.eigh(self.gram)
+        return Spectrum(values.clamp(min=0), basis, basis.T @ self.cross)
+
+
+class Dual:
+    """Fewer samples than features: the samples themselves, solved through the (samples, samples) matrix Y Y'.
+
+    Args:
+        features: Y (samples, n).
+        targets: T (samples, Q).
+    """
+
+    def __init__(self, features: Tensor, targets: Tensor) -> None:
+        self.features, self.targets = features, targets.double()
+        self.count = len(features)
+        wide = features.double()
+        self.gram = wide @ wide.T
+
+    def cost(self, weights: Tensor) -> float:
+        """|T - Y O|_F^2 for weights (n, Q)."""
+        return float((self.targets - self.features.double() @ weights.double()).square().sum())
+
+    def ridge(self, lam: float) -> Tensor:
+        """argmin |T - Y O|^2 + lam |O|^2 (n, Q); raises as `Statistics.ridge` does."""
+        factor = factorised(self.gram, lam)
+        return _lifted(self.features, torch.cholesky_solve(self.targets, factor))
+
+    def spectrum(self) -> Spectrum:
+        """Eigendecomposition of Y Y'."""
+        values, basis = torch.linalg.eigh(self.gram)
+        return Spectrum(values.clamp(min=0), basis, basis.T @ self.targets, self.features)
+
+
+def factorised(gram: Tensor, lam: float) -> Tensor:
+    """The Cholesky factor of `gram + lam I`.
+
+    Raises:
+        InputError: it is singular to working precision; the message names a `lam` that was tried and suffices.
+    """
+    factor = _factor(gram, lam)
+    if factor is None:
+        enough = 10.0 ** math.ceil(math.log10(max(1e-9 * float(gram.diagonal().mean()), 2 * lam, 1e-30)))
+        while _factor(gram, enough) is None:
+            enough *= 10
+        raise singular(lam, enough)
+    return factor
+
+
+def _factor(gram: Tensor, lam: float) -> Tensor | None:
+    shifted = gram.clone()
+    shifted.diagonal().add_(lam)
+    factor, info = torch.linalg.cholesky_ex(shifted)
+    diagonal = factor.diagonal()
+    # A rank-deficient matrix can pass by rounding: then the last pivots are nothing but rounding.
+    if int(info) or float(diagonal.min() / diagonal.max()) ** 2 < 4 * torch.finfo(torch.float64).eps:
+        return None
+    return factor
+
+
+def singular(lam: float, enough: float) -> InputError:
+    """The error of a Gram matrix that cannot be inverted at `lam`."""
+    return InputError(
+        f"The Gram matrix of the features is singular to working precision at lam = {lam:g}: some features are "
+        "constant zero, repeated, more numerous than the samples, or of very different sizes.",
+        f'Set lam to {enough:.1g} or more, or lam="auto", or scale the features.',
+    )
+
+
+def gather(stream: Stream) -> Statistics | Dual:
+    """One pass over a stream: `Dual` while samples are no more than features, `Statistics` otherwise.
+
+    Memory stays of the order of n x n either way, whatever the number of samples.
+    """
+    held: list[tuple[Tensor, Tensor]] = []
+    rows = 0
+    sums: Statistics | None = None
+    for features, targets in stream():
+        if sums is None:
+            held.append((features, targets))
+            rows += len(features)
+            if rows <= features.shape[1]:
+                continue
+            sums = Statistics(features.shape[1], targets.shape[1], features.device)
+            for earlier in held:
+                sums.add(*earlier)
+            held.clear()
+        else:
+            sums.add(features, targets)
+    if sums is not None:
+        return sums
+    return Dual(torch.cat([part for part, _ in held]), torch.cat([part for _, part in held]))
+
+
+def accumulate(stream: Stream, features: int, targets: int, device: torch.device | str) -> Statistics:
+    """One pass over a stream, always in the primal."""
+    sums = Statistics(features, targets, device)
+    for y, t in stream():
+        sums.add(y, t)
+    return sums

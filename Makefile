@@ -16,7 +16,7 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	$(MAKE) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

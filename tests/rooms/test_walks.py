@@ -15,6 +15,7 @@ from scipy import stats
 from gracile import cli
 from gracile.core.errors import InputError
 from gracile.recipes import load, run
+from gracile.recipes.schema import resized
 from gracile.walks import Constant, Custom, Linear, Power, SenileWalk, rates
 
 
@@ -162,7 +163,7 @@ def test_the_command_refuses_with_status_2(words: list[str], capsys: pytest.Capt
 
 @pytest.mark.parametrize("number", ["2.3", "2.4", "2.5", "2.6"])
 def test_recipes_run_and_meet_their_criteria(number: str, tmp_path) -> None:
-    finished = run(load(f"theorem-{number}"), tmp_path / "run", size="smoke")
+    finished = run(resized(load(f"theorem-{number}"), "smoke"), tmp_path / "run")
     assert finished.verdicts
     assert all(met for _, met in finished.verdicts)
     assert all((finished.folder.path / plot).stat().st_size > 10_000 for plot in finished.outcome.plots.values())

@@ -14,6 +14,7 @@ from gracile.core.errors import GracileError, nearest
 COMMANDS = {
     "run": "train a dense network and its sparse twin from a recipe or on your data",
     "reproduce": "run a published table or figure and print the published numbers beside ours",
+    "report": "make a run's page anew, or one that compares several runs",
     "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
     "walk": "diffusivity of senile reinforced random walks, exact and simulated",
 }

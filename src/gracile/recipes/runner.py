@@ -21,6 +21,7 @@ from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
 from gracile.recipes import schema
 from gracile.recipes.kinds import Outcome, kind
+from gracile.report import write_report
 
 log = logging.getLogger("gracile")
 
@@ -72,6 +73,7 @@ def run(recipe: schema.Recipe, path: Path, *, resume: bool = False) -> Finished:
         ]
         _store(folder, recipe, outcome, verdicts)
         folder.set_status("done")
+        write_report([path], path / "report.html")
         log.info("done")
     except KeyboardInterrupt:
         folder.set_status("interrupted")
@@ -177,5 +179,5 @@ def describe(finished: Finished) -> str:
         for criterion, met in finished.verdicts
     ]
     parts += list(finished.outcome.notes)
-    parts.append(f"Everything is in {finished.folder.path}.")
+    parts.append(f"Everything is in {finished.folder.path}; open {finished.folder.path / 'report.html'}.")
     return "\n\n".join(parts[:1]) + "\n\n" + "\n".join(parts[1:])

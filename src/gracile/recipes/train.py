@@ -26,6 +26,7 @@ from gracile.data import Augmentation, Splits
 from gracile.models import build, normalized
 from gracile.recipes import methods
 from gracile.recipes.kinds import Outcome
+from gracile.recipes.layers import write_layers
 from gracile.recipes.schema import Strict
 from gracile.report import figures
 from gracile.training import Cosine, Milestones, Schedule, evaluate, fit, steps_per_epoch
@@ -248,6 +249,7 @@ def _train_arm(
     if summary is not None:
         log.info("%s, seed %d:\n%s", name, seed, summary)
     save_weights(kept, part.path / "model.safetensors")
+    write_layers(kept, example, part.path / "layers.json")
     write_json(done, result)
     log.info("%s, seed %d: %.2f %% test accuracy (%.1f s)", name, seed, result["accuracy"], time.monotonic() - started)
     return result

@@ -20,6 +20,8 @@ Loss = Callable[[nn.Module], Tensor]
 SignChanges = Literal["cross", "stop", "ignore"]
 # A unit that switches this many times within this share of the whole time slides along its kink.
 SLIDING = 20, 1e-3
+# So many steps in a row, each below this share of the whole time, are a stall.
+STALLED = 20, 1e-8
 
 
 @dataclass
@@ -236,6 +238,13 @@ def _solver(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float
 
 def _advance(solver: DOP853) -> None:
     message = solver.step()
+    small = abs(solver.t - (solver.t_old or 0.0)) < STALLED[1] * abs(solver.t_bound) and solver.status == "running"
+    solver.stalled = getattr(solver, "stalled", 0) + 1 if small else 0
+    if solver.stalled >= STALLED[0]:
+        raise InputError(
+            f"The solver makes no way at time {solver.t:.6g}, as at the kink of a max-pooling or of a loss.",
+            "Take method='rk4' with a fixed step.",
+        )
     if solver.status == "failed":
         raise InputError(
             f"The solver stopped at time {solver.t:.6g}: {message}.", "Raise tol, or take method='rk4' with a fixed step."

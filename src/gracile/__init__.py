@@ -20,7 +20,7 @@ _HOMES = {
     "RGSM": "gracile.splitting",
     "fit": "gracile.training",
 }
-_ROOMS = ("core", "data", "models", "penalties", "recipes", "splitting", "training", "walks")
+_ROOMS = ("core", "data", "dynamics", "models", "penalties", "recipes", "splitting", "training", "walks")
 
 __all__ = ["RGSM", "RVSM", "__version__", "fit"]
 

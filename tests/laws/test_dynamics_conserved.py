@@ -57,7 +57,9 @@ def flow(model: nn.Module, shape: tuple[int, ...], seed: int, *, outputs: int = 
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for one in model.parameters():
-            one.copy_(0.8 * torch.randn(one.shape, generator=random, dtype=torch.float64) / max(1, one[0].numel()) ** 0.5)
+            one.copy_(
+                0.8 * torch.randn(one.shape, generator=random, dtype=torch.float64) / max(1, one[0].numel()) ** 0.5
+            )
     x = torch.randn(6, *shape, generator=random, dtype=torch.float64)
     y = 2 * torch.randn(6, outputs, generator=random, dtype=torch.float64)
     junctions = find(model, x)
@@ -83,7 +85,11 @@ def linear_linear(a: int, b: int, c: int) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def conv_conv(a: int, b: int, c: int) -> tuple[nn.Module, tuple[int, ...]]:
-    return nn.Sequential(nn.Conv2d(a, b, 3, padding=1, stride=2), nn.AvgPool2d(2), nn.Conv2d(b, c, 2, padding=1)), (a, 8, 8)
+    return nn.Sequential(nn.Conv2d(a, b, 3, padding=1, stride=2), nn.AvgPool2d(2), nn.Conv2d(b, c, 2, padding=1)), (
+        a,
+        8,
+        8,
+    )
 
 
 def conv_linear(a: int, b: int, c: int) -> tuple[nn.Module, tuple[int, ...]]:
@@ -158,7 +164,10 @@ def test_relu_networks_conserve_the_diagonal_up_to_a_sign_change_and_move_the_re
 def test_relu_moves_the_off_diagonal(kind: str) -> None:
     model, shape = {
         "linear": (nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 1)), (3,)),
-        "conv": (nn.Sequential(nn.Conv2d(2, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten(), nn.Linear(3, 1)), (2, 3, 3)),
+        "conv": (
+            nn.Sequential(nn.Conv2d(2, 4, 2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Flatten(), nn.Linear(3, 1)),
+            (2, 3, 3),
+        ),
         "within block": (nn.Sequential(FreeBlock(3, 5, 4, nn.ReLU), nn.Linear(4, 1)), (3,)),
     }[kind]
     changes, _, _ = flow(model, shape, 3, sign_changes="stop", time=0.3)
@@ -288,8 +297,16 @@ class Wrong:
 @pytest.mark.parametrize(
     ("model", "shape", "wrong"),
     [
-        (nn.Sequential(nn.Conv2d(1, 3, 2, bias=False), nn.Flatten(), nn.Linear(12, 2)), (1, 3, 3), Wrong.flattened_by_rows),
-        (nn.Sequential(nn.Conv2d(1, 3, 2, bias=False), nn.Conv2d(3, 2, 2), nn.Flatten()), (1, 3, 3), Wrong.inputs_not_moved_last),
+        (
+            nn.Sequential(nn.Conv2d(1, 3, 2, bias=False), nn.Flatten(), nn.Linear(12, 2)),
+            (1, 3, 3),
+            Wrong.flattened_by_rows,
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 3, 2, bias=False), nn.Conv2d(3, 2, 2), nn.Flatten()),
+            (1, 3, 3),
+            Wrong.inputs_not_moved_last,
+        ),
         (nn.Sequential(nn.Linear(3, 3, bias=False), FreeBlock(3, 4, 2)), (3,), Wrong.skip_left_out),
         (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), (3,), Wrong.bias_left_out),
     ],

@@ -19,7 +19,9 @@ from gracile.models import build
 
 def small() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Dropout(0.3), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    return nn.Sequential(
+        nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Dropout(0.3), nn.BatchNorm1d(5), nn.Linear(5, 3)
+    )
 
 
 def train(model: nn.Module, steps: int, optimizer: torch.optim.Optimizer, classes: int = 3) -> None:
@@ -95,7 +97,7 @@ def test_frozen_weights_conserve_nothing() -> None:
 
 def test_shared_weights_are_refused() -> None:
     shared = nn.Linear(4, 4)
-    with pytest.raises(InputError, match="one parameter.*of its own"):
+    with pytest.raises(InputError, match="one parameter.*of their own"):
         watch(nn.Sequential(shared, nn.ReLU(), shared), torch.zeros(2, 4))
 
 

@@ -94,7 +94,9 @@ def tail(junctions: Sequence[Junction], parameters: Mapping[str, Tensor]) -> lis
     """
     makes = {term.name for one in junctions for term in one.makers}
     last = {term.name for one in junctions for term in one.readers} - makes
-    by_readers = {frozenset(term.name for term in one.readers): one for one in junctions if one.case != "residual stream"}
+    by_readers = {
+        frozenset(term.name for term in one.readers): one for one in junctions if one.case != "residual stream"
+    }
     links: list[Link] = []
     if len(last) != 1:
         return links

@@ -247,7 +247,8 @@ def _advance(solver: DOP853) -> None:
         )
     if solver.status == "failed":
         raise InputError(
-            f"The solver stopped at time {solver.t:.6g}: {message}.", "Raise tol, or take method='rk4' with a fixed step."
+            f"The solver stopped at time {solver.t:.6g}: {message}.",
+            "Raise tol, or take method='rk4' with a fixed step.",
         )
 
 

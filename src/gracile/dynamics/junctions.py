@@ -311,7 +311,9 @@ class _Reader:
         """A parameter that is added is a bias; a buffer is a constant."""
         parameter = self.parameters.get(str(attribute.target))
         if parameter is None or parameter.numel() != len(made):
-            self.neurons.pass_through(made, Between.NONE, f"{title(node)} adds a constant or spreads one over the channels")
+            self.neurons.pass_through(
+                made, Between.NONE, f"{title(node)} adds a constant or spreads one over the channels"
+            )
             return
         name = str(attribute.target)
         self.uses.append(_Use(name, "shift", name, None, 0, 1, made, True))

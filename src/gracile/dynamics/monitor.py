@@ -309,7 +309,12 @@ class Monitor:
             return {}
         row = self.rows[-1]
         result = {key: row[key] for key in ("margin", "sign_changes", "sign_changes_from_start") if key in row}
-        for key, pick in (("drift_conserved", max), ("drift_free", max), ("drift_unexplained", max), ("alignment", min)):
+        for key, pick in (
+            ("drift_conserved", max),
+            ("drift_free", max),
+            ("drift_unexplained", max),
+            ("alignment", min),
+        ):
             found = [one[key] for one in row["junctions"].values() if key in one]
             if found:
                 result[key] = pick(found)

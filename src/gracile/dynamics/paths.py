@@ -46,7 +46,9 @@ def count_paths(model: nn.Module, example: Example, *, output: int | None = None
     primes = _primes(math.ceil((math.log2(max(total, 1)) + 2) / 29) + 1)
     modulus = torch.tensor(primes, dtype=torch.float64)
     exact = _Counter(gm, modulus).run(torch.ones(len(primes), *shape, dtype=torch.float64))
-    residues = [int(sum(int(one) for one in row)) % prime for row, prime in zip(_chosen(exact, output), primes, strict=True)]
+    residues = [
+        int(sum(int(one) for one in row)) % prime for row, prime in zip(_chosen(exact, output), primes, strict=True)
+    ]
     return _chinese(residues, primes)
 
 
@@ -116,7 +118,9 @@ def _window(module: nn.Module | None, before: Tensor, after: Tensor) -> int:
         return math.prod([size] * dims if isinstance(size, int) else size)
     shares = [a / b for a, b in zip(before.shape[-2:], after.shape[-2:], strict=False)] if module is not None else []
     if any(share != int(share) for share in shares):
-        raise InputError("An adaptive average over windows of different sizes is not counted.", "Choose a size that divides.")
+        raise InputError(
+            "An adaptive average over windows of different sizes is not counted.", "Choose a size that divides."
+        )
     return before[0].numel() // after[0].numel()
 
 

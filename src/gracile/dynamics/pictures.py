@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from gracile.dynamics.tree import BIAS, TreeNetwork
 
 
-def drift_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel: str, title: str, figure: Figure) -> Figure:
+def drift_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel: str, title: str, figure: Figure
+) -> Figure:
     """Drift against time, step or step size, both on logarithmic axes.
 
     Args:
@@ -29,7 +31,9 @@ def drift_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, xlabel:
     return figure
 
 
-def spectra(over: Sequence[float], values: Mapping[str, Sequence[Sequence[float]]], *, xlabel: str, figure: Figure) -> Figure:
+def spectra(
+    over: Sequence[float], values: Mapping[str, Sequence[Sequence[float]]], *, xlabel: str, figure: Figure
+) -> Figure:
     """Singular values over time, one panel a layer, divided by the largest.
 
     Args:
@@ -48,7 +52,9 @@ def spectra(over: Sequence[float], values: Mapping[str, Sequence[Sequence[float]
     return figure
 
 
-def alignment_map(over: Sequence[float], values: Mapping[str, Sequence[float]], *, xlabel: str, figure: Figure) -> Figure:
+def alignment_map(
+    over: Sequence[float], values: Mapping[str, Sequence[float]], *, xlabel: str, figure: Figure
+) -> Figure:
     """``-log10(1 - |<v, u>|)`` of adjacent layers over time: how many nines the alignment has.
 
     Args:
@@ -66,7 +72,9 @@ def alignment_map(over: Sequence[float], values: Mapping[str, Sequence[float]], 
     return figure
 
 
-def ratios(points: Mapping[str, Sequence[tuple[float, float]]], limits: Mapping[str, float], *, xlabel: str, figure: Figure) -> Figure:
+def ratios(
+    points: Mapping[str, Sequence[tuple[float, float]]], limits: Mapping[str, float], *, xlabel: str, figure: Figure
+) -> Figure:
     """``|W|_2^2 / |W|_F^2`` over the run, the proved limits dotted in the layer's colour."""
     axes = figure.subplots()
     for number, (name, found) in enumerate(points.items()):
@@ -148,5 +156,3 @@ def _places(tree: TreeNetwork) -> np.ndarray:
 
     place(0)
     return x
-
-

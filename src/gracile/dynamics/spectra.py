@@ -68,5 +68,3 @@ def alignment(first: Tensor, second: Tensor) -> float:
 def largest_sum(eigenvalues: Tensor, number: int) -> float:
     """S_c: the sum of the `number` largest."""
     return eigenvalues.sort(descending=True).values[:number].sum().item()
-
-

@@ -218,7 +218,9 @@ class _Units:
         if layer and module is not None and module.bias is not None:
             bias = cast(Tensor, module.bias).detach().double()
             along = len(shape) - 1 if isinstance(module, nn.Linear) else 0
-            shifts = bias.reshape([-1 if axis == along else 1 for axis in range(len(shape))]).expand(shape).reshape(1, size)
+            shifts = (
+                bias.reshape([-1 if axis == along else 1 for axis in range(len(shape))]).expand(shape).reshape(1, size)
+            )
             added = True
         else:
             added = bool(others) and known not in PRODUCTS

@@ -62,7 +62,9 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     return Outcome(rows, values, plots)
 
 
-def _one(settings: Settings, far: Far, folder: RunFolder, values: dict[str, float]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _one(
+    settings: Settings, far: Far, folder: RunFolder, values: dict[str, float]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     from gracile.dynamics import bounds, pictures, watch, zoo
     from gracile.dynamics.far import log_logistic, normalised_flow
     from gracile.dynamics.spectra import alignment
@@ -84,7 +86,13 @@ def _one(settings: Settings, far: Far, folder: RunFolder, values: dict[str, floa
 
     steps = (-np.geomspace(1.0, -far.until, settings.records)).tolist()
     flow = normalised_flow(
-        model, lambda net: log_logistic(net(x)[:, 0] * y), until=far.until, tol=far.tol, step=far.step, at=steps, observe=observe
+        model,
+        lambda net: log_logistic(net(x)[:, 0] * y),
+        until=far.until,
+        tol=far.tol,
+        step=far.step,
+        at=steps,
+        observe=observe,
     )
     last = monitor.rows[-1]
     limits = {link.junction.name: link for link in monitor.tail}

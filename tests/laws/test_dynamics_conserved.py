@@ -171,7 +171,7 @@ def test_relu_moves_the_off_diagonal(kind: str) -> None:
         "within block": (nn.Sequential(FreeBlock(3, 5, 4, nn.ReLU), nn.Linear(4, 1)), (3,)),
     }[kind]
     changes, _, _ = flow(model, shape, 3, sign_changes="stop", time=0.3)
-    junction, change = next(pair for pair in changes.values() if pair[0].invariance == "pattern")
+    _, change = next(pair for pair in changes.values() if pair[0].invariance == "pattern")
     assert change.diagonal().abs().max() < SMOOTH
     assert off_diagonal(change) > 1e-4
 
@@ -218,7 +218,7 @@ def test_identity_skips_conserve_the_stream_and_not_the_pair(act: type[nn.Module
     assert change.abs().max() < EXACT
     pairs = [pair for pair in changes.values() if pair[0].case not in ("residual stream", "within block")]
     assert len(pairs) == 3
-    for junction, moved in pairs:
+    for junction, _ in pairs:
         assert junction.invariance == "none"
         assert "identity skip" in junction.reason
     assert max(moved.abs().max().item() for _, moved in pairs) > 1e-7

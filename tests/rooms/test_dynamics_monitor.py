@@ -97,7 +97,7 @@ def test_frozen_weights_conserve_nothing() -> None:
 
 def test_shared_weights_are_refused() -> None:
     shared = nn.Linear(4, 4)
-    with pytest.raises(InputError, match="one parameter.*of their own"):
+    with pytest.raises(InputError, match=r"one parameter.*of their own"):
         watch(nn.Sequential(shared, nn.ReLU(), shared), torch.zeros(2, 4))
 
 

@@ -1,7 +1,7 @@
 """Theorem 2 with every constant computed from the weights at the start, and its lemmas with the sharper constants.
 
 For the layers j = 1 .. L of a linear tail (linear layers, convolutions, free residual blocks, then one linear layer with one output):
-``|W_j|_2^2 >= (|W_j|_F^2 - t_j) / F_j - e_j``, where F_j is the product of 2 for every free block and min(k^2, c) for every convolution
+``|W_j|_2^2 >= (|W_j|_F^2 - t_j) / F_j - e_j``, where F_j is the product of 2 for every free block and min(k^2, c_in) for every convolution
 behind layer j, and e_j, t_j follow from the conserved D. The paper (theorem 2, lemma 11) has 8 for every block. For fully connected tails
 with c outputs the same holds for the sum of the c largest squared singular values.
 """
@@ -36,10 +36,13 @@ def lemma_11(y: Tensor, u: Tensor, z: Tensor, *, factor: float = 2.0) -> tuple[f
 
 
 def lemma_10(kernel: Tensor) -> tuple[float, float, float]:
-    """The two flattenings of a convolution's weight (c_out, c_in, ...): their squared norms, and the factor min(k^2, c_in).
+    """The two flattenings of a convolution's weight (c_out, c_in, ...): their squared norms, and the factor f = min(k^2, c_in).
+
+    ``|T_out|^2 <= f |T_in|^2``, where the rows of T_out are the outputs and those of T_in the inputs: a unit matrix (c_in, k^2) has rank at
+    most f, so its product with the tensor is at most sqrt(f) times that with a product of vectors. The converse has min(k^2, c_out).
 
     Returns:
-        ``|T_in|^2``, ``|T_out|^2``, and f with ``|T_in|^2 <= f |T_out|^2``; the converse holds with min(k^2, c_out).
+        ``|T_in|^2``, ``|T_out|^2`` and f.
     """
     outputs = kernel.flatten(1)
     inputs = kernel.movedim(1, 0).flatten(1)
@@ -135,7 +138,7 @@ def _linear_and_free_of_bias(junction: Junction) -> bool:
 def _reshaping(readers: Sequence[Term], junction: Junction) -> float:
     """By how much the reader's flattening at this junction can fall short of its flattening at the next one."""
     if len(readers) == 1 and readers[0].kind == "conv":
-        return float(min(readers[0].pixels, readers[0].outputs))
+        return float(min(readers[0].pixels, junction.size))  # lemma 10, with c_in
     # A flattened image of m positions is read by a matrix that is rearranged as in case 5.
     return float(min(max(term.index.shape[1] for term in readers), junction.size))
 

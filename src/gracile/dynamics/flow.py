@@ -94,10 +94,12 @@ def gradient_flow(
         flow.observed.append((0.0, observe(0.0)))
     for number in range(1, records + 1):
         goal = time * number / records
-        if method == "rk4":
-            y = _rk4(field_, flow, y, goal, float(step or 0))
-        else:
-            y = _adaptive(field_, flow, y, goal, tol, sign_changes, time)
+        rk4 = method == "rk4"
+        y = (
+            _rk4(field_, flow, y, goal, step or 0.0)
+            if rk4
+            else _adaptive(field_, flow, y, goal, tol, sign_changes, time)
+        )
         field_.move(y)
         if observe is not None:
             flow.observed.append((flow.time, observe(flow.time)))

@@ -45,7 +45,6 @@ class Term:
         dim: the weight's dimension that holds the shared neurons.
         groups: of a convolution.
         index: (neurons, m) positions along that dimension; m > 1 where a flattened image is read.
-        outputs: of the weight, whichever side is shared.
         pixels: of a convolution's kernel.
     """
 
@@ -56,7 +55,6 @@ class Term:
     dim: int
     groups: int
     index: np.ndarray
-    outputs: int = 1
     pixels: int = 1
 
     def rows(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -468,7 +466,7 @@ def _group(reader: _Reader, roots: np.ndarray, *, streams: bool) -> list[Junctio
                 where[number].append(position)
             place[root] = where
         first = weights[0]
-        shared.sort(key=lambda root: place[root][first][0])  # noqa: B023 - used at once
+        shared.sort(key=lambda root: place[root][first][0])
         junctions.append(_junction(reader, shared, members, place, makers, readers, streams))
     return junctions
 
@@ -492,10 +490,8 @@ def _junction(
         use = reader.uses[number]
         index = np.array([place[root][number] for root in shared], int)
         shape = reader.parameters[use.weight].shape
-        layered = use.kind in ("linear", "conv")
-        outputs = shape[use.dim if use.makes else 1 - use.dim] if layered else len(index)
         pixels = math.prod(shape[2:]) if use.kind == "conv" else 1
-        return Term(use.name, use.kind, use.weight, use.bias, use.dim, use.groups, index, outputs, pixels)
+        return Term(use.name, use.kind, use.weight, use.bias, use.dim, use.groups, index, pixels)
 
     made, read = tuple(map(term, makers)), tuple(map(term, readers))
     frozen = [

@@ -98,10 +98,8 @@ class _Counter(fx.Interpreter):
         check_unit(n, module)
         known = key(n, module)
         with torch.no_grad():
-            if known in MASKS | HOMOGENEOUS | IGNORED:
-                result = self.env[n.all_input_nodes[0]]
-            else:
-                result = super().run_node(n)
+            switch = known in MASKS | HOMOGENEOUS | IGNORED
+            result = self.env[n.all_input_nodes[0]] if switch else super().run_node(n)
             if known in AVERAGES or known in (torch.mean, "mean"):
                 before = self.env[n.all_input_nodes[0]]
                 result = (result * _window(module, before, result)).round()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gracile.dynamics.tree import BIAS, TreeNetwork
 
@@ -21,10 +21,16 @@ def drift_curves(
         figure: drawn into.
     """
     axes = figure.subplots()
-    for number, (name, points) in enumerate(curves.items()):
+    colours: dict[str, str] = {}
+    for name, points in curves.items():
         kept = [(x, y) for x, y in points if x > 0 and y > 0]
-        if kept:
-            axes.loglog(*zip(*kept, strict=True), marker="o", markersize=3, color=f"C{number % 10}", label=name)
+        if not kept:
+            continue
+        first, _, second = name.partition(", ")  # lines of one network share its colour
+        colour = colours.setdefault(first, f"C{len(colours) % 10}")
+        style = "--" if second == "moves" else "-"
+        axes.loglog(*zip(*kept, strict=True), style, marker="o", markersize=3, color=colour, label=name)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=xlabel, ylabel="largest change of an entry of D", title=title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -81,7 +87,7 @@ def ratios(
         axes.semilogx(*zip(*found, strict=True), color=f"C{number % 10}", label=name)
         if limits.get(name, 1.0) < 1.0:
             axes.axhline(limits[name], color=f"C{number % 10}", linestyle=":", linewidth=1)
-    axes.set(xlabel=xlabel, ylabel="largest squared singular value / sum of squares", ylim=(0, 1.03))
+    axes.set(xlabel=xlabel, ylabel="|W|$_2^2$ / |W|$_F^2$", ylim=(0, 1.03))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -121,11 +127,12 @@ def tree_drawing(tree: TreeNetwork, figure: Figure, inputs: Sequence[str] = ()) 
 
 
 def _product(tree: TreeNetwork, leaf: int) -> str:
+    learned = sorted({int(tree.edge[one]) for one in range(1, len(tree.parent)) if not _is_switch_edge(tree, one)})
     numbers: list[str] = []
     vertex = leaf
     while vertex > 0:
-        if not (tree.names[vertex] != "1" and _is_switch_edge(tree, vertex)):
-            numbers.append(f"w{tree.edge[vertex] + 1}")
+        if not _is_switch_edge(tree, vertex):
+            numbers.append(f"w{learned.index(int(tree.edge[vertex])) + 1}")
         vertex = int(tree.parent[vertex])
     return " ".join(numbers)
 

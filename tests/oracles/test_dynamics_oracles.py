@@ -58,7 +58,7 @@ def test_sliding_along_a_kink_is_refused_with_a_remedy() -> None:
     with torch.no_grad():
         model.weight.fill_(0.1)
     one = torch.ones(1, 1, dtype=torch.float64)
-    with pytest.raises(InputError, match="slides along the kink.*rk4"):
+    with pytest.raises(InputError, match=r"slides along the kink.*rk4"):
         gradient_flow(model, lambda net: (2 * torch.relu(net(one)) - net(one)).sum(), time=10.0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -234,14 +234,18 @@ def _refuse_sliding(flow: Flow, whole: float) -> None:
         )
 
 
-def _solver(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float) -> DOP853:
-    return DOP853(field_, start, y, goal, rtol=max(tol, 1e-13), atol=tol)
+class _Solver(DOP853):
+    stalled = 0  # very small steps in a row
 
 
-def _advance(solver: DOP853) -> None:
+def _solver(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float) -> _Solver:
+    return _Solver(field_, start, y, goal, rtol=max(tol, 1e-13), atol=tol)
+
+
+def _advance(solver: _Solver) -> None:
     message = solver.step()
     small = abs(solver.t - (solver.t_old or 0.0)) < STALLED[1] * abs(solver.t_bound) and solver.status == "running"
-    solver.stalled = getattr(solver, "stalled", 0) + 1 if small else 0
+    solver.stalled = solver.stalled + 1 if small else 0
     if solver.stalled >= STALLED[0]:
         raise InputError(
             f"The solver makes no way at time {solver.t:.6g}, as at the kink of a max-pooling or of a loss.",
@@ -276,7 +280,7 @@ def _piece(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float)
 
         time = solver.t
         if margin(before) > 0:
-            time = float(brentq(margin, before, solver.t, xtol=1e-14, rtol=1e-14))
+            time = float(cast(float, brentq(margin, before, solver.t, xtol=1e-14)))
         # Just behind the kink, so that the changed switch is seen; the dense output only found the place.
         time = min(solver.t, time + max(1e-12, 1e-10 * (solver.t - before)))
         return time, _smooth(field_, before, there, time, tol), True

@@ -147,6 +147,15 @@ class Junction:
         first, second = self.stacked(parameters)
         return torch.addmm(first @ first.t(), second.t(), second, alpha=-1)
 
+    def bias_squares(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The biases' part of the diagonal of D: the sum of their squares, (neurons,) or a zero."""
+        found = torch.zeros((), device=parameters[self.makers[0].weight].device)
+        for term in self.makers:
+            name = term.weight if term.kind == "shift" else term.bias
+            if name is not None:
+                found = found + parameters[name].reshape(-1)[term.index[:, 0]].square()
+        return found
+
     def diagonal(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The diagonal of D, (neurons,), without forming D."""
         first, second = self.stacked(parameters)
@@ -541,9 +550,9 @@ def _case(
     reader: _Reader, made: tuple[Term, ...], read: tuple[Term, ...], makers: list[int], readers: list[int]
 ) -> tuple[str, int | None]:
     """Which of theorem 1's cases it is."""
-    weights = [one for one in made if one.kind != "shift"]
-    left = "block" if len(weights) > 1 else weights[0].kind
-    right = "block" if len(read) > 1 else read[0].kind
+    kinds = [one.kind for one in made if one.kind != "shift"]
+    left = "block" if len(kinds) > 1 else kinds[0]
+    right = "block" if len(read) > 1 else [one.kind for one in read][0]
     if left in ("linear", "conv") and right in ("linear", "conv") and _inside_block(reader, makers[0], readers[0]):
         return "within block", NUMBERS["within block"]
     case = f"{left}-{right}"

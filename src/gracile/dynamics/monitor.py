@@ -26,7 +26,7 @@ from gracile.dynamics.spectra import leading, singular_values
 # Up to this many neurons the whole of D is formed at every record; above, at full records only.
 SMALL = 128
 # Steps of power iteration at the first record and, warm, at later ones.
-COLD, WARM = 50, 4
+COLD, WARM = 50, 2
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ class _State:
 
     junction: Junction
     diagonal: Tensor  # of D, at the start
-    whole: Tensor | None  # D at the start, where it is formed
+    whole: Tensor  # D at the start
     scale: float  # |W1|_F^2 + |W2|_F^2 at the start
     expected: Tensor  # the diagonal as the optimiser's law has it
     vectors: list[Tensor]  # of the last power iterations: top left of W1, top right of W2
@@ -102,7 +102,7 @@ class Monitor:
         for state in self._states:
             state.law = law_of(optimizer, self.model, state.junction)
         self._handles = [
-            optimizer.register_step_post_hook(lambda *_: self.step()),
+            optimizer.register_step_post_hook(self._after_step),
             self.model.register_forward_hook(self._keep_outputs),
             *self.patterns.attach(),
         ]
@@ -115,6 +115,9 @@ class Monitor:
             handle.remove()
         self._handles = []
         self._outputs = None
+
+    def _after_step(self, *_: Any) -> None:
+        self.step()
 
     def _keep_outputs(self, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
         if self.patterns.due and torch.is_grad_enabled() and isinstance(outputs, Tensor):
@@ -172,9 +175,9 @@ class Monitor:
                 `full_every`-th step.
 
         Returns:
-            ``step``, ``loss``, ``margin``, ``sign_changes`` (share of weights since the last record), ``sign_changes_from_start``,
-            ``layer_sums`` (per pair of layers, drift of the difference of sums of squares), ``bounds`` (full records: per layer of the
-            linear tail ``value, bound, ratio, limit, paper_limit``), and ``junctions``: per name a dictionary of
+            ``step``, ``loss``, ``margin``, ``margin_normalised`` (over the product of Frobenius norms), ``sign_changes`` (share of weights
+            since the last record), in full records ``sign_changes_from_start`` and ``bounds`` (per layer of the linear tail ``value, bound,
+            ratio, limit, paper_limit``), and ``junctions``: per name a dictionary of
 
             - ``drift_conserved``, ``drift_free``: Frobenius norms of the change of D since the start, over the entries gradient flow
               must conserve and over the others, relative to ``|W1|_F^2 + |W2|_F^2`` at the start; ``drift_diagonal`` alike;
@@ -191,7 +194,7 @@ class Monitor:
             if loss is not None:
                 row["loss"] = float(loss)
             row.update(self._margin(outputs if outputs is not None else self._outputs, targets))
-            row.update(self._sign_changes(parameters))
+            row.update(self._sign_changes(parameters, full))
             row["junctions"] = {state.junction.name: self._junction(state, parameters, full) for state in self._states}
             if full and self.tail:
                 row["bounds"] = {link.name: self._bound(link, parameters) for link in self.tail}
@@ -204,37 +207,33 @@ class Monitor:
 
     def _junction(self, state: _State, parameters: Mapping[str, Tensor], full: bool) -> Row:
         junction = state.junction
-        first, second = junction.stacked(parameters)
-        squares = first.square().sum().item(), second.square().sum().item()
         small = junction.size <= SMALL
-        found: Row = {"invariance": junction.invariance, "layer_sum": squares[0] - squares[1]}
+        # Without biases a single maker is a view of its weight, so that nothing large is copied.
+        plain, second = junction.stacked(parameters, biases=False)
+        rows, columns = torch.linalg.vector_norm(plain, dim=1).square(), torch.linalg.vector_norm(second, dim=0).square()
+        whole_square, next_square = rows.sum().item(), columns.sum().item()
+        diagonal = rows + junction.bias_squares(parameters) - columns
+        found: Row = {"invariance": junction.invariance, "layer_sum": diagonal.sum().item()}
         if small or full:
+            first, _ = junction.stacked(parameters)
             whole = torch.addmm(first @ first.t(), second.t(), second, alpha=-1)
-            diagonal = whole.diagonal()
-            assert state.whole is not None
-            change = whole - state.whole
-            found.update(self._split(state, change))
-        else:
-            diagonal = first.square().sum(1) - second.square().sum(0)
-            change = None
-            if junction.invariance in ("pattern", "diagonal"):
-                found["drift_conserved"] = ((diagonal - state.diagonal).norm() / state.scale).item()
+            found.update(self._split(state, whole - state.whole))
+        elif junction.invariance in ("pattern", "diagonal"):
+            found["drift_conserved"] = ((diagonal - state.diagonal).norm() / state.scale).item()
         found["drift_diagonal"] = ((diagonal - state.diagonal).norm() / state.scale).item()
         if state.law is not None and state.law.known and state.lawful and junction.invariance != "none":
             found["drift_unexplained"] = ((diagonal - state.expected).norm() / state.scale).item()
             found["law"] = state.law.name
-        plain = junction.stacked(parameters, biases=False)[0] if any(term.bias for term in junction.makers) else first
         steps = COLD if state.cold else WARM
         state.cold = False
         norm, state.vectors[0] = leading(plain.t(), state.vectors[0], steps)
         after, state.vectors[1] = leading(second, state.vectors[1], steps)
-        whole_square = plain.square().sum().item()
         found.update(
             norm=norm,
             ratio=norm**2 / whole_square if whole_square else 0.0,
             stable_rank=whole_square / norm**2 if norm else 0.0,
             next_norm=after,
-            next_ratio=after**2 / squares[1] if squares[1] else 0.0,
+            next_ratio=after**2 / next_square if next_square else 0.0,
             alignment=abs(torch.dot(state.vectors[0], state.vectors[1]).item()),
         )
         found.update(self.patterns.shares(junction))
@@ -263,15 +262,16 @@ class Monitor:
             "paper_limit": 1 / link.paper,
         }  # fmt: skip
 
-    def _sign_changes(self, parameters: Mapping[str, Tensor]) -> Row:
+    def _sign_changes(self, parameters: Mapping[str, Tensor], full: bool) -> Row:
         changed = started = 0
         for name in self._signs:
             now = parameters[name] > 0
             changed += int((now ^ self._signs[name]).sum())
-            started += int((now ^ self._first_signs[name]).sum())
+            started += int((now ^ self._first_signs[name]).sum()) if full else 0
             self._signs[name] = now
         total = max(1, sum(self._scales.values()))
-        return {"sign_changes": changed / total, "sign_changes_from_start": started / total}
+        found = {"sign_changes": changed / total}
+        return found | {"sign_changes_from_start": started / total} if full else found
 
     def _margin(self, outputs: Tensor | None, targets: Tensor | None) -> Row:
         """The least margin of a batch, alone and divided by the product of the layers' Frobenius norms."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,10 +51,16 @@ class Patterns:
         handles = []
         for module, before, junction in self._places:
             if before:
-                handles.append(module.register_forward_pre_hook(lambda _, inputs, j=junction: self._see(j, inputs[0])))
+                handles.append(module.register_forward_pre_hook(partial(self._before, junction)))
             else:
-                handles.append(module.register_forward_hook(lambda _, __, output, j=junction: self._see(j, output)))
+                handles.append(module.register_forward_hook(partial(self._after, junction)))
         return handles
+
+    def _before(self, junction: Junction, _module: nn.Module, inputs: Any) -> None:
+        self._see(junction, inputs[0])
+
+    def _after(self, junction: Junction, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self._see(junction, output)
 
     def _see(self, junction: Junction, x: Any) -> None:
         if not self.due or not torch.is_grad_enabled() or not isinstance(x, Tensor):

@@ -118,7 +118,7 @@ def tree_drawing(tree: TreeNetwork, figure: Figure, inputs: Sequence[str] = ()) 
         steps = _product(tree, int(leaf))
         axes.scatter(x[leaf], y[leaf], s=60, color="white", edgecolor="black", zorder=3)
         label = f"{'+' if sign > 0 else '−'}\n{steps}\n· {name}"
-        axes.text(x[leaf], y[leaf] - 0.18, label, ha="center", va="top", fontsize=8)
+        axes.text(float(x[leaf]), float(y[leaf]) - 0.18, label, ha="center", va="top", fontsize=8)
     axes.set_ylim(y.min() - 1.1, 0.4)
     axes.margins(x=0.15)
     axes.set_axis_off()

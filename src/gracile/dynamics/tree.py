@@ -84,7 +84,7 @@ class TreeNetwork:
         total[:, self.leaves] = p * self.leaf_sign
         for level in range(int(self.depth.max()), 0, -1):
             at = np.flatnonzero(self.depth == level)
-            np.add.at(total, (slice(None), self.parent[at]), self._activated(total, at) * self.sign[at])
+            np.add.at(total.T, self.parent[at], (self._activated(total, at) * self.sign[at]).T)
         return self._activated(total, np.array([0]))[:, 0]
 
     def _activated(self, total: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
     python benchmarks/dynamics.py [--rounds 30]
 
 A watched block is ten steps with one record, a plain block ten steps without; the ratio is the median over rounds. Full records (all
-singular values, the whole of D, the bounds) are timed by themselves and spread over the 500 steps between two of them.
+singular values, the whole of D, the bounds) are timed by themselves and spread over the 1000 steps between two of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gracile.core.memory import keep_freed_memory
 from gracile.dynamics import watch
 from gracile.models import build
 
-EVERY, FULL_EVERY = 10, 500
+EVERY, FULL_EVERY = 10, 1000
 
 
 def case(name: str) -> tuple[nn.Module, torch.Tensor]:
@@ -64,7 +64,9 @@ def main() -> None:
             monitor.record(full=True)
             full.append(time.perf_counter() - started)
         step, ratio, whole = statistics.median(plain) / EVERY, statistics.median(ratios), statistics.median(full)
-        print(f"| {name} | {1e3 * step:.1f} | {ratio:.3f} | {1e3 * whole:.0f} | {ratio + whole / FULL_EVERY / step:.3f} |")
+        print(
+            f"| {name} | {1e3 * step:.1f} | {ratio:.3f} | {1e3 * whole:.0f} | {ratio + whole / FULL_EVERY / step:.3f} |"
+        )
 
 
 if __name__ == "__main__":

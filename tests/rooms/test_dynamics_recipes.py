@@ -24,6 +24,16 @@ def test_smoke_meets_its_criteria_and_draws(name: str, tmp_path: Path) -> None:
         assert (tmp_path / name / plot).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_train_recipe_can_be_watched(tmp_path: Path) -> None:
+    recipe = schema.load("digits")
+    settings = {**recipe.settings, "watch": True, "arms": {"dense": {}}}
+    settings["training"] = {**settings["training"], "epochs": 1}
+    finished = run(recipe.model_copy(update={"settings": settings, "accept": []}), tmp_path / "watched")
+    rows = finished.folder.part("dense").metrics()
+    assert rows[-1]["drift_conserved"] > 0
+    assert 0 <= rows[-1]["alignment"] <= 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_result_is_of_this_recipe(name: str) -> None:
     file = schema.shipped()[name]

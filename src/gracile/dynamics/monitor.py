@@ -140,14 +140,17 @@ class Monitor:
         return row
 
     def _follow_laws(self, due: bool) -> None:
-        gradients = {
-            name: one.grad.detach() for name, one in self.model.named_parameters() if due and one.grad is not None
-        }
+        laws = [state.law for state in self._states if state.law is not None and state.law.known]
+        wanted = due and any(law.second_order for law in laws)
+        parameters = self.model.named_parameters() if wanted else ()
+        gradients = {name: one.grad.detach() for name, one in parameters if one.grad is not None}
         for state in self._states:
             law = state.law
             if law is None or not law.known or state.junction.invariance == "none":
                 continue
-            state.expected *= law.decay()
+            factor = law.decay()
+            if factor != 1:
+                state.expected *= factor
             if not due or not law.second_order:
                 continue
             names = [name for term in state.junction.terms for name in (term.weight, term.bias) if name is not None]
@@ -210,7 +213,7 @@ class Monitor:
         small = junction.size <= SMALL
         # Without biases a single maker is a view of its weight, so that nothing large is copied.
         plain, second = junction.stacked(parameters, biases=False)
-        rows, columns = torch.linalg.vector_norm(plain, dim=1).square(), torch.linalg.vector_norm(second, dim=0).square()
+        rows, columns = torch.linalg.vector_norm(plain, dim=1).square(), second.square().sum(0)
         whole_square, next_square = rows.sum().item(), columns.sum().item()
         diagonal = rows + junction.bias_squares(parameters) - columns
         found: Row = {"invariance": junction.invariance, "layer_sum": diagonal.sum().item()}
@@ -266,8 +269,8 @@ class Monitor:
         changed = started = 0
         for name in self._signs:
             now = parameters[name] > 0
-            changed += int((now ^ self._signs[name]).sum())
-            started += int((now ^ self._first_signs[name]).sum()) if full else 0
+            changed += int(torch.count_nonzero(now ^ self._signs[name]))
+            started += int(torch.count_nonzero(now ^ self._first_signs[name])) if full else 0
             self._signs[name] = now
         total = max(1, sum(self._scales.values()))
         found = {"sign_changes": changed / total}
@@ -370,7 +373,7 @@ def watch(
     *,
     optimizer: Optimizer | None = None,
     every: int = 10,
-    full_every: int = 500,
+    full_every: int = 1000,
     folder: RunFolder | Path | str | None = None,
     tensorboard: bool = True,
 ) -> Monitor:

@@ -22,8 +22,8 @@ ROWS = 8192
 class Patterns:
     """Remembers, for junctions with one ReLU between, which neurons were on for all examples seen, and which were always alike.
 
-    A neuron's pattern is kept as a 64-bit sum of random numbers, one an example it is on for, so that equal sums mean equal patterns but
-    for one chance in about 2^64 a pair.
+    A neuron's pattern is kept as a sum of random whole numbers, one an example it is on for, so that equal sums mean equal patterns but
+    for one chance in about 2^36 a pair.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, junctions: Sequence[Junction]) -> None:
@@ -72,11 +72,11 @@ class Patterns:
             number = self.passes[junction.name]
             self.passes[junction.name] += 1
             draw = generator(number, "patterns", junction.name)
-            weights = torch.randint(-(2**62), 2**62, (len(on), 1), generator=draw).to(x.device)
-            sums = torch.where(on, weights, 0).sum(0)  # 64-bit sums wrap around, which is as good
+            weights = torch.randint(2**36, (len(on),), generator=draw).to(x.device, torch.float64)
+            sums = weights @ on.double()  # of whole numbers below 2^53: exact in any order
             everywhere = on.all(0)
             if number:
-                sums = sums + self.sums[junction.name]
+                sums = (sums + self.sums[junction.name]) % 2**50
                 everywhere &= self.active[junction.name]
             self.sums[junction.name], self.active[junction.name] = sums, everywhere
 

@@ -130,17 +130,23 @@ def tree_decomposition(
             raise InputError("The shape of the inputs is not known.", "Give an example.")
         example = torch.zeros(1, first.in_features, dtype=first.weight.dtype)
     number = count_paths(model, example, output=output)
-    units = _Units(model, example)
-    if output is None and units.outputs > 1:
+    outputs = _outputs(model, example)
+    if output is None and outputs > 1:
         raise InputError(
-            f"The network has {units.outputs} outputs, and the lemma is about one.",
-            f"Give output=0 to {units.outputs - 1} for the tree of each; the conserved quantities hold for several as well.",
+            f"The network has {outputs} outputs, and the lemma is about one.",
+            f"Give output=0 to {outputs - 1} for the tree of each; the conserved quantities hold for several as well.",
         )
     if number > limit:
         raise InputError(
             f"The tree would have {number} paths, more than limit={limit}.", "Take a smaller network, or raise limit."
         )
-    return _unroll(units, output or 0)
+    return _unroll(_Units(model, example), output or 0)
+
+
+def _outputs(model: nn.Module, example: Example) -> int:
+    shapes = {step.node: step.shape for step in traced(model, example).steps}
+    final = next(node for node in shapes if node.op == "output").all_input_nodes[0]
+    return int(np.prod((shapes[final] or (1, 1))[1:]))
 
 
 class _Units:
@@ -164,7 +170,7 @@ class _Units:
             check_unit(node, module)
             if node.op == "output":
                 final = node.all_input_nodes[0]
-                self.last, self.outputs = self.first[final], int(np.prod((shapes[final] or (1, 1))[1:]))
+                self.last = self.first[final]
             elif node.op == "get_attr" or step.shape is None:
                 continue
             else:

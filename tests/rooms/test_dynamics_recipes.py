@@ -27,7 +27,7 @@ def test_smoke_meets_its_criteria_and_draws(name: str, tmp_path: Path) -> None:
 def test_a_train_recipe_can_be_watched(tmp_path: Path) -> None:
     recipe = schema.load("digits")
     settings = {**recipe.settings, "watch": True, "arms": {"dense": {}}}
-    settings["training"] = {**settings["training"], "epochs": 1}
+    settings["training"] = {**settings["training"], "epochs": 2}
     finished = run(recipe.model_copy(update={"settings": settings, "accept": []}), tmp_path / "watched")
     rows = finished.folder.part("dense").metrics()
     assert rows[-1]["drift_conserved"] > 0

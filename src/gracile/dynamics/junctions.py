@@ -552,7 +552,7 @@ def _case(
     """Which of theorem 1's cases it is."""
     kinds = [one.kind for one in made if one.kind != "shift"]
     left = "block" if len(kinds) > 1 else kinds[0]
-    right = "block" if len(read) > 1 else [one.kind for one in read][0]
+    right = "block" if len(read) > 1 else next(one.kind for one in read)
     if left in ("linear", "conv") and right in ("linear", "conv") and _inside_block(reader, makers[0], readers[0]):
         return "within block", NUMBERS["within block"]
     case = f"{left}-{right}"

@@ -28,6 +28,7 @@ _ROOMS = (
     "channels",
     "core",
     "data",
+    "dynamics",
     "export",
     "layerwise",
     "models",

@@ -17,6 +17,9 @@ from gracile.core.runs import RunFolder
 from gracile.recipes.schema import Strict
 
 KINDS = {
+    "conserved": "gracile.recipes.dynamics_conserved",
+    "low-rank": "gracile.recipes.dynamics_low_rank",
+    "tree": "gracile.recipes.dynamics_tree",
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
     "train": "gracile.recipes.train",

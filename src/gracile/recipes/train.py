@@ -23,6 +23,7 @@ from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
 from gracile.data import Augmentation, Splits
+from gracile.dynamics import watch
 from gracile.models import build, normalized
 from gracile.recipes import methods
 from gracile.recipes.kinds import Outcome
@@ -129,6 +130,7 @@ class Settings(Strict):
     Attributes:
         seeds: each arm is trained once from each; mean and spread are over them.
         device: ``auto`` takes a GPU if there is one.
+        watch: record drift of conserved quantities and alignment each epoch; see `gracile.dynamics`.
     """
 
     data: DataSettings
@@ -137,6 +139,7 @@ class Settings(Strict):
     arms: dict[str, Arm]
     seeds: list[int] = Field(default_factory=lambda: [0])
     device: str = "auto"
+    watch: bool = False
 
 
 def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
@@ -215,6 +218,7 @@ def _train_arm(
         steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
         sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
+    monitor = watch(network, example) if settings.watch else None
     history = fit(
         network,
         splits,
@@ -232,7 +236,7 @@ def _train_arm(
         precision=training.precision,
         folder=part,
         resume=True,
-        observe=lambda kept: _what_is_left(kept, example),
+        observe=lambda kept: _what_is_left(kept, example) | (monitor.observe(kept) if monitor is not None else {}),
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()

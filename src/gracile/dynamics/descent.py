@@ -1,0 +1,73 @@
+"""How far optimisers with finite steps move what gradient flow conserves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gracile.dynamics.flow import Loss
+from gracile.dynamics.junctions import find
+
+Factory = Callable[[Iterable[Tensor], float], Optimizer]
+
+
+def drift(model: nn.Module, example: Tensor) -> Callable[[nn.Module], float]:
+    """A function that tells how much the entries of D that flow must conserve differ from those of `model` now (largest entry)."""
+    junctions = [one for one in find(model, example) if one.invariance != "none"]
+
+    def values(net: nn.Module) -> list[Tensor]:
+        parameters = {name: one.detach() for name, one in net.named_parameters()}
+        return [
+            one.difference(parameters) if one.invariance == "full" else one.diagonal(parameters) for one in junctions
+        ]
+
+    start = values(model)
+    return lambda net: max((now - then).abs().max().item() for now, then in zip(values(net), start, strict=True))
+
+
+def descend(
+    model: nn.Module, loss: Loss, example: Tensor, optimizer: Factory, *, time: float, rates: Sequence[float]
+) -> list[tuple[float, float]]:
+    """The drift of D after descending for the same time with several step sizes.
+
+    Args:
+        model: copied, not changed.
+        loss: from the model to a scalar.
+        example: inputs of the model.
+        optimizer: from parameters and step size.
+        time: step size times number of steps.
+        rates: step sizes.
+
+    Returns:
+        (step size, drift), the drift as of `drift`.
+    """
+    found = []
+    for rate in rates:
+        net = copy.deepcopy(model)
+        measure = drift(net, example)
+        built = optimizer(net.parameters(), rate)
+        for _ in range(round(time / rate)):
+            built.zero_grad()
+            loss(net).backward()
+            built.step()
+        found.append((rate, measure(net)))
+    return found
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """The exponent of a power law through points, by least squares on logarithms."""
+    x, y = np.log(np.array(points)).T
+    return float(np.polyfit(x, y, 1)[0])
+
+
+OPTIMIZERS: dict[str, Factory] = {
+    "gradient descent": lambda parameters, rate: torch.optim.SGD(parameters, lr=rate),
+    # The same effective step: momentum multiplies it by 1 / (1 - 0.9).
+    "momentum 0.9": lambda parameters, rate: torch.optim.SGD(parameters, lr=rate / 10, momentum=0.9),
+    "Adam": lambda parameters, rate: torch.optim.Adam(parameters, lr=rate),
+}

@@ -1,0 +1,44 @@
+"""The room's recipes at their smoke sizes, and their committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gracile.recipes import schema
+from gracile.recipes.runner import run
+
+NAMES = ("conserved", "low-rank", "tree")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_meets_its_criteria_and_draws(name: str, tmp_path: Path) -> None:
+    finished = run(schema.resized(schema.load(name), "smoke"), tmp_path / name)
+    assert finished.verdicts
+    for criterion, met in finished.verdicts:
+        assert met, criterion.claim
+    assert finished.outcome.plots
+    for plot in finished.outcome.plots.values():
+        assert (tmp_path / name / plot).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_train_recipe_can_be_watched(tmp_path: Path) -> None:
+    recipe = schema.load("digits")
+    settings = {**recipe.settings, "watch": True, "arms": {"dense": {}}}
+    settings["training"] = {**settings["training"], "epochs": 2}
+    finished = run(recipe.model_copy(update={"settings": settings, "accept": []}), tmp_path / "watched")
+    rows = finished.folder.part("dense").metrics()
+    assert rows[-1]["drift_conserved"] > 0
+    assert 0 <= rows[-1]["alignment"] <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_result_is_of_this_recipe(name: str) -> None:
+    file = schema.shipped()[name]
+    found = json.loads(file.with_name(f"{name}.full.json").read_text())
+    recipe = schema.load(name)
+    wanted = [one.model_dump(exclude_none=True) for one in recipe.accept if "full" in one.sizes]
+    assert [{key: value for key, value in one.items() if key != "met"} for one in found["accept"]] == wanted
+    assert all(one["met"] for one in found["accept"])

@@ -6,6 +6,7 @@ import math
 from typing import ClassVar
 
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from gracile.penalties.base import check
 
@@ -13,8 +14,8 @@ from gracile.penalties.base import check
 def hard_threshold(w: Tensor, mu: float) -> Tensor:
     """`w` where ``|w| > sqrt(2 mu)``, else 0: the proximal map of ``mu`` times the count of non-zeros, for `w` of
     any shape."""
-    # Written as "zero what is small" rather than "keep what is large": a NaN is not small, so it stays and is seen.
-    return w.masked_fill(w.abs() <= math.sqrt(2 * mu), 0.0)
+    # One vectorised pass, which zeroes what is small and so lets NaN, which is not small, stay and be seen.
+    return hardshrink(w, math.sqrt(2 * mu))
 
 
 class L0:

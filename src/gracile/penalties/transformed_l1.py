@@ -35,12 +35,12 @@ def transformed_threshold(w: Tensor, mu: float, a: float) -> Tensor:
     """
     size = w.abs()
     # Clamped so that an infinite weight gives infinity minus 0, not infinity times 0.
-    shifted = (size + a).clamp(max=torch.finfo(w.dtype).max / 4)
-    # Factor by factor: (a + |w|)^3 would overflow float32 beyond 7e12.
-    half_angle_squared_sine = (6.75 * mu) * (a / shifted) * ((a + 1) / shifted) / shifted
-    angle = torch.asin(half_angle_squared_sine.clamp(max=1.0).sqrt()) / 3
-    root = size - (4 / 3) * shifted * torch.sin(angle).square()
-    return torch.where(size <= threshold(mu, a), torch.zeros_like(w), torch.copysign(root, w))
+    shifted = (size + a).clamp_(max=torch.finfo(w.dtype).max / 4)
+    # sin^2(phi/2) = 27 mu a (a+1) / (4 (a+|w|)^3), by its cube root: the cube itself would overflow float32 beyond 7e12.
+    ratio = (6.75 * mu * a * (a + 1)) ** (1 / 3) / shifted
+    sine = ratio.sqrt().mul_(ratio).clamp_(max=1.0).asin_().div_(3).sin_()
+    root = torch.sub(size, shifted.mul_(sine.square_()), alpha=4 / 3)
+    return torch.copysign(root, w).masked_fill_(size <= threshold(mu, a), 0.0)
 
 
 class TransformedL1:

@@ -1,225 +1,469 @@
-"""The report room: one self-contained page, right in a browser at both widths, also of runs that did not finish."""
+"""The report room: one file a run that tells the truth about it, finished or not, and several runs side by side."""
 
 from __future__ import annotations
 
+import base64
+import itertools
 import json
+import logging
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+import tomli_w
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from gracile import cli
 from gracile.core.errors import InputError
-from gracile.recipes import load, run
-from gracile.report import read, render, write_report
-from gracile.report.page import pareto
-from gracile.report.svg import Axis, Series, lines
+from gracile.recipes import load, run, runner
+from gracile.recipes.layers import BINS, layer_sizes
+from gracile.report import html, read, render, svg, write_report
+from gracile.report.compressed import measured
+from gracile.report.page import beside
 
-RECIPE = """
-title = "tiny <b>&</b> honest"
+TINY = """
+title = "tiny <script>alert(1)</script> & co"
 kind = "train"
-published = "table_4_1"
+notes = "a note with <b>marks</b>"
 [settings]
+seeds = [0, 1]
 data = { name = "digits", train_limit = 200, test_limit = 100 }
-model = { name = "mlp", options = { widths = [16] } }
-training = { epochs = 3, lr = 0.05, batch_size = 16 }
+model = { name = "mlp", options = { widths = [16, 12] } }
+training = { epochs = 3, lr = 0.05 }
 [settings.arms.dense]
-published = ["base"]
+[settings.arms.rvsm]
+method = "rvsm"
+options = { penalty = "l0", lam = 1e-3, beta = 0.1 }
 [settings.arms.rgsm]
 method = "rgsm"
-options = { lam = 0.2, grouping = "coupled" }
+options = { penalty = "group_lasso", lam = 0.02, beta = 1.0 }
+[[accept]]
+claim = "it learns"
+value = "dense.accuracy"
+at_least = 20.0
 [[accept]]
 claim = "it does wonders"
 value = "dense.accuracy"
 at_least = 101.0
 """
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
+
+COMPRESSED = {
+    "name": "rgsm",
+    "accuracy": {"dense": {"validation %": 97.0, "test %": 96.85}, "shrunk + int8": {"test %": 93.95}},
+    "measured": {
+        "files": [
+            {"name": "dense", "bytes": 249946, "macs": 416520},
+            {"name": "shrunk + int8", "bytes": 16394, "macs": 213834},
+        ],
+        "rows": [
+            {"name": "dense", "batch": 1, "threads": 1, "p10": 0.3, "p50": 0.4},
+            {"name": "shrunk + int8", "batch": 1, "threads": 1, "p10": 0.09, "p50": 0.1},
+        ],
+        "notes": ["zeros in dense kernels buy no time"],
+    },
+    "notes": ["int8 weights of 7 bits"],
+}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("report")
-    (root / "tiny.toml").write_text(RECIPE)
-    run(load(str(root / "tiny.toml")), root / "run")
-    return root / "run"
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run: three arms, two seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.toml").write_text(TINY)
+    run(load(str(folder / "tiny.toml")), folder / "tiny-1")
+    return folder / "tiny-1"
 
 
-class Balance(HTMLParser):
-    """Checks that every element that is opened is closed, in order."""
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "tiny-1"))
 
-    VOID = frozenset({"meta", "img", "br", "line", "rect", "circle", "polyline", "hr"})
 
-    def __init__(self) -> None:
+def other_kind(folder: Path) -> Path:
+    """A finished run of a kind without arms, with a published number and a plot."""
+    folder.mkdir(parents=True)
+    recipe = {"name": "walks", "title": "Walks", "kind": "walk-rates", "settings": {"seed": 1}}
+    (folder / "recipe.toml").write_text(tomli_w.dumps(recipe))
+    result = {
+        "rows": [{"d": 1, "slope": 0.8301, "z": float("nan"), "published slope": 0.7943}],
+        "values": {"worst_z": 1.977},
+        "accept": [{"claim": "within four", "value": "worst_z", "at_most": 4.0, "met": True}],
+        "notes": ["The constant is derived."],
+        "environment": {"commit": "abc", "versions": {"torch": "2.13"}},
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "plots").mkdir()
+    (folder / "plots" / "rates.png").write_bytes(PNG)
+    return folder
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class Reader(HTMLParser):
+    """Checks that tags are closed in order, and gathers words and addresses."""
+
+    void = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag not in self.VOID:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for key, value in attrs if key in ("src", "href", "xlink:href", "srcset")]
+        if tag not in self.void:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
     def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
 
 
-def test_every_finished_run_leaves_a_whole_page(folder: Path):
-    page = (folder / "report.html").read_text()
-    parser = Balance()
-    parser.feed(page)
-    assert parser.open == []
-    for heading in (
-        "Result",
-        "Learning curves",
-        "Accuracy against size",
-        "Layer widths",
-        "Weights and channel norms",
-        "Recipe",
+def test_every_run_leaves_its_page(finished: Path):
+    text = (finished / "report.html").read_text()
+    page = Reader(text)
+    for title in ("Result", "Criteria", "Learning curves", "Layer widths", "Weights and", "Size, latency", "Recipe"):
+        assert title in page.text
+    assert len(text) < 500_000
+    # The widths of the network's layers stand on the page.
+    assert "of 16" in page.text
+    assert "of 12" in page.text
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(finished: Path):
+    text = (finished / "report.html").read_text()
+    page = Reader(text)
+    assert page.addresses == []
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "default-src 'none'" in text
+    assert re.findall(r"https?://|@import|url\(", text) == []
+
+
+def test_what_a_recipe_says_is_escaped(finished: Path):
+    text = (finished / "report.html").read_text()
+    assert "<script" not in text
+    assert "<b>marks" not in text
+    assert "tiny &lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in text
+
+
+def test_the_table_holds_the_results_against_the_baseline(finished: Path):
+    found = read(finished)
+    dense, rvsm = found.arms[0], found.arms[1]
+    assert found.baseline is dense
+    pairs = [a - b for a, b in zip(rvsm.numbers("accuracy"), dense.numbers("accuracy"), strict=True)]
+    words = Reader(render([found])).text
+    assert f"{sum(pairs) / 2:+.2f} ± " in words
+    assert "points against dense" in words
+    assert f"{dense.mean('accuracy'):.2f} ± " in words
+
+
+def test_missed_criteria_stand_at_the_top(finished: Path):
+    words = Reader((finished / "report.html").read_text()).text
+    assert words.index("missed: it does wonders") < words.index("Result")
+    assert re.search(r"met · it learns: dense.accuracy is [\d.]+, asked at least 20", words)
+    assert re.search(r"missed · it does wonders: dense.accuracy is [\d.]+, asked at least 101", words)
+
+
+def test_an_interrupted_run_says_how_to_go_on(copied: Path):
+    (copied / "result.json").unlink()
+    for file in copied.glob("rgsm-seed*/*.json"):
+        file.unlink()
+    shutil.rmtree(copied / "rvsm-seed1")
+    (copied / "status.json").write_text('{"status": "interrupted", "time": "2026-01-01T00:00:00+00:00"}')
+    words = Reader(render([read(copied)])).text
+    assert "was interrupted" in words
+    assert f"gracile run --resume --out {copied}" in words
+    assert "1 of 2 ended" in words
+    assert "0 of 2 ended" in words
+    assert "Learning curves" in words
+
+
+def test_a_page_can_be_made_of_metrics_alone(copied: Path):
+    for file in copied.glob("*/*"):
+        if file.name != "metrics.jsonl":
+            file.unlink()
+    for name in ("result.json", "environment.json", "status.json"):
+        (copied / name).unlink()
+    # A kill in the midst of a line.
+    with open(copied / "dense-seed0" / "metrics.jsonl", "a") as handle:
+        handle.write('{"epoch": 4, "val')
+    words = Reader(render([read(copied)])).text
+    assert "not finished" in words
+    assert "3 of 3" in words
+    assert "Layer widths" not in words
+
+
+def test_a_run_that_has_just_begun_has_a_page(copied: Path):
+    for folder in copied.glob("*-seed*"):
+        shutil.rmtree(folder)
+    (copied / "result.json").unlink()
+    assert "not begun" in Reader(render([read(copied)])).text
+
+
+def test_a_failed_run_says_why(copied: Path):
+    (copied / "result.json").unlink()
+    (copied / "status.json").write_text('{"status": "failed", "reason": "The loss is not finite."}')
+    assert "failed: The loss is not finite." in Reader(render([read(copied)])).text
+
+
+@pytest.mark.parametrize(("where", "told"), [
+    ("nowhere", "There is no folder"),
+    ("", "It holds runs: name one"),
+    ("tiny-1/dense-seed0", "The run is its parent"),
+])  # fmt: skip
+def test_a_folder_that_is_no_run_is_refused(copied: Path, where: str, told: str):
+    with pytest.raises(InputError, match=told):
+        read(copied.parent / where)
+
+
+@pytest.mark.parametrize("name", ["result.json", "recipe.toml", "dense-seed0/arm.json"])
+def test_a_damaged_file_is_named(copied: Path, name: str):
+    (copied / name).write_text("{ no")
+    with pytest.raises(InputError, match=rf"{name} cannot be read"):
+        read(copied)
+
+
+def test_latency_is_drawn_once_it_was_measured(copied: Path):
+    assert f"gracile compress {copied} --int8" in Reader(render([read(copied)])).text
+    folder = copied / "compressed" / "rgsm-seed0"
+    folder.mkdir(parents=True)
+    (folder / "compress.json").write_text(json.dumps(COMPRESSED))
+    words = Reader(render([read(copied)])).text
+    assert "Latency was not measured" not in words
+    for told in ("249.9 kB", "16.4 kB", "93.95", "0.1 (4.00×)", "213,834", "int8 weights of 7 bits", "buy no time"):
+        assert told in words
+    # The page tells of each circle what it is, for those who hover and those who listen.
+    assert "shrunk + int8: 0.1 ms, 93.95 %, 16.4 kB" in words
+
+
+@pytest.mark.parametrize("found", [
+    {},
+    {"measured": []},
+    {"accuracy": [1], "measured": {"files": [3], "rows": [{"name": "dense", "p50": "fast"}, {"p50": 1.0}]}},
+    {"accuracy": {"dense": {"test %": None}}, "measured": {"files": [{"name": "dense", "bytes": float("nan")}]}},
+])  # fmt: skip
+def test_a_measurement_of_another_shape_is_read_as_far_as_it_goes(copied: Path, found: dict):
+    assert measured(found).timings == []
+    folder = copied / "compressed" / "rgsm-seed0"
+    folder.mkdir(parents=True)
+    (folder / "compress.json").write_text(json.dumps(found))
+    Reader(render([read(copied)]))
+
+
+def test_another_kind_shows_rows_plots_and_published_numbers(tmp_path: Path):
+    write_report([other_kind(tmp_path / "walks-1")], tmp_path / "walks-1" / "report.html")
+    text = (tmp_path / "walks-1" / "report.html").read_text()
+    page = Reader(text)
+    assert page.addresses == ["data:image/png;base64," + base64.b64encode(PNG).decode()]
+    for told in (
+        "slope published slope",
+        "0.8301",
+        "0.7943",
+        "not a number",
+        "met · within four",
+        "constant is derived",
     ):
-        assert heading in page
-    assert len(page) < 500_000
+        assert told in page.text
+    assert "Learning curves" not in page.text
 
 
-def test_the_page_asks_the_network_for_nothing(folder: Path):
-    page = (folder / "report.html").read_text()
-    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:)(?:https?:)?//""", page)
-    assert "<script" not in page
-    assert "@import" not in page
-
-
-def test_the_runs_own_words_are_escaped(folder: Path):
-    page = (folder / "report.html").read_text()
-    assert "tiny &lt;b&gt;&amp;&lt;/b&gt; honest" in page
-    assert "<b>&</b>" not in page
-
-
-def test_criteria_and_published_numbers_are_shown(folder: Path):
-    page = (folder / "report.html").read_text()
-    assert 'class="missed"' in page
-    assert "published accuracy" in page
-    assert "99.1" in page
-
-
-def test_an_unfinished_run_shows_what_there_is(folder: Path, tmp_path: Path):
-    copy = shutil.copytree(folder, tmp_path / "cut")
-    (copy / "result.json").unlink()
-    shutil.rmtree(copy / "rgsm")
-    (copy / "dense" / "arm.json").unlink()
-    page = render([read(copy)])
-    assert "unfinished" in page
-    assert "gracile run --resume --out" in page
-    assert "Learning curves" in page
-
-
-def test_a_run_of_another_kind_shows_its_pictures(folder: Path, tmp_path: Path):
-    other = tmp_path / "other"
-    (other / "plots").mkdir(parents=True)
-    (other / "recipe.toml").write_text('name = "x"\ntitle = "x"\nkind = "walk-rates"\n[settings]\n')
-    (other / "result.json").write_text(json.dumps({"rows": [{"a": 1.0}], "notes": ["a note"]}))
-    shutil.copy(folder / "plots" / "weights.png", other / "plots")
-    page = render([read(other)])
-    assert "data:image/png;base64," in page
-    assert "a note" in page
-
-
-def test_what_compress_measured_is_shown(folder: Path, tmp_path: Path):
-    copy = shutil.copytree(folder, tmp_path / "measured")
-    measured = {
-        "files": [{"name": "dense", "bytes": 90000}, {"name": "shrunk", "bytes": 30000}],
-        "rows": [
-            {"name": name, "batch": 1, "threads": 1, "p10": 0.1, "p50": time, "faster": 1.0}
-            for name, time in (("dense", 0.3), ("shrunk", 0.1))
-        ],
-        "notes": ["zeros bought nothing"],
-    }
-    target = copy / "compressed" / "rgsm"
-    target.mkdir(parents=True)
-    (target / "compress.json").write_text(json.dumps({"measured": measured, "accuracy": {"dense": {"test %": 97.5}}}))
-    page = render([read(copy)])
-    assert "zeros bought nothing" in page
-    assert "median time of one sample, 1 thread" in page
-    assert "97.5" in page
-
-
-def test_several_runs_are_compared_with_their_front(folder: Path, tmp_path: Path):
-    copy = shutil.copytree(folder, tmp_path / "second")
-    page = render([read(folder), read(copy)])
-    assert "2 runs compared" in page
-    assert 'class="front"' in page
-    assert "second rgsm" in page
-
-
-def test_runs_on_different_data_are_not_compared_in_silence(folder: Path, tmp_path: Path):
-    copy = shutil.copytree(folder, tmp_path / "second")
-    text = (copy / "recipe.toml").read_text().replace('name = "digits"', 'name = "mnist"')
-    (copy / "recipe.toml").write_text(text)
-    assert "different data (digits, mnist)" in render([read(folder), read(copy)])
-
-
-def test_the_front_holds_what_nothing_beats():
-    points = [(100.0, 98.0), (30.0, 97.0), (40.0, 96.0), (30.0, 95.0), (10.0, 80.0)]
-    assert pareto(points) == [(10.0, 80.0), (30.0, 97.0), (100.0, 98.0)]
-
-
-@pytest.mark.parametrize("points", [[(1, 5)], [(1, 5), (2, 5)], [(1, 1e-9), (1000, 1e9)]])
-def test_charts_of_little_or_extreme_data_stay_inside(points):
-    chart = lines("t", [Series("s", points, 0)], Axis("x"), Axis("y", log=True))
-    found = re.search(r'polyline points="([^"]+)"', chart)
-    assert found is not None
-    for pair in found[1].split():
-        x, y = map(float, pair.split(","))
-        assert 0 <= x <= 480
-        assert 0 <= y <= 300
-
-
-@pytest.mark.parametrize(("place", "message"), [("nowhere", "There is no folder"), (".", "not a run's folder")])
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, place: str, message: str):
-    with pytest.raises(InputError, match=message):
-        read(tmp_path / place)
-
-
-def test_the_command_writes_both_kinds_of_page(folder: Path, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["report", str(folder)]) == 0
-    assert cli.main(["report", str(folder), str(folder)]) == 0
-    assert (tmp_path / "comparison.html").stat().st_size > 1000
-    assert "comparison.html" in capsys.readouterr().out
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium or Chrome binary on the path")
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_shows_it_without_sideways_scrolling(folder: Path, tmp_path: Path, width: int):
-    page = write_report([folder], tmp_path / "page.html")
-    # The frame gives the page the phone's width, which headless windows do not go down to.
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        f'<body style="margin:0"><iframe id="f" src="page.html" style="border:0;width:{width}px;height:2400px"></iframe>'
-        "<script>onload=()=>{const d=document.getElementById('f').contentDocument.documentElement;"
-        "document.title=d.scrollWidth+' '+d.clientWidth}</script></body>"
-    )
-    options = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--allow-file-access-from-files",
-        f"--user-data-dir={tmp_path / 'profile'}",
+def test_published_numbers_stand_right_beside_ours():
+    row = {"arm": "a", "accuracy %": 1, "loss": 2, "channel sparsity %": 3, "published accuracy": 4}
+    row |= {"published channel_sparsity": 5, "published A1": 6}
+    assert list(beside(row)) == [
+        "arm", "accuracy %", "published accuracy", "loss", "channel sparsity %", "published channel_sparsity", "published A1",
     ]  # fmt: skip
-    shot = tmp_path / "shot.png"
-    dump = subprocess.run(
-        [str(CHROMIUM), *options, "--virtual-time-budget=3000", "--dump-dom", f"file://{frame}"],
-        capture_output=True, text=True, timeout=90, check=True,
-    )  # fmt: skip
-    title = re.search(r"<title>(\d+) (\d+)</title>", dump.stdout)
-    assert title is not None, dump.stdout[:500]
-    assert int(title[1]) <= int(title[2]) == width
-    subprocess.run(
-        [str(CHROMIUM), *options, f"--window-size={max(width, 500)},2400", f"--screenshot={shot}", f"file://{page}"],
-        capture_output=True, timeout=90, check=True,
-    )  # fmt: skip
-    pixels = np.asarray(Image.open(shot).convert("L"))
-    assert pixels.std() > 10
-    assert (np.abs(np.diff(pixels.astype(int), axis=1)) > 60).mean() > 0.002
+
+
+def test_zeros_that_buy_nothing_are_said(copied: Path):
+    for seed in (0, 1):
+        file = copied / f"rvsm-seed{seed}" / "arm.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "sparsity": 60.0, "macs_left": 100.0}))
+    words = Reader(render([read(copied)])).text
+    assert "rvsm: 60.0 % of its parameters are zero, yet 100.0 % of the multiply-adds stay" in words
+
+
+def test_runs_are_compared_on_one_page(finished: Path, tmp_path: Path):
+    # The same name under another parent, trained differently.
+    other = Path(shutil.copytree(finished, tmp_path / "elsewhere" / "tiny-1"))
+    recipe = (other / "recipe.toml").read_text()
+    (other / "recipe.toml").write_text(recipe.replace("lr = 0.05", "lr = 0.07"))
+    file = write_report([finished, other], tmp_path / "both.html")
+    words = Reader(file.read_text()).text
+    assert f"{finished.parent.name}/tiny-1" in words
+    assert "elsewhere/tiny-1" in words
+    assert "training.lr 0.05 0.07" in words
+    assert "trained differently" in words
+    assert "accuracies are not comparable" not in words
+    assert file.read_text().count('class="front"') == 1
+
+
+def test_runs_on_other_data_or_of_another_kind_are_said_to_be_so(finished: Path, copied: Path, tmp_path: Path):
+    recipe = (copied / "recipe.toml").read_text()
+    (copied / "recipe.toml").write_text(recipe.replace('name = "digits"', 'name = "mnist"'))
+    walks = other_kind(tmp_path / "walks-1")
+    text = render([read(finished), read(copied), read(walks)])
+    words = Reader(text).text
+    assert "different kinds (train, walk-rates)" in words
+    assert "different data (digits, mnist)" in words
+    assert "Runs without arms" in words
+    assert text.count('class="front"') == 2
+
+
+def test_an_unfinished_run_can_be_compared(finished: Path, copied: Path):
+    (copied / "result.json").unlink()
+    for file in copied.glob("*/arm.json"):
+        file.unlink()
+    words = Reader(render([read(finished), read(copied)])).text
+    assert "is not finished" in words
+    assert "Not drawn, as they have not ended" in words
+
+
+def test_no_run_makes_no_page():
+    with pytest.raises(InputError, match="no run to show"):
+        render([])
+
+
+def test_a_run_is_not_compared_with_itself(finished: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="named twice"):
+        write_report([finished, finished / "."], tmp_path / "x.html")
+
+
+def test_the_command_line(finished: Path, copied: Path, tmp_path: Path, capsys, monkeypatch):
+    (copied / "report.html").unlink()
+    assert cli.main(["report", str(copied)]) == 0
+    assert (copied / "report.html").exists()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", str(finished), str(copied)]) == 0
+    assert (tmp_path / "comparison.html").exists()
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "It holds runs" in capsys.readouterr().err
+    assert cli.main(["report", str(finished), "--out", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_made_costs_no_result(tmp_path: Path, monkeypatch, caplog):
+    def broken(folders: list[Path], path: Path) -> None:
+        raise ZeroDivisionError("no luck")
+
+    monkeypatch.setattr(runner, "write_report", broken)
+    (tmp_path / "tiny.toml").write_text(TINY.replace("epochs = 3", "epochs = 1").replace("[0, 1]", "[0]"))
+    with caplog.at_level(logging.WARNING, "gracile"):
+        run(load(str(tmp_path / "tiny.toml")), tmp_path / "tiny-1")
+    assert json.loads((tmp_path / "tiny-1" / "status.json").read_text())["status"] == "done"
+    assert "no luck" in caplog.text
+    assert f"gracile report {tmp_path / 'tiny-1'}" in caplog.text
+
+
+def test_layer_sizes_of_a_network_whose_zeros_are_known():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(),
+                            nn.Flatten(), nn.Linear(6 * 16, 3))  # fmt: skip
+    with torch.no_grad():
+        network[2].weight[:, 1] = 0
+        network[5].weight[:, 16:32] = 0
+        network[5].weight[0, 0] = 1e-9
+    found = layer_sizes(network, torch.zeros(2, 1, 4, 4))
+    first, second, last = found["layers"]
+    assert (first["channels"], first["channels_left"], first["inputs"], first["inputs_left"]) == (4, 3, 1, 1)
+    assert (second["channels"], second["channels_left"], second["inputs"], second["inputs_left"]) == (6, 5, 4, 3)
+    assert (last["inputs"], last["inputs_left"], last["channels_left"]) == (96, 80, 3)
+    assert second["parameters_left"] == 5 * 3 * 9
+    assert second["nonzero"] == 6 * 3 * 9
+    assert second["norms"][1] == 0
+    assert second["norms"][0] == pytest.approx(network[2].weight[:, 0].norm().item(), rel=1e-3)
+    assert found["macs"] == 16 * (36 + 216) + 288
+    assert found["macs_left"] == 16 * (27 + 135) + 240
+    magnitudes = found["magnitudes"]
+    assert len(magnitudes["counts"]) == BINS
+    assert magnitudes["zeros"] == 54 + 48
+    assert sum(magnitudes["counts"]) + magnitudes["zeros"] == 36 + 216 + 288
+    assert magnitudes["counts"][0] == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_the_front_is_what_a_sweep_from_the_left_finds(places: list[tuple[int, int]]):
+    front = {(point.x, point.y) for point in svg.pareto([svg.Point("", x, y, 0) for x, y in places])}
+    best, swept = -1, set()
+    for x, y in sorted(set(places), key=lambda place: (place[0], -place[1])):
+        if y > best:
+            best = y
+            swept.add((x, y))
+    assert front == swept
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+@settings(max_examples=60, deadline=None)
+def test_ticks_are_round_even_and_within(low: float, span: float):
+    found = svg.ticks(low, low + span)
+    # A step is one of 1, 2, 2.5, 5, 10 and at least a fifth of the span.
+    assert 2 <= len(found) <= 6
+    assert all(low - 1e-6 * span <= value <= low + span * (1 + 1e-6) for value in found)
+    steps = [b - a for a, b in itertools.pairwise(found)]
+    assert max(steps) - min(steps) < 1e-6 * span
+
+
+def test_an_axis_of_epochs_has_whole_numbers():
+    for span in (1, 2, 3, 7, 12, 90):
+        assert all(float(value).is_integer() for value in svg.Axis(1, 1 + span, 0, 1, whole=True).ticks())
+
+
+def test_a_chart_leaves_out_what_cannot_be_drawn():
+    lines = [svg.Line("a", [(1, 0.5), (2, float("nan")), (3, 0.0), (4, 0.25)], 0), svg.Line("b", [(1, -1.0)], 1)]
+    drawn = svg.line_chart("Loss", lines, "epoch", "loss", log=True)
+    assert "nan" not in drawn
+    assert "a ends at 0.25" in drawn
+    assert svg.line_chart("Loss", lines[1:], "epoch", "loss", log=True) == ""
+
+
+def test_text_stands_out_from_its_background_in_both_modes():
+    css = (Path(html.__file__).parent / "style.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--(\w+):(#\w+)", block))
+        for block in re.findall(r":root\{(--[^}]*|color-scheme:light dark[^}]*)\}", css)[:2]
+    )
+    assert set(light) == set(dark)
+    for colours in (light, dark):
+        for name in ("ink", "soft", "good", "bad", *(f"s{n}" for n in range(8))):
+            assert contrast(colours[name], colours["bg"]) >= 4.5, name
+        assert contrast(colours["ink"], colours["warn"]) >= 7
+        assert contrast(colours["soft"], colours["box"]) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2's contrast ratio of two colours."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

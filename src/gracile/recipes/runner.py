@@ -72,8 +72,8 @@ def run(recipe: schema.Recipe, path: Path, *, resume: bool = False) -> Finished:
             (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if recipe.size in criterion.sizes
         ]
         _store(folder, recipe, outcome, verdicts)
+        _show(folder)
         folder.set_status("done")
-        write_report([path], path / "report.html")
         log.info("done")
     except KeyboardInterrupt:
         folder.set_status("interrupted")
@@ -152,6 +152,19 @@ def _store(
     }
     write_json(folder.path / "result.json", result)
     write_text(folder.path / "table.md", format_rows(outcome.rows) + "\n")
+
+
+def _show(folder: RunFolder) -> None:
+    """Write the run's page; a result that is stored already must not be lost for the sake of its picture."""
+    try:
+        write_report([folder.path], folder.path / "report.html")
+    except Exception as error:
+        log.warning(
+            "The page of this run could not be made (%s); try `gracile report %s`.",
+            error,
+            folder.path,
+            exc_info=not isinstance(error, GracileError),
+        )
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:

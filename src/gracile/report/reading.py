@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import tomllib
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 from gracile.core.errors import InputError
 from gracile.core.files import read_json_lines
+from gracile.report.compressed import Measured, measured, number
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Arm:
         name: as the recipe calls it.
         settings: its table of the recipe.
         trained: one a seed, in the recipe's order; only those that have begun.
-        compressed: ``compress.json``, what ``gracile compress`` measured; None if it was not run.
+        measured: what ``gracile compress`` measured, if it did.
     """
 
     name: str
     settings: dict[str, Any]
     trained: list[Trained]
-    compressed: dict[str, Any] | None = None
+    measured: Measured | None = None
 
     @property
     def sparse(self) -> bool:
@@ -55,7 +55,7 @@ class Arm:
 
     def numbers(self, key: str) -> list[float]:
         """A number of ``arm.json`` over the seeds that have it."""
-        return [value for one in self.trained if (value := _number((one.result or {}).get(key))) is not None]
+        return [value for one in self.trained if (value := number((one.result or {}).get(key))) is not None]
 
     def mean(self, key: str) -> float | None:
         """Its mean over seeds."""
@@ -80,7 +80,7 @@ class Arm:
         return self._size("parameters_left")
 
     def _size(self, key: str) -> float | None:
-        found = [value for one in self.trained if (value := _number((one.layers or {}).get(key))) is not None]
+        found = [value for one in self.trained if (value := number((one.layers or {}).get(key))) is not None]
         return statistics.fmean(found) if found else None
 
 
@@ -197,8 +197,8 @@ def _arms(path: Path, settings: dict[str, Any]) -> list[Arm]:
         # The folder's name holds the seed only where there are several.
         folders = {seed: path / (name if len(seeds) == 1 else f"{name}-seed{seed}") for seed in seeds}
         trained = [_trained(seed, folder) for seed, folder in folders.items() if folder.is_dir()]
-        measured = _measured(path / "compressed", [folder.name for folder in folders.values()])
-        arms.append(Arm(name, table if isinstance(table, dict) else {}, trained, measured))
+        timed = _measured(path / "compressed", [folder.name for folder in folders.values()])
+        arms.append(Arm(name, table if isinstance(table, dict) else {}, trained, timed))
     return arms
 
 
@@ -208,10 +208,13 @@ def _trained(seed: int, folder: Path) -> Trained:
     )
 
 
-def _measured(folder: Path, names: list[str]) -> dict[str, Any] | None:
+def _measured(folder: Path, names: list[str]) -> Measured | None:
     """What was measured of an arm; the first seed that was compressed stands for all."""
-    found = (_json(folder / name / "compress.json") for name in names)
-    return next((one for one in found if one is not None), None)
+    for name in names:
+        found = _json(folder / name / "compress.json")
+        if found is not None:
+            return measured(found)
+    return None
 
 
 def _json(file: Path) -> dict[str, Any] | None:
@@ -230,10 +233,3 @@ def _parsed(file: Path, parse: Callable[[], Any]) -> Any:
         raise InputError(
             f"{file} cannot be read: {error}.", "Delete that file and make the page again, or run anew."
         ) from None
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or None: what is missing and what is not finite cannot be drawn."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)

@@ -1,0 +1,267 @@
+"""What the page of one run and that of several draw alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gracile.report import html, svg
+from gracile.report.compressed import Measured, number
+from gracile.report.reading import Arm, Trained
+
+Named = Sequence[tuple[str, Arm, int]]
+"""Arms as they are called on the page, each with the number of its colour."""
+
+Value = Callable[[Mapping[str, Any]], float | None]
+
+
+def curves(arms: Named) -> str:
+    """Learning curves: accuracy of what is kept, loss, zeros, and what would be left."""
+    drawn = [
+        ("Validation accuracy", "accuracy of what is kept, %", _accuracy, False, None, None),
+        ("Training loss", "loss, nats", lambda row: number(row.get("train_loss")), True, None, None),
+        ("Exact zeros", "weights that are zero, %", _percent("sparsity"), False, 0.0, 100.0),
+        ("Zero channels", "channels that are zero, %", _percent("channel_sparsity"), False, 0.0, 100.0),
+        ("Multiply-adds left", "left after removal, %", _percent("macs_left"), False, 0.0, 105.0),
+        ("Parameters left", "left after removal, %", _percent("parameters_left"), False, 0.0, 105.0),
+    ]
+    figures = [
+        html.figure(svg.line_chart(title, _lines(arms, value), "epoch", label, log=log, low=low, high=high), title)
+        for title, label, value, log, low, high in drawn
+    ]
+    found = html.charts(*figures)
+    if not found:
+        return ""
+    several = any(len(arm.trained) > 1 for _, arm, _ in arms)
+    seeds = " The first seed is drawn in full, further seeds faintly." if several else ""
+    told = f"Hover over a curve for its values.{seeds}"
+    return html.legend({name: style for name, _, style in arms}) + found + html.paragraph(told, soft=True)
+
+
+def _lines(arms: Named, value: Value) -> list[svg.Line]:
+    lines = []
+    for name, arm, style in arms:
+        for place, one in enumerate(arm.trained):
+            points = [(float(row["epoch"]), at) for row in _epochs(one) if (at := value(row)) is not None]
+            label = name if len(arm.trained) == 1 else f"{name}, seed {one.seed}"
+            lines.append(svg.Line(label, points, style, faint=place > 0))
+    return lines
+
+
+def _epochs(one: Trained) -> list[dict[str, Any]]:
+    return [row for row in one.metrics if number(row.get("epoch")) is not None]
+
+
+def _accuracy(row: Mapping[str, Any]) -> float | None:
+    """What is kept counts: under a splitting the trained weights themselves are not what is delivered."""
+    found = number(row.get("sparse_val_accuracy", row.get("val_accuracy")))
+    return None if found is None else 100 * found
+
+
+def _percent(key: str) -> Value:
+    def share(row: Mapping[str, Any]) -> float | None:
+        found = number(row.get(key))
+        return None if found is None else 100 * found
+
+    return share
+
+
+def widths(arms: Named) -> str:
+    """Layer widths before and after, one drawing an arm, and every layer's numbers to unfold."""
+    figures, tables = [], []
+    for name, arm, style in arms:
+        one = next((one for one in arm.trained if one.layers), None)
+        if one is None or one.layers is None:
+            continue
+        layers = [layer for layer in one.layers.get("layers", []) if isinstance(layer, dict)]
+        names = _short([str(layer.get("name", "")) for layer in layers])
+        seed = f", seed {one.seed}" if len(arm.trained) > 1 else ""
+        tables.append(html.details(f"Every layer of {name}{seed}", _layer_table(names, layers, name)))
+        rows = [
+            (short, int(layer["channels"]), int(layer["channels_left"]))
+            for short, layer in zip(names, layers, strict=True)
+            if number(layer.get("channels")) is not None and number(layer.get("channels_left")) is not None
+        ]
+        gone = sum(before - left for _, before, left in rows)
+        if arm.sparse and rows:
+            total = sum(before for _, before, _ in rows)
+            caption = f"{gone:,} of {total:,} channels go." if gone else "Every channel stays."
+            drawing = svg.bars(f"Layer widths of {name}", rows, style)
+            figures.append(html.figure(f'<div class="tall">{drawing}</div>', f"{name}{seed}", caption))
+    if not figures:
+        return "".join(tables)
+    told = (
+        "Channels that each layer makes: the outline is the width before, the bar what stays once every channel "
+        "that no output depends on is removed."
+    )
+    return html.paragraph(told) + html.charts(*figures) + "".join(tables)
+
+
+def _layer_table(names: Sequence[str], layers: Sequence[Mapping[str, Any]], arm: str) -> str:
+    rows = [
+        {
+            "layer": name,
+            "inputs": layer.get("inputs"),
+            "inputs left": layer.get("inputs_left"),
+            "channels": layer.get("channels"),
+            "channels left": layer.get("channels_left"),
+            "weights": layer.get("parameters"),
+            "weights left": layer.get("parameters_left"),
+            "not zero": layer.get("nonzero"),
+        }
+        for name, layer in zip(names, layers, strict=True)
+    ]
+    return html.table(rows, f"Layers of {arm}")
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names without the modules that all of them lie in."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while parts and all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
+        shared += 1
+    return [".".join(part[shared:]) for part in parts]
+
+
+def histograms(arms: Named) -> str:
+    """Magnitudes of weights and norms of channels: the gap between what is kept and what is zero."""
+    weights, norms = [], []
+    edges = (-6.0, 1.0)
+    found_norms = {}
+    for name, arm, style in arms:
+        one = next((one for one in arm.trained if one.layers), None)
+        if one is None or one.layers is None:
+            continue
+        magnitudes = one.layers.get("magnitudes", {})
+        counts, zeros = magnitudes.get("counts", []), magnitudes.get("zeros", 0)
+        total = sum(counts) + zeros
+        if total:
+            edges = tuple(magnitudes["log10_edges"])
+            weights.append((name, style, [100 * count / total for count in counts], 100 * zeros / total))
+        found_norms[name] = (style, [norm for layer in one.layers.get("layers", []) for norm in layer.get("norms", [])])
+    span, bins = (-5.0, 2.0), 70
+    for name, (style, values) in found_norms.items():
+        if not values:
+            continue
+        counts = [0] * bins
+        for value in values:
+            if value > 0:
+                counts[svg.bin_of(value, span, bins)] += 1
+        zero = 100 * sum(value == 0 for value in values) / len(values)
+        norms.append((name, style, [100 * count / len(values) for count in counts], zero))
+    drawn = [
+        html.figure(
+            svg.histogram("Weights", edges, weights, "magnitude of a weight") if weights else "",
+            "Weights",
+            "Weights of convolutions and linear layers, exact zeros apart.",
+        ),
+        html.figure(
+            svg.histogram("Channel norms", span, norms, "l2 norm of a channel's weights") if norms else "",
+            "Channel norms",
+            "For each input channel of each layer, the l2 norm of the weights that read it.",
+        ),
+    ]
+    found = html.charts(*drawn)
+    if not found:
+        return ""
+    several = any(len(arm.trained) > 1 for _, arm, _ in arms)
+    first = "They are those of the first seed. " if several else ""
+    told = (
+        f"{first}Bars on the left: the share that is exactly zero. Outlines: percent of all in each bin, a tenth of a decade "
+        "wide. Both are of what is kept at the end."
+    )
+    return html.legend({name: style for name, _, style in arms}) + found + html.paragraph(told, soft=True)
+
+
+def arm_points(arms: Named) -> tuple[list[svg.Point], str, bool]:
+    """Arms with accuracy and multiply-adds left, as points; the name of the abscissa; whether it is absolute.
+
+    Multiply-adds count absolutely where every arm tells them, since networks may differ; as a share of each own dense network else.
+    """
+    ended = [(name, arm, style) for name, arm, style in arms if arm.mean("accuracy") is not None]
+    told = [arm for _, arm, _ in ended if arm.mean("macs_left") is not None or arm.macs_left() is not None]
+    absolute = all(arm.macs_left() is not None for arm in told)
+    points = []
+    for name, arm, style in ended:
+        x = arm.macs_left() if absolute else arm.mean("macs_left")
+        accuracy = arm.mean("accuracy")
+        if x is None or accuracy is None:
+            continue
+        unit = "multiply-adds" if absolute else "% of multiply-adds"
+        detail = f"{name}: {accuracy:.2f} % accuracy at {svg.compact(x)} {unit}"
+        points.append(
+            svg.Point(
+                name, x, accuracy, style, spread=arm.spread("accuracy"), size=arm.parameters_left(), detail=detail
+            )
+        )
+    return points, "multiply-adds left a sample" if absolute else "multiply-adds left, %", absolute
+
+
+def measured_picture(name: str, found: Measured) -> str:
+    """Size, latency and accuracy of an arm's variants: a drawing for each setting that was timed, and the table."""
+    accuracy = {variant.name: variant.accuracy for variant in found.variants}
+    size = {variant.name: variant.bytes for variant in found.variants}
+    order = {variant.name: number for number, variant in enumerate(found.variants)}
+    figures = []
+    for batch, threads in found.settings():
+        points = []
+        for variant in found.variants:
+            timing, percent = found.timing(variant.name, batch, threads), accuracy[variant.name]
+            if timing is not None and percent is not None:
+                told = f"{variant.name}: {timing.p50:.3g} ms, {percent:.2f} %, {_bytes(size[variant.name])}"
+                points.append(
+                    svg.Point(
+                        variant.name, timing.p50, percent, order[variant.name], size=size[variant.name], detail=told
+                    )
+                )
+        if points:
+            title = f"Batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
+            drawing = svg.scatter(
+                f"{name}, {title}", points, "median latency a batch, ms", f"{found.split} accuracy, %"
+            )
+            figures.append(html.figure(drawing, title))
+    drawn = html.charts(*figures)
+    told = html.paragraph("A circle's area is the size of the file; left and up is better.", soft=True) if drawn else ""
+    rows = []
+    for variant in found.variants:
+        row: dict[str, Any] = {
+            "variant": variant.name,
+            "file": _bytes(variant.bytes),
+            "multiply-adds": None if variant.macs is None else int(variant.macs),
+            f"{found.split} accuracy %".strip(): None if variant.accuracy is None else f"{variant.accuracy:.2f}",
+        }
+        for batch, threads in found.settings():
+            timing, first = (found.timing(at, batch, threads) for at in (variant.name, found.variants[0].name))
+            text = "" if timing is None else f"{timing.p50:.3g}"
+            if timing is not None and first is not None and timing is not first:
+                text += f" ({first.p50 / timing.p50:.2f}×)"
+            row[f"ms, batch {batch}, {threads} thread{'s' if threads > 1 else ''}"] = text
+        rows.append(row)
+    shown = html.table(rows, f"Size, latency and accuracy of {name}")
+    first = found.variants[0].name if found.variants else ""
+    meaning = html.paragraph(
+        f"Medians; in brackets how many times as fast as {first}, in this measurement.", soft=True
+    )  # fmt: skip
+    return f"<h3>{svg.escape(name)}</h3>{drawn}{told}{shown}{meaning if found.timings else ''}" + html.bullets(
+        found.notes
+    )
+
+
+def _bytes(size: float | None) -> str:
+    if size is None:
+        return ""
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def difference(arm: Arm, base: Arm, key: str) -> str:
+    """How far an arm lies from the baseline in a number, seed by seed where both have the same seeds."""
+    ours = {one.seed: at for one in arm.trained if (at := number((one.result or {}).get(key))) is not None}
+    theirs = {one.seed: at for one in base.trained if (at := number((one.result or {}).get(key))) is not None}
+    if not ours or not theirs:
+        return ""
+    if set(ours) != set(theirs):
+        return f"{statistics.fmean(ours.values()) - statistics.fmean(theirs.values()):+.2f}"
+    pairs = [ours[seed] - theirs[seed] for seed in ours]
+    text = f"{statistics.fmean(pairs):+.2f}"
+    return text + (f" ± {statistics.stdev(pairs):.2f}" if len(pairs) > 1 else "")

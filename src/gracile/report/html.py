@@ -1,0 +1,152 @@
+"""The pieces of a page: one file, no network, readable on a phone, in the dark, on paper and by ear."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gracile.report.svg import escape, swatch
+
+STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+COLOURS = "".join(
+    f".s{n}{{stroke:var(--s{n});fill:none;stroke-width:1.8;stroke-linejoin:round}}.f{n}{{fill:var(--s{n})}}"
+    f".p{n}{{fill:var(--s{n});fill-opacity:.55;stroke:var(--s{n});stroke-width:1.2}}"
+    for n in range(8)
+)
+
+
+def page(title: str, body: str) -> str:
+    """A whole page. The browser is forbidden to fetch anything, so it cannot reach out whatever a run's texts hold."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{COLOURS}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def section(title: str, *parts: str) -> str:
+    """A section, or nothing where its parts are all empty."""
+    body = "\n".join(part for part in parts if part)
+    return f"<section><h2>{escape(title)}</h2>\n{body}</section>\n" if body else ""
+
+
+def paragraph(text: str, soft: bool = False) -> str:
+    """Text; `code` between backticks is set as such."""
+    return f"<p{' class=soft' if soft else ''}>{inline(text)}</p>"
+
+
+def bullets(texts: Sequence[str]) -> str:
+    """A list, or nothing."""
+    return f"<ul>{''.join(f'<li>{inline(text)}</li>' for text in texts)}</ul>" if texts else ""
+
+
+def inline(text: str) -> str:
+    """Escaped text with `code` between backticks."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))
+
+
+def notes(texts: Sequence[str], shown: int = 6) -> str:
+    """Notes in a box that is seen; those beyond the first few can be unfolded."""
+    texts = list(dict.fromkeys(texts))
+    more = texts[shown:]
+    return note(bullets(texts[:shown]) + (details(f"{len(more)} more", bullets(more)) if more else ""))
+
+
+def note(body: str, bad: bool = False) -> str:
+    """A box that is seen."""
+    return f'<div class="note{" bad" if bad else ""}">{body}</div>' if body else ""
+
+
+def details(summary: str, body: str) -> str:
+    """What is unfolded on demand, and printed always."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
+
+
+def code(text: str) -> str:
+    """A text as it stands."""
+    return f"<pre tabindex=0><code>{escape(text)}</code></pre>"
+
+
+def figure(drawing: str, title: str, caption: str = "") -> str:
+    """A drawing with its title above and what to see in it below; nothing without a drawing."""
+    if not drawing:
+        return ""
+    below = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
+    return f"<figure><b>{escape(title)}</b>{drawing}{below}</figure>"
+
+
+def charts(*figures: str) -> str:
+    """Figures side by side where there is room."""
+    found = [one for one in figures if one]
+    return f'<div class="charts">{"".join(found)}</div>' if found else ""
+
+
+def legend(styles: Mapping[str, int]) -> str:
+    """Names with samples of their lines."""
+    items = "".join(f"<li>{swatch(style)}{escape(name)}</li>" for name, style in styles.items())
+    return f'<ul class="legend">{items}</ul>' if items else ""
+
+
+def table(rows: Sequence[Mapping[str, Any]], caption: str, base: int | None = None) -> str:
+    """A table that scrolls within its own box where it is too wide.
+
+    Args:
+        rows: one dictionary a row, columns in order of first appearance; numbers are set with four digits.
+        caption: what it holds, for those who do not see it.
+        base: the row that others are held against.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if not columns:
+        return ""
+    cells = [[cell(row.get(column, "")) for column in columns] for row in rows]
+    numeric = [any(map(looks_numeric, column)) and _all_numeric(column) for column in zip(*cells, strict=True)]
+    marks = [
+        " ".join(part for part in ("num" if number else "", "pub" if column.startswith("published ") else "") if part)
+        for column, number in zip(columns, numeric, strict=True)
+    ]
+    tag = lambda name, mark, scope="": f"<{name}{scope}" + (f' class="{mark}"' if mark else "") + ">"
+    head = "".join(
+        f"{tag('th', mark, ' scope=col')}{escape(column)}</th>" for column, mark in zip(columns, marks, strict=True)
+    )
+    lines = []
+    for number, row in enumerate(cells):
+        first = f"{tag('th', marks[0], ' scope=row')}{escape(row[0])}</th>"
+        rest = "".join(f"{tag('td', mark)}{escape(value)}</td>" for value, mark in zip(row[1:], marks[1:], strict=True))
+        lines.append(f"<tr{' class=base' if number == base else ''}>{first}{rest}</tr>")
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def cell(value: Any) -> str:
+    """A value as it stands in a table."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "not a number"
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(cell, value))
+    return str(value)
+
+
+def looks_numeric(text: str) -> bool:
+    """Whether a cell holds a number, perhaps signed, with a spread or a unit."""
+    return re.match(r"^[+-]?[\d.,]*\d(e[+-]?\d+)?( ± [\d.,e+-]+)?( ?(%|×|kB|MB))?( \([\d.]+×\))?$", text) is not None
+
+
+def _all_numeric(column: Sequence[str]) -> bool:
+    return all(
+        not text or looks_numeric(text) or text in ("baseline", "not a number", "inf", "-inf") for text in column
+    )

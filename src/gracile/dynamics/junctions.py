@@ -158,8 +158,9 @@ class Junction:
 
     def diagonal(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The diagonal of D, (neurons,), without forming D."""
-        first, second = self.stacked(parameters)
-        return first.square().sum(1) - second.square().sum(0)
+        # Biases apart: set beside the weights as a column they would cost a copy of every matrix.
+        first, second = self.stacked(parameters, biases=False)
+        return first.square().sum(1) + self.bias_squares(parameters) - second.square().sum(0)
 
 
 def _without_bias(term: Term) -> Term:

@@ -114,6 +114,7 @@ class Dial:
                     f"Zeroing single weights removes no {self.budget}: dense kernels compute with zeros.",
                     "Use RGSM, or give a budget of sparsity.",
                 )
+            split.critical_mus()  # refuses where lam steers nothing
             return lambda mu: 1 - split.zeros_at(mu) / split.summary().parameters
         if self.budget == "sparsity":
             sizes = split.group_sizes()

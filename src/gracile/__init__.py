@@ -33,6 +33,7 @@ _ROOMS = (
     "layerwise",
     "models",
     "penalties",
+    "pruning",
     "recipes",
     "shrinking",
     "splitting",

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_weights
 from safetensors.torch import save_file
 from torch import nn
 
 from gracile import data as datasets
 from gracile.channels import trace
-from gracile.core.errors import InputError
+from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
@@ -113,6 +114,7 @@ class Arm(Strict):
         method: a row of `gracile.recipes.methods.METHODS`; None trains densely.
         options: what the method takes.
         target: a budget in place of lam.
+        found: an earlier arm whose sparse network the method starts from.
         model: another network than the recipe's.
         published: the leading cells of the published row that this arm answers to.
     """
@@ -120,6 +122,7 @@ class Arm(Strict):
     method: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     target: Target | None = None
+    found: str | None = None
     model: ModelSettings | None = None
     published: list[str | float] = Field(default_factory=list)
 
@@ -146,6 +149,7 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     """Train every arm from every seed, or what is left of it, and set the table."""
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
+    _check_found(settings.arms)
     device = _device(settings.device)
     splits = load_data(settings.data, device)
     log.info("data: %s", splits.train.note or splits.train.name)
@@ -212,10 +216,11 @@ def _train_arm(
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     training = settings.training
     sparsifier = None
+    steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
     if arm.method is not None:
-        sparsifier = methods.build(arm.method, network, example, dict(arm.options))
+        found = None if arm.found is None else _found(settings, arm, seed, splits, part).to(device)
+        sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
     if arm.target is not None:
-        steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
         sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
     monitor = watch(network, example) if settings.watch else None
@@ -257,6 +262,28 @@ def _train_arm(
     write_json(done, result)
     log.info("%s, seed %d: %.2f %% test accuracy (%.1f s)", name, seed, result["accuracy"], time.monotonic() - started)
     return result
+
+
+def _found(settings: Settings, arm: Arm, seed: int, splits: Splits, part: RunFolder) -> nn.Module:
+    """The sparse network that the arm's `found` left from the same seed."""
+    assert arm.found is not None
+    network = build_network(settings.arms[arm.found].model or settings.model, splits, seed)
+    folder = part.path.parent / _part(arm.found, seed, settings.seeds)
+    network.load_state_dict(load_weights(folder / "model.safetensors"))
+    return network
+
+
+def _check_found(arms: dict[str, Arm]) -> None:
+    """An arm can only start from a sparse one that is trained before it."""
+    earlier: list[str] = []
+    for name, arm in arms.items():
+        if arm.found is not None and arm.found not in earlier:
+            raise InputError(
+                f"The arm '{name}' starts from '{arm.found}', which is no sparse arm above it.",
+                nearest(arm.found, earlier) if earlier else "Put a sparse arm above it.",
+            )
+        if arm.method is not None:
+            earlier.append(name)
 
 
 def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from gracile.channels.grouping import from_vectors, to_vectors
 from gracile.core.errors import InputError
+from gracile.core.layers import Weight, like, memory_order
+from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import Constraint, Penalty, elementwise
 from gracile.penalties.table import Named
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
-from gracile.splitting.grouping import from_vectors, to_vectors
-from gracile.splitting.layers import Weight, like, memory_order
-from gracile.splitting.summary import LayerSummary, Summary, zeros
 
 # Small weights are handled together, so that a network of many small layers pays one pass and not many. On a CPU a
 # bucket fits the

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gracile.core.errors import InputError, pick
-from gracile.splitting.layers import Weight
+from gracile.core.layers import Weight
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
     Raises:
         InputError: the model cannot be traced; the message says where and what still works.
     """
-    from gracile.channels import trace
+    from gracile.channels.tracing import trace
 
     graph = trace(model, example)
     by_name = graph.group_index()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gracile.core.errors import InputError
@@ -38,9 +38,10 @@ def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(na
     gap = spectral_gap(matrix)
     assert 0 < gap <= 1
     joined = network(built, rule=rule)
+    joined.watching = True
     x = rows(8)
     for _ in range(3):
-        mixed = joined.mix(x, watch=True)
+        mixed = joined.mix(x)
         before, after = joined.distances
         assert torch.allclose(mixed.mean(0), x.mean(0), atol=1e-14)
         assert after <= (1 - gap) * before + 1e-12
@@ -48,7 +49,7 @@ def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(na
     # The bound is met by the slowest direction: no smaller factor would do.
     values, vectors = torch.linalg.eigh(matrix - 1 / 8)
     slowest = vectors[:, values.abs().argmax()][:, None]
-    joined.mix(slowest, watch=True)
+    joined.mix(slowest)
     before, after = joined.distances
     assert after == pytest.approx((1 - gap) * before, abs=1e-12)
 
@@ -63,11 +64,9 @@ def test_the_optimal_rule_has_the_largest_gap(name: str):
 @settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(NAMES), workers=st.integers(2, 17), seed=st.integers(0, 5))
 def test_the_exact_average_is_exact_on_every_graph(name: str, workers: int, seed: int):
-    try:
-        joined = network(name, workers, seed=seed)
-    except InputError as error:
-        assert "torus" in str(error) or "regular" in str(error)
-        return
+    assume(name != "torus" or workers in (4, 6, 8, 9, 10, 12, 14, 15, 16))
+    assume(name != "random-regular" or (workers % 2 == 0 and workers > 3))
+    joined = network(name, workers, seed=seed)
     x = rows(workers, seed)
     mean = joined.average(x)
     assert torch.allclose(mean, x.mean(0).expand_as(mean), atol=1e-14)

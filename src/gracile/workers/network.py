@@ -80,8 +80,10 @@ class WorkerNetwork:
         self.graph, self.matrices, self.channel, self.drop, self.seed = graph, list(matrices), channel, drop, seed
         self.workers, self.tree = graph.workers, graph.tree
         self._given = list(matrices)
+        self._plans = [_plan(matrix) for matrix in self.matrices]
         self.exchanges = self.mixings = self.lost = 0
         self.link_bytes: Counter[Link] = Counter()
+        self.watching = False
         self.distances: tuple[float, float] | None = None
         self._counted = True
 
@@ -145,42 +147,40 @@ class WorkerNetwork:
         self.exchanges += not measured
         return found
 
-    def mix(self, values: Tensor, rounds: int = 1, *, watch: bool = False) -> Tensor:
+    def mix(self, values: Tensor, rounds: int = 1) -> Tensor:
         """Rounds of gossip: each worker's value becomes the weighted mean of its own and its neighbours'.
+
+        While `watching`, `distances` notes how far workers are from their mean before and after; that is not counted.
 
         Args:
             values: (len(local), ...), one row a local worker.
             rounds: how many.
-            watch: note in `distances` how far workers are from their mean before and after; those messages are not
-                counted.
 
         Returns:
             The same shape.
         """
         rows = values.reshape(len(self.local), -1).contiguous()
-        before = self.distance(rows) if watch else 0.0
+        before = self.distance(rows) if self.watching else 0.0
         for _ in range(rounds):
             rows = self._mix_once(rows)
-        if watch:
+        if self.watching:
             self.distances = (before, self.distance(rows))
         return rows.reshape(values.shape)
 
     def _mix_once(self, rows: Tensor) -> Tensor:
-        matrix = self.matrices[self.mixings % len(self.matrices)]
+        links, weights = self._plans[self.mixings % len(self.matrices)]
         self.mixings += 1
-        links = [(int(j), int(i)) for i, j in torch.nonzero(matrix).tolist() if i != j]
         place = {worker: row for row, worker in enumerate(self.local)}
         messages = {link: rows[place[link[0]]] for link in links if link[0] in place}
         found = self.exchange(messages, links, rows[0])
         mixed = torch.empty_like(rows)
-        weights = matrix.tolist()
         for row, i in enumerate(self.local):
-            neighbours = [j for j in range(self.workers) if j != i and weights[i][j]]
-            own = weights[i][i] + math.fsum(weights[i][j] for j in neighbours if (j, i) not in found)
+            own, others = weights[i]
+            own += math.fsum(weight for j, weight in others if (j, i) not in found)
             torch.mul(rows[row], own, out=mixed[row])
-            for j in neighbours:
+            for j, weight in others:
                 if (j, i) in found:
-                    mixed[row].add_(found[j, i], alpha=weights[i][j])
+                    mixed[row].add_(found[j, i], alpha=weight)
         return mixed
 
     def average(
@@ -216,9 +216,12 @@ class WorkerNetwork:
                 return self.mix(values, rounds)
             mixed = self.mix(torch.cat([rows * scale, scale], 1), rounds)
             return (mixed[:, :-1] / mixed[:, -1:]).reshape(values.shape)
+        before = self.distance(rows) if self.watching and self._counted else None
         sums = torch.cat([rows if weights is None else rows * scale, scale], 1)
-        mean = self._up(sums, memory)
-        return self._down(rows, mean, memory).reshape(values.shape)
+        mean = self._down(rows, self._up(sums, memory), memory)
+        if before is not None:
+            self.distances = (before, self.distance(mean))
+        return mean.reshape(values.shape)
 
     def _up(self, sums: Tensor, memory: dict[int, Tensor] | None) -> dict[int, Tensor]:
         """Sum towards the root, one level after the other; the mean at the root, if it lives here."""
@@ -278,15 +281,47 @@ class WorkerNetwork:
             square = (flat - mean).double().square().sum(1, keepdim=True)
             return math.sqrt(self.workers * float(self.average(square)[0, 0]))
 
-    def total(self, number: float) -> float:
-        """The sum of one number a process over all of them, for tables; not counted.
+    def gather(self, values: Tensor) -> Tensor:
+        """One number of every worker, known to all, for tables; not counted.
 
         Args:
-            number: this process's.
+            values: (len(local),).
+
+        Returns:
+            (workers,) float64; NaN for who did not answer.
         """
-        share = torch.full((len(self.local), 1), number / len(self.local), dtype=torch.float64)
+        rows = torch.zeros(len(self.local), 2, self.workers, dtype=torch.float64)
+        for row, worker in enumerate(self.local):
+            rows[row, 0, worker], rows[row, 1, worker] = values[row].double(), 1
         with self.uncounted():
-            return float(self.average(share)[0, 0]) * self.workers
+            sums = self.average(rows)[0]
+        return sums[0] / sums[1]
+
+    def total_bytes(self) -> int:
+        """Bytes of payload sent so far over all links by all workers that answer."""
+        share = torch.zeros(len(self.local), dtype=torch.float64)
+        share[0] = self.bytes_sent
+        return round(float(self.gather(share).nansum()))
+
+    def synchronise(self, number: int, *, newcomer: bool = False) -> tuple[int, bool]:
+        """Between rounds: tell the others how far this process is, and follow where the group has changed.
+
+        Args:
+            number: rounds done here.
+            newcomer: this process comes back from a checkpoint, and wants to know where the others are.
+
+        Returns:
+            the round to go on from, and whether the group has changed, for which `leave_out` was called.
+        """
+        follow = getattr(self.channel, "synchronise", None)
+        if follow is None:
+            return number, False
+        ahead, gone = follow(number, newcomer)
+        if gone is not None:
+            self.leave_out(gone)
+        if ahead != number or gone is not None:
+            self.mixings = ahead
+        return ahead, gone is not None
 
     def leave_out(self, gone: Iterable[int]) -> None:
         """Carry on without some workers: their weight stays with their neighbours, and exact averages go around them.
@@ -301,13 +336,20 @@ class WorkerNetwork:
         if not alive:
             raise InputError("All workers are lost.", "Start again from the checkpoints.")
         self.tree = self.graph.forest(alive)
-        if not gone:
-            self.matrices = list(self._given)
-            return
         mask = torch.ones(self.workers, dtype=torch.float64)
         mask[list(gone)] = 0
         self.matrices = []
         for matrix in self._given:
             left = matrix * mask * mask[:, None]
             # A directed schedule's rows and columns lose differently; the mean is then kept only approximately.
-            self.matrices.append(left + torch.diag(1 - left.sum(1)))
+            self.matrices.append(left + torch.diag(1 - left.sum(1)) if gone else matrix)
+        self._plans = [_plan(matrix) for matrix in self.matrices]
+
+
+def _plan(matrix: Tensor) -> tuple[list[Link], list[tuple[float, list[tuple[int, float]]]]]:
+    """A matrix as (sender, receiver) links, and per worker its own weight and its neighbours', in increasing order."""
+    rows = matrix.tolist()
+    weights = [
+        (row[i], [(j, weight) for j, weight in enumerate(row) if j != i and weight]) for i, row in enumerate(rows)
+    ]
+    return [(j, i) for i, (_, others) in enumerate(weights) for j, _ in others], weights

@@ -6,7 +6,7 @@ from gracile.models.common import ImageSize, initialise
 from gracile.models.l1_batch_norm import L1BatchNorm1d, L1BatchNorm2d
 from gracile.models.lenet import lenet
 from gracile.models.mlp import mlp
-from gracile.models.normalize import Normalize, normalized
+from gracile.models.normalize import Normalize, UnitNorm, normalized
 from gracile.models.resnet import resnet18, resnet20, resnet38, resnet56
 from gracile.models.table import MODELS, build
 from gracile.models.vgg import vgg16
@@ -21,6 +21,7 @@ __all__ = [
     "MlpGradients",
     "Normalize",
     "SquaredExponential",
+    "UnitNorm",
     "build",
     "initialise",
     "lenet",

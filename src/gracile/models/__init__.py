@@ -1,8 +1,10 @@
 """Plain networks, one file each and a row each in `table.MODELS`."""
 
 from gracile.models.common import ImageSize, initialise
+from gracile.models.enresnet import EnResNet, enresnet
 from gracile.models.lenet import lenet
 from gracile.models.mlp import mlp
+from gracile.models.noise import GaussianNoise, set_noise
 from gracile.models.normalize import Normalize, normalized
 from gracile.models.resnet import resnet18, resnet20, resnet38, resnet56
 from gracile.models.table import MODELS, build
@@ -10,9 +12,12 @@ from gracile.models.vgg import vgg16
 
 __all__ = [
     "MODELS",
+    "EnResNet",
+    "GaussianNoise",
     "ImageSize",
     "Normalize",
     "build",
+    "enresnet",
     "initialise",
     "lenet",
     "mlp",
@@ -21,5 +26,6 @@ __all__ = [
     "resnet20",
     "resnet38",
     "resnet56",
+    "set_noise",
     "vgg16",
 ]

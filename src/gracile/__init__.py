@@ -25,6 +25,7 @@ _HOMES = {
     "shrink": "gracile.shrinking",
 }
 _ROOMS = (
+    "attacks",
     "channels",
     "core",
     "data",

@@ -32,6 +32,7 @@ _ROOMS = (
     "export",
     "layerwise",
     "models",
+    "one_layer",
     "penalties",
     "recipes",
     "shrinking",

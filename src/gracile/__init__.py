@@ -33,6 +33,7 @@ _ROOMS = (
     "export",
     "layerwise",
     "models",
+    "one_layer",
     "penalties",
     "pruning",
     "recipes",

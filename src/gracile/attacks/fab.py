@@ -70,7 +70,6 @@ def fab(
         adversarial, distance = x.clone(), torch.full((len(x),), math.inf, device=x.device, dtype=x.dtype)
         distance[victim.broken(logits, y)] = 0
         random = generator(seed, "attack", "fab", device=x.device)
-        settings = (steps, norm, alpha, eta, beta)
         for source, target in pairs:
             for restart in range(restarts):
                 noise = torch.rand(x.shape, generator=random, device=x.device, dtype=x.dtype) * 2 - 1
@@ -81,8 +80,10 @@ def fab(
                 if restart:
                     reach = distance[rows].clamp_max(eps if eps is not None else 1.0) / 2
                     start = start + noise[rows] * column(reach / size(noise[rows], norm), start)
-                some = (one[rows] for one in (x, y, source, target))
-                found = _cross(victim, *some, start.clamp(0, 1), radius, *settings)
+                found = _cross(
+                    victim, x[rows], y[rows], source[rows], target[rows], start.clamp(0, 1), radius,
+                    steps, norm, alpha, eta, beta,
+                )  # fmt: skip
                 nearer = found[1] < distance[rows]
                 adversarial[rows[nearer]] = found[0][nearer]
                 distance[rows[nearer]] = found[1][nearer]

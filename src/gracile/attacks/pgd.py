@@ -51,8 +51,8 @@ def pgd(
         start: begin here instead, (n, ...) in [0, 1]; only for the first of `restarts`.
         restarts: runs from other random points on the samples that still stand; each sample keeps the point that broke
             it, else the one of largest loss.
-        early_stop: a sample leaves the batch at the first point that breaks it. For evaluation; training wants all
-            steps.
+        early_stop: a sample leaves the batch at the first point that breaks it, `x` itself included. For evaluation; training
+            wants all steps.
         targeted: climb towards the classes `y`.
         draws: gradients averaged a step (expectation over transformation), for networks that draw random numbers.
         seed: of the start and of the network's own random numbers.
@@ -91,15 +91,20 @@ def pgd(
         first = random_in_ball(x, eps, norm, random) if random_start else x
         if start is not None:
             first = _checked_start(start, x)
-        adversarial = climb.run(x, y, first, early_stop)
+        if early_stop:
+            adversarial, rows = x.clone(), (~victim.broken(victim.logits(x), y)).nonzero().squeeze(1)
+            if len(rows):
+                adversarial[rows] = climb.run(x[rows], y[rows], first[rows], early_stop)
+        else:
+            adversarial = climb.run(x, y, first, early_stop)
         for _ in range(restarts - 1):
+            # Drawn for all samples, so that one sample's start does not depend on the fate of the others.
+            begin = random_in_ball(x, eps, norm, random)
             losses, logits, _ = victim.gradient(adversarial, climb.loss, y)
             rows = (~victim.broken(logits, y)).nonzero().squeeze(1)
             if not len(rows):
                 break
-            # Drawn for all samples, so that one sample's start does not depend on the fate of the others.
-            begin = random_in_ball(x, eps, norm, random)[rows]
-            again = climb.run(x[rows], y[rows], begin, early_stop)
+            again = climb.run(x[rows], y[rows], begin[rows], early_stop)
             more, logits, _ = victim.gradient(again, climb.loss, y[rows])
             better = victim.broken(logits, y[rows]) | (more > losses[rows])
             adversarial[rows[better]] = again[better]

@@ -202,15 +202,12 @@ def _arms(path: Path, settings: dict[str, Any]) -> list[Arm]:
         parts = [folder.name for folder in folders.values()]
         timed = _first(path / "compressed", parts, "compress.json")
         robust = _first(path / "attacked", parts, "attack.json")
-        arms.append(
-            Arm(
-                name,
-                table if isinstance(table, dict) else {},
-                trained,
-                None if timed is None else measured(timed),
-                [] if robust is None else attacked_networks(robust),
-            )  # fmt: skip
+        own = table if isinstance(table, dict) else {}
+        times, attacks = (
+            (None if timed is None else measured(timed)),
+            ([] if robust is None else attacked_networks(robust)),
         )
+        arms.append(Arm(name, own, trained, times, attacks))
     return arms
 
 

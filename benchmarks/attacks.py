@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torchattacks
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def small() -> nn.Sequential:

@@ -127,7 +127,7 @@ def test_the_losses_are_their_formulas():
 
 
 @pytest.mark.parametrize("name", ["small", "resnet20"])
-@pytest.mark.parametrize("chunk", [None, 5, 24])
+@pytest.mark.parametrize("chunk", [None, 5])
 def test_pgd_is_torchattacks_bit_for_bit(torchattacks, name: str, chunk: int | None):
     torch.manual_seed(0)
     network = (
@@ -200,8 +200,8 @@ def accuracy(network: nn.Module, at: Tensor, y: Tensor) -> float:
 @pytest.mark.parametrize(("part", "count", "theirs"), [
     ("apgd-ce", 503, lambda lib, net: lib.APGD(net, eps=0.08, steps=20)),
     ("apgd-dlr", 503, lambda lib, net: lib.APGD(net, eps=0.08, steps=20, loss="dlr")),
-    ("apgd-t", 220, lambda lib, net: lib.APGDT(net, eps=0.08, steps=20)),
-    ("fab-t", 220, lambda lib, net: lib.FAB(net, eps=0.08, steps=20, multi_targeted=True)),
+    ("apgd-t", 200, lambda lib, net: lib.APGDT(net, eps=0.08, steps=20)),
+    ("fab-t", 200, lambda lib, net: lib.FAB(net, eps=0.08, steps=20, multi_targeted=True)),
 ])  # fmt: skip
 def test_the_parts_of_autoattack_agree_with_a_published_implementation(torchattacks, trained, part, count, theirs):
     network, x, y = trained[0], trained[1][:count], trained[2][:count]

@@ -28,7 +28,6 @@ from gracile.attacks import (
 from gracile.attacks.evaluation import Score
 from gracile.attacks.victim import attacking
 from gracile.cli import main
-from gracile.commands import compressing
 from gracile.commands.attacking import fraction
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.report import reading
@@ -417,31 +416,6 @@ def test_a_users_mistake_is_one_line(run: Path, arguments: list[str], message: s
 def test_eps_is_read_as_a_fraction():
     assert fraction("--eps", "8/255") == 8 / 255
     assert fraction("--eps", "0.5") == 0.5
-
-
-def test_every_form_of_a_compressed_network_is_attacked(run: Path, capsys, monkeypatch):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    table = compressing.latency_table
-    # Timings are tested where they belong.
-    monkeypatch.setattr(compressing, "latency_table", lambda files, example, **_: table(files, example, batch_sizes=(1,),
-                        threads=(1,), rounds=1, memory=False, progress=False))  # fmt: skip
-    load = ["--batch-sizes", "1", "--threads", "1", "--eps", "20/255", "--robust-samples", "20"]
-    assert main(["compress", str(run), "--int8", *load]) == 0
-    found = json.loads((run / "compressed/rgsm/compress.json").read_text())
-    assert list(found["robust"]) == ["dense", "sparse", "shrunk", "shrunk + int8"]
-    assert [one["name"] for one in found["robust"]["shrunk + int8"]["scores"]] == [
-        "clean",
-        "transfer",
-        "square",
-        "worst",
-    ]
-    assert [one["name"] for one in found["robust"]["sparse"]["scores"]] == ["clean", "pgd", "cw", "square", "worst"]
-    # Removal changes no output, so it changes no robustness.
-    assert found["accuracy"]["sparse"]["robust %"] == pytest.approx(found["accuracy"]["shrunk"]["robust %"], abs=5)
-    assert any("onnxruntime gives no gradients" in note for note in found["notes"])
-    assert "robust %" in capsys.readouterr().out
-    assert "robust %, linf 0.07843 (20/255)" in render([reading.read(run)])
 
 
 def test_entries_name_rows():

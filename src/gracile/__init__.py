@@ -30,6 +30,7 @@ _ROOMS = (
     "data",
     "dynamics",
     "export",
+    "forward_forward",
     "layerwise",
     "models",
     "penalties",

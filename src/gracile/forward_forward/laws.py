@@ -139,9 +139,7 @@ def theorem2(
             "A negative sample equals its positive one, so the step they ask for is none.",
             "Draw negative labels that differ from the right ones.",
         )
-    local = pick(LOSSES, loss, "loss")(
-        positive[1].square().sum(1), negative[1].square().sum(1), threshold, sharpness
-    )
+    local = pick(LOSSES, loss, "loss")(positive[1].square().sum(1), negative[1].square().sum(1), threshold, sharpness)
     return _law(x, h, [(*positive, local.by_positive), (*negative, local.by_negative)], bias, undefined)
 
 
@@ -172,7 +170,9 @@ def network_changes(
 
     def active(*parameters: Tensor) -> tuple[Tensor, ...]:
         called = torch.func.functional_call(
-            _Activations(network), {f"network.{name}": one for name, one in zip(steps, parameters, strict=True)}, (x, shown)
+            _Activations(network),
+            {f"network.{name}": one for name, one in zip(steps, parameters, strict=True)},
+            (x, shown),
         )
         return tuple(called)
 

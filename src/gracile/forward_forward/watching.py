@@ -49,7 +49,8 @@ def seen(change: SparsityChange, before: Tensor, after: Tensor) -> Seen:
     Returns:
         Shares over the samples that activate something at both times.
     """
-    then, now = hoyer_sparsity(before, undefined="nan"), hoyer_sparsity(after, undefined="nan")
+    # In float64, since a small step moves sparsity by less than float32 tells apart.
+    then, now = (hoyer_sparsity(h.double(), undefined="nan") for h in (before, after))
     defined = ~(then.isnan() | now.isnan())
     sparser, predicted = (now > then)[defined].double(), change.sparser[defined].double()
     return Seen(
@@ -73,7 +74,14 @@ def unit_pairs(x: Tensor, y: Tensor, num_classes: int, generator: torch.Generato
 
 
 def step_layer(
-    weights: Tensor, positive: Tensor, negative: Tensor | None, lr: float, *, loss: str, threshold: float, sharpness: float
+    weights: Tensor,
+    positive: Tensor,
+    negative: Tensor | None,
+    lr: float,
+    *,
+    loss: str,
+    threshold: float,
+    sharpness: float,
 ) -> dict[str, Seen]:
     """One step of gradient descent on a layer, in place.
 

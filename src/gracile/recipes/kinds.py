@@ -20,6 +20,8 @@ KINDS = {
     "conserved": "gracile.recipes.dynamics_conserved",
     "low-rank": "gracile.recipes.dynamics_low_rank",
     "tree": "gracile.recipes.dynamics_tree",
+    "ff-random-layer": "gracile.recipes.ff_random_layer",
+    "ff-sparsity": "gracile.recipes.ff_sparsity",
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
     "train": "gracile.recipes.train",

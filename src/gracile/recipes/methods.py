@@ -75,7 +75,8 @@ def learn_by_rule(
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     leaves = [module for module in model.modules() if not list(module.children())]
     if len(linear) < 2 or not all(
-        isinstance(leaf, nn.Linear | nn.ReLU | nn.Flatten) or leaf is getattr(model, "normalize", None) for leaf in leaves
+        isinstance(leaf, nn.Linear | nn.ReLU | nn.Flatten) or leaf is getattr(model, "normalize", None)
+        for leaf in leaves
     ):
         raise InputError(
             f"'{name}' takes the hidden layers of an mlp with relu, and the recipe's model is another.",

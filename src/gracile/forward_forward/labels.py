@@ -71,7 +71,7 @@ def write_labels(x: Tensor, y: Tensor, num_classes: int, *, value: float = 1.0, 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
     """Raises DataError where labels are out of range."""
-    if len(y) and not (0 <= int(y.min()) and int(y.max()) < num_classes):
+    if len(y) and (int(y.min()) < 0 or int(y.max()) >= num_classes):
         raise DataError(
             f"The labels run from {int(y.min())} to {int(y.max())}, and there are {num_classes} classes.",
             "Number the classes from 0.",

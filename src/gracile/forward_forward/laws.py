@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -177,7 +177,7 @@ def network_changes(
         return tuple(called)
 
     primals = tuple(dict(network.named_parameters())[name].detach() for name in steps)
-    layers, tangents = torch.func.jvp(active, primals, tuple(steps.values()))
+    layers, tangents = cast("tuple[tuple[Tensor, ...], ...]", torch.func.jvp(active, primals, tuple(steps.values())))
     return [_change(h, -tangent, undefined) for h, tangent in zip(layers, tangents, strict=True)]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -80,10 +81,15 @@ class FFNetwork(nn.Module):
         self.inputs = inputs if inputs is not None else nn.Identity()
         units = [max(in_features, self.columns.stop), *widths]
         self.layers = nn.ModuleList(nn.Linear(m, n, bias=bias) for m, n in zip(units, widths, strict=False))
-        for layer, m, n in zip(self.layers, units, widths, strict=False):
-            nn.init.normal_(layer.weight, std=math.sqrt(self.normalization.variance(m, n)))  # pyright: ignore[reportArgumentType]
+        for layer, m, n in zip(self.linear, units, widths, strict=False):
+            nn.init.normal_(layer.weight, std=math.sqrt(self.normalization.variance(m, n)))
             if bias:
-                nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+                nn.init.zeros_(layer.bias)
+
+    @property
+    def linear(self) -> list[nn.Linear]:
+        """The layers, first to last."""
+        return cast("list[nn.Linear]", list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """Total goodness of each label (b, classes) for inputs x (b, ...)."""
@@ -95,10 +101,10 @@ class FFNetwork(nn.Module):
 
     def activations(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """What each layer answers (b, width) to inputs x (b, ...) shown with labels y (b,)."""
-        base, value, z = self._shared(x)
+        _, value, z = self._shared(x)
         h = torch.relu(z + value * self._label_weights()[y])
         found = [h]
-        for layer in self._upper():
+        for layer in self.linear[1:]:
             h = torch.relu(layer(self.normalization(h)))
             found.append(h)
         return found
@@ -128,24 +134,22 @@ class FFNetwork(nn.Module):
                 raise DataError(
                     "A negative sample carries its right label, so it equals the positive one.", "Give wrong labels."
                 )
+        shown = torch.cat([y, wrong])
         # Both halves share the image's product; only the label's column differs.
         h = torch.relu_(torch.cat([torch.addcmul(z, value, labels[y]), torch.addcmul(z, value, labels[wrong])]))
         total: Tensor | float = 0.0
         loss, inputs = torch.zeros((), dtype=torch.float64, device=z.device), None
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.linear):
             if number:
                 inputs = self.normalization(h)
                 h = torch.relu_(layer(inputs))
             good = self.goodness.value(_exact(h))
             local = self.loss(good[:b], good[b:], self.thresholds[number], self.sharpness)
             pull = self.goodness.pull(h, (torch.cat([local.by_positive, local.by_negative]) / b).to(h.dtype))
-            if inputs is None:
-                gradient = self._first_gradient(pull, base, value, torch.cat([y, wrong]))
-            else:
-                gradient = pull.T @ inputs
-            layer.weight.grad = gradient.to(layer.weight.dtype)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue, reportArgumentType]
+            gradient = self._first_gradient(pull, base, value, shown) if inputs is None else pull.T @ inputs
+            layer.weight.grad = gradient.to(layer.weight.dtype)
             if layer.bias is not None:
-                layer.bias.grad = pull.sum(0).to(layer.bias.dtype)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue, reportArgumentType]
+                layer.bias.grad = pull.sum(0).to(layer.bias.dtype)
             loss += local.value.mean()
             if number >= self.skip:
                 total = total + good[:b] - good[b:]
@@ -166,14 +170,11 @@ class FFNetwork(nn.Module):
         squares = base.square().sum(1, keepdim=True) + self.label_value**2
         factor = self.normalization.factor(squares, base.shape[1])
         base = base * factor
-        return base, self.label_value * factor, self.layers[0](base)
+        return base, self.label_value * factor, self.linear[0](base)
 
     def _label_weights(self) -> Tensor:
         """The first layer's weights of each label (classes, n)."""
-        return self.layers[0].weight[:, self.columns].T  # pyright: ignore[reportIndexIssue]
-
-    def _upper(self) -> Iterator[nn.Module]:
-        return iter(self.layers[1:])
+        return self.linear[0].weight[:, self.columns].T
 
     def _guesses(self, base: Tensor, value: Tensor, z: Tensor, depth: int) -> Tensor:
         """Goodness (b, classes, depth) with each label in turn; one label at a time stays within the processor's cache."""
@@ -181,7 +182,7 @@ class FFNetwork(nn.Module):
         for weights in self._label_weights():
             h = torch.relu(torch.addcmul(z, value, weights))
             goods = [self.goodness.value(h)]
-            for layer in self.layers[1:depth]:
+            for layer in self.linear[1:depth]:
                 h = torch.relu(layer(self.normalization(h)))
                 goods.append(self.goodness.value(h))
             found.append(torch.stack(goods, 1))

@@ -6,7 +6,7 @@ over the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,7 +105,7 @@ def step_layer(
         options = {"loss": loss, "threshold": threshold, "sharpness": sharpness}
         changes = {name: theorem2(*pair, *both, undefined="nan", **options) for name, pair in pairs.items()}
         goods = [one.square().sum(1) for _, one in both]
-        local = LOSSES[loss](*goods, threshold, sharpness)
+        local = LOSSES[loss](goods[0], goods[1], threshold, sharpness)
         descent = (local.by_positive[:, None] * both[0][1]).T @ positive
         descent += (local.by_negative[:, None] * both[1][1]).T @ negative
     weights -= 2 * lr * descent
@@ -133,18 +133,3 @@ def step_network(network: FFNetwork, x: Tensor, y: Tensor, wrong: Tensor, lr: fl
 def dead_units(layers: Sequence[Tensor]) -> list[float]:
     """Share of units in each layer that no sample of activations (b, n) turns on."""
     return [(h == 0).all(0).double().mean().item() for h in layers]
-
-
-def agreement(
-    predict: Callable[[Tensor], SparsityChange], move: Callable[[float], Tensor], h: Tensor, rates: Sequence[float]
-) -> list[Seen]:
-    """How well a prediction fits finite steps.
-
-    Args:
-        predict: activations (b, n) before the step to the change.
-        move: a step size to the activations after a step of that size.
-        h: (b, n) before the step.
-        rates: step sizes.
-    """
-    change = predict(h)
-    return [seen(change, h, move(rate)) for rate in rates]

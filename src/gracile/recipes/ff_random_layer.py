@@ -1,4 +1,4 @@
-"""Recipes of kind `ff-random-layer`: theorem 1 of forward-forward's sparsity on a random layer, and how far both laws reach in the step size."""
+"""Recipes of kind `ff-random-layer`: theorem 1 of forward-forward's sparsity on a random layer, and both laws' reach in the step size."""
 
 from __future__ import annotations
 

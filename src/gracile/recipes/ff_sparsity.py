@@ -29,7 +29,7 @@ class Descent(Strict):
     """One run of plain gradient descent on the sum over each batch.
 
     Attributes:
-        loss: ``decrease`` (the goodness of right-labelled images goes down, theorem 1), or a row of `gracile.forward_forward.losses.LOSSES`.
+        loss: ``decrease`` (theorem 1: the goodness of right-labelled images goes down), or of `gracile.forward_forward.losses.LOSSES`.
         lr: step size.
         epochs: passes over the training data.
         widths: of the layers; more than one are trained as a network, each layer on the length-normalised answer of the one below.
@@ -183,7 +183,7 @@ class _Descent:
         if len(one.widths) > 1:
             return watching.step_network(self.network, x, y, self._draw(y), one.lr)
         positive, negative = watching.unit_pairs(x.flatten(1), y, self.train.num_classes, self.random)
-        weights = self.network.layers[0].weight.data
+        weights = self.network.linear[0].weight.data
         seen = watching.step_layer(
             weights, positive, None if self.decrease else negative, one.lr,
             loss=one.loss, threshold=one.threshold, sharpness=one.sharpness,

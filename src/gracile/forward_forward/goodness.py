@@ -31,16 +31,45 @@ class Goodness:
         return self.value(torch.ones(1, width, dtype=torch.float64)).item()
 
 
+# Functions by name and not lambdas, so that networks can be pickled.
+def _squared_sum(h: Tensor) -> Tensor:
+    return h.square().sum(1)
+
+
+def _squared_sum_pull(h: Tensor, factor: Tensor) -> Tensor:
+    return h * (2 * factor)[:, None]
+
+
+def _mean_square(h: Tensor) -> Tensor:
+    return h.square().mean(1)
+
+
+def _mean_square_pull(h: Tensor, factor: Tensor) -> Tensor:
+    return h * (2 / h.shape[1] * factor)[:, None]
+
+
+def _mean(h: Tensor) -> Tensor:
+    return h.mean(1)
+
+
+def _mean_pull(h: Tensor, factor: Tensor) -> Tensor:
+    return (h > 0) * (factor / h.shape[1])[:, None]
+
+
+def _length(h: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(h, dim=1) / math.sqrt(h.shape[1])
+
+
 def _length_pull(h: Tensor, factor: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(h, dim=1)
     # Where nothing is active nothing moves: the gradient of relu is 0 there.
     return h * (factor / (length.clamp_min(torch.finfo(h.dtype).tiny) * math.sqrt(h.shape[1])))[:, None]
 
 
-# Hinton (2022) sums squares, most code takes their mean; both others grow linearly with the activations.
+# Hinton (2022) sums squares, most code takes their mean; the others grow linearly with the activations.
 GOODNESS = {
-    "squared_sum": Goodness(lambda h: h.square().sum(1), lambda h, factor: h * (2 * factor)[:, None]),
-    "mean_square": Goodness(lambda h: h.square().mean(1), lambda h, factor: h * (2 / h.shape[1] * factor)[:, None]),
-    "mean": Goodness(lambda h: h.mean(1), lambda h, factor: (h > 0) * (factor / h.shape[1])[:, None]),
-    "length": Goodness(lambda h: torch.linalg.vector_norm(h, dim=1) / math.sqrt(h.shape[1]), _length_pull),
+    "squared_sum": Goodness(_squared_sum, _squared_sum_pull),
+    "mean_square": Goodness(_mean_square, _mean_square_pull),
+    "mean": Goodness(_mean, _mean_pull),
+    "length": Goodness(_length, _length_pull),
 }

@@ -164,32 +164,21 @@ def network_changes(
     """
     kept = [parameter.grad for parameter in network.parameters()]
     network.gradients(x, y, wrong)
-    steps = {name: -parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+    inputs, moving, found = network.rows(x, shown), None, []
+    for layer in network.linear:
+        h = torch.relu(layer(inputs))
+        # The step goes against the gradient, and activations fall where it is positive.
+        fall = inputs @ cast(Tensor, layer.weight.grad).T
+        if layer.bias is not None:
+            fall += cast(Tensor, layer.bias.grad)
+        if moving is not None:
+            fall += moving @ layer.weight.T
+        fall *= h > 0
+        found.append(_change(h, fall, undefined))
+        inputs, moving = network.normalization.moved(h, fall)
     for parameter, gradient in zip(network.parameters(), kept, strict=True):
         parameter.grad = gradient
-
-    def active(*parameters: Tensor) -> tuple[Tensor, ...]:
-        called = torch.func.functional_call(
-            _Activations(network),
-            {f"network.{name}": one for name, one in zip(steps, parameters, strict=True)},
-            (x, shown),
-        )
-        return tuple(called)
-
-    primals = tuple(dict(network.named_parameters())[name].detach() for name in steps)
-    layers, tangents = cast("tuple[tuple[Tensor, ...], ...]", torch.func.jvp(active, primals, tuple(steps.values())))
-    return [_change(h, -tangent, undefined) for h, tangent in zip(layers, tangents, strict=True)]
-
-
-class _Activations(torch.nn.Module):
-    """`FFNetwork.activations` as a forward pass, which `functional_call` wants."""
-
-    def __init__(self, network: FFNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        return self.network.activations(x, y)
+    return found
 
 
 def _law(

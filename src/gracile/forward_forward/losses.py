@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 
 class Local(NamedTuple):
@@ -30,14 +30,14 @@ def difference(positive: Tensor, negative: Tensor, threshold: float = 0.0, sharp
 def logistic(positive: Tensor, negative: Tensor, threshold: float = 0.0, sharpness: float = 1.0) -> Local:
     """``log(1 + exp(s (theta - G+))) + log(1 + exp(s (G- - theta)))`` (Hinton 2022, section 2)."""
     below, above = sharpness * (threshold - positive), sharpness * (negative - threshold)
-    return Local(softplus(below) + softplus(above), -sharpness * below.sigmoid(), sharpness * above.sigmoid())
+    return Local(-logsigmoid(-below) - logsigmoid(-above), -sharpness * below.sigmoid(), sharpness * above.sigmoid())
 
 
 def pairwise(positive: Tensor, negative: Tensor, threshold: float = 0.0, sharpness: float = 1.0) -> Local:
     """``log(1 + exp(-s (G+ - G-)))``: symmetric in the pair, without a threshold (SymBa, Lee and Song 2023)."""
     gap = sharpness * (negative - positive)
     pull = sharpness * gap.sigmoid()
-    return Local(softplus(gap), -pull, pull)
+    return Local(-logsigmoid(-gap), -pull, pull)
 
 
 LOSSES: dict[str, Loss] = {"difference": difference, "logistic": logistic, "pairwise": pairwise}

@@ -99,6 +99,12 @@ class FFNetwork(nn.Module):
         """Goodness (b, classes, layers) of inputs x (b, ...) with each label in turn."""
         return self._guesses(*self._shared(x), len(self.layers))
 
+    def rows(self, x: Tensor, y: Tensor) -> Tensor:
+        """What the first layer reads (b, m): inputs x (b, ...) with labels y (b,), normalised."""
+        base, value, _ = self._shared(x)
+        base[torch.arange(len(y), device=base.device), y + self.columns.start] = value[:, 0].to(base.dtype)
+        return base
+
     def activations(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """What each layer answers (b, width) to inputs x (b, ...) shown with labels y (b,)."""
         _, value, z = self._shared(x)

@@ -23,20 +23,50 @@ class Normalization:
         factor: squared lengths (b, 1) and the width n to what rows are multiplied by (b, 1).
         variance: inputs and outputs of a layer to the variance of its first weights, with which activations come out as long as this
             normalisation makes the inputs.
+        power: of the squared lengths that the factor is proportional to.
     """
 
     factor: Callable[[Tensor, int], Tensor]
     variance: Callable[[int, int], float]
+    power: float
 
     def __call__(self, h: Tensor) -> Tensor:
         """Rows of h (b, n) normalised."""
         return h * self.factor(h.square().sum(1, keepdim=True), h.shape[1])
 
+    def moved(self, h: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of h (b, n) normalised, and the derivative of that as h moves along `by` (b, n)."""
+        squares = h.square().sum(1, keepdim=True)
+        factor = self.factor(squares, h.shape[1])
+        turn = 2 * self.power * (h * by).sum(1, keepdim=True) / squares.clamp_min(SMALLEST)
+        return h * factor, factor * (by + turn * h)
+
+
+# Functions by name and not lambdas, so that networks can be pickled.
+def _to_length_1(squares: Tensor, width: int) -> Tensor:
+    return squares.clamp_min(SMALLEST).rsqrt()
+
+
+def _to_mean_square_1(squares: Tensor, width: int) -> Tensor:
+    return math.sqrt(width) * squares.clamp_min(SMALLEST).rsqrt()
+
+
+def _to_itself(squares: Tensor, width: int) -> Tensor:
+    return squares.new_ones(squares.shape)
+
+
+def _two_by_outputs(inputs: int, outputs: int) -> float:
+    return 2 / outputs
+
+
+def _two_by_inputs(inputs: int, outputs: int) -> float:
+    return 2 / inputs
+
 
 NORMALIZATIONS = {
-    # Length 1, with N(0, 2 / outputs) as in Yang (2023).
-    "length": Normalization(lambda squares, n: squares.clamp_min(SMALLEST).rsqrt(), lambda m, n: 2 / n),
-    # A mean square of 1, with N(0, 2 / inputs): the same up to scale, which the steps of adaptive optimisers do not undo.
-    "rms": Normalization(lambda squares, n: math.sqrt(n) * squares.clamp_min(SMALLEST).rsqrt(), lambda m, n: 2 / m),
-    "none": Normalization(lambda squares, n: squares.new_ones(squares.shape), lambda m, n: 2 / m),
+    # With N(0, 2 / outputs) as in Yang (2023); goes with the squared sum, which then starts near 1.
+    "length": Normalization(_to_length_1, _two_by_outputs, -0.5),
+    # The same up to scale, which the steps of adaptive optimisers do not undo; goes with the mean square, which then starts near 1.
+    "rms": Normalization(_to_mean_square_1, _two_by_inputs, -0.5),
+    "none": Normalization(_to_itself, _two_by_inputs, 0.0),
 }

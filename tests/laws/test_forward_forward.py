@@ -296,7 +296,7 @@ def test_labels_that_cannot_be_shown_are_refused():
             FFNetwork(**{"in_features": 12, "num_classes": 3, **wrong})
 
 
-SMALL = {"widths": (40, 40), "epochs": 30, "batch_size": 32}
+SMALL = {"widths": (20, 20), "epochs": 20, "batch_size": 32}
 
 
 @parametrize_with_checks([FFClassifier(**SMALL)])

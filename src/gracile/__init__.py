@@ -31,6 +31,7 @@ _ROOMS = (
     "data",
     "dynamics",
     "export",
+    "forward_forward",
     "layerwise",
     "models",
     "one_layer",

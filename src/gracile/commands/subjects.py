@@ -16,6 +16,7 @@ from gracile import data as datasets
 from gracile.core.errors import InputError, StorageError, nearest, pick
 from gracile.data import Splits, batches
 from gracile.recipes import schema, train
+from gracile.recipes.methods import METHODS, RULES
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +62,16 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
             f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
         )
     settings = schema.parse(train.Settings, recipe.settings, str(file))
-    methods = [name for name, one in settings.arms.items() if one.method is not None]
+    methods = [name for name, one in settings.arms.items() if one.method in METHODS]
     if arm is None:
         if not methods:
             raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")
         arm = methods[0]
     chosen = pick(settings.arms, arm, "arm")
+    if chosen.method in RULES:
+        raise InputError(
+            f"The arm '{arm}' learned by {chosen.method} and has no logits to export.", "Choose another with --arm."
+        )
     if seed is None:
         seed = settings.seeds[0]
     if seed not in settings.seeds:

@@ -6,7 +6,6 @@ Q).
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,18 +13,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
 from gracile.core.errors import DataError, InputError
+from gracile.core.estimators import (
+    NetworkClassifier,
+    NetworkEstimator,
+    check_classes,
+    device_of,
+    in_our_words,
+    labels_of,
+    refuse_columns,
+)
 from gracile.layerwise.ridge import check_lam
-from gracile.layerwise.source import Batches, Source, Varies, as_tensor, check_matrix, device_of, dtype_of
+from gracile.layerwise.source import Batches, Source, Varies, check_matrix, dtype_of
 
 
-class Learner(BaseEstimator):
+class Learner(NetworkEstimator):
     """The shared half of every estimator; see the classes for their own parameters.
 
     Parameters that all of them have:
@@ -41,11 +47,8 @@ class Learner(BaseEstimator):
 
     lam: float | str
     seed: int
-    batch_size: int
     device: str
     dtype: str
-    net_: nn.Module
-    n_features_in_: int
 
     @abstractmethod
     def _learn(self, source: Source) -> nn.Module:
@@ -63,7 +66,7 @@ class Learner(BaseEstimator):
 
     def _checked(self, X: Any, y: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
         self._check_parameters()
-        X, y = _in_our_words(lambda: validate_data(self, X, y, dtype="numeric", ensure_min_samples=2, **options))
+        X, y = in_our_words(lambda: validate_data(self, X, y, dtype="numeric", ensure_min_samples=2, **options))
         varies = Varies()
         varies.see(X)
         varies.check()
@@ -83,36 +86,13 @@ class Learner(BaseEstimator):
             batches, features, outputs, encode, device_of(self.device), dtype_of(self.dtype), int(self.batch_size)
         )
 
-    def _outputs(self, X: Any) -> np.ndarray:
-        """The network's outputs (samples, Q)."""
-        check_is_fitted(self, "net_")
-        return self._run(self.net_, X)
 
-    def _run(self, network: nn.Module, X: Any) -> np.ndarray:
-        """A network's outputs, chunk by chunk."""
-        X = _in_our_words(lambda: validate_data(self, X, reset=False, dtype="numeric"))
-        first = next(self.net_.parameters())
-        if X.dtype == np.float64 and first.dtype != torch.float64:
-            # float64 inputs are answered in float64, so that a sample's output does not depend on its neighbours in the
-            # batch beyond 1e-7, which matrix products in float32 cannot promise.
-            network = copy.deepcopy(network).double()
-            first = next(network.parameters())
-        with torch.no_grad():
-            parts = [
-                network(as_tensor(X[start : start + self.batch_size], first.dtype, first.device)).cpu()
-                for start in range(0, len(X), self.batch_size)
-            ]
-        return torch.cat(parts).numpy()
-
-
-class Classifier(ClassifierMixin, Learner):
-    """A learner of classes by least squares on one-hot targets.
+class Classifier(NetworkClassifier, Learner):
+    """A learner of classes by least squares on one-hot targets, which its scores estimate.
 
     Attributes:
         classes_: the labels, sorted (Q,).
     """
-
-    classes_: np.ndarray
 
     def fit(self, X: Any, y: Any) -> Classifier:
         """Fit to arrays.
@@ -126,12 +106,8 @@ class Classifier(ClassifierMixin, Learner):
             DataError: NaN, constant features, one class only, or more than one label column.
             InputError: a parameter out of its range, or a singular Gram matrix.
         """
-        _refuse_columns(y)
-        X, y = self._checked(X, y)
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        self.classes_, index = np.unique(y, return_inverse=True)
-        self._check_classes()
+        refuse_columns(y)
+        X, index = self._indexed(*self._checked(X, y))
         # No reference to the data outlives fit: the source is local.
         self.net_ = self._learn(self._source(lambda: [(X, index)], X.shape[1], len(self.classes_), self._one_hot))
         return self
@@ -155,45 +131,20 @@ class Classifier(ClassifierMixin, Learner):
             features = X.shape[1]
             varies.see(X)
             if classes is None:
-                found.update(np.unique(_labels(y)).tolist())
+                found.update(np.unique(labels_of(y)).tolist())
         if features is None:
             raise DataError("The stream holds no batch.", "Make it yield (X, y), and anew at every call.")
         varies.check()
         self.classes_ = np.array(sorted(found))
-        self._check_classes()
+        check_classes(self.classes_)
         self.n_features_in_ = features
 
         def indexed() -> Iterable[tuple[Any, np.ndarray]]:
             for X, y in batches():
-                yield check_matrix(X, features), self._index(_paired(X, _labels(y)))
+                yield check_matrix(X, features), self._index(_paired(X, labels_of(y)))
 
         self.net_ = self._learn(self._source(indexed, features, len(self.classes_), self._one_hot))
         return self
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Estimates of the one-hot target (samples, Q); for two classes second less first (samples,)."""
-        outputs = self._outputs(X)
-        return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The label of the highest score (samples,)."""
-        best = self._outputs(X).argmax(1)
-        return self.classes_[best]
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy, from 0 to 1.
-
-        Raises:
-            DataError: y holds labels that `fit` never saw, which no prediction could match.
-        """
-        check_is_fitted(self, "net_")
-        unseen = np.setdiff1d(np.unique(_labels(y)), self.classes_)
-        if len(unseen):
-            raise DataError(
-                f"y holds labels that were not there in fit: {', '.join(map(repr, unseen.tolist()[:5]))}.",
-                "Fit on data that holds every class, or leave these samples out.",
-            )
-        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
     def _index(self, y: np.ndarray) -> np.ndarray:
         index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
@@ -206,12 +157,6 @@ class Classifier(ClassifierMixin, Learner):
 
     def _one_hot(self, index: np.ndarray) -> Tensor:
         return nn.functional.one_hot(torch.from_numpy(np.array(index, dtype=np.int64)), len(self.classes_))
-
-    def _check_classes(self) -> None:
-        if len(self.classes_) < 2:
-            raise DataError(
-                f"y holds one class only: {self.classes_.tolist()}.", "Give samples of at least two classes."
-            )
 
 
 class Regressor(RegressorMixin, Learner):
@@ -289,34 +234,7 @@ class Regressor(RegressorMixin, Learner):
         return torch.from_numpy((values - self.target_mean_) / self.target_scale_)
 
 
-def _refuse_columns(y: Any) -> None:
-    shape = getattr(y, "shape", ())
-    if len(shape) > 1 and shape[1] > 1:
-        raise DataError(
-            f"y has {shape[1]} columns, and one label a sample is learned.",
-            "Give one column; turn one-hot rows into labels with y.argmax(1).",
-        )
-
-
 def _paired(X: Any, y: np.ndarray) -> np.ndarray:
     if len(X) != len(y):
         raise DataError(f"A batch has {len(X)} rows of X and {len(y)} of y.", "Give one y for each row of X.")
     return y
-
-
-def _labels(y: Any) -> np.ndarray:
-    _refuse_columns(y)
-    return np.asarray(y).reshape(-1)
-
-
-def _in_our_words(check: Any) -> Any:
-    """Run scikit-learn's check; a NaN is told as the other errors are, with a remedy."""
-    try:
-        return check()
-    except ValueError as error:
-        text = str(error).splitlines()[0].rstrip(".")
-        if "NaN" in text or "infinity" in text:
-            raise DataError(
-                f"{text}.", "Drop or fill those samples, for instance with sklearn.impute.SimpleImputer."
-            ) from None
-        raise

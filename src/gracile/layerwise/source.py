@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
+from gracile.core.estimators import as_tensor
 
 Batches = Callable[[], Iterable[tuple[Any, Any]]]
 """Called for each pass; yields (X, y) arrays of any number of samples, the same ones in the same order each time."""
@@ -57,30 +58,6 @@ class Source:
             if sum(len(part) for part, _ in held) >= samples:
                 break
         return torch.cat([x for x, _ in held])[:samples], torch.cat([t for _, t in held])[:samples]
-
-
-def as_tensor(x: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Rows of an array in the learner's type and on its device."""
-    if isinstance(x, Tensor):
-        return x.to(device, dtype)
-    x = np.asarray(x)
-    # torch warns about memory it may not write to; only such arrays (memory maps) are copied.
-    return torch.from_numpy(x if x.flags.writeable else x.copy()).to(device, dtype)
-
-
-def device_of(name: str) -> torch.device:
-    """The device, checked to be there.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise InputError(f"There is no device '{name}'.", 'Choose "cpu" or "cuda".') from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("CUDA is not available to torch here.", 'Use device="cpu".')
-    return device
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, StorageError, pick
+from gracile.core.estimators import device_of
 from gracile.core.files import write_atomically
 from gracile.layerwise.dkn import DKNNet
 from gracile.layerwise.estimator import Classifier, Learner
 from gracile.layerwise.flow import chain
-from gracile.layerwise.source import device_of
 from gracile.layerwise.ssfn import SSFNNet
 from gracile.layerwise.table import ESTIMATORS
 

@@ -21,6 +21,8 @@ KINDS = {
     "low-rank": "gracile.recipes.dynamics_low_rank",
     "tree": "gracile.recipes.dynamics_tree",
     "study": "gracile.recipes.study",
+    "ff-random-layer": "gracile.recipes.ff_random_layer",
+    "ff-sparsity": "gracile.recipes.ff_sparsity",
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
     "one-layer": "gracile.recipes.one_layer",

@@ -1,15 +1,20 @@
-"""Methods of sparse training that a recipe's arms can name: one row each."""
+"""Methods that a recipe's arms can name, of sparse training and of learning without backpropagation: one row each."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, nearest, pick
+from gracile.core.rule import LearningRule
+from gracile.core.seeding import derive_seed
 from gracile.core.sparsifier import Sparsifier
+from gracile.data import Dataset
 
 # A method is a class whose first argument is the model and which is a `core.sparsifier.Sparsifier`.
 METHODS = {
@@ -25,6 +30,12 @@ METHODS = {
 # What a recipe's run knows by itself and hands to the methods that ask for it; an optional example only for these options.
 FROM_THE_RUN = ("example", "steps", "found")
 WANTS_EXAMPLE = {("grouping", "coupled"), ("unit", "channel")}
+
+# A rule is a network of its own, with the layers of the recipe's mlp, that fills its gradients itself: a class that is built like
+# `FFNetwork` and has its `gradients`.
+RULES = {
+    "forward-forward": "gracile.forward_forward:FFNetwork",
+}
 
 
 def build(
@@ -49,13 +60,11 @@ def build(
     Raises:
         InputError: no such method, an option it does not have, or no found network where one is needed.
     """
-    module, _, attribute = pick(METHODS, name, "method").partition(":")
-    method = getattr(importlib.import_module(module), attribute)
+    if name not in METHODS:
+        pick(METHODS | RULES, name, "method")
+    method = _method(METHODS[name])
+    _check_options(name, method, options, hidden=("model", *FROM_THE_RUN))
     parameters = inspect.signature(method).parameters
-    known = [key for key in parameters if key not in ("model", *FROM_THE_RUN)]
-    for key in options:
-        if key not in known:
-            raise InputError(f"The method '{name}' has no option '{key}'.", nearest(key, known))
     given = {"example": example, "steps": steps, "found": found}
     wanted = {key for key in given if key in parameters and parameters[key].default is inspect.Parameter.empty}
     if any(options.get(key) == value for key, value in WANTS_EXAMPLE):
@@ -66,6 +75,67 @@ def build(
             "Name one in the arm's 'found'." if found is None else "Leave the arm's 'found' out.",
         )
     return method(model, **options, **{key: given[key] for key in wanted})
+
+
+def learn_by_rule(
+    name: str, model: nn.Module, train: Dataset, seed: int, options: dict[str, Any]
+) -> tuple[nn.Module, LearningRule]:
+    """Build a network that learns by a rule of its own, with the layers of another.
+
+    Args:
+        name: a row of `RULES`.
+        model: an mlp with relu, as `gracile.models` builds it behind its normalisation; the widths of its hidden layers are taken.
+        train: the data it will learn from; features are standardised as for `model`, images stay in [0, 1], where black is 0.
+        seed: of the weights.
+        options: the network's own arguments, and ``label_strength``: the label's value as a multiple of the inputs' root mean square
+            length (0.5 by default).
+
+    Returns:
+        The network and what fills its gradients.
+
+    Raises:
+        InputError: no such rule or option, or a model that is no mlp with relu.
+    """
+    kind = _method(pick(RULES, name, "method"))
+    options = dict(options)
+    strength = options.pop("label_strength", 0.5)
+    _check_options(name, kind, options, hidden=("in_features", "num_classes", "widths", "inputs", "label_value"))
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    leaves = [module for module in model.modules() if not list(module.children())]
+    if len(linear) < 2 or not all(
+        isinstance(leaf, nn.Linear | nn.ReLU | nn.Flatten) or leaf is getattr(model, "normalize", None)
+        for leaf in leaves
+    ):
+        raise InputError(
+            f"'{name}' takes the hidden layers of an mlp with relu, and the recipe's model is another.",
+            "Set model.name to 'mlp', with one width at least.",
+        )
+    mean, std = train.statistics()
+    squares = mean.square() + std.square() if train.is_image else (std > 0).float()
+    length = math.sqrt(squares.sum().item() * math.prod(train.input_shape[1:]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initialisation"))
+        network = kind(
+            linear[0].in_features,
+            train.num_classes,
+            [layer.out_features for layer in linear[:-1]],
+            inputs=None if train.is_image else getattr(model, "normalize", None),
+            label_value=strength * (length or 1.0),
+            **options,
+        )
+    return network, network.gradients
+
+
+def _method(row: str) -> Any:
+    module, _, attribute = row.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _check_options(name: str, method: Any, options: dict[str, Any], hidden: tuple[str, ...]) -> None:
+    known = [key for key in inspect.signature(method).parameters if key not in hidden]
+    for key in options:
+        if key not in known:
+            raise InputError(f"The method '{name}' has no option '{key}'.", nearest(key, known))
 
 
 def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: dict[str, float]) -> Sparsifier:

@@ -32,7 +32,7 @@ from gracile.models import build, normalized
 from gracile.recipes import methods
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
-from gracile.recipes.schema import Strict
+from gracile.recipes.schema import Strict, merged, parse
 from gracile.report import figures
 from gracile.training import Averaged, Cosine, Diminishing, Milestones, Schedule, evaluate, fit, steps_per_epoch
 
@@ -119,11 +119,12 @@ class Arm(Strict):
     """One method.
 
     Attributes:
-        method: a row of `gracile.recipes.methods.METHODS`; None trains densely.
+        method: a row of `gracile.recipes.methods.METHODS` or `RULES`; None trains densely by backpropagation.
         options: what the method takes.
         target: a budget in place of lam.
         found: an earlier arm whose sparse network the method starts from.
         model: another network than the recipe's.
+        training: what differs from the recipe's training.
         published: the leading cells of the published row that this arm answers to.
     """
 
@@ -132,6 +133,7 @@ class Arm(Strict):
     target: Target | None = None
     found: str | None = None
     model: ModelSettings | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
     published: list[str | float] = Field(default_factory=list)
 
 
@@ -220,12 +222,17 @@ def _train_arm(
     if done.exists():
         return json.loads(done.read_text())
     started = time.monotonic()
-    network = build_network(arm.model or settings.model, splits, seed).to(device)
+    network = build_network(arm.model or settings.model, splits, seed)
+    sparsifier = rule = None
+    if arm.method in methods.RULES:
+        network, rule = methods.learn_by_rule(arm.method, network, splits.train, seed, arm.options)
+    network.to(device)
     example = torch.zeros(2, *splits.train.input_shape, device=device)
-    training = settings.training
-    sparsifier = None
+    # The graph of channels knows networks that give logits; what a rule trains has none to remove.
+    left = lambda kept: {} if rule is not None else _what_is_left(kept, example)
+    training = _training(settings, name, arm)
     steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
-    if arm.method is not None:
+    if arm.method is not None and rule is None:
         found = None if arm.found is None else _found(settings, arm, seed, splits, part).to(device)
         sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
     if arm.target is not None:
@@ -243,15 +250,14 @@ def _train_arm(
         weight_decay=training.weight_decay,
         nesterov=training.nesterov,
         schedule=_schedule(training, steps_per_epoch(len(splits.train), training.batch_size)),
+        rule=rule,
         sparsifier=sparsifier,
         augment=augment if settings.data.flip or settings.data.crop else None,
         seed=seed,
         precision=training.precision,
         folder=part,
         resume=True,
-        observe=lambda kept: reduce(
-            operator.or_, (observe(kept) for observe in observers), _what_is_left(kept, example)
-        ),
+        observe=lambda kept: reduce(operator.or_, (observe(kept) for observe in observers), left(kept)),
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
@@ -263,12 +269,13 @@ def _train_arm(
     result["sparsity"] = 0.0 if summary is None else 100 * summary.sparsity
     result["channel_sparsity"] = None if channels is None else 100 * channels
     result["nonzero"] = parameters if summary is None else summary.nonzero
-    result |= {key: 100 * share for key, share in _what_is_left(kept, example).items()}
+    result |= {key: 100 * share for key, share in left(kept).items()}
     result["seconds"] = history.seconds
     if summary is not None:
         log.info("%s, seed %d:\n%s", name, seed, summary)
     save_weights(kept, part.path / "model.safetensors")
-    write_layers(kept, example, part.path / "layers.json")
+    if rule is None:
+        write_layers(kept, example, part.path / "layers.json")
     write_json(done, result)
     log.info("%s, seed %d: %.2f %% test accuracy (%.1f s)", name, seed, result["accuracy"], time.monotonic() - started)
     return result
@@ -323,6 +330,12 @@ def save_weights(network: nn.Module, path: Path) -> None:
     write_atomically(path, lambda temporary: save_file(state, temporary))
 
 
+def _training(settings: Settings, name: str, arm: Arm) -> TrainingSettings:
+    """The recipe's training with what the arm changes."""
+    values = merged(settings.training.model_dump(), arm.training)
+    return parse(TrainingSettings, values, f"[settings.arms.{name}.training]")
+
+
 def _schedule(training: TrainingSettings, steps: int) -> Schedule | None:
     if training.schedule == "cosine":
         return Cosine(training.epochs, training.warmup)
@@ -368,7 +381,7 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
         "seconds": "seconds",
     }
     for key, title in titles.items():
-        values = [result[key] for result in found if result[key] is not None]
+        values = [result[key] for result in found if result.get(key) is not None]
         row[title] = _mean_and_spread(values, key) if values else ""
     for answer in published:
         if arm.published and list(answer.values())[: len(arm.published)] == arm.published:
@@ -389,7 +402,7 @@ def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
     }
     plots = folder.path / "plots"
     drawn = {"learning curves": figures.learning_curves(rows, plots / "learning.png")}
-    sparse = {name: found for name, found in rows.items() if settings.arms[name].method is not None}
+    sparse = {name: found for name, found in rows.items() if settings.arms[name].method in methods.METHODS}
     if sparse:
         drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
     kept = {

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from gracile.core.errors import DataError, InputError, NonFiniteError
+from gracile.core.rule import LearningRule
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
@@ -72,6 +73,7 @@ def fit(
     weight_decay: float = 5e-4,
     nesterov: bool = False,
     schedule: Schedule | None = None,
+    rule: LearningRule | None = None,
     sparsifier: Sparsifier | None = None,
     augment: Augmentation | None = None,
     seed: int = 0,
@@ -83,17 +85,18 @@ def fit(
     checkpoint_seconds: float = 60.0,
     progress: str | None = None,
 ) -> History:
-    """Train a classifier with cross-entropy, on the device where it stands.
+    """Train a classifier with cross-entropy, or by a rule of its own, on the device where it stands.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
-        data: trained on ``data.train``, watched on ``data.validation``; ``data.test`` is never touched.
+        data: trained on ``data.train``, watched on ``data.validation`` unless that is empty; ``data.test`` is never touched.
         epochs: passes over the training data; the last one counts.
         batch_size: samples a step; a last batch of one sample is left out, because batch-norm cannot use it.
         optimizer: ``sgd``, ``adam``, ``adamw``, ``adagrad``, ``rmsprop``, or a function from parameters to an optimiser (the next four are
             then unused).
         lr, momentum, weight_decay, nesterov: the optimiser's.
         schedule: a factor on the learning rate by progress in epochs, set before every step.
+        rule: fills the gradients in place of cross-entropy and backpropagation, such as ``FFNetwork.gradients``.
         sparsifier: RVSM, RGSM or another method, built on `network`; attached here and detached at the end.
         augment: applied to training batches.
         seed: of order, augmentation and dropout; the same seed on the same machine gives the same weights, bit for bit.
@@ -143,7 +146,7 @@ def fit(
             position = keeper.restore(position) if resume else keeper.begin(position)
             for group, rate in zip(built.param_groups, rates, strict=True):
                 group["lr"] = rate
-        stepper = _Stepper(network, built, schedule or Constant(), steps, _autocast(precision, device), place)
+        stepper = _Stepper(network, built, schedule or Constant(), steps, _autocast(precision, device), place, rule)
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, epochs * steps, position.epoch * steps + position.step))
         network.train()
@@ -179,9 +182,11 @@ class _Stepper:
         steps: int,
         autocast: torch.autocast,
         place: RunFolder | None,
+        rule: LearningRule | None,
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.steps, self.autocast, self.place = steps, autocast, place
+        self.rule = self._backpropagate if rule is None else rule
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
 
     def step(self, position: _Position, x: Tensor, y: Tensor) -> None:
@@ -189,18 +194,22 @@ class _Stepper:
         factor = self.schedule.factor(position.epoch + position.step / self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        with self.autocast:
-            logits = self.network(x)
-            loss = nn.functional.cross_entropy(logits, y)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, correct = self.rule(x, y)
         self.optimizer.step()
         position.step += 1
         position.seen += len(y)
-        position.loss += loss.detach() * len(y)
-        position.correct += (logits.detach().argmax(dim=1) == y).sum()
+        position.loss += loss * len(y)
+        position.correct += correct
         if position.step % STEPS_BETWEEN_CHECKS[x.device.type] == 0:
             _check_finite(position, self.network, x, self.place)
+
+    def _backpropagate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        with self.autocast:
+            logits = self.network(x)
+            loss = nn.functional.cross_entropy(logits, y)
+        loss.backward()
+        return loss.detach(), (logits.detach().argmax(dim=1) == y).sum()
 
     def last_rate(self, position: _Position) -> float:
         """The learning rate of the epoch's last step."""
@@ -255,13 +264,16 @@ def _epoch_row(
         "train_loss": position.loss.item() / position.seen,
         "train_accuracy": position.correct.item() / position.seen,
     }
-    watched = evaluate(network, validation)
-    row.update(val_loss=watched.loss, val_accuracy=watched.accuracy)
+    if len(validation):
+        watched = evaluate(network, validation)
+        row.update(val_loss=watched.loss, val_accuracy=watched.accuracy)
     kept = network
     if sparsifier is not None:
         kept = sparsifier.sparse_model()
-        sparse, summary = evaluate(kept, validation), sparsifier.summary()
-        row.update(sparse_val_loss=sparse.loss, sparse_val_accuracy=sparse.accuracy)
+        summary = sparsifier.summary()
+        if len(validation):
+            sparse = evaluate(kept, validation)
+            row.update(sparse_val_loss=sparse.loss, sparse_val_accuracy=sparse.accuracy)
         row.update(sparsity=summary.sparsity, nonzero=summary.nonzero)
         if summary.channel_sparsity is not None:
             row.update(channel_sparsity=summary.channel_sparsity)
@@ -271,7 +283,7 @@ def _epoch_row(
 
 
 def _postfix(row: dict[str, Any]) -> str:
-    text = f"val {100 * row['val_accuracy']:.2f} %"
+    text = f"val {100 * row['val_accuracy']:.2f} %" if "val_accuracy" in row else f"loss {row['train_loss']:.4g}"
     if "sparse_val_accuracy" in row:
         text += f", sparse {100 * row['sparse_val_accuracy']:.2f} %"
         share = row.get("channel_sparsity", row["sparsity"])

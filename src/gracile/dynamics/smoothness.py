@@ -77,7 +77,9 @@ def smoothness(
         6.0
     """
     if not factors or not all(factor * lr > 0 for factor in factors):
-        raise InputError(f"Steps of {list(factors)} times {lr} do not lead along a gradient.", "Make all of them positive.")
+        raise InputError(
+            f"Steps of {list(factors)} times {lr} do not lead along a gradient.", "Make all of them positive."
+        )
     start = {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
     if not start:
         raise InputError("The model has no parameter that is trained.", "Set requires_grad on some.")
@@ -190,7 +192,14 @@ class SmoothnessMonitor:
     def observe(self, _model: nn.Module) -> dict[str, float]:
         """Record, and return what joins an epoch's row, as `gracile.fit`'s ``observe`` wants it."""
         row = self.record()
-        wanted = ("loss_low", "loss_high", "gradient_norm", "gradient_change_low", "gradient_change_high", "beta_smoothness")
+        wanted = (
+            "loss_low",
+            "loss_high",
+            "gradient_norm",
+            "gradient_change_low",
+            "gradient_change_high",
+            "beta_smoothness",
+        )
         return {key: row[key] for key in wanted}
 
 

@@ -30,6 +30,12 @@ from gracile.training import evaluate
 
 log = logging.getLogger("gracile")
 
+# What is told as a share of the first arm's, and under which name.
+SHARES = {
+    "compressed_kb": "compressed_share", "loss_range": "loss_range_share", "gradient_change_high": "gradient_change_share",
+    "beta_smoothness": "beta_smoothness_share",
+}  # fmt: skip
+
 
 class Network(schema.Strict):
     """Which perceptron; see `gracile.models.mlp`.
@@ -47,7 +53,7 @@ class Network(schema.Strict):
     bias: bool = False
     norm: str | None = None
     dropout: float = 0.0
-    initialisation: Initialisation = "lecun"
+    initialisation: Initialisation = "glorot"
     scale: float = 1.0
     inputs: Literal["unit interval", "standardised", "unit norm"] = "standardised"
 
@@ -114,7 +120,9 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     """Train every arm from every seed, or what is left of it, set the table and draw the curves."""
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
-    parsed = {name: (_network(settings, name, arm), _training(settings, name, arm)) for name, arm in settings.arms.items()}
+    parsed = {
+        name: (_network(settings, name, arm), _training(settings, name, arm)) for name, arm in settings.arms.items()
+    }
     splits = load_data(settings.data)
     results: dict[str, list[dict[str, Any]]] = {}
     curves: dict[str, list[list[dict[str, Any]]]] = {}
@@ -124,13 +132,13 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
             results.setdefault(name, []).append(_arm(settings, name, network, training, seed, splits, part))
             curves.setdefault(name, []).append(part.metrics())
     rows = [_row(name, settings.arms[name], found, published) for name, found in results.items()]
-    values = {f"{name}.{key}": _mean(found, key) for name, found in results.items() for key in found[0]}
-    values |= {
-        f"{name}.{key}_least": min(one[key] for one in found)
-        for name, found in results.items()
-        for key in ("accuracy",)
+    values = {
+        f"{name}.{key}": _mean(found, key) for name, found in results.items() for key in found[0] if _whole(found, key)
     }
-    marks = {name: row["published accuracy"] for name, row in zip(results, rows, strict=True) if "published accuracy" in row}
+    values |= _compared(results)
+    marks = {
+        name: row["published accuracy"] for name, row in zip(results, rows, strict=True) if "published accuracy" in row
+    }
     plots = study_pictures.draw(curves, marks, folder.path / "plots", smooth=settings.smoothness)
     notes = [splits.train.note] if splits.train.note else []
     return Outcome(rows, values, {name: path.relative_to(folder.path) for name, path in plots.items()}, notes)
@@ -185,12 +193,18 @@ def _arm(
     rows = train(network, splits, training, objective, seed=seed, smoothness=settings.smoothness, record=part.record)
     seconds = time.monotonic() - started
     network = plain_weights(network.eval())
+    reached = rows[-1]["step"] if rows else 0
+    if reached < training.steps:
+        log.warning("%s, seed %d: the loss was no longer finite after step %d", name, seed, reached)
+        result: dict[str, Any] = {"steps": reached, "accuracy": None, "validation_accuracy": None, "train_loss": None}
+        write_json(done, result)
+        return result
     test, validation = evaluate(network, splits.test), evaluate(network, splits.validation)
-    result: dict[str, Any] = {
+    result = {
+        "steps": training.steps,
         "accuracy": 100 * test.accuracy,
         "validation_accuracy": 100 * validation.accuracy,
         "train_loss": rows[-1]["train_loss"],
-        "steps": training.steps,
         "seconds": seconds,
     }
     if settings.smoothness:
@@ -206,8 +220,27 @@ def _arm(
     return result
 
 
+def _whole(found: list[dict[str, Any]], key: str) -> bool:
+    """Whether every seed has this number: one that diverged has not."""
+    return all(one.get(key) is not None for one in found)
+
+
 def _mean(found: list[dict[str, Any]], key: str) -> float:
     return statistics.fmean(one[key] for one in found)
+
+
+def _compared(results: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Every arm against every other: ``lead_over`` in points of test accuracy; against the first one, shares of size and of smoothness."""
+    values = {}
+    first = next(iter(results.values()))
+    for name, found in results.items():
+        for other, theirs in results.items():
+            if other != name and _whole(found, "accuracy") and _whole(theirs, "accuracy"):
+                values[f"{name}.lead_over.{other}"] = _mean(found, "accuracy") - _mean(theirs, "accuracy")
+        for key, share in SHARES.items():
+            if _whole(found, key) and _whole(first, key):
+                values[f"{name}.{share}"] = _mean(found, key) / _mean(first, key)
+    return values
 
 
 def _row(name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[str, Any]]) -> dict[str, Any]:
@@ -220,7 +253,10 @@ def _row(name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[
         "gradient_change_high": ("gradient change", 4), "beta_smoothness": ("beta smoothness", 3), "seconds": ("seconds", 1),
     }  # fmt: skip
     for key, (title, digits) in titles.items():
-        if key not in found[0]:
+        if not any(key in one for one in found):
+            continue
+        if not _whole(found, key):
+            row[title] = "diverged"
             continue
         row[title] = f"{_mean(found, key):.{digits}f}"
         if len(found) > 1 and key not in ("steps", "parameters"):

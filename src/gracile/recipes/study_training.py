@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gracile.core.errors import NonFiniteError
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, Splits, batches
 from gracile.dynamics import smoothness as measure_smoothness
@@ -57,10 +57,8 @@ def train(
 
     Returns:
         The records: ``step, epoch, train_loss`` (mean over the steps since the last record), ``val_accuracy`` (in [0, 1], on the curve's
-        samples of the validation split) and, if wanted, what `gracile.dynamics.smoothness` finds on the batch of the step.
-
-    Raises:
-        NonFiniteError: the loss is no longer a number.
+        samples of the validation split) and, if wanted, what `gracile.dynamics.smoothness` finds on the batch of the step. They end
+        where the loss is no longer a number: a reading that diverges is a finding.
     """
     curve = splits.validation.subset(torch.arange(min(training.samples, len(splits.validation))))
     take = _stepper(network, training, objective)
@@ -80,8 +78,8 @@ def train(
             since += 1
             if due:
                 loss = (total / since).item()
-                if loss != loss or loss == float("inf"):
-                    raise NonFiniteError(f"The loss is no longer finite at step {step}.", "Lower lr.")
+                if not math.isfinite(loss):
+                    break
                 accuracy = evaluate(network, curve).accuracy
                 rows.append(
                     {"step": step, "epoch": step * training.batch_size / len(splits.train), "train_loss": loss, "val_accuracy": accuracy}
@@ -112,7 +110,9 @@ def _schedule(training: Training) -> Schedule:
     return Averaged(1) if training.schedule == "averaged" else Constant()
 
 
-def _stepper(network: nn.Sequential, training: Training, objective: Objective) -> Callable[[int, Tensor, Tensor], Tensor]:
+def _stepper(
+    network: nn.Sequential, training: Training, objective: Objective
+) -> Callable[[int, Tensor, Tensor], Tensor]:
     """What takes a step and gives the loss before it, a sample's where the loss is a mean."""
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     shrink = (lambda rate: _shrink(layers, rate * training.l1)) if training.l1 else lambda rate: None
@@ -149,7 +149,10 @@ def _by_formula(
     shrink: Callable[[float], None],
 ) -> Callable[[int, Tensor, Tensor], Tensor]:  # fmt: skip
     """Steps of plain gradient descent by the explicit formulas: at batch 1 twice as fast as autograd and an optimiser."""
-    weights, biases = [one.weight.detach() for one in layers], [None if one.bias is None else one.bias.detach() for one in layers]
+    weights, biases = (
+        [one.weight.detach() for one in layers],
+        [None if one.bias is None else one.bias.detach() for one in layers],
+    )
     hidden = [name for name in (_named(one) for one in network.network.children()) if name]  # pyright: ignore[reportAttributeAccessIssue]
     before = network[:-1]
 

@@ -244,7 +244,9 @@ def _train_arm(
         precision=training.precision,
         folder=part,
         resume=True,
-        observe=lambda kept: reduce(operator.or_, (observe(kept) for observe in observers), _what_is_left(kept, example)),
+        observe=lambda kept: reduce(
+            operator.or_, (observe(kept) for observe in observers), _what_is_left(kept, example)
+        ),
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()

@@ -9,7 +9,7 @@ from torch import nn
 
 from gracile.core.errors import InputError, pick
 from gracile.models.activations import ACTIVATIONS
-from gracile.models.common import Initialisation, ImageSize, height_width, initialise
+from gracile.models.common import ImageSize, Initialisation, height_width, initialise
 from gracile.models.l1_batch_norm import L1BatchNorm1d
 from gracile.models.weight_standardisation import standardise_weights
 

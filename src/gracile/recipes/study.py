@@ -6,7 +6,6 @@ import json
 import logging
 import statistics
 import time
-from pathlib import Path
 from typing import Any, Literal
 
 import torch

@@ -38,9 +38,9 @@ def curves(arms: Named) -> str:
 
 # What a watched run records (`gracile.dynamics`): its key, title, axis, whether the axis is logarithmic, and what to see in it.
 WATCHED = (
-    ("drift_conserved", "Drift of what is conserved", "relative change of D", True, "Gradient flow conserves these entries; steps move them."),
-    ("drift_free", "Drift of the rest", "relative change of D", True, "Entries of D that nothing conserves."),
-    ("drift_unexplained", "Unexplained drift", "relative change of D", True, "The diagonal's drift less what the optimiser's law explains."),
+    ("drift_conserved", "Drift of what is conserved", "change of D", True, "What flow conserves; steps move it."),
+    ("drift_free", "Drift of the rest", "change of D", True, "Entries of D that nothing conserves."),
+    ("drift_unexplained", "Unexplained drift", "change of D", True, "Less what the optimiser's law explains."),
     ("alignment", "Alignment", "least |cosine|", False, "Of top singular vectors of adjacent layers; 1 is aligned."),
     ("margin", "Margin", "least margin", False, "True class less the largest other, least over the batch."),
     ("sign_changes", "Sign changes", "share of weights", False, "Weights that changed sign since the record before."),

@@ -100,9 +100,9 @@ def test_what_does_not_fit_is_refused() -> None:
     _, layers, x, targets = network("relu", "linear", False)
     weights = [one.weight for one in layers]
     wrong = [
-        (dict(activations=["relu", "linear"]), "3 weights, 3 biases and 2 activations"),
-        (dict(activations=["relu", "rleu", "linear"]), "Did you mean 'relu'"),
-        (dict(activations=["relu", "relu", "linear"], loss="cross_entropy"), "Cross-entropy was asked of outputs"),
+        ({"activations": ["relu", "linear"]}, "3 weights, 3 biases and 2 activations"),
+        ({"activations": ["relu", "rleu", "linear"]}, "Did you mean 'relu'"),
+        ({"activations": ["relu", "relu", "linear"], "loss": "cross_entropy"}, "Cross-entropy was asked of outputs"),
     ]
     for how, message in wrong:
         with pytest.raises(InputError, match=message):

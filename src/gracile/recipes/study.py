@@ -43,6 +43,7 @@ class Network(schema.Strict):
         output: activation of the last layer, of which the loss is taken; the network itself gives what stands before it.
         inputs: ``unit interval`` takes pixels in [0, 1]; ``standardised`` by the training split's one mean and deviation; ``unit
             norm`` divides each standardised image by its l2 norm.
+        input_scale: factor on the inputs after that.
         scale: factor on the initial weights.
     """
 
@@ -55,6 +56,7 @@ class Network(schema.Strict):
     initialisation: Initialisation = "glorot"
     scale: float = 1.0
     inputs: Literal["unit interval", "standardised", "unit norm"] = "standardised"
+    input_scale: float = Field(default=1.0, gt=0)
 
 
 class Training(schema.Strict):
@@ -156,7 +158,7 @@ def _training(settings: Settings, name: str, arm: Arm) -> Training:
 
 
 def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
-    """The perceptron behind its inputs' scaling, as the named children ``inputs`` (one or two of them) and ``network``."""
+    """The perceptron behind its inputs' scaling, as the children ``normalize``, ``unit`` and ``scale``, as far as asked for, and ``network``."""
     shape = splits.train.input_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initialisation"))
@@ -168,12 +170,14 @@ def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Linear):
-                module.weight.mul_(settings.scale) if settings.scale != 1 else None
+                module.weight.mul_(settings.scale)
     model = nn.Sequential()
     if settings.inputs != "unit interval":
         model.add_module("normalize", Normalize(*splits.train.statistics()))
     if settings.inputs == "unit norm":
         model.add_module("unit", UnitNorm())
+    if settings.input_scale != 1:
+        model.add_module("scale", Normalize(0.0, 1 / settings.input_scale))
     model.add_module("network", network)
     return model
 

@@ -158,7 +158,7 @@ def _training(settings: Settings, name: str, arm: Arm) -> Training:
 
 
 def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
-    """The perceptron behind its inputs' scaling, as the children ``normalize``, ``unit`` and ``scale``, as far as asked for, and ``network``."""
+    """The perceptron behind its inputs' scaling, as the children ``normalize``, ``unit``, ``scale`` (as asked for) and ``network``."""
     shape = splits.train.input_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initialisation"))

@@ -8,7 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gracile.models import lenet, mlp, normalized, resnet18, resnet20, resnet56, vgg16
+from gracile.models import (
+    L1BatchNorm1d,
+    L1BatchNorm2d,
+    SquaredExponential,
+    lenet,
+    mlp,
+    normalized,
+    resnet18,
+    resnet20,
+    resnet56,
+    vgg16,
+)
 from tests.models.densenet import DenseNet
 
 
@@ -164,6 +175,14 @@ class Signals(nn.Module):
         return self.body(x)
 
 
+def l1_normed() -> nn.Module:
+    """l1 batch-norm of images and of features, activations that are 1 at 0, and units without biases."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False), L1BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=4), SquaredExponential(0.5),
+        nn.Flatten(), nn.Linear(8 * 16, 12, bias=False), L1BatchNorm1d(12), nn.SELU(), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
 IMAGE = (3, 16, 16)
 
 # Name to (factory, shape of one sample).
@@ -182,6 +201,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "squeeze-excite": (SqueezeExcite, IMAGE),
     "splitting": (Splitting, IMAGE),
     "signals": (Signals, (3, 32)),
+    "l1-normed": (l1_normed, IMAGE),
 }
 
 # As they are used; too large for hundreds of draws.
@@ -198,7 +218,9 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | L1BatchNorm1d | L1BatchNorm2d):
+                assert module.weight is not None
+                assert module.bias is not None
                 module.weight.uniform_(0.5, 1.5, generator=source)
                 module.bias.normal_(0, 0.3, generator=source)
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -206,6 +228,11 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
                 assert module.running_var is not None
                 module.running_mean.normal_(0, 0.3, generator=source)
                 module.running_var.uniform_(0.5, 1.5, generator=source)
+            elif isinstance(module, L1BatchNorm1d | L1BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_dev is not None
+                module.running_mean.normal_(0, 0.3, generator=source)
+                module.running_dev.uniform_(0.5, 1.5, generator=source)
             elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, generator=source)
                 if module.bias is not None:

@@ -32,6 +32,19 @@ def test_a_train_recipe_can_be_watched(tmp_path: Path) -> None:
     rows = finished.folder.part("dense").metrics()
     assert rows[-1]["drift_conserved"] > 0
     assert 0 <= rows[-1]["alignment"] <= 1
+    assert rows[-1]["beta_smoothness"] > 0
+    assert rows[-1]["loss_low"] <= rows[-1]["loss_high"]
+    page = (finished.folder.path / "report.html").read_text()
+    dynamics = page[page.index("<h2>Dynamics") :]
+    for title in ("Drift of what is conserved", "Alignment", "Sign changes", "Effective smoothness"):
+        assert title in dynamics
+
+
+def test_the_page_of_a_run_that_was_not_watched_has_no_dynamics(tmp_path: Path) -> None:
+    recipe = schema.load("digits")
+    settings = schema.merged({**recipe.settings, "arms": {"dense": {}}}, {"training": {"epochs": 2}})
+    run(recipe.model_copy(update={"settings": settings, "accept": []}), tmp_path / "plain")
+    assert "Dynamics" not in (tmp_path / "plain" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -194,11 +194,8 @@ def _deltas(
 
 
 def _value(h: Tensor, outputs: Tensor, targets: Tensor, loss: str, reduction: str) -> Tensor:
-    each = (
-        -(targets * torch.log_softmax(h, dim=1)).sum(dim=1)
-        if loss == "cross_entropy"
-        else (outputs - targets).square().sum(dim=1) / 2
-    )
+    log = loss == "cross_entropy"
+    each = -(targets * h.log_softmax(dim=1)).sum(dim=1) if log else (outputs - targets).square().sum(dim=1) / 2
     return each.mean() if reduction == "mean" else each.sum()
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gracile.core.errors import InputError, pick
 from gracile.models.l1_batch_norm import L1BatchNorm1d, L1BatchNorm2d
 
 ImageSize = int | tuple[int, int]
-Initialisation = Literal["he", "lecun"]
-GAINS: dict[str, Literal["relu", "linear"]] = {"he": "relu", "lecun": "linear"}
+Initialisation = Literal["he", "lecun", "glorot"]
+
+
+DRAWS: dict[str, Callable[[Tensor, torch.Generator | None], Tensor]] = {
+    "he": lambda weight, generator: nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator),
+    "lecun": lambda weight, generator: nn.init.kaiming_normal_(weight, nonlinearity="linear", generator=generator),
+    "glorot": lambda weight, generator: nn.init.xavier_normal_(weight, generator=generator),
+}
 
 
 def height_width(image_size: ImageSize, *, least: int, model: str) -> tuple[int, int]:
@@ -45,13 +52,16 @@ def initialise(
     Args:
         model: changed in place.
         generator: where the numbers come from; torch's global one by default, as for any module.
-        initialisation: variance ``2 / fan-in`` (``he``: He et al. 2015, eq. 10) or ``1 / fan-in`` (``lecun``, which SELU asks for:
-            Klambauer et al. 2017).
+        initialisation: variance ``2 / fan-in`` (``he``: He et al. 2015, eq. 10), ``1 / fan-in`` (``lecun``, which SELU asks for:
+            Klambauer et al. 2017) or ``2 / (fan-in + fan-out)`` (``glorot``: Glorot and Bengio 2010, eq. 16).
+
+    Raises:
+        InputError: no such initialisation.
     """
-    gain = pick(GAINS, initialisation, "initialisation")
+    draw = pick(DRAWS, initialisation, "initialisation")
     for module in model.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity=gain, generator=generator)
+            draw(module.weight, generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | L1BatchNorm1d | L1BatchNorm2d):

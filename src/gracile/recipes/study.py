@@ -29,6 +29,12 @@ from gracile.training import evaluate
 
 log = logging.getLogger("gracile")
 
+# What is told as a share of the first arm's, and under which name.
+SHARES = {
+    "compressed_kb": "compressed_share", "loss_range": "loss_range_share", "gradient_change_high": "gradient_change_share",
+    "beta_smoothness": "beta_smoothness_share",
+}  # fmt: skip
+
 
 class Network(schema.Strict):
     """Which perceptron; see `gracile.models.mlp`.
@@ -37,6 +43,7 @@ class Network(schema.Strict):
         output: activation of the last layer, of which the loss is taken; the network itself gives what stands before it.
         inputs: ``unit interval`` takes pixels in [0, 1]; ``standardised`` by the training split's one mean and deviation; ``unit
             norm`` divides each standardised image by its l2 norm.
+        input_scale: factor on the inputs after that.
         scale: factor on the initial weights.
     """
 
@@ -46,9 +53,10 @@ class Network(schema.Strict):
     bias: bool = False
     norm: str | None = None
     dropout: float = 0.0
-    initialisation: Initialisation = "lecun"
+    initialisation: Initialisation = "glorot"
     scale: float = 1.0
     inputs: Literal["unit interval", "standardised", "unit norm"] = "standardised"
+    input_scale: float = Field(default=1.0, gt=0)
 
 
 class Training(schema.Strict):
@@ -125,12 +133,10 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
             results.setdefault(name, []).append(_arm(settings, name, network, training, seed, splits, part))
             curves.setdefault(name, []).append(part.metrics())
     rows = [_row(name, settings.arms[name], found, published) for name, found in results.items()]
-    values = {f"{name}.{key}": _mean(found, key) for name, found in results.items() for key in found[0]}
-    values |= {
-        f"{name}.{key}_least": min(one[key] for one in found)
-        for name, found in results.items()
-        for key in ("accuracy",)
+    values = {
+        f"{name}.{key}": _mean(found, key) for name, found in results.items() for key in found[0] if _whole(found, key)
     }
+    values |= _compared(results)
     marks = {
         name: row["published accuracy"] for name, row in zip(results, rows, strict=True) if "published accuracy" in row
     }
@@ -152,7 +158,7 @@ def _training(settings: Settings, name: str, arm: Arm) -> Training:
 
 
 def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
-    """The perceptron behind its inputs' scaling, as the named children ``inputs`` (one or two of them) and ``network``."""
+    """The perceptron behind its inputs' scaling, as the children ``normalize``, ``unit``, ``scale`` (as asked for) and ``network``."""
     shape = splits.train.input_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initialisation"))
@@ -164,12 +170,14 @@ def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Linear):
-                module.weight.mul_(settings.scale) if settings.scale != 1 else None
+                module.weight.mul_(settings.scale)
     model = nn.Sequential()
     if settings.inputs != "unit interval":
         model.add_module("normalize", Normalize(*splits.train.statistics()))
     if settings.inputs == "unit norm":
         model.add_module("unit", UnitNorm())
+    if settings.input_scale != 1:
+        model.add_module("scale", Normalize(0.0, 1 / settings.input_scale))
     model.add_module("network", network)
     return model
 
@@ -188,12 +196,18 @@ def _arm(
     rows = train(network, splits, training, objective, seed=seed, smoothness=settings.smoothness, record=part.record)
     seconds = time.monotonic() - started
     network = plain_weights(network.eval())
+    reached = rows[-1]["step"] if rows else 0
+    if reached < training.steps:
+        log.warning("%s, seed %d: the loss was no longer finite after step %d", name, seed, reached)
+        result: dict[str, Any] = {"steps": reached, "accuracy": None, "validation_accuracy": None, "train_loss": None}
+        write_json(done, result)
+        return result
     test, validation = evaluate(network, splits.test), evaluate(network, splits.validation)
-    result: dict[str, Any] = {
+    result = {
+        "steps": training.steps,
         "accuracy": 100 * test.accuracy,
         "validation_accuracy": 100 * validation.accuracy,
         "train_loss": rows[-1]["train_loss"],
-        "steps": training.steps,
         "seconds": seconds,
     }
     if settings.smoothness:
@@ -209,8 +223,27 @@ def _arm(
     return result
 
 
+def _whole(found: list[dict[str, Any]], key: str) -> bool:
+    """Whether every seed has this number: one that diverged has not."""
+    return all(one.get(key) is not None for one in found)
+
+
 def _mean(found: list[dict[str, Any]], key: str) -> float:
     return statistics.fmean(one[key] for one in found)
+
+
+def _compared(results: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Every arm against every other: ``lead_over`` in points of test accuracy; against the first one, shares of size and of smoothness."""
+    values = {}
+    first = next(iter(results.values()))
+    for name, found in results.items():
+        for other, theirs in results.items():
+            if other != name and _whole(found, "accuracy") and _whole(theirs, "accuracy"):
+                values[f"{name}.lead_over.{other}"] = _mean(found, "accuracy") - _mean(theirs, "accuracy")
+        for key, share in SHARES.items():
+            if _whole(found, key) and _whole(first, key):
+                values[f"{name}.{share}"] = _mean(found, key) / _mean(first, key)
+    return values
 
 
 def _row(name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[str, Any]]) -> dict[str, Any]:
@@ -223,7 +256,10 @@ def _row(name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[
         "gradient_change_high": ("gradient change", 4), "beta_smoothness": ("beta smoothness", 3), "seconds": ("seconds", 1),
     }  # fmt: skip
     for key, (title, digits) in titles.items():
-        if key not in found[0]:
+        if not any(key in one for one in found):
+            continue
+        if not _whole(found, key):
+            row[title] = "diverged"
             continue
         row[title] = f"{_mean(found, key):.{digits}f}"
         if len(found) > 1 and key not in ("steps", "parameters"):

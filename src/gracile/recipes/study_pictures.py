@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from gracile.report.figures import new_figure, save
 
 Rows = Sequence[Mapping[str, Any]]
+# Arms beside each other in a legend.
+COLUMNS = 6
 SMOOTH = {
     "loss_range": "range of the loss along the gradient",
     "gradient_change_high": "largest change of the gradient, l2",
@@ -42,7 +44,7 @@ def draw(
         accuracy.set_title("dotted: published, test split", fontsize="medium")
     for axes in (accuracy, loss):
         axes.grid(alpha=0.3)
-    accuracy.legend(frameon=False, fontsize="small", loc="lower right")
+    figure.legend(*accuracy.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=COLUMNS)
     drawn = {"study": save(figure, folder / "study.png")}
     if smooth:
         figure = new_figure(13.0, 3.8)
@@ -51,7 +53,9 @@ def draw(
                 _lines(axes, name, number, seeds, key, 1)
             axes.set(xlabel="step", ylabel=label, yscale="log")
             axes.grid(alpha=0.3)
-        figure.axes[0].legend(frameon=False, fontsize="small")
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=COLUMNS
+        )
         drawn["smoothness"] = save(figure, folder / "smoothness.png")
     return drawn
 

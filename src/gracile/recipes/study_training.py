@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gracile.core.errors import NonFiniteError
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, Splits, batches
 from gracile.dynamics import smoothness as measure_smoothness
@@ -57,10 +57,8 @@ def train(
 
     Returns:
         The records: ``step, epoch, train_loss`` (mean over the steps since the last record), ``val_accuracy`` (in [0, 1], on the curve's
-        samples of the validation split) and, if wanted, what `gracile.dynamics.smoothness` finds on the batch of the step.
-
-    Raises:
-        NonFiniteError: the loss is no longer a number.
+        samples of the validation split) and, if wanted, what `gracile.dynamics.smoothness` finds on the batch of the step. They end
+        where the loss is no longer a number: a reading that diverges is a finding.
     """
     curve = splits.validation.subset(torch.arange(min(training.samples, len(splits.validation))))
     take = _stepper(network, training, objective)
@@ -80,8 +78,8 @@ def train(
             since += 1
             if due:
                 loss = (total / since).item()
-                if loss != loss or loss == float("inf"):
-                    raise NonFiniteError(f"The loss is no longer finite at step {step}.", "Lower lr.")
+                if not math.isfinite(loss):
+                    break
                 accuracy = evaluate(network, curve).accuracy
                 rows.append(
                     {"step": step, "epoch": step * training.batch_size / len(splits.train), "train_loss": loss, "val_accuracy": accuracy}

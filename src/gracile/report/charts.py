@@ -8,7 +8,7 @@ from typing import Any
 
 from gracile.report import html, svg
 from gracile.report.compressed import Measured, number
-from gracile.report.reading import Arm, Trained
+from gracile.report.reading import Arm
 
 Named = Sequence[tuple[str, Arm, int]]
 """Arms as they are called on the page, each with the number of its colour."""
@@ -26,10 +26,44 @@ def curves(arms: Named) -> str:
         ("Multiply-adds left", "left after removal, %", _percent("macs_left"), False, 0.0, 105.0),
         ("Parameters left", "left after removal, %", _percent("parameters_left"), False, 0.0, 105.0),
     ]
-    figures = [
-        html.figure(svg.line_chart(title, _lines(arms, value), "epoch", label, log=log, low=low, high=high), title)
-        for title, label, value, log, low, high in drawn
-    ]
+    at = _abscissa(arms)
+    return _told(
+        arms,
+        [
+            html.figure(svg.line_chart(title, _lines(arms, value, at), at, label, log=log, low=low, high=high), title)
+            for title, label, value, log, low, high in drawn
+        ],
+    )
+
+
+# What a watched run records (`gracile.dynamics`): its key, title, axis, whether the axis is logarithmic, and what to see in it.
+WATCHED = (
+    ("drift_conserved", "Drift of what is conserved", "change of D", True, "What flow conserves; steps move it."),
+    ("drift_free", "Drift of the rest", "change of D", True, "Entries of D that nothing conserves."),
+    ("drift_unexplained", "Unexplained drift", "change of D", True, "Less what the optimiser's law explains."),
+    ("alignment", "Alignment", "least |cosine|", False, "Of top singular vectors of adjacent layers; 1 is aligned."),
+    ("margin", "Margin", "least margin", False, "True class less the largest other, least over the batch."),
+    ("sign_changes", "Sign changes", "share of weights", False, "Weights that changed sign since the record before."),
+    ("sign_changes_from_start", "Sign changes since the start", "share of weights", False, "Weights of another sign than at the start."),
+    ("gradient_norm", "Gradient", "l2 norm", True, "On one batch."),
+    ("loss_high", "Loss along the gradient", "largest loss", True, "Over steps along the gradient of one batch."),
+    ("gradient_change_high", "Change of the gradient", "largest change, l2", True, "Small where the gradient predicts the next one."),
+    ("beta_smoothness", "Effective smoothness", "beta", True, "Largest change of the gradient over distance moved; small is smooth."),
+)  # fmt: skip
+
+
+def watched(arms: Named) -> str:
+    """The dynamics that were recorded while the arms were trained, a small chart each; empty where none were."""
+    at = _abscissa(arms)
+    figures = []
+    for key, title, label, log, caption in WATCHED:
+        value = lambda row, key=key: number(row.get(key))
+        figures.append(html.figure(svg.line_chart(title, _lines(arms, value, at), at, label, log=log), title, caption))
+    return _told(arms, figures)
+
+
+def _told(arms: Named, figures: Sequence[str]) -> str:
+    """Charts of curves with their legend and how to read them; nothing without charts."""
     found = html.charts(*figures)
     if not found:
         return ""
@@ -39,18 +73,24 @@ def curves(arms: Named) -> str:
     return html.legend({name: style for name, _, style in arms}) + found + html.paragraph(told, soft=True)
 
 
-def _lines(arms: Named, value: Value) -> list[svg.Line]:
+def _abscissa(arms: Named) -> str:
+    """``step`` where every row tells it, as where records are made within an epoch; else ``epoch``."""
+    rows = [row for _, arm, _ in arms for one in arm.trained for row in one.metrics]
+    return "step" if rows and all(number(row.get("step")) is not None for row in rows) else "epoch"
+
+
+def _lines(arms: Named, value: Value, abscissa: str) -> list[svg.Line]:
     lines = []
     for name, arm, style in arms:
         for place, one in enumerate(arm.trained):
-            points = [(float(row["epoch"]), at) for row in _epochs(one) if (at := value(row)) is not None]
+            points = [
+                (float(row[abscissa]), at)
+                for row in one.metrics
+                if number(row.get(abscissa)) is not None and (at := value(row)) is not None
+            ]
             label = name if len(arm.trained) == 1 else f"{name}, seed {one.seed}"
             lines.append(svg.Line(label, points, style, faint=place > 0))
     return lines
-
-
-def _epochs(one: Trained) -> list[dict[str, Any]]:
-    return [row for row in one.metrics if number(row.get("epoch")) is not None]
 
 
 def _accuracy(row: Mapping[str, Any]) -> float | None:

@@ -25,6 +25,7 @@ def show(run: Run) -> str:
         html.section("Result" if run.result is not None else "So far", _glance(run), result_table(run), _units(run)),
         html.section("Criteria fixed before the run", _criteria(run)),
         html.section("Learning curves", charts.curves(named)),
+        html.section("Dynamics", charts.watched(named)),
         html.section("Layer widths before and after", charts.widths(named)),
         html.section("Weights and channel norms", charts.histograms(named)),
         html.section("Size, latency and accuracy", _picture(run, named)),

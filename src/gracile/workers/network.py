@@ -103,6 +103,11 @@ class WorkerNetwork:
         return sum(self.link_bytes.values())
 
     @property
+    def may_lose(self) -> bool:
+        """Whether a message between two workers that live may fail to come."""
+        return self.drop > 0 or getattr(self.channel, "patience", None) is not None
+
+    @property
     def contraction(self) -> float:
         """By what factor, at most, one mixing round shrinks the distance from the mean; the geometric mean over the
         schedule's product."""
@@ -137,7 +142,7 @@ class WorkerNetwork:
             # Two workers in one process are still two workers; nobody sends to one that is known to be lost.
             if not measured and link[1] not in self.channel.gone:
                 self.link_bytes[link] += message.numel() * message.element_size()
-        found = self.channel.exchange(messages, expected, like, everyone=measured)
+        found = self.channel.exchange(messages, expected, like)
         if self.drop and not measured:
             number = self.exchanges
             chance = {link: derive_seed(self.seed, "drop", number, *link) / 2**63 for link in found}

@@ -201,7 +201,9 @@ class Classification:
         found = []
         for row, worker in enumerate(self.local):
             with self._dropout(worker, step):
-                found.append(self._gradient(self.parameters(x[row]), *self.batch(row, step)))
+                leaves = {name: view.detach().requires_grad_() for name, view in self.parameters(x[row]).items()}
+                loss = self._loss(leaves, *self.batch(row, step))
+                found.append(dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True)))
         return found
 
     def gradients(self, x: Tensor, step: int) -> Tensor:

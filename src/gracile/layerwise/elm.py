@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gracile.core.errors import InputError
 from gracile.core.seeding import generator
 from gracile.layerwise.estimator import Classifier, Learner, Regressor
-from gracile.layerwise.flow import chain
+from gracile.layerwise.flow import chain, hidden
 from gracile.layerwise.ridge import ridge
 from gracile.layerwise.source import Source
 
@@ -112,7 +112,7 @@ class _ELM(Learner):
     def _learn(self, source: Source) -> nn.Module:
         self._check_own(source)
         weight, bias = random_features(source, self.n, self.weights, self.image_shape, self.seed)
-        solved = ridge(source.through(lambda x: torch.addmm(bias, x, weight.T).relu_()), self.lam)
+        solved = ridge(source.through(lambda x: hidden(x, weight, bias)), self.lam)
         self.lam_ = solved.lam
         return chain([(weight, bias), (solved.weights.T.to(source.dtype).contiguous(), None)])
 

@@ -169,7 +169,7 @@ def _check_radius(eps: float) -> None:
 
 def _matrix(values: Any, name: str) -> Tensor:
     tensor = torch.as_tensor(values)
-    if not tensor.is_floating_point():
+    if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
     if name == "T" and tensor.ndim == 1:
         tensor = tensor[:, None]

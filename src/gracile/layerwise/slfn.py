@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gracile.core.errors import DataError, InputError
 from gracile.core.seeding import generator
 from gracile.layerwise.estimator import Classifier, Learner, Regressor
-from gracile.layerwise.flow import chain, fold, lossless_weights
+from gracile.layerwise.flow import chain, fold, hidden, lossless_weights
 from gracile.layerwise.ridge import ridge
 from gracile.layerwise.source import Source
 
@@ -71,7 +71,7 @@ class _SLFN(Learner):
         )
         stacked = lossless_weights(a).to(source.device, source.dtype)
         weight, bias = stacked[:, :-1].contiguous(), stacked[:, -1].contiguous()
-        solved = ridge(source.through(lambda x: torch.addmm(bias, x, weight.T).relu_()), self.lam)
+        solved = ridge(source.through(lambda x: hidden(x, weight, bias)), self.lam)
         self.lam_ = solved.lam
         return chain([(weight, bias), (solved.weights.T.to(source.dtype).contiguous(), None)])
 

@@ -25,6 +25,7 @@ KINDS = {
     "layerwise-rho": "gracile.recipes.layerwise_rho",
     "train": "gracile.recipes.train",
     "walk-rates": "gracile.recipes.walk_rates",
+    "workers": "gracile.recipes.workers",
 }
 
 

@@ -8,7 +8,7 @@ from gracile.workers.methods import METHODS, Method, method
 from gracile.workers.mixing import RULES, check_mixing, mixing_matrix, one_peer_exponential, spectral_gap
 from gracile.workers.network import WorkerNetwork, network
 from gracile.workers.problem import Classification, Problem, Proximal, Quadratics
-from gracile.workers.processes import Processes, from_environment, hosting
+from gracile.workers.processes import Processes, from_environment, hosting, under_torchrun
 from gracile.workers.shards import SPLITS, label_skew, shards
 from gracile.workers.training import Trained, train
 
@@ -45,4 +45,5 @@ __all__ = [
     "shards",
     "spectral_gap",
     "train",
+    "under_torchrun",
 ]

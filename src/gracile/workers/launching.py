@@ -167,11 +167,12 @@ def _enter(program: Program, workers: int, processes: int, index: int, place: An
         channel = Processes(workers, store, index, processes, patience=patience, timeout=timeout, generation=generation)
         result = program(channel, *arguments)
         store.set(f"result/{index}", json.dumps(result))
-        channel.close()
+        ended = channel.close()
     except GracileError as error:
         store.set(f"error/{index}", json.dumps([error.cause, error.remedy]))
         raise SystemExit(2) from None
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads that wait in gloo for someone who is gone would end the interpreter with an abort.
-    os._exit(0)
+    if not ended:
+        # A thread that still waits in gloo for someone who is gone would end the interpreter with an abort.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
@@ -9,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -246,14 +247,17 @@ class Processes:
         self._sending.clear()
         return max(int(place.get(f"round/{member}")) for member in self.members)
 
-    def close(self) -> None:
-        """Leave the group. Transfers that nobody answered end as the others leave too; they are waited for briefly."""
+    def close(self) -> bool:
+        """Leave the group. Transfers that nobody answered end as the others leave too; they are waited for briefly.
+
+        Returns:
+            whether all have ended.
+        """
         if dist.is_initialized():
             dist.destroy_process_group()
         deadline = time.monotonic() + CLOSING
-        for waiting in self._unanswered:
-            waiting.wait(max(0.0, deadline - time.monotonic()))
-        self._unanswered.clear()
+        left = self._unanswered + [waiting for sent in self._sending.values() for waiting in sent]
+        return all([waiting.wait(max(0.0, deadline - time.monotonic())) is not None for waiting in left])
 
 
 def announce(store: Store, generation: int, members: Sequence[int]) -> None:
@@ -261,28 +265,45 @@ def announce(store: Store, generation: int, members: Sequence[int]) -> None:
     store.compare_set(f"generation/{generation}", "", json.dumps(sorted(members)))
 
 
+def under_torchrun() -> bool:
+    """Whether this process is one of several that ``torchrun`` started."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def from_environment(
-    workers: int, *, patience: float | None = None, timeout: float = 300.0, device: torch.device | str = "cpu"
+    workers: int,
+    *,
+    name: str = "",
+    patience: float | None = None,
+    timeout: float = 300.0,
+    device: torch.device | str = "cpu",
 ) -> Processes:
     """The channel of a process that ``torchrun`` started.
 
     Args:
-        workers, patience, timeout, device: see `Processes`.
+        workers: of the whole network.
+        name: tells several networks of one program apart.
+        patience, timeout, device: see `Processes`.
 
     Raises:
         InputError: not under torchrun, more processes than workers, or a port that is in use.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         raise InputError("This process was not started by torchrun.", "Start it so: torchrun --nproc-per-node 2 ...")
-    hosting(workers, int(os.environ["WORLD_SIZE"]))
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    hosting(workers, world)
+    store = PrefixStore(f"workers/{name}", _torchrun_store(timeout))
+    return Processes(workers, store, rank, world, patience=patience, timeout=timeout, device=device)
+
+
+@functools.cache
+def _torchrun_store(timeout: float) -> Store:
     try:
-        store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    except (RuntimeError, ValueError) as error:
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    except RuntimeError as error:
         raise port_error(error, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])) from error
     # A restarted attempt must not read what the last one left in the store.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = PrefixStore(f"gracile/{attempt}", cast(Store, store))
-    return Processes(workers, store, rank, world, patience=patience, timeout=timeout, device=device)
+    return PrefixStore(f"gracile/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def port_error(error: Exception, host: str, port: int) -> Exception:

@@ -93,8 +93,8 @@ def overview(path: Path, graph: Graph, rows: Rows, accuracy: Sequence[float], ti
 
 
 def _positive(axes: Any, x: Sequence[float], y: Sequence[float], label: str, line: str) -> None:
-    """A line of what a logarithmic axis can show."""
-    kept = [(a, b) for a, b in zip(x, y, strict=True) if b > 0]
+    """A line of what a logarithmic axis can show; before the first round there is only rounding."""
+    kept = [(a, b) for a, b in zip(x, y, strict=True) if b > 0 and a > 0]
     if kept:
         axes.plot(*zip(*kept, strict=True), line, label=label, linewidth=1.2)
 

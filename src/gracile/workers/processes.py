@@ -257,7 +257,7 @@ class Processes:
             dist.destroy_process_group()
         deadline = time.monotonic() + CLOSING
         left = self._unanswered + [waiting for sent in self._sending.values() for waiting in sent]
-        return all([waiting.wait(max(0.0, deadline - time.monotonic())) is not None for waiting in left])
+        return all(waiting.wait(max(0.0, deadline - time.monotonic())) is not None for waiting in left)
 
 
 def announce(store: Store, generation: int, members: Sequence[int]) -> None:

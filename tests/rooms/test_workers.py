@@ -13,10 +13,11 @@ from gracile import cli
 from gracile.core.errors import DataError, InputError
 from gracile.core.network import Network
 from gracile.data import Dataset, Splits, load
-from gracile.models import mlp
+from gracile.models import mlp, normalized
 from gracile.recipes import workers_pictures
 from gracile.training import fit
 from gracile.workers import GRAPHS, Classification, graph, method, network, shards, train
+from gracile.workers.perceptron import perceptron
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,10 @@ def test_a_worker_network_is_a_network():
     assert exact(network("ring", 4)).tolist() == [1.5] * 4
 
 
-def test_stacked_and_single_gradients_agree_with_autograd(digits: Splits):
-    stacked, single = problem(digits, weight_decay=0.1), problem(digits, exact=True, weight_decay=0.1)
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_stacked_and_single_gradients_agree_with_autograd(digits: Splits, decay: float):
+    stacked, single = problem(digits, weight_decay=decay), problem(digits, exact=True, weight_decay=decay)
+    assert (stacked._perceptron is None, single._perceptron is None) == (False, True)
     x = torch.stack([stacked.start(worker) for worker in range(4)]) * torch.linspace(0.5, 1.5, 4)[:, None]
     g = stacked.gradients(x, 7)
     assert torch.allclose(g, single.gradients(x, 7), atol=1e-6)
@@ -50,13 +53,36 @@ def test_stacked_and_single_gradients_agree_with_autograd(digits: Splits):
     module = stacked.module(x[2])
     module.zero_grad()
     nn.functional.cross_entropy(module(inputs), labels).backward()
-    plain = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]) + 0.1 * x[2]
+    plain = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]) + decay * x[2]
     assert torch.allclose(g[2], plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "selu", "silu", "tanh", "sigmoid", "linear"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batched_products_are_autograd_for_every_perceptron(digits: Splits, activation: str, bias: bool):
+    torch.manual_seed(0)
+    parts = dict(enumerate(shards(digits.train.labels, 3)))
+    built = normalized(mlp(image_size=8, widths=[12, 7], activation=activation, bias=bias), [0.3], [0.4])
+    fast, slow = (Classification(built, digits.train, parts, batch_size=8, exact=exact) for exact in (False, True))
+    assert fast._perceptron is not None
+    x = torch.stack([fast.start(worker) for worker in range(3)]) * torch.linspace(0.5, 1.5, 3)[:, None]
+    expected = x.clone()
+    slow.descend(expected, 2, 0.1)
+    fast.descend(x, 2, 0.1)
+    assert torch.allclose(x, expected, atol=2e-6)
+
+
+def test_other_networks_are_not_taken_for_perceptrons():
+    assert perceptron(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))) is None
+    assert perceptron(nn.Sequential(nn.Linear(8, 2), nn.LayerNorm(2))) is None
+    assert perceptron(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2))) is None
+    assert perceptron(nn.Sequential(nn.Linear(8, 4), nn.Dropout(), nn.Linear(4, 2))) is None
+    assert perceptron(nn.Flatten()) is None
 
 
 def test_a_shard_is_gone_through_once_a_turn(digits: Splits):
     given = problem(digits, workers=40)
-    size = len(given.shards[0])
+    size = int(given.samples[0])
     assert size % 8
     seen = torch.cat([given.batch(0, step)[0] for step in range(size)])
     for turn in range(3):
@@ -134,7 +160,7 @@ def test_the_command_draws_what_it_promises(tmp_path: Path, capsys: pytest.Captu
         (["--method", "choco", "--gossip", "2"], "no option 'gossip'"),
         (["--widths", "a"], "whole numbers"),
         (["--processes", "7"], "cannot share"),
-        (["--workers", "2000"], "without any"),
+        (["--split", "dirichlet:0.01", "--workers", "40"], "without any"),
         (["--method", "two-star"], "no two-star"),
     ],
 )

@@ -353,8 +353,8 @@ class WorkerNetwork:
 
 def _plan(matrix: Tensor) -> tuple[list[Link], list[tuple[float, list[tuple[int, float]]]]]:
     """A matrix as (sender, receiver) links, and per worker its own weight and its neighbours', in increasing order."""
-    rows = matrix.tolist()
-    weights = [
-        (row[i], [(j, weight) for j, weight in enumerate(row) if j != i and weight]) for i, row in enumerate(rows)
-    ]
+    weights: list[tuple[float, list[tuple[int, float]]]] = [(float(own), []) for own in matrix.diagonal()]
+    for i, j in torch.nonzero(matrix).tolist():
+        if i != j:
+            weights[i][1].append((j, float(matrix[i, j])))
     return [(j, i) for i, (_, others) in enumerate(weights) for j, _ in others], weights

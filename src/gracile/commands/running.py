@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
-from gracile.core.errors import StorageError
+from gracile.core.errors import InputError, StorageError
 from gracile.core.memory import keep_freed_memory
 from gracile.core.runs import latest_folder, new_folder
 from gracile.recipes import runner
 from gracile.recipes.schema import Recipe
 
 RUNS = Path("runs")
+# Kinds of recipe that several processes can share.
+TOGETHER = ("train", "workers")
 
 
 def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, data_root: Path | None = None) -> int:
@@ -40,6 +45,8 @@ def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, da
     name = recipe.name if recipe.size == "full" else f"{recipe.name}-{recipe.size}"
     if out is None:
         out = latest_folder(RUNS, name) if resume else new_folder(RUNS, name)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _execute_together(recipe, out, resume)
     try:
         finished = runner.run(recipe, out, resume=resume)
     except (KeyboardInterrupt, StorageError):
@@ -47,6 +54,29 @@ def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, da
             print(f"The run in {out} can be continued: gracile run --resume --out {out}", file=sys.stderr)
         raise
     return report(finished)
+
+
+def _execute_together(recipe: Recipe, out: Path, resume: bool) -> int:
+    """A run under torchrun: rank 0's folder is the run's, the others' are put away; all go through the same recipe."""
+    from gracile.training.parallel import joined
+
+    rank = int(os.environ["RANK"])
+    if recipe.kind not in TOGETHER:
+        raise InputError(f"A recipe of kind '{recipe.kind}' runs in one process.", "Start it without torchrun.")
+    with ExitStack() as stack:
+        # A network of workers makes its own connections.
+        ranks = stack.enter_context(joined()) if recipe.kind == "train" else None
+        folder = out
+        if rank:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / out.name
+            if resume:
+                shutil.copytree(out, folder)
+        if ranks is not None:
+            ranks.wait()
+        finished = runner.run(recipe, folder, resume=resume)
+        if rank == 0:
+            return report(finished)
+    return 0
 
 
 def report(finished: runner.Finished) -> int:

@@ -28,6 +28,7 @@ KINDS = {
     "one-layer": "gracile.recipes.one_layer",
     "train": "gracile.recipes.train",
     "walk-rates": "gracile.recipes.walk_rates",
+    "workers": "gracile.recipes.workers",
 }
 
 

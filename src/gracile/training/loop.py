@@ -25,6 +25,7 @@ from gracile.training import checkpoints
 from gracile.training.evaluation import evaluate
 from gracile.training.interrupts import GracefulStop
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
+from gracile.training.parallel import Ranks
 from gracile.training.schedules import Constant, Schedule
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -60,6 +61,11 @@ class _Position:
     correct: Tensor
     seen: int
 
+    @property
+    def sums(self) -> tuple[Tensor, Tensor, int]:
+        """What it has summed: loss, right answers, samples."""
+        return self.loss, self.correct, self.seen
+
 
 def fit(
     network: nn.Module,
@@ -86,6 +92,9 @@ def fit(
     progress: str | None = None,
 ) -> History:
     """Train a classifier with cross-entropy, or by a rule of its own, on the device where it stands.
+
+    Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its part
+    of every batch (DDP): the same steps as one process would take, up to rounding. Only rank 0 writes.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
@@ -135,18 +144,30 @@ def fit(
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
-        torch.manual_seed(derive_seed(seed, "training"))
+        ranks = Ranks.current()
+        if rule is not None and ranks.size > 1:
+            raise InputError(
+                "A rule of its own fills gradients in one process, and several train together here.",
+                "Start it without torchrun.",
+            )
+        # Dropout must not hide the same units of every rank's part.
+        torch.manual_seed(derive_seed(seed, "training", *([ranks.rank] if ranks.rank else [])))
         if sparsifier is not None:
             sparsifier.attach(built)
             stack.callback(sparsifier.detach)
-        keeper = _Keeper(place, network, built, sparsifier, history, checkpoint_seconds)
+        keeper = _Keeper(place, network, built, sparsifier, history, checkpoint_seconds, writes=ranks.rank == 0)
         if place is not None:
             # A fresh start takes its rates from the optimiser as built, a resumed one must not take scaled ones.
             rates = [float(group["lr"]) for group in built.param_groups]
             position = keeper.restore(position) if resume else keeper.begin(position)
             for group, rate in zip(built.param_groups, rates, strict=True):
                 group["lr"] = rate
-        stepper = _Stepper(network, built, schedule or Constant(), steps, _autocast(precision, device), place, rule)
+            if ranks.rank and position.seen:
+                position = _without_sums(position)
+                torch.manual_seed(derive_seed(seed, "training", ranks.rank, position.epoch, position.step))
+        ranks.wait()
+        autocast = _autocast(precision, device)
+        stepper = _Stepper(network, built, schedule or Constant(), steps, autocast, place, rule, ranks)
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, epochs * steps, position.epoch * steps + position.step))
         network.train()
@@ -155,10 +176,17 @@ def fit(
             for x, y in itertools.islice(stream, position.step, steps):
                 stepper.step(position, x, y)
                 bar.update()
-                if stop.asked or keeper.due():
+                if ranks.size > 1 and position.step % STEPS_BETWEEN_CHECKS[device.type]:
+                    continue
+                asked, due = ranks.any(stop.asked, keeper.due(), device=device)
+                if asked or due:
+                    position.loss, position.correct, position.seen = ranks.sums(*position.sums)
                     keeper.save(position)
-                if stop.asked:
+                    if ranks.rank:
+                        position = _without_sums(position)
+                if asked:
                     raise KeyboardInterrupt
+            position.loss, position.correct, position.seen = ranks.sums(*position.sums)
             _check_finite(position, network, None, place)
             if sparsifier is not None:
                 sparsifier.end_epoch()
@@ -183,10 +211,12 @@ class _Stepper:
         autocast: torch.autocast,
         place: RunFolder | None,
         rule: LearningRule | None,
+        ranks: Ranks,
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.ranks, self.parallel = ranks, ranks.parallel(network)
         self.steps, self.autocast, self.place = steps, autocast, place
-        self.rule = self._backpropagate if rule is None else rule
+        self.rule = rule
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
 
     def step(self, position: _Position, x: Tensor, y: Tensor) -> None:
@@ -194,21 +224,23 @@ class _Stepper:
         factor = self.schedule.factor(position.epoch + position.step / self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
+        x, y, weight = self.ranks.share(x, y)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, correct = self.rule(x, y)
+        loss, correct = self._backpropagate(x, y, weight) if self.rule is None else self.rule(x, y)
         self.optimizer.step()
         position.step += 1
-        position.seen += len(y)
-        position.loss += loss * len(y)
-        position.correct += correct
+        if weight:
+            position.seen += len(y)
+            position.loss += loss * len(y)
+            position.correct += correct
         if position.step % STEPS_BETWEEN_CHECKS[x.device.type] == 0:
             _check_finite(position, self.network, x, self.place)
 
-    def _backpropagate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _backpropagate(self, x: Tensor, y: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         with self.autocast:
-            logits = self.network(x)
+            logits = self.parallel(x)
             loss = nn.functional.cross_entropy(logits, y)
-        loss.backward()
+        (loss if weight == 1 else weight * loss).backward()
         return loss.detach(), (logits.detach().argmax(dim=1) == y).sum()
 
     def last_rate(self, position: _Position) -> float:
@@ -246,6 +278,11 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 def _sums(device: torch.device) -> tuple[Tensor, Tensor, int]:
     zero = torch.zeros((), dtype=torch.float64, device=device)
     return zero, torch.zeros((), dtype=torch.int64, device=device), 0
+
+
+def _without_sums(position: _Position) -> _Position:
+    """The same place with nothing summed: what all ranks have summed so far is rank 0's."""
+    return _Position(position.epoch, position.step, *_sums(position.loss.device))
 
 
 def _start(device: torch.device) -> _Position:
@@ -304,15 +341,17 @@ class _Keeper:
         sparsifier: Sparsifier | None,
         history: History,
         every_seconds: float,
+        *,
+        writes: bool = True,
     ) -> None:
-        self.place, self.network, self.optimizer = place, network, optimizer
+        self.place, self.network, self.optimizer, self.writes = place, network, optimizer, writes
         self.sparsifier, self.history = sparsifier, history
         self.every_seconds = every_seconds
         self._clock = self._saved = time.monotonic()
 
     def due(self) -> bool:
         """Whether the last checkpoint is long enough ago."""
-        return self.place is not None and time.monotonic() - self._saved > self.every_seconds
+        return self.writes and self.place is not None and time.monotonic() - self._saved > self.every_seconds
 
     def spent(self) -> float:
         """Seconds so far, added to the history."""
@@ -324,13 +363,14 @@ class _Keeper:
     def begin(self, position: _Position) -> _Position:
         """Start anew: what an earlier start left behind goes."""
         assert self.place is not None
-        (self.place.path / CHECKPOINT).unlink(missing_ok=True)
-        self.place.rewrite_metrics([])
+        if self.writes:
+            (self.place.path / CHECKPOINT).unlink(missing_ok=True)
+            self.place.rewrite_metrics([])
         return position
 
     def save(self, position: _Position, row: dict[str, Any] | None = None) -> None:
         self.spent()
-        if self.place is None:
+        if self.place is None or not self.writes:
             return
         _check_weights(self.network, position, self.place)
         if row is not None:
@@ -367,7 +407,8 @@ class _Keeper:
         self.history.rows[:] = state["history"]["rows"]
         self.history.seconds = state["history"]["seconds"]
         # Rows are appended before the checkpoint is replaced; a kill in between left one too many.
-        self.place.rewrite_metrics(self.history.rows)
+        if self.writes:
+            self.place.rewrite_metrics(self.history.rows)
         found = state["position"]
         return _Position(
             found["epoch"], found["step"], found["loss"].to(device), found["correct"].to(device), found["seen"]

@@ -23,16 +23,13 @@ class Channel(Protocol):
         """Workers known to be lost: nothing comes from them any more."""
         ...
 
-    def exchange(
-        self, messages: Mapping[Link, Tensor], expected: Iterable[Link], like: Tensor, *, everyone: bool = False
-    ) -> dict[Link, Tensor]:
+    def exchange(self, messages: Mapping[Link, Tensor], expected: Iterable[Link], like: Tensor) -> dict[Link, Tensor]:
         """Send what is given, and receive what is expected.
 
         Args:
             messages: (sender, receiver) to a contiguous message; every sender is local.
             expected: the links into local workers on which a message comes.
             like: of the shape, type and device of every one of these messages.
-            everyone: wait for late messages too; only those of the lost stay out.
 
         Returns:
             (sender, receiver) to message, without those that did not come.
@@ -51,9 +48,7 @@ class InProcess:
         self.local: Sequence[int] = range(workers)
         self.gone: frozenset[int] = frozenset()
 
-    def exchange(
-        self, messages: Mapping[Link, Tensor], expected: Iterable[Link], like: Tensor, *, everyone: bool = False
-    ) -> dict[Link, Tensor]:
+    def exchange(self, messages: Mapping[Link, Tensor], expected: Iterable[Link], like: Tensor) -> dict[Link, Tensor]:
         """See `Channel`."""
         return {link: messages[link] for link in expected if link[0] not in self.gone}
 

@@ -103,6 +103,11 @@ class WorkerNetwork:
         return sum(self.link_bytes.values())
 
     @property
+    def may_lose(self) -> bool:
+        """Whether a message between two workers that live may fail to come."""
+        return self.drop > 0 or getattr(self.channel, "patience", None) is not None
+
+    @property
     def contraction(self) -> float:
         """By what factor, at most, one mixing round shrinks the distance from the mean; the geometric mean over the
         schedule's product."""
@@ -137,7 +142,7 @@ class WorkerNetwork:
             # Two workers in one process are still two workers; nobody sends to one that is known to be lost.
             if not measured and link[1] not in self.channel.gone:
                 self.link_bytes[link] += message.numel() * message.element_size()
-        found = self.channel.exchange(messages, expected, like, everyone=measured)
+        found = self.channel.exchange(messages, expected, like)
         if self.drop and not measured:
             number = self.exchanges
             chance = {link: derive_seed(self.seed, "drop", number, *link) / 2**63 for link in found}
@@ -348,8 +353,8 @@ class WorkerNetwork:
 
 def _plan(matrix: Tensor) -> tuple[list[Link], list[tuple[float, list[tuple[int, float]]]]]:
     """A matrix as (sender, receiver) links, and per worker its own weight and its neighbours', in increasing order."""
-    rows = matrix.tolist()
-    weights = [
-        (row[i], [(j, weight) for j, weight in enumerate(row) if j != i and weight]) for i, row in enumerate(rows)
-    ]
+    weights: list[tuple[float, list[tuple[int, float]]]] = [(float(own), []) for own in matrix.diagonal()]
+    for i, j in torch.nonzero(matrix).tolist():
+        if i != j:
+            weights[i][1].append((j, float(matrix[i, j])))
     return [(j, i) for i, (_, others) in enumerate(weights) for j, _ in others], weights

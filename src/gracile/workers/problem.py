@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 from gracile.core.errors import DataError, InputError
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, batches
+from gracile.workers.perceptron import perceptron
 
 
 class Problem(Protocol):
@@ -143,18 +144,22 @@ class Classification:
         self.network, self.batch_size = network, batch_size
         self.weight_decay, self.exact, self.seed = weight_decay, exact, seed
         self.local = sorted(shards)
-        self.shards = [data.subset(shards[worker]) for worker in self.local]
-        self.samples = torch.tensor([len(shard) for shard in self.shards], dtype=torch.float64)
+        sizes = [len(shards[worker]) for worker in self.local]
+        # The local shards one after the other, so that one gather serves all workers.
+        self.held = data.subset(torch.cat([shards[worker] for worker in self.local]))
+        self.begins = [sum(sizes[:row]) for row in range(len(sizes))]
+        self.samples = torch.tensor(sizes, dtype=torch.float64)
         named = dict(network.named_parameters())
         self.names, self.shapes = list(named), [parameter.shape for parameter in named.values()]
         self.sizes = [parameter.numel() for parameter in named.values()]
         self._start = torch.cat([parameter.detach().flatten() for parameter in named.values()])
         self._random = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in network.modules())
         self._gradient = grad(self._loss)
+        self._perceptron = None if exact else perceptron(network)
         self._check(data)
 
     def _check(self, data: Dataset) -> None:
-        x, _ = next(batches(self.shards[0], 2))
+        x, _ = next(batches(self.held, 2))
         try:
             with torch.no_grad():
                 outputs = functional_call(self.network, self.parameters(self._start), (x,)).shape[1]
@@ -194,14 +199,14 @@ class Classification:
         """Gradients as named tensors: stacked, or a list of one dictionary a worker."""
         self.network.train()
         if not self.exact:
-            inputs, labels = zip(*(self.batch(row, step) for row in range(len(self.local))), strict=True)
             with self._dropout(-1, step):
-                stacked = vmap(self._gradient, randomness="different")
-                return stacked(self.parameters(x), torch.stack(inputs), torch.stack(labels))
+                return vmap(self._gradient, randomness="different")(self.parameters(x), *self.stacked_batch(step))
         found = []
         for row, worker in enumerate(self.local):
             with self._dropout(worker, step):
-                found.append(self._gradient(self.parameters(x[row]), *self.batch(row, step)))
+                leaves = {name: view.detach().requires_grad_() for name, view in self.parameters(x[row]).items()}
+                loss = self._loss(leaves, *self.batch(row, step))
+                found.append(dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True)))
         return found
 
     def gradients(self, x: Tensor, step: int) -> Tensor:
@@ -215,6 +220,9 @@ class Classification:
 
     def descend(self, x: Tensor, step: int, lr: float) -> None:
         """See `Problem`; the gradients are never gathered into one flat tensor."""
+        if self._perceptron is not None and not self.weight_decay:
+            self._perceptron.descend(self.parameters(x), *self.stacked_batch(step), lr)
+            return
         found = self._by_parameter(x, step)
         if self.weight_decay:
             x.mul_(1 - lr * self.weight_decay)
@@ -228,13 +236,24 @@ class Classification:
 
     def batch(self, row: int, step: int) -> tuple[Tensor, Tensor]:
         """What the local worker in this row sees at a step: a function of seed, worker and step alone."""
-        shard, worker = self.shards[row], self.local[row]
+        return next(batches(self.held, self.batch_size, order=self._rows(row, step)))
+
+    def stacked_batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """What all local workers see: (workers, batch, ...) inputs and (workers, batch) labels."""
+        count = len(self.local)
+        order = torch.cat([self._rows(row, step) for row in range(count)])
+        x, y = next(batches(self.held, count * self.batch_size, order=order))
+        return x.unflatten(0, (count, self.batch_size)), y.unflatten(0, (count, self.batch_size))
+
+    def _rows(self, row: int, step: int) -> Tensor:
+        """Rows of `held`: the worker's shard is gone through in an order of its own, turn after turn."""
+        size, worker = int(self.samples[row]), self.local[row]
         first = step * self.batch_size
-        wanted = range(first, first + self.batch_size)
-        turns = range(wanted[0] // len(shard), wanted[-1] // len(shard) + 1)
-        order = torch.cat([_order(self.seed, worker, turn, len(shard)) for turn in turns])
-        offset = first - turns[0] * len(shard)
-        return next(batches(shard, self.batch_size, order=order[offset : offset + self.batch_size]))
+        turns = range(first // size, (first + self.batch_size - 1) // size + 1)
+        order = [_order(self.seed, worker, turn, size) for turn in turns]
+        offset = first - turns[0] * size
+        whole = order[0] if len(order) == 1 else torch.cat(order)
+        return whole[offset : offset + self.batch_size] + self.begins[row]
 
     def _dropout(self, worker: int, step: int):
         """Inside, the global generator is the worker's own at this step; untouched where nothing draws from it."""

@@ -78,10 +78,10 @@ def train(
     """
     if rounds < 0 or every < 1:
         raise InputError(f"rounds={rounds} and every={every} make no run.", "Give rounds >= 0 and every >= 1.")
-    if network.drop and not method.tolerates_loss:
+    if network.may_lose and not method.tolerates_loss:
         raise InputError(
-            f"The method '{type(method).__name__}' does not stand lost messages, and drop is {network.drop}.",
-            "Use another method, or a network that loses none.",
+            f"The method '{type(method).__name__}' does not stand lost messages, and this network may lose some.",
+            "Use another method, or leave out drop and patience.",
         )
     state, number = method.start(network, problem), 0
     if resume and folder is not None:

@@ -1,0 +1,187 @@
+"""Classification over workers: stacked and one by one agree, and the command and recipes run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gracile import cli
+from gracile.core.errors import DataError, InputError
+from gracile.core.network import Network
+from gracile.data import Dataset, Splits, load
+from gracile.models import mlp, normalized
+from gracile.recipes import workers_pictures
+from gracile.training import fit
+from gracile.workers import GRAPHS, Classification, graph, method, network, shards, train
+from gracile.workers.perceptron import perceptron
+
+
+@pytest.fixture(scope="module")
+def digits() -> Splits:
+    return load("digits", validation=0.1)
+
+
+def problem(digits: Splits, workers: int = 4, **more) -> Classification:
+    torch.manual_seed(0)
+    parts = dict(enumerate(shards(digits.train.labels, workers)))
+    return Classification(mlp(image_size=8, widths=[12]), digits.train, parts, batch_size=8, **more)
+
+
+def test_a_worker_network_is_a_network():
+    def exact(joined: Network) -> torch.Tensor:
+        return joined.average(torch.arange(float(joined.workers))[list(joined.local)])
+
+    assert exact(network("ring", 4)).tolist() == [1.5] * 4
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_stacked_and_single_gradients_agree_with_autograd(digits: Splits, decay: float):
+    stacked, single = problem(digits, weight_decay=decay), problem(digits, exact=True, weight_decay=decay)
+    assert (stacked._perceptron is None, single._perceptron is None) == (False, True)
+    x = torch.stack([stacked.start(worker) for worker in range(4)]) * torch.linspace(0.5, 1.5, 4)[:, None]
+    g = stacked.gradients(x, 7)
+    assert torch.allclose(g, single.gradients(x, 7), atol=1e-6)
+    for descending in (stacked, single):
+        moved = x.clone()
+        descending.descend(moved, 7, 0.1)
+        assert torch.allclose(moved, x - 0.1 * g, atol=1e-6)
+    inputs, labels = stacked.batch(2, 7)
+    module = stacked.module(x[2])
+    module.zero_grad()
+    nn.functional.cross_entropy(module(inputs), labels).backward()
+    plain = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]) + decay * x[2]
+    assert torch.allclose(g[2], plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "selu", "silu", "tanh", "sigmoid", "linear"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batched_products_are_autograd_for_every_perceptron(digits: Splits, activation: str, bias: bool):
+    torch.manual_seed(0)
+    parts = dict(enumerate(shards(digits.train.labels, 3)))
+    built = normalized(mlp(image_size=8, widths=[12, 7], activation=activation, bias=bias), [0.3], [0.4])
+    fast, slow = (Classification(built, digits.train, parts, batch_size=8, exact=exact) for exact in (False, True))
+    assert fast._perceptron is not None
+    x = torch.stack([fast.start(worker) for worker in range(3)]) * torch.linspace(0.5, 1.5, 3)[:, None]
+    expected = x.clone()
+    slow.descend(expected, 2, 0.1)
+    fast.descend(x, 2, 0.1)
+    assert torch.allclose(x, expected, atol=2e-6)
+
+
+def test_other_networks_are_not_taken_for_perceptrons():
+    assert perceptron(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))) is None
+    assert perceptron(nn.Sequential(nn.Linear(8, 2), nn.LayerNorm(2))) is None
+    assert perceptron(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2))) is None
+    assert perceptron(nn.Sequential(nn.Linear(8, 4), nn.Dropout(), nn.Linear(4, 2))) is None
+    assert perceptron(nn.Flatten()) is None
+
+
+def test_a_shard_is_gone_through_once_a_turn(digits: Splits):
+    given = problem(digits, workers=40)
+    size = int(given.samples[0])
+    assert size % 8
+    seen = torch.cat([given.batch(0, step)[0] for step in range(size)])
+    for turn in range(3):
+        once = seen[turn * size : (turn + 1) * size].flatten(1)
+        assert torch.equal(once.sum(0), seen[:size].flatten(1).sum(0)) or torch.allclose(
+            once.sum(0), seen[:size].flatten(1).sum(0), atol=1e-3
+        )
+
+
+def test_one_worker_is_plain_training(digits: Splits):
+    """A network of one is SGD: the same weights as a loop in plain torch."""
+    given = problem(digits, workers=1)
+    found = train(network("complete", 1), method("average", lr=0.1, local_steps=5), given, 4).x[0]
+    torch.manual_seed(0)
+    plain = mlp(image_size=8, widths=[12])
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for step in range(20):
+        inputs, labels = given.batch(0, step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(inputs), labels).backward()
+        optimizer.step()
+    assert torch.allclose(found, torch.cat([p.detach().flatten() for p in plain.parameters()]), atol=1e-5)
+    assert fit is not None
+
+
+def test_dropout_is_its_own_at_every_worker_and_step(digits: Splits):
+    torch.manual_seed(0)
+    parts = dict(enumerate(shards(digits.train.labels, 3)))
+    hidden = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 10))
+    for exact in (False, True):
+        given = Classification(hidden, digits.train, parts, batch_size=8, exact=exact)
+        x = torch.stack([given.start(worker) for worker in range(3)])
+        before = torch.get_rng_state()
+        assert torch.equal(given.gradients(x, 3), given.gradients(x, 3))
+        assert torch.equal(torch.get_rng_state(), before)
+        assert not torch.equal(given.gradients(x, 3), given.gradients(x, 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda d, p: Classification(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64)), d, p), InputError, "running"),
+        (lambda d, p: Classification(nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), d, p), InputError, "does not take"),
+        (lambda d, p: Classification(nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), d, p), DataError, "9 outputs"),
+        (lambda d, p: Classification(nn.Flatten(), d, {}), InputError, "trains nothing"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(make, error, words: str, digits: Splits):
+    with pytest.raises(error, match=words):
+        make(digits.train, {0: torch.arange(20)})
+
+
+def test_the_command_draws_what_it_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "run"
+    words = ["--graph", "two-star", "--method", "average", "--rounds", "6", "--every", "2", "--widths", "8"]
+    assert cli.main(["workers", *words, "--out", str(out)]) == 0
+    assert "two-star, 6" in capsys.readouterr().out
+    result = json.loads((out / "result.json").read_text())
+    assert result["values"]["average.accuracy"] > 20
+    # Ten messages a round of all weights; five of them, on the way up, carry their weight as one number more.
+    assert result["values"]["average.bytes"] == 6 * 4 * (10 * (64 * 8 + 8 + 8 * 10 + 10) + 5)
+    rows = [json.loads(line) for line in (out / "average" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == [0, 2, 4, 6]
+    assert all(len(row["accuracy"]) == 6 for row in rows)
+    assert (out / "plots" / "average.png").stat().st_size > 10_000
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--edges", "0-1,2-3", "--workers", "4"], "disconnected"),
+        (["--edges", "0:1"], "pairs"),
+        (["--workers", "7", "--graph", "torus"], "no factors"),
+        (["--method", "choco", "--gossip", "2"], "no option 'gossip'"),
+        (["--widths", "a"], "whole numbers"),
+        (["--processes", "7"], "cannot share"),
+        (["--split", "dirichlet:0.01", "--workers", "40"], "without any"),
+        (["--method", "two-star"], "no two-star"),
+    ],
+)
+def test_the_command_refuses_with_status_2(words: list[str], said: str, tmp_path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["workers", "--rounds", "1", *words, "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(GRAPHS))
+def test_every_graph_is_laid_out_without_overlap(name: str):
+    places = workers_pictures.layout(graph(name, 12))
+    apart = torch.pdist(torch.from_numpy(places)).min()
+    assert float(apart) > 0.05
+    assert places.min() >= 0
+    assert places.max() <= 1
+
+
+def test_a_data_set_of_features_works_too(tmp_path: Path):
+    x = torch.randn(200, 5)
+    data = Dataset(x, (x[:, 0] > 0).long(), ("low", "high"), "features")
+    parts = dict(enumerate(shards(data.labels, 4)))
+    given = Classification(nn.Linear(5, 2), data, parts)
+    found = train(network("ring", 4), method("dsgd", lr=0.5, local_steps=5), given, 40, every=40)
+    assert float(given.evaluate(found.x, data)[0].min()) > 0.9

@@ -25,6 +25,7 @@ _HOMES = {
     "shrink": "gracile.shrinking",
 }
 _ROOMS = (
+    "attacks",
     "channels",
     "core",
     "data",
@@ -33,6 +34,7 @@ _ROOMS = (
     "layerwise",
     "models",
     "penalties",
+    "pruning",
     "recipes",
     "shrinking",
     "splitting",

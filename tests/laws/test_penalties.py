@@ -11,21 +11,54 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gracile.core.errors import InputError, NonFiniteError
-from gracile.penalties import L0, L1, TABLE, TransformedL1
-from gracile.penalties.table import ELEMENTWISE, GROUPED
+from gracile.penalties import (
+    L0,
+    L1,
+    MCP,
+    NM,
+    SCAD,
+    TABLE,
+    ElasticNet,
+    GroupLasso,
+    LHalf,
+    SparseGroupLasso,
+    TopK,
+    TransformedL1,
+    elementwise,
+    grouped,
+)
+from gracile.penalties.base import row_norms
+from gracile.penalties.table import CONSTRAINTS, ELEMENTWISE, GROUPED
 from gracile.penalties.transformed_l1 import threshold
 
-# T-l1 stands here three times, so that both branches of its threshold and both of its limits are under every law.
+# T-l1, MCP and SCAD stand here more than once, so that all regimes of their thresholds and their limits are under every
+# law.
 ELEMENT_MEMBERS = {
     **{name: row() for name, row in ELEMENTWISE.items()},
     "transformed_l1(a=0.1)": TransformedL1(0.1),
     "transformed_l1(a=20)": TransformedL1(20.0),
+    "mcp(gamma=0.1)": MCP(0.1),
+    "mcp(gamma=20)": MCP(20.0),
+    "scad(knot=0.1)": SCAD(knot=0.1),
+    "scad(a=1.5)": SCAD(a=1.5),
+    "elastic_net(l1_ratio=1)": ElasticNet(1.0),
 }
-GROUP_MEMBERS = {name: row() for name, row in GROUPED.items()}
-MEMBERS = {**ELEMENT_MEMBERS, **GROUP_MEMBERS}
+GROUP_MEMBERS = {
+    **{name: row() for name, row in GROUPED.items()},
+    "sparse_group_lasso(l1_ratio=1)": SparseGroupLasso(1.0),
+}
+CONSTRAINT_MEMBERS = {
+    **{name: row() for name, row in CONSTRAINTS.items()},
+    "top_k(k=3)": TopK(k=3),
+    "n_m(1, 3)": NM(1, 3),
+}
+PENALTIES = {**ELEMENT_MEMBERS, **GROUP_MEMBERS}
+MEMBERS = {**PENALTIES, **CONSTRAINT_MEMBERS}
 
 each_element = pytest.mark.parametrize("penalty", ELEMENT_MEMBERS.values(), ids=ELEMENT_MEMBERS.keys())
 each_group = pytest.mark.parametrize("penalty", GROUP_MEMBERS.values(), ids=GROUP_MEMBERS.keys())
+each_constraint = pytest.mark.parametrize("penalty", CONSTRAINT_MEMBERS.values(), ids=CONSTRAINT_MEMBERS.keys())
+each_penalty = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES.keys())
 each = pytest.mark.parametrize("penalty", MEMBERS.values(), ids=MEMBERS.keys())
 precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
@@ -35,7 +68,7 @@ weights = st.floats(-4.0, 4.0, allow_subnormal=False)
 
 def test_every_row_of_the_table_is_a_member():
     assert {penalty.name for penalty in MEMBERS.values()} == set(TABLE)
-    assert len(TABLE) >= 5
+    assert len(TABLE) >= 12
 
 
 def objective(penalty, u: Tensor, w: float, mu: float) -> Tensor:
@@ -61,7 +94,7 @@ def test_group_prox_attains_the_least_objective_on_a_plane(penalty, w: list[floa
     axis = torch.linspace(-3.2, 3.2, 81, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     grid = torch.cat([grid, torch.zeros(1, 2, dtype=torch.float64), target])
-    cost = (grid - target).square().sum(1) / 2 + mu * penalty.norm_values(grid.norm(dim=1))
+    cost = (grid - target).square().sum(1) / 2 + mu * torch.vmap(penalty.value)(grid[:, None])
     found = penalty.prox(target, mu)
     assert (found - target).square().sum() / 2 + mu * penalty.value(found) <= cost.min() + 1e-12
 
@@ -92,16 +125,31 @@ def test_prox_commutes_with_sign_and_permutation(penalty, w: list[float], mu: fl
 @each_group
 @given(seed=st.integers(0, 999), mu=mus)
 @settings(max_examples=40, deadline=None)
-def test_group_prox_commutes_with_rotations_of_a_group_and_permutation_of_groups(penalty, seed: int, mu: float):
+def test_group_prox_commutes_with_what_keeps_the_norms_and_with_permutation_of_groups(penalty, seed: int, mu: float):
     random = torch.Generator().manual_seed(seed)
     w = torch.randn(5, 3, dtype=torch.float64, generator=random)
+    # An l1 norm inside P is kept by signed permutations alone, an l2 norm by all rotations.
+    signed = torch.eye(3, dtype=torch.float64)[torch.randperm(3, generator=random)] * torch.tensor([1.0, -1.0, 1.0])
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=random))
+    kept = signed.double() if penalty.entrywise else rotation
     order = torch.randperm(5, generator=random)
-    torch.testing.assert_close(penalty.prox(w @ rotation, mu), penalty.prox(w, mu) @ rotation, rtol=0, atol=1e-12)
+    torch.testing.assert_close(penalty.prox(w @ kept, mu), penalty.prox(w, mu) @ kept, rtol=0, atol=1e-12)
     torch.testing.assert_close(penalty.prox(w[order], mu), penalty.prox(w, mu)[order], rtol=0, atol=0)
 
 
-@each
+@each_group
+@given(seed=st.integers(0, 999), mu=mus)
+@settings(max_examples=40, deadline=None)
+def test_a_group_penalty_is_its_l1_part_and_its_norms(penalty, seed: int, mu: float):
+    w = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    parts = penalty.entrywise * w.abs().sum() + penalty.norm_values(row_norms(w)).sum()
+    torch.testing.assert_close(penalty.value(w), parts)
+    left = w - w.clamp(-mu * penalty.entrywise, mu * penalty.entrywise)
+    torch.testing.assert_close(penalty.prox(w, mu), left * penalty.scale(row_norms(left), mu)[:, None])
+    assert (penalty.prox(w, float(penalty.critical_mu(row_norms(w)).max()) * (1 + 1e-12)) == 0).all()
+
+
+@each_penalty
 @given(seed=st.integers(0, 999), mu=mus)
 @settings(max_examples=40, deadline=None)
 def test_convex_members_are_firmly_non_expansive(penalty, seed: int, mu: float):
@@ -112,18 +160,17 @@ def test_convex_members_are_firmly_non_expansive(penalty, seed: int, mu: float):
     assert firm or not penalty.convex
 
 
-@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if not row.convex])
+@pytest.mark.parametrize("name", [name for name, penalty in PENALTIES.items() if not penalty.convex])
 def test_a_member_that_is_not_convex_says_so_rightly(name: str):
-    # A jump, or a slope above 1, near the threshold: two points that the map drives apart.
-    penalty = MEMBERS[name]
-    a = torch.tensor([[1.0]], dtype=torch.float64)
-    mu = float(penalty.critical_mu(a[0, 0])) * 1.0000001
-    b = a * 1.001
-    pa, pb = penalty.prox(a, mu), penalty.prox(b, mu)
-    assert ((pa - pb) * (pa - pb)).sum() > ((pa - pb) * (a - b)).sum()
+    # A jump, or a slope above 1, somewhere from the threshold on: two neighbours that the map drives apart.
+    penalty = PENALTIES[name]
+    mu = float(penalty.critical_mu(torch.tensor(1.0, dtype=torch.float64))) * 1.0000001
+    w = torch.linspace(1.0, 2 + 40 * mu, 20001, dtype=torch.float64)[:, None]
+    steps, moved = w.diff(dim=0), penalty.prox(w, mu).diff(dim=0)
+    assert (moved.square() > moved * steps * (1 + 1e-6)).any()
 
 
-@each
+@each_penalty
 @precisions
 @given(size=st.floats(1e-3, 50.0))
 @settings(max_examples=40, deadline=None)
@@ -135,11 +182,11 @@ def test_critical_mu_is_where_a_weight_dies(penalty, dtype, size: float):
     assert penalty.prox(w, critical * (1 - slack)).item() != 0
 
 
-@each
+@each_penalty
 @precisions
 def test_prox_at_the_exact_threshold_is_zero_or_the_tie(penalty, dtype):
-    # 1/2 is exact in binary for every member's threshold formula, so the tie is met exactly and must go to zero.
-    w = torch.tensor([[0.5]], dtype=dtype)
+    # Sizes that are exact in binary for the member's threshold formula, so that the tie is met exactly and must go to zero.
+    w = torch.tensor([[1.5 if isinstance(penalty, LHalf) else 0.5]], dtype=dtype)
     mu = float(penalty.critical_mu(w[0, 0].double()))
     assert penalty.prox(w, mu).item() == 0
 
@@ -161,7 +208,9 @@ def test_zero_stays_zero(penalty, dtype):
 def test_very_large_and_infinite_weights_survive(penalty, dtype):
     large = torch.finfo(dtype).max / 4
     w = torch.tensor([[large], [-large], [math.inf], [-math.inf]], dtype=dtype)
-    torch.testing.assert_close(penalty.prox(w, 0.5), w, rtol=1e-6, atol=0)
+    # Where P grows like w^2 a large weight is shrunk by a factor.
+    factor = 1 + 0.5 * (1 - penalty.l1_ratio) if isinstance(penalty, ElasticNet) else 1.0
+    torch.testing.assert_close(penalty.prox(w, 0.5) * factor, w, rtol=1e-6, atol=0)
 
 
 @each
@@ -172,9 +221,10 @@ def test_nan_surfaces_as_an_error_and_not_as_zero(penalty, dtype):
         penalty.prox(w, 0.5)
 
 
-@each_element
+@pytest.mark.parametrize("penalty", [*ELEMENT_MEMBERS.values(), *CONSTRAINT_MEMBERS.values()])
 def test_the_unchecked_shadow_lets_nan_through(penalty):
-    assert penalty.shadow(torch.tensor([math.nan]), 0.5).isnan().all()
+    w = torch.tensor([[math.nan, 1.0, 0.5, 0.3, 2.0]])
+    assert penalty.shadow(w, 0.5)[0, 0].isnan()
 
 
 @each_group
@@ -189,9 +239,9 @@ def test_a_negative_mu_is_refused(penalty, mu: float):
         penalty.prox(torch.ones(1, 1), mu)
 
 
-@each_group
-def test_group_members_want_a_matrix(penalty):
-    with pytest.raises(InputError, match=r"\(groups, members\)"):
+@pytest.mark.parametrize("penalty", [*GROUP_MEMBERS.values(), *CONSTRAINT_MEMBERS.values()])
+def test_members_that_act_on_rows_want_a_matrix(penalty):
+    with pytest.raises(InputError, match=r"\((groups|vectors), members\)"):
         penalty.prox(torch.ones(3), 0.1)
 
 
@@ -243,3 +293,134 @@ def test_both_branches_of_the_transformed_l1_threshold_separate_zero_from_the_ro
 def test_transformed_l1_wants_a_positive_shape(a: float):
     with pytest.raises(InputError, match="a > 0"):
         TransformedL1(a)
+
+
+# Constraints: the laws of a projection.
+
+
+@each_constraint
+@given(w=st.lists(st.integers(-3, 3).map(float), min_size=6, max_size=6), mu=mus)
+@settings(max_examples=60, deadline=None)
+def test_a_constraint_projects_onto_the_nearest_of_all_supports(penalty, w: list[float], mu: float):
+    # Whole numbers, so that ties are common; the nearest point is sought among all 64 supports.
+    vector = torch.tensor([w], dtype=torch.float64)
+    supports = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 6)
+    points = supports * vector
+    costs = [((p - vector).square().sum() + penalty.value(p[None])).item() for p in points]
+    found = penalty.prox(vector, mu)
+    assert penalty.value(found).item() == 0
+    assert (found - vector).square().sum().item() == min(costs)
+
+
+@each_constraint
+@precisions
+@given(seed=st.integers(0, 999), mu=mus)
+@settings(max_examples=30, deadline=None)
+def test_a_projection_is_idempotent_blind_to_mu_and_keeps_what_it_keeps(penalty, dtype, seed: int, mu: float):
+    w = torch.randn(3, 12, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    found = penalty.prox(w, mu)
+    assert torch.equal(penalty.prox(found, mu), found)
+    assert torch.equal(penalty.prox(w, 7.0), found)
+    assert torch.equal(penalty.prox(-w, mu), -found)
+    assert torch.equal(found[found != 0], w[found != 0])
+    assert penalty.value(w).isinf()
+
+
+@each_constraint
+def test_equals_are_kept_in_order_and_never_more_than_allowed(penalty):
+    w = torch.ones(2, 12)
+    kept = penalty.prox(w, 0.5).count_nonzero(1)
+    number = int(kept[0])
+    assert torch.equal(penalty.prox(w, 0.5)[:, :number], w[:, :number])
+    assert kept.tolist() == [number] * 2
+    assert penalty.value(penalty.prox(w, 0.5)) == 0
+
+
+# Closed forms and limits of single members.
+
+
+@given(w=weights, mu=mus)
+@settings(max_examples=100, deadline=None)
+def test_mcp_and_scad_tend_to_l1_and_far_below_hard_threshold(w: float, mu: float):
+    vector = torch.tensor([w], dtype=torch.float64)
+    for penalty in (MCP(1e9), SCAD(knot=1e9)):
+        torch.testing.assert_close(penalty.prox(vector, mu), L1().prox(vector, mu), rtol=0, atol=1e-7)
+    # P is then its flat value wherever w is not 0, so that what is left is l0.
+    for penalty, flat in ((MCP(1e-9), 0.5e-9), (SCAD(3.0, 1e-9), 2e-9)):
+        assert torch.equal(penalty.prox(vector, mu / flat), L0().prox(vector, mu))
+
+
+@pytest.mark.parametrize(("penalty", "edges"), [(MCP(0.8), [0.8]), (SCAD(3.0, 0.4), [0.8, 1.6])])
+@pytest.mark.parametrize("offset", [-1e-9, 0.0, 1e-9])
+@precisions
+def test_every_regime_of_mcp_and_scad_meets_the_next(penalty, edges: list[float], offset: float, dtype):
+    # At the boundary of weak convexity, and where SCAD's jump starts from 0, slopes are all but upright.
+    for edge in edges:
+        mu = edge + offset
+        for size in torch.linspace(0.01, 4.0, 57, dtype=dtype).tolist():
+            found = penalty.prox(torch.tensor([size], dtype=dtype), mu).double()
+            grid = torch.linspace(0, size + 0.1, 4001, dtype=torch.float64)
+            best = objective(penalty, grid, size, mu).min().item()
+            assert objective(penalty, found, size, mu).item() <= best + 8 * torch.finfo(dtype).eps * max(1.0, size**2)
+
+
+@pytest.mark.parametrize("mu", [0.3, 1.0, 1.7, 1.9, 2.5])
+def test_scad_is_the_published_rule_where_the_knot_is_mu(mu: float):
+    # Fan and Li 2001, eq. 2.8, with its lam as knot: mu P is then the published penalty over lam.
+    w = torch.linspace(-9, 9, 181, dtype=torch.float64)
+    a, lam, size = 3.7, mu, w.abs()
+    middle = ((a - 1) * w - torch.sign(w) * a * lam) / (a - 2)
+    published = torch.where(size <= 2 * lam, L1().prox(w, lam), torch.where(size <= a * lam, middle, w))
+    torch.testing.assert_close(SCAD(a, knot=mu).prox(w, mu), published, rtol=0, atol=1e-12)
+
+
+@given(w=st.floats(-6.0, 6.0), mu=mus)
+@settings(max_examples=100, deadline=None)
+def test_l_half_equals_the_published_root(w: float, mu: float):
+    found = LHalf().prox(torch.tensor([w], dtype=torch.float64), mu).item()
+    lam, size = 2 * mu, abs(w)
+    if size <= 54 ** (1 / 3) / 4 * lam ** (2 / 3) * (1 + 1e-12):
+        assert found == 0 or size > 1.5 * mu ** (2 / 3)
+        return
+    phi = math.acos(lam / 8 * (size / 3) ** -1.5)
+    assert found == pytest.approx(2 / 3 * w * (1 + math.cos(2 * math.pi / 3 - 2 * phi / 3)), rel=1e-12)
+    assert found == pytest.approx(math.copysign(size - mu / (2 * math.sqrt(abs(found))), w), rel=1e-12)
+
+
+def test_sparse_group_lasso_lies_between_its_parts():
+    w = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(SparseGroupLasso(1.0).prox(w, 0.6), L1().prox(w, 0.6))
+    torch.testing.assert_close(SparseGroupLasso(1e-12).prox(w, 0.6), GroupLasso().prox(w, 0.6))
+    found = SparseGroupLasso(0.5).prox(w, 1.0)
+    alive = found[found.any(1)]
+    assert 0 < len(alive) <= 4
+    assert (alive == 0).any()
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: MCP(0.0), "gamma > 0"),
+    (lambda: MCP(math.inf), "finite gamma"),
+    (lambda: SCAD(a=1.0), "a > 1"),
+    (lambda: SCAD(knot=-1.0), "knot > 0"),
+    (lambda: ElasticNet(0.0), r"l1_ratio in \(0, 1\]"),
+    (lambda: SparseGroupLasso(1.5), r"l1_ratio in \(0, 1\]"),
+    (lambda: TopK(keep=0.0), r"keep in \(0, 1\]"),
+    (lambda: TopK(k=0), "k=0"),
+    (lambda: TopK(keep=0.5, k=2), "not both"),
+    (lambda: NM(5, 4), "5:4 sparsity cannot be"),
+    (lambda: elementwise({"name": "mcp", "gama": 0.1}), "no setting 'gama'.*Did you mean 'gamma'"),
+    (lambda: elementwise({"name": "l0", "a": 0.1}), "no setting 'a'. It has none"),
+    (lambda: elementwise({"gamma": 0.1}), "do not say which penalty"),
+    (lambda: elementwise("sparse_group_lasso"), "acts on groups.*RGSM"),
+    (lambda: elementwise(GroupLasso()), "acts on groups.*RGSM"),
+    (lambda: grouped("top_k"), "acts on single weights.*RVSM"),
+    (lambda: grouped(NM()), "acts on single weights.*RVSM"),
+])  # fmt: skip
+def test_settings_that_make_no_penalty_are_refused(build, message: str):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+def test_a_row_with_settings_is_built():
+    assert elementwise({"name": "mcp", "gamma": 0.1}).gamma == 0.1
+    assert grouped({"name": "sparse_group_lasso", "l1_ratio": 0.2}).entrywise == 0.2

@@ -129,8 +129,18 @@ def test_decoupled_coupling_moves_the_weights_past_the_optimiser(optimizer):
     lambda model: RVSM(model, "l0", lam=0.02, beta=0.4),
     lambda model: RVSM(model, "transformed_l1", lam=0.02, beta=0.4),
     lambda model: RGSM(model, "group_lasso", lam=0.1, beta=0.4, keep_last=False),
+    lambda model: RVSM(model, {"name": "mcp", "gamma": 0.1}, lam=0.02, beta=0.4),
+    lambda model: RVSM(model, {"name": "scad", "knot": 0.05}, lam=0.02, beta=0.4),
+    lambda model: RVSM(model, "l_half", lam=0.02, beta=0.4),
+    lambda model: RVSM(model, "elastic_net", lam=0.02, beta=0.4),
+    lambda model: RVSM(model, {"name": "top_k", "k": 5}, lam=0.02, beta=0.4),
+    lambda model: RVSM(model, "n_m", lam=0.02, beta=0.4),
     lambda model: RGSM(model, "group_l0", lam=0.1, beta=0.4, keep_last=False),
-], ids=["l1", "l0", "transformed_l1", "group_lasso", "group_l0"])  # fmt: skip
+    lambda model: RGSM(model, "sparse_group_lasso", lam=0.1, beta=0.4, keep_last=False),
+], ids=[
+    "l1", "l0", "transformed_l1", "group_lasso", "mcp", "scad", "l_half", "elastic_net", "top_k", "n_m", "group_l0",
+    "sparse_group_lasso",
+])  # fmt: skip
 def test_the_lagrangian_descends_on_a_smooth_problem(build):
     # f = 1/2 |A w - b|^2 has the Lipschitz constant L = |A|^2; the descent proof wants eta <= 1/(beta + L).
     torch.manual_seed(3)
@@ -152,10 +162,18 @@ def test_the_lagrangian_descends_on_a_smooth_problem(build):
     assert values[-1] < values[0] - 0.1
 
 
-@pytest.mark.parametrize("penalty", ["l1", "l0", "transformed_l1"])
-def test_the_term_added_is_the_gradient_of_the_penalty_value(penalty: str):
+@pytest.mark.parametrize("build", [
+    *(
+        lambda model, penalty=penalty: RVSM(model, penalty, lam=0.05, beta=0.7)
+        for penalty in ("l1", "l0", "transformed_l1", "mcp", "scad", "l_half", "elastic_net", "top_k", "n_m")
+    ),
+    lambda model: RGSM(model, "sparse_group_lasso", lam=0.05, beta=0.7, lam2=0.01, weighting="size"),
+    lambda model: RGSM(model, "group_lasso", lam=0.05, beta=0.7, lam2=0.01, grouping="block:2x3", weighting="start"),
+])  # fmt: skip
+def test_the_term_added_is_the_gradient_of_the_penalty_value(build):
+    torch.manual_seed(0)
     model = nn.Linear(5, 4, bias=False).double()
-    split = RVSM(model, penalty, lam=0.05, beta=0.7)
+    split = build(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     split.attach(optimizer)
     start = model.weight.detach().clone()

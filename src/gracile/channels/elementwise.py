@@ -190,6 +190,11 @@ def independent(op: Op) -> Slots:
 NAMED["elementwise"] = independent
 
 
+# A module's class asks for the rule of activations with ``channel_rule = "activation"``: a function of each element by itself, alike
+# in training and evaluation.
+NAMED["activation"] = elementwise
+
+
 @register_rule(nn.PReLU)
 def prelu(op: Op) -> Slots:
     """Each channel by itself, with a slope of its own where there are several."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.channels.op import Op, Slots, Values
-from gracile.channels.table import register_rule
+from gracile.channels.table import NAMED, register_rule
 
 
 @register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -120,19 +120,33 @@ def _channels_first(op: Op, dimensions: int) -> Slots:
 @register_rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 def batch_norm(op: Op) -> Slots:
     """Each channel by itself."""
+    return _batch_norm(op, "running_var", lambda variance, eps: torch.rsqrt(variance + eps))
+
+
+def l1_batch_norm(op: Op) -> Slots:
+    """As batch-norm, with a running mean absolute deviation; asked for with ``channel_rule = "l1_batch_norm"``."""
+    return _batch_norm(op, "running_dev", lambda deviation, eps: 1 / (deviation + eps))
+
+
+NAMED["l1_batch_norm"] = l1_batch_norm
+
+
+def _batch_norm(op: Op, spread: str, scale: Callable[[Tensor, float], Tensor]) -> Slots:
+    """A normalisation of each channel by running statistics; `scale` makes a factor of the buffer named `spread`."""
     module = cast(nn.BatchNorm2d, op.module)
     slots = _axis_one(op)
-    for name in ("weight", "bias", "running_mean", "running_var"):
+    for name in ("weight", "bias", "running_mean", spread):
         op.tensor(name, {0: slots.labels})
     op.size("num_features", slots.labels)
 
     def constants(inputs: Sequence[Values]) -> Values:
         with torch.no_grad():
             value = inputs[0].value
-            if module.running_mean is None or module.running_var is None:
+            found = getattr(module, spread)
+            if module.running_mean is None or found is None:
                 value = torch.zeros_like(value)  # batch statistics take a constant to zero
             else:
-                value = (value - module.running_mean) * torch.rsqrt(module.running_var + module.eps)
+                value = (value - module.running_mean) * scale(found, module.eps)
             if module.weight is not None:
                 value = value * module.weight.detach() + module.bias.detach()
         return Values(value, inputs[0].known)

@@ -5,6 +5,7 @@ from gracile.dynamics.flow import Flow, gradient_flow
 from gracile.dynamics.junctions import Junction, find
 from gracile.dynamics.monitor import Monitor, watch
 from gracile.dynamics.paths import count_paths
+from gracile.dynamics.smoothness import Smoothness, SmoothnessMonitor, smoothness
 from gracile.dynamics.tree import TreeNetwork, tree_decomposition
 
 __all__ = [
@@ -12,12 +13,15 @@ __all__ = [
     "Flow",
     "Junction",
     "Monitor",
+    "Smoothness",
+    "SmoothnessMonitor",
     "TreeNetwork",
     "count_paths",
     "find",
     "gradient_flow",
     "log_logistic",
     "normalised_flow",
+    "smoothness",
     "tree_decomposition",
     "watch",
 ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
-from gracile.core.errors import InputError
+from gracile.core.errors import InputError, pick
+from gracile.models.l1_batch_norm import L1BatchNorm1d, L1BatchNorm2d
 
 ImageSize = int | tuple[int, int]
+Initialisation = Literal["he", "lecun"]
+GAINS: dict[str, Literal["relu", "linear"]] = {"he": "relu", "lecun": "linear"}
 
 
 def height_width(image_size: ImageSize, *, least: int, model: str) -> tuple[int, int]:
@@ -30,20 +35,25 @@ def height_width(image_size: ImageSize, *, least: int, model: str) -> tuple[int,
     return height, width
 
 
-def initialise(model: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
+def initialise(
+    model: nn.Module, generator: torch.Generator | None = None, *, initialisation: Initialisation = "he"
+) -> nn.Module:
     """Draw all convolution and linear weights anew and return the model.
 
-    Weights are normal with variance 2 / fan-in (He et al. 2015, eq. 10), biases zero; normalisation layers are reset.
+    Weights are normal, biases zero; normalisation layers are reset.
 
     Args:
         model: changed in place.
         generator: where the numbers come from; torch's global one by default, as for any module.
+        initialisation: variance ``2 / fan-in`` (``he``: He et al. 2015, eq. 10) or ``1 / fan-in`` (``lecun``, which SELU asks for:
+            Klambauer et al. 2017).
     """
+    gain = pick(GAINS, initialisation, "initialisation")
     for module in model.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            nn.init.kaiming_normal_(module.weight, nonlinearity=gain, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | L1BatchNorm1d | L1BatchNorm2d):
             module.reset_parameters()
     return model

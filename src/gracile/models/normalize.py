@@ -56,3 +56,13 @@ def normalized(
 ) -> nn.Sequential:
     """`network` behind a `Normalize`, as a sequence of the named children ``normalize`` and ``network``."""
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+
+
+class UnitNorm(nn.Module):
+    """``x / |x|``, the l2 norm over all but the first dimension; 0 stays 0."""
+
+    channel_rule = "elementwise"
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+        return x / size.view(-1, *(1,) * (x.dim() - 1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gracile.core.errors import pick
+from gracile.core.errors import InputError, pick
 from gracile.models.common import ImageSize, height_width, initialise
 
 
@@ -62,9 +63,14 @@ class BasicBlock(nn.Module):
 
 
 class PreactivationBlock(nn.Module):
-    """``s + conv(relu(bn(conv(a))))``, ``a = relu(bn(x))``; s is x or a shortcut of a (He et al. 2016b)."""
+    """``s + conv(relu(bn(conv(a))))``, ``a = relu(bn(x))``; s is x or a shortcut of a (He et al. 2016b).
 
-    def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
+    What `noise` makes is applied to the sum.
+    """
+
+    def __init__(
+        self, channels: int, width: int, stride: int, shortcut: str, noise: Callable[[], nn.Module] = nn.Identity
+    ) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu1 = nn.ReLU()
@@ -74,11 +80,12 @@ class PreactivationBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         same = stride == 1 and channels == width
         self.shortcut = None if same else SHORTCUTS[shortcut](channels, width, stride, preactivation=True)
+        self.noise = noise()
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.relu1(self.bn1(x))
         out = self.conv2(self.relu2(self.bn2(self.conv1(activated))))
-        return out + (x if self.shortcut is None else self.shortcut(activated))
+        return self.noise(out + (x if self.shortcut is None else self.shortcut(activated)))
 
 
 class ResNet(nn.Module):
@@ -90,6 +97,7 @@ class ResNet(nn.Module):
         shortcut: ``"A"`` or ``"B"``; None is B for `preactivation` and A otherwise.
         preactivation: normalise and activate before each convolution; the shortcut starts from the activated input.
         num_classes, in_channels, image_size: see `resnet20`.
+        noise: makes a module for the sum of each block; only with `preactivation`.
     """
 
     def __init__(
@@ -102,13 +110,14 @@ class ResNet(nn.Module):
         num_classes: int,
         in_channels: int,
         image_size: ImageSize,
+        noise: Callable[[], nn.Module] = nn.Identity,
     ) -> None:
         super().__init__()
         height_width(image_size, least=2 ** (len(blocks) - 1), model="this ResNet")
         if shortcut is None:
             shortcut = "B" if preactivation else "A"
         pick(SHORTCUTS, shortcut, "shortcut")
-        block = PreactivationBlock if preactivation else BasicBlock
+        block = partial(PreactivationBlock, noise=noise) if preactivation else BasicBlock
         self.conv = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         # A pre-activation network normalises once more behind its last sum instead of behind the stem.
         self.bn = nn.BatchNorm2d(widths[-1] if preactivation else widths[0])
@@ -159,6 +168,7 @@ def resnet20(
     image_size: ImageSize = 32,
     shortcut: str | None = None,
     preactivation: bool = False,
+    width: int = 16,
 ) -> ResNet:
     """CIFAR's ResNet-20 (He et al. 2016a, section 4.2): three blocks each of 16, 32 and 64 channels.
 
@@ -171,14 +181,15 @@ def resnet20(
         shortcut: where shapes change: ``"A"``, every other pixel padded with zero channels, or ``"B"``, a 1x1
             convolution; None is B for `preactivation` and A otherwise.
         preactivation: normalise and activate before each convolution; the shortcut starts from the activated input.
+        width: channels of the first stage; the others have twice and four times as many.
 
     Returns:
         A module from (n, in_channels, height, width) to (n, num_classes).
 
     Raises:
-        InputError: the image is too small, or no such shortcut.
+        InputError: the image is too small, no such shortcut, or no channel.
     """
-    return _cifar(3, num_classes, in_channels, image_size, shortcut, preactivation)
+    return _cifar(3, num_classes, in_channels, image_size, shortcut, preactivation, width)
 
 
 def resnet38(
@@ -188,9 +199,10 @@ def resnet38(
     image_size: ImageSize = 32,
     shortcut: str | None = None,
     preactivation: bool = False,
+    width: int = 16,
 ) -> ResNet:
     """CIFAR's ResNet-38, six blocks a stage; 563,930 parameters with `preactivation`. Arguments as for `resnet20`."""
-    return _cifar(6, num_classes, in_channels, image_size, shortcut, preactivation)
+    return _cifar(6, num_classes, in_channels, image_size, shortcut, preactivation, width)
 
 
 def resnet56(
@@ -200,15 +212,24 @@ def resnet56(
     image_size: ImageSize = 32,
     shortcut: str | None = None,
     preactivation: bool = False,
+    width: int = 16,
 ) -> ResNet:
     """CIFAR's ResNet-56, nine blocks a stage; 0.85 M parameters. Arguments as for `resnet20`."""
-    return _cifar(9, num_classes, in_channels, image_size, shortcut, preactivation)
+    return _cifar(9, num_classes, in_channels, image_size, shortcut, preactivation, width)
 
 
 def _cifar(
-    number: int, num_classes: int, in_channels: int, image_size: ImageSize, shortcut: str | None, preactivation: bool
+    number: int,
+    num_classes: int,
+    in_channels: int,
+    image_size: ImageSize,
+    shortcut: str | None,
+    preactivation: bool,
+    width: int,
 ) -> ResNet:
+    if width < 1:
+        raise InputError(f"width is {width}.", "Give at least one channel; the published networks have 16.")
     return ResNet(
-        (number,) * 3, (16, 32, 64), shortcut=shortcut, preactivation=preactivation,
+        (number,) * 3, (width, 2 * width, 4 * width), shortcut=shortcut, preactivation=preactivation,
         num_classes=num_classes, in_channels=in_channels, image_size=image_size,
     )  # fmt: skip

@@ -9,12 +9,14 @@ from typing import Any
 from torch import nn
 
 from gracile.core.errors import InputError, nearest, pick
+from gracile.models.enresnet import enresnet
 from gracile.models.lenet import lenet
 from gracile.models.mlp import mlp
 from gracile.models.resnet import resnet18, resnet20, resnet38, resnet56
 from gracile.models.vgg import vgg16
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "enresnet": enresnet,
     "lenet": lenet,
     "mlp": mlp,
     "resnet18": resnet18,

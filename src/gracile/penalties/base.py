@@ -2,13 +2,15 @@
 
 A penalty P has a value and a proximal map ``prox(w, mu) = argmin_u 1/2 |u - w|^2 + mu P(u)``, in closed form.
 Elementwise penalties act on
-tensors of any shape. Group penalties depend on the l2 norms of groups alone; they act on ``(groups, members)``, one
-group a row, and offer the factor
-``scale(norms, mu)`` by which each group is multiplied, which is all that training needs.
+tensors of any shape. Group penalties depend on the l2 norms of groups, and perhaps on an l1 norm besides; they act on
+``(groups, members)``, one group a row, and offer the factor ``scale(norms, mu)`` by which each group is multiplied, which
+is all that training needs. Constraints are penalties that are 0 on a set and infinite off it; they act on
+``(vectors, members)``, and their proximal map is the projection onto the set.
 """
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -53,15 +55,22 @@ class Penalty(Protocol):
 
 @runtime_checkable
 class GroupPenalty(Protocol):
-    """A penalty on the l2 norms of groups of weights.
+    """A penalty on the l2 norms of groups of weights: ``P(w) = entrywise |w|_1 + sum_g N(|w_g|_2)``.
+
+    Whatever N is, the minimiser's groups point where the soft-thresholded ones do: with s the soft threshold of w at
+    ``mu entrywise``, ``prox(w, mu)_g = scale(|s_g|, mu) s_g``.
 
     Attributes:
         name: its row in `gracile.penalties.TABLE`.
         convex: whether P is convex, so that its proximal map is firmly non-expansive.
+        entrywise: weight in [0, 1] of the l1 norm inside P; 0 for penalties on norms alone.
     """
 
     name: ClassVar[str]
     convex: ClassVar[bool]
+
+    @property
+    def entrywise(self) -> float: ...
 
     def value(self, w: Tensor) -> Tensor:
         """P(w), a scalar tensor, for ``w: (groups, members)``."""
@@ -76,17 +85,64 @@ class GroupPenalty(Protocol):
         """
         ...
 
-    def scale(self, norms: Tensor, mu: float) -> Tensor:
-        """The factor in [0, 1] on each group, from the groups' l2 norms (any shape); NaN stays NaN."""
+    def scale(self, norms: Tensor, mu: float | Tensor) -> Tensor:
+        """The factor in [0, 1] on each group, from the l2 norms (any shape) of the soft-thresholded groups; NaN stays
+        NaN."""
         ...
 
     def norm_values(self, norms: Tensor) -> Tensor:
-        """Each group's part of P, from the groups' l2 norms (any shape)."""
+        """``N``, each group's part of P beside the l1 norm, from the groups' l2 norms (any shape)."""
         ...
 
     def critical_mu(self, size: Tensor) -> Tensor:
-        """The smallest mu at which a group of l2 norm `size` becomes 0."""
+        """The smallest mu at which every group of l2 norm `size` becomes 0; with an l1 norm inside P, groups of many
+        entries go before."""
         ...
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """A set that each vector of weights must lie in, as the penalty that is 0 there and infinite elsewhere.
+
+    ``mu > 0`` does not matter, and with ``mu = 0`` there is no penalty: the proximal map is then the identity.
+
+    Attributes:
+        name: its row in `gracile.penalties.TABLE`.
+        block: how many consecutive inputs make a vector; None for the whole weight of a layer.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def block(self) -> int | None: ...
+
+    def value(self, w: Tensor) -> Tensor:
+        """0 or infinity, a scalar tensor, for ``w: (vectors, members)``."""
+        ...
+
+    def prox(self, w: Tensor, mu: float) -> Tensor:
+        """The nearest point of the set for each row of ``w: (vectors, members)``, shaped like `w`; the first of equals stays.
+
+        Raises:
+            NonFiniteError: `w` holds NaN.
+            InputError: ``mu < 0``, or `w` is not a matrix.
+        """
+        ...
+
+    def shadow(self, w: Tensor, mu: float) -> Tensor:
+        """`prox` without its checks: NaN stays NaN and nothing waits for the device."""
+        ...
+
+
+def soft_threshold(w: Tensor, mu: float | Tensor) -> Tensor:
+    """``sign(w) max(|w| - mu, 0)``, the proximal map of ``mu |.|``, for `w` of any shape (Donoho 1995).
+
+    Args:
+        w: weights.
+        mu: at least 0; a tensor broadcastable to `w` thresholds each entry by its own.
+    """
+    # w minus its clipped part: one pass less than sign and maximum, and NaN stays NaN.
+    return w - w.clamp(-mu, mu)  # pyright: ignore[reportArgumentType, reportCallIssue] - bounds are both of one kind
 
 
 def check(w: Tensor, mu: float) -> None:
@@ -116,7 +172,46 @@ def group_prox(penalty: GroupPenalty, w: Tensor, mu: float) -> Tensor:
             f"A group penalty acts on (groups, members), not on {w.ndim} dimensions.",
             "Arrange one group a row: for the input channels of a convolution, w.transpose(0, 1).flatten(1).",
         )
+    if penalty.entrywise:
+        w = soft_threshold(w, mu * penalty.entrywise)
     return w * penalty.scale(row_norms(w), mu)[:, None]
+
+
+def project(constraint: Constraint, w: Tensor, mu: float) -> Tensor:
+    """Project each row of ``w: (vectors, members)``.
+
+    Raises:
+        NonFiniteError, InputError: as `check`; and `w` must be a matrix.
+    """
+    check(w, mu)
+    if w.ndim != 2:
+        raise InputError(
+            f"A constraint acts on (vectors, members), not on {w.ndim} dimensions.",
+            "Arrange one vector a row: for all entries together, w.reshape(1, -1).",
+        )
+    return constraint.shadow(w, mu)
+
+
+def positive(value: float, what: str, name: str, meaning: str) -> float:
+    """A positive finite setting of a penalty.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise InputError(f"{what} needs a finite {name} > 0, not {value}.", f"It is {meaning}.")
+    return float(value)
+
+
+def share(value: float, what: str, name: str) -> float:
+    """A setting in (0, 1].
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 0 < value <= 1:
+        raise InputError(f"{what} needs {name} in (0, 1], not {value}.", "It is a share.")
+    return float(value)
 
 
 def row_norms(w: Tensor) -> Tensor:

@@ -7,13 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gracile.penalties.base import check
-
-
-def soft_threshold(w: Tensor, mu: float) -> Tensor:
-    """``sign(w) max(|w| - mu, 0)``, the proximal map of ``mu |.|``, for `w` of any shape (Donoho 1995)."""
-    # w minus its clipped part: one pass less than sign and maximum, and NaN stays NaN.
-    return w - w.clamp(-mu, mu)
+from gracile.penalties.base import check, soft_threshold
 
 
 class L1:

@@ -20,10 +20,12 @@ KINDS = {
     "conserved": "gracile.recipes.dynamics_conserved",
     "low-rank": "gracile.recipes.dynamics_low_rank",
     "tree": "gracile.recipes.dynamics_tree",
+    "study": "gracile.recipes.study",
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
     "train": "gracile.recipes.train",
     "walk-rates": "gracile.recipes.walk_rates",
+    "workers": "gracile.recipes.workers",
 }
 
 

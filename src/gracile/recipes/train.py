@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import statistics
 import time
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,24 +16,25 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_weights
 from safetensors.torch import save_file
 from torch import nn
 
 from gracile import data as datasets
 from gracile.channels import trace
-from gracile.core.errors import InputError
+from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
-from gracile.core.seeding import derive_seed
-from gracile.data import Augmentation, Splits
-from gracile.dynamics import watch
+from gracile.core.seeding import derive_seed, generator
+from gracile.data import Augmentation, Splits, batches
+from gracile.dynamics import SmoothnessMonitor, watch
 from gracile.models import build, normalized
 from gracile.recipes import methods
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
 from gracile.recipes.schema import Strict
 from gracile.report import figures
-from gracile.training import Cosine, Milestones, Schedule, evaluate, fit, steps_per_epoch
+from gracile.training import Averaged, Cosine, Diminishing, Milestones, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
@@ -73,7 +77,11 @@ class ModelSettings(Strict):
 
 
 class TrainingSettings(Strict):
-    """How it is trained; the names are those of `gracile.fit`."""
+    """How it is trained; the names are those of `gracile.fit`.
+
+    Attributes:
+        beta: of the schedule ``diminishing``, ``lr / (1 + beta lr l)`` at step l; ``averaged`` belongs to adagrad.
+    """
 
     epochs: int
     batch_size: int = 128
@@ -82,10 +90,11 @@ class TrainingSettings(Strict):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
-    schedule: Literal["constant", "milestones", "cosine"] = "constant"
+    schedule: Literal["constant", "milestones", "cosine", "diminishing", "averaged"] = "constant"
     milestones: list[float] = Field(default_factory=list)
     gamma: float = 0.1
     warmup: float = 0.0
+    beta: float = 1e-3
     precision: Literal["auto", "float32", "bf16"] = "auto"
 
 
@@ -113,6 +122,7 @@ class Arm(Strict):
         method: a row of `gracile.recipes.methods.METHODS`; None trains densely.
         options: what the method takes.
         target: a budget in place of lam.
+        found: an earlier arm whose sparse network the method starts from.
         model: another network than the recipe's.
         published: the leading cells of the published row that this arm answers to.
     """
@@ -120,6 +130,7 @@ class Arm(Strict):
     method: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     target: Target | None = None
+    found: str | None = None
     model: ModelSettings | None = None
     published: list[str | float] = Field(default_factory=list)
 
@@ -130,7 +141,7 @@ class Settings(Strict):
     Attributes:
         seeds: each arm is trained once from each; mean and spread are over them.
         device: ``auto`` takes a GPU if there is one.
-        watch: record drift of conserved quantities and alignment each epoch; see `gracile.dynamics`.
+        watch: record drift of conserved quantities, alignment and smoothness each epoch; see `gracile.dynamics`.
     """
 
     data: DataSettings
@@ -146,6 +157,7 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     """Train every arm from every seed, or what is left of it, and set the table."""
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
+    _check_found(settings.arms)
     device = _device(settings.device)
     splits = load_data(settings.data, device)
     log.info("data: %s", splits.train.note or splits.train.name)
@@ -212,13 +224,14 @@ def _train_arm(
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     training = settings.training
     sparsifier = None
+    steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
     if arm.method is not None:
-        sparsifier = methods.build(arm.method, network, example, dict(arm.options))
+        found = None if arm.found is None else _found(settings, arm, seed, splits, part).to(device)
+        sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
     if arm.target is not None:
-        steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
         sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
-    monitor = watch(network, example) if settings.watch else None
+    observers = _observers(network, splits, training, seed, device) if settings.watch else []
     history = fit(
         network,
         splits,
@@ -229,14 +242,16 @@ def _train_arm(
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         nesterov=training.nesterov,
-        schedule=_schedule(training),
+        schedule=_schedule(training, steps_per_epoch(len(splits.train), training.batch_size)),
         sparsifier=sparsifier,
         augment=augment if settings.data.flip or settings.data.crop else None,
         seed=seed,
         precision=training.precision,
         folder=part,
         resume=True,
-        observe=lambda kept: _what_is_left(kept, example) | (monitor.observe(kept) if monitor is not None else {}),
+        observe=lambda kept: reduce(
+            operator.or_, (observe(kept) for observe in observers), _what_is_left(kept, example)
+        ),
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
@@ -259,6 +274,38 @@ def _train_arm(
     return result
 
 
+def _found(settings: Settings, arm: Arm, seed: int, splits: Splits, part: RunFolder) -> nn.Module:
+    """The sparse network that the arm's `found` left from the same seed."""
+    assert arm.found is not None
+    network = build_network(settings.arms[arm.found].model or settings.model, splits, seed)
+    folder = part.path.parent / _part(arm.found, seed, settings.seeds)
+    network.load_state_dict(load_weights(folder / "model.safetensors"))
+    return network
+
+
+def _check_found(arms: dict[str, Arm]) -> None:
+    """An arm can only start from a sparse one that is trained before it."""
+    earlier: list[str] = []
+    for name, arm in arms.items():
+        if arm.found is not None and arm.found not in earlier:
+            raise InputError(
+                f"The arm '{name}' starts from '{arm.found}', which is no sparse arm above it.",
+                nearest(arm.found, earlier) if earlier else "Put a sparse arm above it.",
+            )
+        if arm.method is not None:
+            earlier.append(name)
+
+
+def _observers(
+    network: nn.Module, splits: Splits, training: TrainingSettings, seed: int, device: torch.device
+) -> list[Callable[[nn.Module], dict[str, float]]]:
+    """What is recorded of a watched arm each epoch: the dynamics, and the loss along its gradient on one batch of training data."""
+    order = torch.randperm(len(splits.train), generator=generator(seed, "smoothness"))
+    x, y = next(iter(batches(splits.train, training.batch_size, order=order)))
+    x, y = x.to(device), y.to(device)
+    return [watch(network, x[:2]).observe, SmoothnessMonitor(network, x, y, lr=training.lr).observe]
+
+
 def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:
     """Shares of channels, parameters and multiply-adds that would stay after physical removal of exact zeros."""
     graph = trace(kept, example)
@@ -276,11 +323,15 @@ def save_weights(network: nn.Module, path: Path) -> None:
     write_atomically(path, lambda temporary: save_file(state, temporary))
 
 
-def _schedule(training: TrainingSettings) -> Schedule | None:
+def _schedule(training: TrainingSettings, steps: int) -> Schedule | None:
     if training.schedule == "cosine":
         return Cosine(training.epochs, training.warmup)
     if training.schedule == "milestones":
         return Milestones(training.milestones, training.gamma)
+    if training.schedule == "diminishing":
+        return Diminishing(training.beta * training.lr, steps)
+    if training.schedule == "averaged":
+        return Averaged(steps)
     if training.milestones or training.warmup:
         raise InputError(
             "milestones or warmup are given, and schedule is 'constant'.", "Set schedule to 'milestones' or 'cosine'."

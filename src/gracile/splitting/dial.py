@@ -15,9 +15,9 @@ from torch.utils.hooks import RemovableHandle
 
 from gracile.channels import ChannelGraph, trace
 from gracile.core.errors import InputError
+from gracile.core.summary import Summary
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
-from gracile.splitting.summary import Summary
 
 Budget = Literal["macs", "params", "sparsity"]
 # How often the coefficient is set anew while the budget shrinks: a hundred times follows the cubic to a percent.
@@ -114,6 +114,7 @@ class Dial:
                     f"Zeroing single weights removes no {self.budget}: dense kernels compute with zeros.",
                     "Use RGSM, or give a budget of sparsity.",
                 )
+            split.critical_mus()  # refuses where lam steers nothing
             return lambda mu: 1 - split.zeros_at(mu) / split.summary().parameters
         if self.budget == "sparsity":
             sizes = split.group_sizes()

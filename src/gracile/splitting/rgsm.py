@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from gracile.channels.grouping import GROUPINGS, Grouping, coupled, within_layers
 from gracile.core.errors import InputError, nearest
-from gracile.penalties import GroupPenalty, grouped
+from gracile.core.layers import weights
+from gracile.core.summary import LayerSummary, Summary, zeros
+from gracile.penalties import GroupPenalty, grouped, soft_threshold
+from gracile.penalties.table import Named
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
-from gracile.splitting.grouping import GROUPINGS, Grouping, coupled, within_layers
-from gracile.splitting.layers import weights
-from gracile.splitting.summary import LayerSummary, Summary, zeros
 
 # Inside the square root of the smooth group lasso on w (Dinh 2020, section 4.1): keeps its gradient finite at a zero
 # group.
 SMOOTH = 1e-8
+# Halvings with which the mu is found at which a group dies, where it has no closed form: to float32's precision.
+BISECTIONS = 26
 
 Weighting = Literal["none", "size", "start"]
+
+
+@dataclass(frozen=True)
+class _Fates:
+    """What becomes of the groups.
+
+    Attributes:
+        norms: l2 norms of the groups of w, ``(groups + 1,)``; the last is the dummy's.
+        factors: what u multiplies each soft-thresholded group by, ``(groups + 1,)``.
+        thresholds: what each group's entries are soft-thresholded at before, ``(groups + 1,)``; None for penalties on
+            norms alone.
+        collapsed: which layers would have lost all groups, ``(layers,)`` bool.
+    """
+
+    norms: Tensor
+    factors: Tensor
+    thresholds: Tensor | None
+    collapsed: Tensor
 
 
 class RGSM(VariableSplitting):
@@ -28,12 +50,14 @@ class RGSM(VariableSplitting):
 
     Args:
         model: trained in place by your loop.
-        penalty: a row of `gracile.penalties.GROUPED` or an instance.
+        penalty: a row of `gracile.penalties.GROUPED`, a row with settings, such as
+            ``{"name": "sparse_group_lasso", "l1_ratio": 0.2}``, or an instance.
         lam: weight of the penalty on u, at least 0 (the papers' lam1).
         beta: strength of the coupling, above 0. A group becomes 0 below the l2 norm ``lam/beta`` for group lasso,
             ``sqrt(2 lam/beta)`` for group l0.
         lam2: weight of a smooth group lasso on w itself, ``lam2 sum_g sqrt(|w_g|^2 + 1e-8)``.
-        grouping: ``input_channel`` (the papers), ``output_filter``, ``kernel``, ``row``, or ``coupled``: a channel
+        grouping: ``input_channel`` (the papers), ``output_filter``, ``kernel``, ``row``, ``block`` (4 consecutive
+            inputs of an output at a kernel position; ``block:8``, ``block:4x4`` for outputs x inputs), or ``coupled``: a channel
             with every slice that must vanish for it
             to be physically removable, which needs `example`. By default ``coupled`` when an example is given, else
             ``input_channel``.
@@ -67,7 +91,7 @@ class RGSM(VariableSplitting):
     def __init__(
         self,
         model: nn.Module,
-        penalty: str | GroupPenalty = "group_lasso",
+        penalty: Named | GroupPenalty = "group_lasso",
         lam: float = 1e-3,
         beta: float = 1.0,
         *,
@@ -82,7 +106,7 @@ class RGSM(VariableSplitting):
     ) -> None:
         if grouping is None:
             grouping = "input_channel" if example is None else "coupled"
-        if grouping not in GROUPINGS:
+        if grouping not in GROUPINGS and not grouping.startswith("block:"):
             raise InputError(f"There is no grouping '{grouping}'.", nearest(grouping, GROUPINGS))
         weighting = weighting or ("start" if grouping == "coupled" else "none")
         if weighting not in get_args(Weighting):
@@ -143,27 +167,42 @@ class RGSM(VariableSplitting):
         scales = squares.sqrt()
         return torch.where(scales > 0, scales, ones).to(self._group_norms())
 
-    def _group_norms(self) -> Tensor:
-        """l2 norms of the groups of w, ``(groups + 1,)``; the last is the dummy's."""
+    def _group_norms(self, thresholds: Tensor | None = None) -> Tensor:
+        """l2 norms of the groups of w, ``(groups + 1,)``, after soft-thresholding their entries where thresholds are given."""
         device = self.weights[0].tensor.device
         squares = torch.zeros(self.num_groups + 1, dtype=torch.float32, device=device)
         if self.weights[0].tensor.dtype == torch.float64:
             squares = squares.double()
         for weight, index in zip(self.weights, self._index, strict=True):
             w = weight.tensor.detach()
+            if thresholds is not None:
+                w = soft_threshold(w, thresholds[index].to(w))
             dims = [dim for dim in range(w.ndim) if index.shape[dim] == 1 and w.shape[dim] > 1]
             part = w.square().sum(dim=dims, keepdim=True) if dims else w.square()
             squares.index_add_(0, index.reshape(-1), part.reshape(-1).to(squares))
         return squares.sqrt_()
 
-    def _group_factors(self, norms: Tensor, mu: float | None = None) -> tuple[Tensor, Tensor]:
-        """What u multiplies each group by, ``(groups + 1,)``, and which layers would have lost all groups,
-        ``(layers,)`` bool."""
-        factors = self.penalty.scale(norms / self._scales.to(norms), self.mu if mu is None else mu)
+    def _thresholds(self, mu: float | Tensor) -> Tensor | None:
+        """What the groups' entries are soft-thresholded at, ``(groups + 1,)``; None if they are not."""
+        if not self.penalty.entrywise:
+            return None
+        thresholds = mu * self.penalty.entrywise * self._scales
+        thresholds[self._dummy] = 0
+        return thresholds
+
+    def _fates(self, mu: float | None = None) -> _Fates:
+        """What becomes of the groups at this mu, the splitting's own by default."""
+        mu = self.mu if mu is None else mu
+        norms, thresholds = self._group_norms(), self._thresholds(mu)
+        scales = self._scales.to(norms)
+        left = norms if thresholds is None else self._group_norms(thresholds)
+        factors = self.penalty.scale(left / scales, mu)
+        # A group of which soft-thresholding left nothing is gone at any scale.
+        factors = factors.masked_fill(left == 0, 0.0) if thresholds is not None else factors
         factors[self._dummy] = 1
         layers = len(self.weights)
         slice_factors = factors[self._slice_group]
-        slice_norms = (norms / self._scales.to(norms))[self._slice_group]
+        slice_norms = (norms / scales)[self._slice_group]
         alive = torch.zeros(layers, dtype=factors.dtype, device=factors.device)
         alive = alive.scatter_reduce(0, self._slice_layer, slice_factors, "amax")
         strongest = torch.zeros_like(alive).scatter_reduce(0, self._slice_layer, slice_norms, "amax")
@@ -172,37 +211,67 @@ class RGSM(VariableSplitting):
         if self.keep_last:
             keep = collapsed[self._slice_layer] & (slice_norms == strongest[self._slice_layer])
             factors = factors.scatter_reduce(0, self._slice_group, keep.to(factors.dtype), "amax")
-        return factors, collapsed
+            if thresholds is not None:
+                thresholds[self._slice_group[keep]] = 0
+        return _Fates(norms, factors, thresholds, collapsed)
+
+    def _shadow(self, place: int, fates: _Fates) -> Tensor:
+        """u for one weight."""
+        w, index = self.weights[place].tensor.detach(), self._index[place]
+        if fates.thresholds is not None:
+            w = soft_threshold(w, fates.thresholds[index].to(w))
+        return w * fates.factors[index].to(w)
 
     @torch.no_grad()
     def shadow(self) -> dict[str, Tensor]:
-        factors, _ = self._group_factors(self._group_norms())
-        result = {}
-        for weight, index in zip(self.weights, self._index, strict=True):
-            w = weight.tensor.detach()
-            result[weight.name] = w * factors[index].to(w)
-        return result
+        fates = self._fates()
+        return {weight.name: self._shadow(place, fates) for place, weight in enumerate(self.weights)}
 
     @torch.no_grad()
     def penalty_value(self) -> Tensor:
-        norms = self._group_norms().double()
-        factors, _ = self._group_factors(norms)
-        norms, factors = norms[: self._dummy], factors[: self._dummy]
+        fates = self._fates()
+        norms, factors = fates.norms[: self._dummy].double(), fates.factors[: self._dummy].double()
         scales = self._scales[: self._dummy].double()
-        value = self.lam * (scales.square() * self.penalty.norm_values(norms * factors / scales)).sum()
-        value = value + self.beta / 2 * (norms * (1 - factors)).square().sum()
-        return value + self.lam2 * (norms.square() + SMOOTH).sqrt().sum()
+        smooth = self.lam2 * (norms.square() + SMOOTH).sqrt().sum()
+        if fates.thresholds is None:
+            left, gap = norms * factors, (norms * (1 - factors)).square().sum()
+            entries = torch.zeros_like(smooth)
+        else:
+            left = self._group_norms(fates.thresholds)[: self._dummy].double() * factors
+            gap, entries = self._entrywise_parts(fates)
+        value = (scales.square() * self.penalty.norm_values(left / scales)).sum() + self.penalty.entrywise * entries
+        return self.lam * value + self.beta / 2 * gap + smooth
+
+    def _entrywise_parts(self, fates: _Fates) -> tuple[Tensor, Tensor]:
+        """``|w - u|^2``, and the l1 norm of u weighed by the groups' c_g."""
+        weighed = self._scales.double()
+        weighed[self._dummy] = 0
+        gap = total = torch.zeros((), dtype=torch.float64, device=weighed.device)
+        for place, (weight, index) in enumerate(zip(self.weights, self._index, strict=True)):
+            u = self._shadow(place, fates)
+            gap = gap + (weight.tensor.detach() - u).double().square().sum()
+            total = total + (u.double().abs() * weighed[index]).sum()
+        return gap, total
 
     @torch.no_grad()
     def critical_mus(self) -> Tensor:
-        return self.penalty.critical_mu((self._group_norms() / self._scales)[: self._dummy])
+        norms = self._group_norms()
+        critical = self.penalty.critical_mu(norms / self._scales)
+        if self.penalty.entrywise:
+            # Groups of many entries go before; the share of norm that soft-thresholding leaves falls with mu.
+            low = torch.zeros_like(critical)
+            for _ in range(BISECTIONS):
+                middle = (low + critical) / 2
+                left = self._group_norms(self._thresholds(middle)) / self._scales.to(norms)
+                gone = self.penalty.scale(left, middle) * left == 0
+                critical, low = torch.where(gone, middle, critical), torch.where(gone, low, middle)
+        return critical[: self._dummy]
 
     @torch.no_grad()
     def dead_at(self, mu: float) -> Tensor:
         """Which groups would be zero in u for this mu, ``(groups,)`` bool; zero already counts."""
-        norms = self._group_norms()
-        factors, _ = self._group_factors(norms, mu)
-        return (factors * norms == 0)[: self._dummy]
+        fates = self._fates(mu)
+        return (fates.factors * fates.norms == 0)[: self._dummy]
 
     @torch.no_grad()
     def reweigh(self, costs: Tensor) -> None:
@@ -238,17 +307,19 @@ class RGSM(VariableSplitting):
         return sizes[: self._dummy]
 
     def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
-        norms = self._group_norms()
-        scale, _ = self._group_factors(norms)
-        # Both terms multiply w by a number a group: beta (1 - scale) from the coupling, lam2 / sqrt(|w_g|^2 + 1e-8)
-        # from lam2.
-        slope = self.beta * (1 - scale)
+        fates = self._fates()
+        # Both terms multiply w by a number a group: beta (1 - factor) from the coupling, lam2 / sqrt(|w_g|^2 + 1e-8)
+        # from lam2. Where entries are thresholded the coupling is what it is, beta (w - u).
+        slope = torch.zeros_like(fates.factors) if fates.thresholds is not None else self.beta * (1 - fates.factors)
         if self.lam2:
-            slope += self.lam2 / (norms.square() + SMOOTH).sqrt()
+            slope += self.lam2 / (fates.norms.square() + SMOOTH).sqrt()
         slope[self._dummy] = 0
         for place, index in enumerate(chosen):
             w, factor = self.weights[index].tensor.detach(), factors[place]
-            if isinstance(factor, Tensor):
+            if fates.thresholds is not None:
+                term = (w - self._shadow(index, fates)).mul_(self.beta).addcmul_(w, slope[self._index[index]].to(w))
+                targets[place].add_(term * factor.to(term) if isinstance(factor, Tensor) else term * factor)
+            elif isinstance(factor, Tensor):
                 targets[place].addcmul_(w, (slope[self._index[index]] * factor.to(slope)).to(w))
             else:
                 targets[place].addcmul_(w, slope[self._index[index]].to(w), value=factor)
@@ -283,13 +354,12 @@ class RGSM(VariableSplitting):
 
     @torch.no_grad()
     def _collapsed(self) -> dict[str, str]:
-        norms = self._group_norms()
-        _, collapsed = self._group_factors(norms)
-        relative = norms / self._scales
+        collapsed = self._fates().collapsed
         messages = {}
+        critical = self.critical_mus() if bool(collapsed.any()) else None
         for layer in collapsed.nonzero().flatten().tolist():
-            strongest = relative[self._slice_group[self._slice_layer == layer]].max()
-            limit = float(self.penalty.critical_mu(strongest)) * self.beta
+            assert critical is not None
+            limit = float(critical[self._slice_group[self._slice_layer == layer]].max()) * self.beta
             name = self.weights[layer].layer
             kept = "its strongest was kept" if self.keep_last else "nothing passes through it any more"
             remedy = (

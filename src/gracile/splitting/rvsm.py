@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from gracile.penalties import Penalty, elementwise
+from gracile.channels.grouping import from_vectors, to_vectors
+from gracile.core.errors import InputError
+from gracile.core.layers import Weight, like, memory_order
+from gracile.core.summary import LayerSummary, Summary, zeros
+from gracile.penalties import Constraint, Penalty, elementwise
+from gracile.penalties.table import Named
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
-from gracile.splitting.layers import like, memory_order
-from gracile.splitting.summary import LayerSummary, Summary, zeros
 
 # Small weights are handled together, so that a network of many small layers pays one pass and not many. On a CPU a
 # bucket fits the
@@ -24,8 +27,9 @@ class RVSM(VariableSplitting):
 
     Args:
         model: trained in place by your loop; weights of convolutions and linear layers are split.
-        penalty: a row of `gracile.penalties.ELEMENTWISE` or an instance, such as ``TransformedL1(a=0.5)``.
-        lam: weight of the penalty, at least 0.
+        penalty: a row of `gracile.penalties.ELEMENTWISE` or `CONSTRAINTS`, a row with settings, such as
+            ``{"name": "n_m", "n": 2, "m": 4}``, or an instance, such as ``TransformedL1(a=0.5)``.
+        lam: weight of the penalty, at least 0. Of a constraint it matters only that it is not 0.
         beta: strength of the coupling, above 0. A weight becomes 0 below ``sqrt(2 lam/beta)`` for l0 and below
             ``lam/beta`` for l1.
         layers: ``all``, ``conv``, ``linear`` or module names.
@@ -49,7 +53,7 @@ class RVSM(VariableSplitting):
     def __init__(
         self,
         model: nn.Module,
-        penalty: str | Penalty = "l0",
+        penalty: Named | Penalty | Constraint = "l0",
         lam: float = 1e-6,
         beta: float = 1e-2,
         *,
@@ -58,19 +62,30 @@ class RVSM(VariableSplitting):
         restart: bool = False,
     ) -> None:
         super().__init__(model, lam=lam, beta=beta, layers=layers, coupling=coupling, restart=restart)
-        self.penalty: Penalty = elementwise(penalty)
+        self.penalty: Penalty | Constraint = elementwise(penalty)
+
+    def _shadow(self, weight: Weight, mu: float) -> Tensor:
+        """u for one weight."""
+        w = weight.tensor.detach()
+        if isinstance(self.penalty, Constraint):
+            rows = self.penalty.shadow(to_vectors(w, weight.input_dim, self.penalty.block), mu)
+            return from_vectors(rows, w, weight.input_dim, self.penalty.block)
+        return self.penalty.shadow(w, mu)
 
     @torch.no_grad()
     def shadow(self) -> dict[str, Tensor]:
-        return {weight.name: self.penalty.shadow(weight.tensor.detach(), self.mu) for weight in self.weights}
+        return {weight.name: self._shadow(weight, self.mu) for weight in self.weights}
 
     @torch.no_grad()
     def penalty_value(self) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self.weights[0].tensor.device)
         for weight in self.weights:
             w = weight.tensor.detach()
-            u = self.penalty.shadow(w, self.mu)
-            total += self.lam * self.penalty.value(u) + self.beta / 2 * (w - u).square().sum()
+            u = self._shadow(weight, self.mu)
+            # A constraint's value at its own projection is 0.
+            if not isinstance(self.penalty, Constraint):
+                total += self.lam * self.penalty.value(u)
+            total += self.beta / 2 * (w - u).square().sum()
         return total
 
     @torch.no_grad()
@@ -83,27 +98,41 @@ class RVSM(VariableSplitting):
 
     @torch.no_grad()
     def critical_mus(self) -> Tensor:
-        return torch.cat(
-            [self.penalty.critical_mu(weight.tensor.detach().abs()).reshape(-1) for weight in self.weights]
-        )
+        if isinstance(self.penalty, Constraint):
+            raise InputError(
+                f"lam does not steer '{self.penalty.name}': the constraint itself fixes how many weights stay.",
+                "Set its own count, or steer another penalty, such as l0.",
+            )
+        critical = self.penalty.critical_mu
+        return torch.cat([critical(weight.tensor.detach().abs()).reshape(-1) for weight in self.weights])
 
     @torch.no_grad()
     def zeros_at(self, mu: float) -> int:
         """How many weights u would have exactly zero for this mu."""
-        return sum(zeros(self.penalty.shadow(weight.tensor.detach(), mu)) for weight in self.weights)
+        return sum(zeros(self._shadow(weight, mu)) for weight in self.weights)
 
     def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
+        for place, term in self._differences(chosen):
+            factor = factors[place]
+            if isinstance(factor, Tensor):
+                targets[place].addcmul_(term, factor.to(term), value=self.beta)
+            else:
+                targets[place].add_(term, alpha=factor * self.beta)
+
+    def _differences(self, chosen: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """``w - u`` for each of the weights chosen, with its place among them."""
+        if isinstance(self.penalty, Constraint):
+            for place, index in enumerate(chosen):
+                weight = self.weights[index]
+                yield place, weight.tensor.detach() - self._shadow(weight, self.mu)
+            return
         for bucket in self._buckets(chosen):
             tensors = [self.weights[chosen[place]].tensor.detach() for place in bucket]
             flat = memory_order(tensors[0]) if len(tensors) == 1 else torch.cat([memory_order(t) for t in tensors])
             difference = flat - self.penalty.shadow(flat, self.mu)
             parts = difference.split([t.numel() for t in tensors])
             for place, tensor, part in zip(bucket, tensors, parts, strict=True):
-                term, factor = like(part, tensor), factors[place]
-                if isinstance(factor, Tensor):
-                    targets[place].addcmul_(term, factor.to(term), value=self.beta)
-                else:
-                    targets[place].add_(term, alpha=factor * self.beta)
+                yield place, like(part, tensor)
 
     def _buckets(self, chosen: list[int]) -> Iterator[list[int]]:
         """Places in `chosen`, gathered until a bucket is full; one device and one dtype a bucket."""
@@ -122,6 +151,9 @@ class RVSM(VariableSplitting):
 
     @torch.no_grad()
     def _collapsed(self) -> dict[str, str]:
+        if isinstance(self.penalty, Constraint):
+            # One weight a vector stays always.
+            return {}
         messages = {}
         for weight in self.weights:
             largest = weight.tensor.detach().abs().max()

@@ -2,16 +2,20 @@
 
 from gracile.training.evaluation import Evaluation, evaluate
 from gracile.training.loop import History, fit, steps_per_epoch
-from gracile.training.schedules import Constant, Cosine, Milestones, Schedule
+from gracile.training.optimizers import optimizer_factory
+from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
 
 __all__ = [
+    "Averaged",
     "Constant",
     "Cosine",
+    "Diminishing",
     "Evaluation",
     "History",
     "Milestones",
     "Schedule",
     "evaluate",
     "fit",
+    "optimizer_factory",
     "steps_per_epoch",
 ]

@@ -90,7 +90,7 @@ def fit(
         data: trained on ``data.train``, watched on ``data.validation``; ``data.test`` is never touched.
         epochs: passes over the training data; the last one counts.
         batch_size: samples a step; a last batch of one sample is left out, because batch-norm cannot use it.
-        optimizer: ``sgd``, ``adam``, ``adamw``, or a function from parameters to an optimiser (the next four are
+        optimizer: ``sgd``, ``adam``, ``adamw``, ``adagrad``, ``rmsprop``, or a function from parameters to an optimiser (the next four are
             then unused).
         lr, momentum, weight_decay, nesterov: the optimiser's.
         schedule: a factor on the learning rate by progress in epochs, set before every step.

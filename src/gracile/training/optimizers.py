@@ -8,6 +8,9 @@ from torch import nn, optim
 
 from gracile.core.errors import pick
 
+# Against division by zero alone: torch's own 1e-8 would damp small gradients of a mean over a batch too.
+TINY = 1e-12
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], optim.Optimizer]
 
 
@@ -28,7 +31,17 @@ def _adamw(lr: float, momentum: float, weight_decay: float, nesterov: bool) -> O
     )
 
 
-OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
+def _adagrad(lr: float, momentum: float, weight_decay: float, nesterov: bool) -> OptimizerFactory:
+    return lambda parameters: optim.Adagrad(parameters, lr=lr, eps=TINY, weight_decay=weight_decay, foreach=True)
+
+
+def _rmsprop(lr: float, momentum: float, weight_decay: float, nesterov: bool) -> OptimizerFactory:
+    return lambda parameters: optim.RMSprop(
+        parameters, lr=lr, alpha=momentum, eps=TINY, weight_decay=weight_decay, foreach=True
+    )
+
+
+OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw, "adagrad": _adagrad, "rmsprop": _rmsprop}
 
 
 def optimizer_factory(
@@ -39,7 +52,7 @@ def optimizer_factory(
     Args:
         name: a row of `OPTIMIZERS`.
         lr: learning rate.
-        momentum: also the first beta of the Adam family.
+        momentum: also the first beta of the Adam family, and the weight of the past in rmsprop's mean square; not used by adagrad.
         weight_decay: l2 coefficient; decoupled in ``adamw``.
         nesterov: Nesterov momentum; NAdam for ``adam``.
 

@@ -66,3 +66,27 @@ class Cosine:
             return (progress + 1e-8) / self.warmup
         share = (progress - self.warmup) / (self.epochs - self.warmup)
         return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+@dataclass(frozen=True)
+class Diminishing:
+    """``1 / (1 + rate l)`` at the l-th optimiser step, l = 1, 2, ...
+
+    With ``rate = beta lr`` the step size is ``lr / (1 + beta lr l)`` (Bottou, Curtis and Nocedal 2018, section 4).
+    """
+
+    rate: float
+    steps_per_epoch: int
+
+    def factor(self, progress: float) -> float:
+        return 1 / (1 + self.rate * (round(progress * self.steps_per_epoch) + 1))
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """``sqrt(l)`` at the l-th optimiser step: turns AdaGrad's sum of squared gradients into their mean."""
+
+    steps_per_epoch: int
+
+    def factor(self, progress: float) -> float:
+        return math.sqrt(round(progress * self.steps_per_epoch) + 1)

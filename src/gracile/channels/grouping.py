@@ -6,14 +6,16 @@ their fate.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from gracile.core.errors import InputError, pick
-from gracile.splitting.layers import Weight
+from gracile.core.layers import Weight
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,85 @@ def _rows(weight: Weight) -> Tensor:
     return _slices(weight, tuple(dim for dim in range(weight.tensor.ndim) if dim != weight.tensor.ndim - 1))
 
 
+def _blocks(weight: Weight, outputs: int, inputs: int) -> Tensor:
+    """Number the tiles of so many outputs by so many inputs, at each kernel position by itself; those at an edge may be
+    smaller."""
+    shape = weight.tensor.shape
+    number = torch.zeros((1,) * len(shape), dtype=torch.long)
+    for dim, size in enumerate(shape):
+        tile = {weight.output_dim: outputs, weight.input_dim: inputs}.get(dim, 1)
+        place = torch.arange(size).div(tile, rounding_mode="floor")
+        number = number * (-(-size // tile)) + place.view([-1 if d == dim else 1 for d in range(len(shape))])
+    return number
+
+
 # A grouping within each layer is a function from a weight to its index tensor, and a row here.
 WITHIN_LAYER: dict[str, Callable[[Weight], Tensor]] = {
     "input_channel": lambda weight: _slices(weight, (weight.input_dim,)),
     "output_filter": lambda weight: _slices(weight, (weight.output_dim,)),
     "kernel": lambda weight: _slices(weight, (0, 1)),
     "row": _rows,
+    "block": lambda weight: _blocks(weight, 1, 4),
 }
 GROUPINGS = (*WITHIN_LAYER, "coupled")
+_TILE = re.compile(r"block:(?:([1-9]\d*)x)?([1-9]\d*)")
+
+
+def rule(name: str) -> Callable[[Weight], Tensor]:
+    """A grouping within layers, by its name; ``block:8`` and ``block:4x4`` name the tile (outputs x inputs).
+
+    Raises:
+        InputError: no such grouping.
+    """
+    if name.startswith("block:"):
+        tile = _TILE.fullmatch(name)
+        if tile is None:
+            raise InputError(
+                f"The grouping '{name}' names no tile.", "Write block:8 (inputs) or block:4x4 (outputs x inputs)."
+            )
+        return lambda weight: _blocks(weight, int(tile[1] or 1), int(tile[2]))
+    return pick(WITHIN_LAYER, name, "grouping")
+
+
+def to_vectors(tensor: Tensor, input_dim: int, block: int | None) -> Tensor:
+    """Arrange a weight's entries for a constraint: ``(vectors, members)``.
+
+    Args:
+        tensor: a weight.
+        input_dim: its dimension over input channels or features.
+        block: so many consecutive inputs a vector, the last one of each row filled up with zeros; None for one vector.
+    """
+    if block is None:
+        return tensor.reshape(1, -1)
+    moved = tensor.movedim(input_dim, -1)
+    return pad(moved, (0, -moved.shape[-1] % block)).reshape(-1, block)
+
+
+def from_vectors(rows: Tensor, tensor: Tensor, input_dim: int, block: int | None) -> Tensor:
+    """What `to_vectors` arranged, shaped and laid out like `tensor` again."""
+    if block is None:
+        return torch.empty_like(tensor).copy_(rows.view(tensor.shape))
+    moved = tensor.movedim(input_dim, -1)
+    filled = rows.view(*moved.shape[:-1], -1)[..., : moved.shape[-1]]
+    return torch.empty_like(tensor).copy_(filled.movedim(-1, input_dim))
 
 
 def within_layers(name: str, weights: list[Weight]) -> Grouping:
     """A grouping that treats each layer by itself.
 
     Args:
-        name: a row of `WITHIN_LAYER`.
+        name: a row of `WITHIN_LAYER`, or ``block`` with its tile.
         weights: the weights to group.
 
     Raises:
         InputError: no such grouping, or it does not fit a weight.
     """
-    rule = pick(WITHIN_LAYER, name, "grouping")
+    number = rule(name)
     index, groups = [], 0
     for weight in weights:
-        numbers = rule(weight)
+        numbers = number(weight)
         index.append(numbers + groups)
-        groups += numbers.numel()
+        groups += int(numbers.max()) + 1
     return Grouping(index, groups)
 
 
@@ -81,7 +136,7 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
     Raises:
         InputError: the model cannot be traced; the message says where and what still works.
     """
-    from gracile.channels import trace
+    from gracile.channels.tracing import trace
 
     graph = trace(model, example)
     by_name = graph.group_index()

@@ -1,0 +1,246 @@
+"""The network under attack: what an attack may ask of it, and the promise that it is left as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError, NonFiniteError
+from gracile.core.seeding import derive_seed
+
+Mode = Literal["eval", "found"]
+Model = nn.Module | Callable[[Tensor], Tensor]
+# Per-sample loss (n,) of logits (n, classes) and of whatever goes with each sample, such as its label.
+Loss = Callable[..., Tensor]
+
+# Images a pass on a CPU. At batch 256 activations leave the caches and the allocator's reach: the same arithmetic on
+# pieces of this size takes half of the time on a small convolutional network.
+CHUNK = 32
+
+
+class Victim:
+    """A network and how it is asked.
+
+    Args:
+        model: maps x to logits (n, classes).
+        x: (n, ...) the inputs under attack; tell shape and device.
+        y: int64 (n,) labels, or the classes wanted.
+        targeted: whether `y` are the classes wanted.
+        draws: passes that are averaged, for networks that draw random numbers.
+        chunk: samples a pass; None chooses: pieces of `CHUNK` images on a CPU, the whole batch elsewhere.
+        plain: whether nothing in the network depends on the rest of the batch, so that it may be cut into pieces.
+
+    Attributes:
+        queries: samples passed through the network so far, draws included.
+    """
+
+    def __init__(
+        self, model: Model, x: Tensor, y: Tensor, *, targeted: bool, draws: int, chunk: int | None, plain: bool
+    ) -> None:
+        self.model, self.targeted, self.draws = model, targeted, draws
+        on_cpu = x.device.type == "cpu" and x.ndim == 4 and plain
+        self.chunk = chunk or (CHUNK if on_cpu else len(x))
+        # Channels last saves a convolution the reordering of its activations, and changes no bit of the result.
+        self.channels_last = on_cpu and isinstance(model, nn.Module)
+        self.top_label = int(y.max())
+        self.queries = 0
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (n, classes), the mean over the draws; no graph is kept."""
+        with torch.no_grad():
+            pieces = [self._mean(piece) for piece in x.split(self.chunk)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def broken(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Where the attack has what it wants: bool (n,)."""
+        right = logits.argmax(dim=1) == y
+        return right if self.targeted else ~right
+
+    def gradient(self, x: Tensor, loss: Loss, *labels: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient of each sample's loss with respect to the sample, and nothing else's.
+
+        Args:
+            x: (n, ...).
+            loss: called as ``loss(logits, *labels)``, gives (n,).
+            labels: tensors with a row a sample.
+            weight: on every sample's loss.
+
+        Returns:
+            losses (n,), logits (n, classes) and gradients shaped like `x`, means over the draws.
+
+        Raises:
+            InputError: the output does not depend differentiably on the input.
+        """
+        found = [
+            self._gradient(piece, loss, parts, weight)
+            for piece, *parts in zip(*(one.split(self.chunk) for one in (x, *labels)), strict=True)
+        ]
+        if len(found) == 1:
+            return found[0]
+        losses, logits, gradients = zip(*found, strict=True)
+        return torch.cat(losses), torch.cat(logits), torch.cat(gradients)
+
+    def _gradient(self, x: Tensor, loss: Loss, labels: list[Tensor], weight: float) -> tuple[Tensor, Tensor, Tensor]:
+        sums: list[Tensor] = []
+        for _ in range(self.draws):
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                logits = self._forward(leaf)
+                losses = loss(logits, *labels)
+                if not losses.requires_grad:
+                    raise _no_gradient()
+                # Asked of x alone, autograd computes no gradient of weights.
+                (gradient,) = torch.autograd.grad(
+                    losses, leaf, torch.full_like(losses, weight), allow_unused=True, materialize_grads=True
+                )
+            parts = [losses.detach(), logits.detach(), gradient]
+            sums = [one + more for one, more in zip(sums, parts, strict=True)] if sums else parts
+        if self.draws > 1:
+            sums = [one / self.draws for one in sums]
+        return sums[0], sums[1], sums[2]
+
+    def _mean(self, x: Tensor) -> Tensor:
+        total = self._forward(x)
+        for _ in range(self.draws - 1):
+            total = total + self._forward(x)
+        return total / self.draws if self.draws > 1 else total
+
+    def _forward(self, x: Tensor) -> Tensor:
+        self.queries += len(x)
+        if not self.channels_last:
+            logits = self.model(x)
+        else:
+            try:
+                logits = self.model(x.contiguous(memory_format=torch.channels_last))
+            except RuntimeError:
+                # Networks that call view() on activations cannot take this layout.
+                self.channels_last = False
+                logits = self.model(x.contiguous())
+        if logits.ndim != 2 or len(logits) != len(x):
+            raise InputError(
+                f"The network's output has shape {tuple(logits.shape)} for {len(x)} samples.",
+                "Attack a classifier that gives logits (n, classes).",
+            )
+        if self.top_label >= logits.shape[1]:
+            raise InputError(
+                f"The labels go up to {self.top_label}, and the network has {logits.shape[1]} outputs.",
+                "Number the classes from 0 on, as the network does.",
+            )
+        return logits
+
+
+@contextmanager
+def attacking(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | None,
+    norm: str = "linf",
+    targeted: bool = False,
+    draws: int = 1,
+    seed: int = 0,
+    mode: Mode = "eval",
+    chunk: int | None = None,
+    **counts: int,
+) -> Iterator[tuple[Victim, Tensor, Tensor]]:
+    """Check the arguments every attack has in common, and lend the network out until the attack ends.
+
+    Meanwhile parameters need no gradients, the network is in evaluation mode (unless ``mode="found"``) and draws its
+    random numbers from `seed`. Afterwards each module's mode, each parameter's ``requires_grad`` and ``grad`` and the
+    global generators are as they were.
+
+    Args:
+        model, x, y: see `gracile.attacks.pgd`.
+        eps: size of the ball; None where there is none.
+        norm, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`.
+        counts: other arguments that must be at least 1, by name.
+
+    Yields:
+        The victim, and `x` and `y` cut off from any graph.
+
+    Raises:
+        InputError: an argument that cannot be used.
+    """
+    _check(x, y, eps, norm, {"draws": draws, **counts, **({} if chunk is None else {"chunk": chunk})})
+    if mode not in ("eval", "found"):
+        raise InputError(f"mode is '{mode}'.", "Give 'eval', or 'found' for the mode the network is in.")
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    needed = [parameter.requires_grad for parameter in parameters]
+    devices = [x.device] if x.device.type == "cuda" else []
+    plain = mode == "eval" or not any(modes)
+    with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(seed, "attack", "network"))
+        try:
+            if mode == "eval":
+                for module in modules:
+                    module.training = False
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            victim = Victim(model, x, y, targeted=targeted, draws=draws, chunk=chunk, plain=plain)
+            x, y = x.detach().clone(), y.detach().clone()
+            if victim.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            yield victim, x, y
+        finally:
+            for module, training in zip(modules, modes, strict=True):
+                module.training = training
+            for parameter, need in zip(parameters, needed, strict=True):
+                parameter.requires_grad_(need)
+
+
+def finished(adversarial: Tensor, like: Tensor) -> Tensor:
+    """What an attack returns: checked, cut off, laid out like the input.
+
+    Raises:
+        NonFiniteError: a gradient was not finite on the way.
+    """
+    if not bool(torch.isfinite(adversarial).all()):
+        count = int((~torch.isfinite(adversarial.flatten(1)).all(dim=1)).sum())
+        raise NonFiniteError(
+            f"The attack met gradients or outputs that are NaN or infinite on {count} of {len(adversarial)} samples.",
+            "Look for overflow, a square root of 0 or a logarithm of 0 in the network; attack it in float32.",
+        )
+    return torch.empty_like(like.detach()).copy_(adversarial.detach())
+
+
+def _check(x: Tensor, y: Tensor, eps: float | None, norm: str, counts: dict[str, int]) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
+        what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(
+            f"The inputs are {what}.", "Give floating-point images (n, c, h, w) or features (n, features)."
+        )
+    if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != x.shape[:1]:
+        what = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(f"The labels are {what} for {len(x)} inputs.", "Give one int64 class index an input.")
+    if int(y.min()) < 0:
+        raise InputError(f"A label is {int(y.min())}.", "Number the classes from 0 on.")
+    low, high = (float(value) for value in torch.aminmax(x.detach()))
+    # A comparison with NaN is false, so NaN lands here too.
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"The inputs run from {low:g} to {high:g}, and attacks keep them in [0, 1].",
+            "Give images in [0, 1] and put the normalisation into the network: gracile.models.normalized.",
+        )
+    if norm not in ("linf", "l2"):
+        raise InputError(f"norm is '{norm}'.", "Give 'linf' or 'l2'.")
+    if eps is not None and not 0 <= eps < float("inf"):
+        raise InputError(f"eps is {eps}.", "Give a size from 0 on, such as 8/255.")
+    if eps is not None and norm == "linf" and eps > 1:
+        raise InputError(f"eps is {eps}, more than the whole range of a pixel.", "Inputs are in [0, 1]: write 8/255.")
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}.", "Give a whole number from 1 on.")
+
+
+def _no_gradient() -> InputError:
+    return InputError(
+        "The network's output carries no gradient back to its input.",
+        "Attack the differentiable network it came from, or use a black-box attack: square or nattack.",
+    )

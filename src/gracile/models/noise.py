@@ -1,0 +1,111 @@
+"""Gaussian noise inside a network, which can be drawn anew, held fixed or switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError, pick
+from gracile.core.seeding import derive_seed, generator
+
+NoiseMode = Literal["fresh", "fixed", "off"]
+
+# Over which dimensions of activations (n, networks, features) the deviation is taken.
+SCALINGS = {
+    # One deviation a sample: what is predicted for it does not depend on the rest of its batch.
+    "sample": (2,),
+    # The authors' code: one deviation for the whole batch.
+    "batch": (0, 2),
+    "none": (),
+}
+
+
+class GaussianNoise(nn.Module):
+    """``x + level * std(x) * z`` with z standard normal, in training and in evaluation.
+
+    Its mode, changed by `set_noise`, is ``fresh``: drawn from torch's global generator, as dropout draws; ``fixed``: one
+    field z, a function of seed, stream and shape, for every sample of every pass, which makes the network a function
+    again; or ``off``.
+
+    Args:
+        level: the coefficient, at least 0.
+        scaling: of what the deviation is taken: ``sample``, ``batch`` (the authors' code; predictions then depend on
+            the rest of the batch) or ``none``, which puts 1 in its place.
+        stream: tells this layer's fixed noise from that of others.
+
+    Raises:
+        InputError: a negative level, or no such scaling.
+    """
+
+    channel_rule = "elementwise"  # tells the channel graph, without knowing it, what this does to channels
+
+    def __init__(self, level: float = 0.1, scaling: str = "sample", stream: int = 0) -> None:
+        super().__init__()
+        if not 0 <= level < float("inf"):
+            raise InputError(f"The noise level is {level}.", "Give a number from 0 on; the authors use 0.1.")
+        pick(SCALINGS, scaling, "scaling of noise")
+        self.level, self.scaling, self.stream = float(level), scaling, stream
+        self.mode: NoiseMode = "fresh"
+        self.seed = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return add_noise([self], x)
+
+    def extra_repr(self) -> str:
+        return f"level={self.level}, scaling={self.scaling!r}, mode={self.mode!r}"
+
+
+def add_noise(layers: Sequence[GaussianNoise], x: Tensor) -> Tensor:
+    """What the noise layers of several networks do to activations that lie one network after the other.
+
+    Args:
+        layers: one a network, alike in all but the stream.
+        x: (n, networks * channels, height, width).
+
+    Returns:
+        The same shape.
+    """
+    first, networks = layers[0], len(layers)
+    if first.mode == "off" or first.level == 0:
+        return x
+    if first.mode == "fresh":
+        noise = torch.randn_like(x)
+    else:
+        shape = (1, x.shape[1] // networks, *x.shape[2:])
+        fields = [torch.randn(shape, generator=generator(one.seed, "noise", one.stream)) for one in layers]
+        noise = torch.cat(fields, 1).to(device=x.device, dtype=x.dtype)
+    dims = SCALINGS[first.scaling]
+    if not dims:
+        return x + first.level * noise
+    flat = x.reshape(len(x), networks, -1)
+    # The root has no slope at 0, where a sample whose activations are all alike would stand.
+    deviation = flat.var(dim=dims, keepdim=True).clamp_min(1e-20).sqrt()
+    if networks == 1:
+        return x + (first.level * deviation).unsqueeze(-1) * noise
+    scaled = deviation.repeat_interleave(x.shape[1] // networks, dim=1).unsqueeze(-1)
+    return x + first.level * scaled * noise
+
+
+def set_noise(network: nn.Module, mode: NoiseMode, *, seed: int = 0) -> int:
+    """Change the mode of every noise layer of a network.
+
+    Args:
+        network: changed in place.
+        mode: ``fresh``, ``fixed`` or ``off``; see `GaussianNoise`.
+        seed: of the fixed noise.
+
+    Returns:
+        How many noise layers there are.
+
+    Raises:
+        InputError: no such mode.
+    """
+    if mode not in get_args(NoiseMode):
+        raise InputError(f"There is no mode of noise '{mode}'.", f"Choose among {', '.join(get_args(NoiseMode))}.")
+    found = [module for module in network.modules() if isinstance(module, GaussianNoise)]
+    for module in found:
+        module.mode, module.seed = mode, derive_seed(seed, "noise")
+    return len(found)

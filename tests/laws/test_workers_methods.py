@@ -1,0 +1,219 @@
+"""Laws of every method on every graph: means are kept, quadratic problems end at their known optimum."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gracile.core.errors import InputError, NonFiniteError, StorageError
+from gracile.workers import GRAPHS, METHODS, InProcess, Quadratics, method, network, train
+from gracile.workers.methods.two_star import average_two_stars
+
+WORKERS, SIZE = 6, 5
+OPTIONS = {
+    "admm": {"rho": 2.0},
+    "average": {"lr": 0.05},
+    "choco": {"lr": 0.05, "compress": "top-k:0.4", "gamma": 0.4},
+    "dsgd": {"lr": 0.05},
+    "gradient-tracking": {"lr": 0.05},
+    "two-star": {"lr": 0.05},
+}
+PAIRS = [
+    (name, graph) for name in sorted(METHODS) for graph in sorted(GRAPHS) if name != "two-star" or graph == "two-star"
+]
+
+
+def problem(skew: float = 1.0, spread: float = 0.0, **more) -> Quadratics:
+    """Six quadratics; their optima differ by `skew`, their starts by `spread`."""
+    random = torch.Generator().manual_seed(1)
+    root = torch.randn(WORKERS, SIZE, SIZE, dtype=torch.float64, generator=random)
+    a = root @ root.mT / SIZE + 0.5 * torch.eye(SIZE, dtype=torch.float64)
+    if skew == 0:
+        a[:] = a[0]
+    centre = torch.randn(1, SIZE, dtype=torch.float64, generator=random)
+    own = centre + skew * torch.randn(WORKERS, SIZE, dtype=torch.float64, generator=random)
+    start = spread * torch.randn(WORKERS, SIZE, dtype=torch.float64, generator=random)
+    return Quadratics(a, (a @ own[:, :, None])[:, :, 0], start=start, **more)
+
+
+def test_every_method_has_options_here():
+    assert set(OPTIONS) == set(METHODS)
+
+
+@pytest.mark.parametrize(("name", "graph"), PAIRS)
+def test_with_alike_workers_every_method_ends_at_the_optimum(name: str, graph: str):
+    given = problem(skew=0)
+    found = train(network(graph, WORKERS), method(name, **OPTIONS[name]), given, 600, every=600)
+    assert torch.allclose(found.x, given.optimum.expand_as(found.x), atol=1e-6)
+
+
+@pytest.mark.parametrize("graph", sorted(GRAPHS))
+@pytest.mark.parametrize("name", ["admm", "gradient-tracking"])
+def test_methods_that_correct_for_skew_are_exact_with_unlike_workers(name: str, graph: str):
+    given = problem(skew=3)
+    found = train(network(graph, WORKERS), method(name, **OPTIONS[name]), given, 500, every=500)
+    assert torch.allclose(found.x, given.optimum.expand_as(found.x), atol=2e-4)
+
+
+def test_admm_by_gossip_is_as_good_as_its_mean():
+    given = problem(skew=3)
+    away = []
+    for gossip in (5, 10, 20):
+        found = train(network("ring", WORKERS), method("admm", rho=2.0, gossip=gossip), given, 150, every=150)
+        away.append(float((found.x - given.optimum).abs().max()))
+    assert away[0] > 4 * away[1] > 16 * away[2]
+    assert away[2] < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "graph"), [pair for pair in PAIRS if pair[0] in ("average", "choco", "dsgd", "two-star")]
+)
+def test_the_mean_moves_by_the_mean_gradient_alone(name: str, graph: str):
+    given = problem(spread=2.0)
+    joined, chosen = network(graph, WORKERS), method(name, **OPTIONS[name])
+    state = chosen.start(joined, given)
+    for number in range(4):
+        expected = (state["x"] - 0.05 * given.gradients(state["x"], number)).mean(0)
+        chosen.round(joined, given, state, number)
+        assert torch.allclose(state["x"].mean(0), expected, atol=1e-6 if name == "choco" else 1e-13)
+
+
+@pytest.mark.parametrize("graph", sorted(GRAPHS))
+def test_trackers_sum_to_the_gradients(graph: str):
+    given = problem(spread=1.0, noise=0.3)
+    joined, chosen = network(graph, WORKERS), method("gradient-tracking", lr=0.05)
+    state = chosen.start(joined, given)
+    for number in range(5):
+        chosen.round(joined, given, state, number)
+        assert torch.allclose(state["y"].sum(0), given.gradients(state["x"], number + 1).sum(0), atol=1e-12)
+
+
+@pytest.mark.parametrize("graph", sorted(GRAPHS))
+def test_consensus_distance_stays_below_its_bound(graph: str):
+    found = train(network(graph, WORKERS), method("dsgd", lr=0.1), problem(skew=2, spread=3), 20)
+    assert len(found.rows) == 21
+    assert all(row["distance"] <= row["bound"] + 1e-9 for row in found.rows[1:])
+    assert found.rows[-1]["bytes"] > 0
+
+
+def test_two_stars_as_written_are_the_mean_only_where_equal():
+    six = network("two-star", 6)
+    x = torch.randn(6, 4, dtype=torch.float64)
+    ones = torch.ones(6)
+    found = average_two_stars(six, x, ones, means=True)
+    assert torch.allclose(found, x.mean(0).expand_as(x), atol=1e-14)
+    assert six.bytes_sent == 8 * (4 * 5 + 2 * 5 + 4 * 4)
+    five = network("two-star", 5)
+    y = x[:5]
+    uneven = average_two_stars(five, y, ones[:5], means=True)[0]
+    assert torch.allclose(uneven, (y[:3].mean(0) + y[3:].mean(0)) / 2, atol=1e-14)
+    assert not torch.allclose(uneven, y.mean(0), atol=1e-3)
+    even = average_two_stars(five, y, ones[:5], means=False)
+    assert torch.allclose(even, y.mean(0).expand_as(y), atol=1e-14)
+    with pytest.raises(InputError, match="no two-star"):
+        train(network("ring", 6), method("two-star", lr=0.1), problem(), 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"choco"}))
+def test_lost_messages_are_stood(name: str):
+    given = problem(skew=0)
+    options = OPTIONS[name] | ({"asynchronous": True} if name == "admm" else {})
+    joined = network("two-star", WORKERS, drop=0.3)
+    found = train(joined, method(name, **options), given, 400, every=400)
+    assert joined.lost > 100
+    assert torch.allclose(found.x, given.optimum.expand_as(found.x), atol=1e-5)
+
+
+def test_a_method_that_cannot_lose_messages_says_so():
+    with pytest.raises(InputError, match="does not stand lost messages"):
+        train(network("ring", WORKERS, drop=0.1), method("choco", lr=0.1), problem(), 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"two-star"}))
+def test_those_left_reach_their_own_optimum(name: str):
+    given = problem(skew=0)
+    channel = InProcess(WORKERS)
+    joined, chosen = network("complete", WORKERS, channel=channel), method(name, **OPTIONS[name])
+    state = chosen.start(joined, given)
+    for number in range(500):
+        if number == 3:
+            channel.lose(2)
+        chosen.round(joined, given, state, number)
+        if number == 5:
+            joined.leave_out({2})
+            chosen.rejoin(joined, given, state, number)
+        # The lost worker computes rubbish for itself, which must reach nobody.
+        if number > 3:
+            state["x"][2] = 1e3
+    left = [0, 1, 3, 4, 5]
+    assert torch.allclose(state["x"][left], given.optimum.expand(5, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("active", [1.0, 0.5])
+def test_asynchronous_admm_agrees_with_the_exact_one_in_the_end(active: float):
+    given = problem(skew=3)
+    found = train(
+        network("star", WORKERS), method("admm", rho=2.0, asynchronous=True, active=active), given, 600, every=600
+    )
+    assert torch.allclose(found.x, given.optimum.expand_as(found.x), atol=1e-6)
+
+
+def test_inexact_admm_solves_what_has_no_closed_form():
+    given = problem(skew=3)
+
+    class NoClosedForm:
+        samples, start, gradients, descend = given.samples, given.start, given.gradients, given.descend
+
+    chosen = method("admm", rho=1.0, lr=0.1, local_steps=10)
+    found = train(network("star", WORKERS), chosen, NoClosedForm(), 300, every=300)
+    assert torch.allclose(found.x, given.optimum.expand_as(found.x), atol=1e-5)
+
+
+def test_compression_without_feedback_would_not_do():
+    """CHOCO's error feedback is what brings workers together where single messages say next to nothing."""
+    given = problem(spread=1.0, skew=0)
+    chosen = method("choco", lr=1e-9, compress="top-k:0.2", gamma=0.3)
+    found = train(network("complete", WORKERS), chosen, given, 150, every=150)
+    assert found.rows[-1]["distance"] < 1e-2 * found.rows[0]["distance"]
+    plain = network("complete", WORKERS)
+    assert found.rows[-1]["bytes"] == 150 * 30 * 8
+    plain.mix(found.x)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_run_goes_on_from_its_checkpoints(name: str, tmp_path):
+    given, options = problem(noise=0.1), OPTIONS[name]
+    straight = train(network("two-star", WORKERS), method(name, **options), given, 12, every=12)
+    train(network("two-star", WORKERS), method(name, **options), given, 8, folder=tmp_path, checkpoint_every=4)
+    again = train(network("two-star", WORKERS), method(name, **options), given, 12, folder=tmp_path, resume=True)
+    assert again.rows[0]["round"] == 9
+    # Trackers and beliefs begin anew where a worker comes back, so only the others continue bit for bit.
+    exact = name not in ("choco", "gradient-tracking")
+    assert torch.allclose(again.x, straight.x, atol=0 if exact else 0.3)
+    (tmp_path / "worker-0.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(StorageError, match="damaged"):
+        train(network("two-star", WORKERS), method(name, **options), given, 12, folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: method("fedavg"), "average"),
+        (lambda: method("dsgd", lr=0.1, learning=1), "no option"),
+        (lambda: method("dsgd", lr=0.0), "train nothing"),
+        (lambda: method("average", lr=0.1, local_steps=0), "train nothing"),
+        (lambda: method("choco", lr=0.1, gamma=2.0), "gamma"),
+        (lambda: method("choco", lr=0.1, compress="zip"), "compressor"),
+        (lambda: method("admm", rho=0.0), "rho"),
+        (lambda: method("admm", asynchronous=True, gossip=3), "Leave out gossip"),
+        (lambda: train(network("ring", 6), method("dsgd", lr=0.1), problem(), -1), "rounds"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(make, words: str):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_divergence_is_named():
+    with pytest.raises(NonFiniteError, match="round"):
+        train(network("ring", WORKERS), method("dsgd", lr=1e6), problem(), 100, every=100)

@@ -1,0 +1,197 @@
+"""Workers in real processes: the same bits as in one, and what happens when one is killed, stopped or refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._C._distributed_c10d import PrefixStore
+
+from gracile.core.errors import GracileError, InputError
+from gracile.data import Dataset
+from gracile.workers import (
+    Classification,
+    InProcess,
+    Processes,
+    Quadratics,
+    hosting,
+    launch,
+    method,
+    network,
+    shards,
+    train,
+)
+
+METHODS = {
+    "admm": {"rho": 0.1, "lr": 0.05, "gossip": 3},
+    "average": {"lr": 0.05, "local_steps": 2},
+    "choco": {"lr": 0.05, "compress": "int8", "gamma": 0.4},
+    "dsgd": {"lr": 0.05},
+    "gradient-tracking": {"lr": 0.05},
+    "two-star": {"lr": 0.05},
+}
+
+
+def digits() -> Dataset:
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.rand(240, 12, generator=random)
+    return Dataset(inputs, torch.randint(4, (240,), generator=random), tuple("abcd"), "noise")
+
+
+def small_network() -> torch.nn.Module:
+    torch.manual_seed(3)
+    return torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(16, 4))
+
+
+def every_method(channel: Any) -> dict[str, Any]:
+    """Digests of all local weights by every method, the first measured row, and all bytes."""
+    data = digits()
+    parts = shards(data.labels, 6, "dirichlet:1", seed=1)
+    found = {}
+    for name, options in METHODS.items():
+        joined = network("two-star", 6, channel=channel, drop=0.1 if name == "average" else 0.0)
+        local = {worker: parts[worker] for worker in joined.local}
+        problem = Classification(small_network(), data, local, batch_size=8, exact=True)
+        done = train(joined, method(name, **options), problem, 4, every=4, evaluate=lambda x: {"sum": x.sum(1)})
+        row = {key: value for key, value in done.rows[-1].items() if key != "seconds"}
+        found[name] = [dict(zip(joined.local, done.digests(), strict=True)), row]
+    return found
+
+
+def worlds(channel: Processes) -> dict[str, Any]:
+    """The same program on worlds of six, three and two of these processes, and then three of which one is slow."""
+    found: dict[str, Any] = {"6": every_method(channel)}
+    for processes in (3, 2):
+        if channel.index < processes:
+            store = PrefixStore(f"world/{processes}", channel.store)
+            found[str(processes)] = every_method(Processes(6, store, channel.index, processes))
+    if channel.index < 3:
+        store = PrefixStore("slow", channel.store)
+        found["slow"] = slow(Processes(3, store, channel.index, 3, patience=0.2))
+    return found
+
+
+def quadratics(workers: int, local: Any = None) -> Quadratics:
+    a = torch.eye(3, dtype=torch.float64).repeat(workers, 1, 1)
+    b = torch.arange(3.0 * workers, dtype=torch.float64).reshape(workers, 3)
+    return Paced(a, b, local=local)
+
+
+class Paced(Quadratics):
+    """Calls `at` at every step, and is slow while `waiting` holds, so that others have time to come back."""
+
+    at: Any = None
+    waiting: Any = None
+
+    def descend(self, x: torch.Tensor, step: int, lr: float) -> None:
+        if self.at is not None:
+            self.at(step)
+        if self.waiting is not None and self.waiting(step):
+            time.sleep(0.01)
+        super().descend(x, step, lr)
+
+
+def slow(channel: Processes) -> dict[str, Any]:
+    """Worker 2 sleeps for a second in round 10; the others wait for a message only so long, and let it in again."""
+    problem, times = quadratics(3, channel.local), []
+    problem.at = lambda step: times.append(time.monotonic())
+    if channel.index == 2:
+        problem.at = lambda step: time.sleep(1.0) if step == 10 else None
+    problem.waiting = lambda step: channel.generation == 0 and step > 10
+    done = train(network("ring", 3, channel=channel), method("dsgd", lr=0.01), problem, 900, every=900)
+    longest = max((later - earlier for earlier, later in pairwise(times)), default=0.0)
+    return {"x": done.x[0].tolist(), "longest": longest, "generation": channel.generation, "steps": len(times)}
+
+
+@pytest.fixture(scope="module")
+def six() -> list[dict[str, Any]]:
+    return launch(worlds, 6, 6).results
+
+
+def test_one_two_three_and_six_processes_give_the_same_bits(six: list[dict[str, Any]]):
+    expected = every_method(InProcess(6))
+    for processes in (2, 3, 6):
+        results = [result[str(processes)] for result in six[:processes]]
+        for name, (digests, row) in expected.items():
+            together = {int(worker): digest for result in results for worker, digest in result[name][0].items()}
+            assert together == digests, (name, processes)
+            assert all(result[name][1] == row for result in results), (name, processes)
+
+
+def test_a_slow_worker_is_waited_for_only_as_long_as_told(six: list[dict[str, Any]]):
+    results = [result["slow"] for result in six[:3]]
+    assert results[0]["longest"] < 0.8
+    assert results[0]["steps"] >= 850
+    assert all(result["generation"] >= 1 for result in results)
+    x = torch.tensor([result["x"] for result in results], dtype=torch.float64)
+    undisturbed = train(network("ring", 3), method("dsgd", lr=0.01), quadratics(3), 900, every=900).x
+    assert torch.allclose(x, undisturbed, atol=0.01)
+
+
+def two_deaths(channel: Processes, folder: str) -> dict[str, Any]:
+    """Worker 1 is killed in mid-round 20 and comes back from its checkpoint; then worker 3 is killed for good."""
+    problem, returned = quadratics(4, channel.local), channel.generation > 0
+    if channel.index == 1 and not returned:
+        problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 20 else None
+    if channel.index == 3:
+        problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if channel.generation == 1 else None
+    problem.waiting = lambda step: step > 20 and channel.generation < 2
+    joined, seen = network("star", 4, channel=channel), []
+    done = train(
+        joined, method("dsgd", lr=0.01), problem, 2500, every=2500, folder=Path(folder), checkpoint_every=5,
+        resume=returned, observe=lambda row: seen.append(row["round"]),
+    )  # fmt: skip
+    gathered = joined.average(done.x)[0].tolist()
+    return {"x": done.x[0].tolist(), "mean": gathered, "gone": sorted(channel.gone), "seen": seen}
+
+
+def test_killed_workers_are_noticed_come_back_or_are_left_out(tmp_path: Path):
+    launched = launch(two_deaths, 4, 4, str(tmp_path), restarts=1)
+    assert launched.deaths == [(1, -signal.SIGKILL), (3, -signal.SIGKILL)]
+    assert launched.generations == 2
+    assert launched.results[3] is None
+    results = launched.results[:3]
+    # The others measured the start; the one that came back did not go back to it.
+    assert [result["seen"] for result in results] == [[0, 2500], [2500], [0, 2500]]
+    assert all(result["gone"] == [3] for result in results)
+    # The rest end where a network of three that never had a fourth ends.
+    undisturbed = train(network("star", 3), method("dsgd", lr=0.01), quadratics(3), 2500, every=2500).x
+    assert torch.allclose(torch.tensor([result["x"] for result in results]).double(), undisturbed, atol=0.05)
+    mean = quadratics(3).b.mean(0)
+    assert all(torch.allclose(torch.tensor(result["mean"]).double(), mean, atol=1e-5) for result in results)
+
+
+def refusing(channel: Processes) -> None:
+    raise InputError("This program refuses.", "Write another.")
+
+
+def test_what_a_program_raises_reaches_the_caller():
+    with pytest.raises(GracileError, match=r"refuses\. Write another"):
+        launch(refusing, 2, 1)
+
+
+def test_a_port_in_use_and_a_world_of_the_wrong_size_are_named(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="in use"):
+            launch(refusing, 2, 2, port=taken.getsockname()[1])
+    with pytest.raises(InputError, match="cannot share 6 workers"):
+        launch(refusing, 6, 7)
+    assert hosting(5, 2) == [[0, 1, 2], [3, 4]]
+    from gracile.workers import from_environment
+
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(InputError, match="torchrun"):
+        from_environment(6)
+    for key, value in {"RANK": "0", "WORLD_SIZE": "7", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(InputError, match="cannot share 6 workers"):
+        from_environment(6)

@@ -23,6 +23,7 @@ KINDS = {
     "study": "gracile.recipes.study",
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
+    "layerwise-workers": "gracile.recipes.layerwise_workers",
     "train": "gracile.recipes.train",
     "walk-rates": "gracile.recipes.walk_rates",
     "workers": "gracile.recipes.workers",

@@ -84,13 +84,27 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             )
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
-    def _indexed(self, X: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Set the classes; X, and for each sample the index of its class."""
+    def _indexed(self, X: np.ndarray, y: Any, classes: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Set the classes, those of y unless they are given; X, and for each sample the index of its class."""
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        self.classes_, index = np.unique(y, return_inverse=True)
+        self.classes_ = np.unique(y if classes is None else np.asarray(list(classes)))
         check_classes(self.classes_)
-        return X, index
+        return X, self._index(y)
+
+    def _index(self, y: np.ndarray) -> np.ndarray:
+        """For each label the index of its class.
+
+        Raises:
+            DataError: a label that is not among them.
+        """
+        index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        wrong = self.classes_[index] != y
+        if wrong.any():
+            raise DataError(
+                f"The data hold the label {y[wrong][0]!r}, which is not among the classes.", "Name every class."
+            )
+        return index
 
 
 def check_classes(classes: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """Learners without backpropagation as scikit-learn estimators, and ReDense for networks already trained."""
 
+from gracile.layerwise.consensus import Consensus
 from gracile.layerwise.dkn import DKNClassifier, DKNRegressor
 from gracile.layerwise.elm import ELMClassifier, ELMRegressor
 from gracile.layerwise.flow import fold, signed_relu
@@ -12,6 +13,7 @@ from gracile.layerwise.statistics import Statistics
 from gracile.layerwise.storage import load
 
 __all__ = [
+    "Consensus",
     "DKNClassifier",
     "DKNRegressor",
     "ELMClassifier",

@@ -131,7 +131,7 @@ def kernel_ridge(stream: Stream, landmarks: Tensor, gamma: float, lam: float | s
         for z, t in stream():
             yield gaussian(z, landmarks, gamma) @ small, t
 
-    spectrum = accumulate(features, int(keep.sum()), next(iter(stream()))[1].shape[1], landmarks.device).spectrum()
+    spectrum = accumulate(features).spectrum()
     lams = _strengths(spectrum, lam, landmarks.dtype)
     best, error, held_out = _primal_loo(spectrum, features, lams)
     chosen = float(lams[best])
@@ -224,6 +224,10 @@ class _DKN(Learner):
 
     def _learn(self, source: Source) -> nn.Module:
         self._check_own()
+        if source.workers is not None:
+            raise InputError(
+                "A kernel looks at samples of all workers at once.", "Take another learner, or fit in one place."
+            )
         marks, mark_rows, count = self._landmarks(source)
         held: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {"coefficients": [], "randoms": []}

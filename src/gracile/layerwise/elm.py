@@ -111,6 +111,10 @@ class _ELM(Learner):
 
     def _learn(self, source: Source) -> nn.Module:
         self._check_own(source)
+        if source.workers is not None and self.weights == "contrast":
+            raise InputError(
+                'weights="contrast" are differences of samples, which no two workers share.', 'Use weights="uniform".'
+            )
         weight, bias = random_features(source, self.n, self.weights, self.image_shape, self.seed)
         solved = ridge(source.through(lambda x: hidden(x, weight, bias)), self.lam)
         self.lam_ = solved.lam

@@ -27,6 +27,8 @@ from gracile.core.estimators import (
     labels_of,
     refuse_columns,
 )
+from gracile.core.network import Network
+from gracile.layerwise.consensus import Consensus, consensus
 from gracile.layerwise.ridge import check_lam
 from gracile.layerwise.source import Batches, Source, Varies, check_matrix, dtype_of
 
@@ -81,10 +83,21 @@ class Learner(NetworkEstimator):
         device_of(self.device)
         dtype_of(self.dtype)
 
-    def _source(self, batches: Batches, features: int, outputs: int, encode: Any) -> Source:
-        return Source(
-            batches, features, outputs, encode, device_of(self.device), dtype_of(self.dtype), int(self.batch_size)
-        )
+    def _source(
+        self, batches: Batches, features: int, outputs: int, encode: Any, workers: Consensus | None = None
+    ) -> Source:
+        kinds = device_of(self.device), dtype_of(self.dtype), int(self.batch_size)
+        return Source(batches, features, outputs, encode, *kinds, workers)
+
+    def _check_workers(self, workers: Consensus, samples: int, *more: object) -> None:
+        """Every worker has samples, and all processes set out for the same network."""
+        if samples < workers.hosted:
+            raise DataError(
+                f"{samples} samples are too few for the {workers.hosted} workers of this process.",
+                "Give every worker at least one.",
+            )
+        settings = {key: value for key, value in self.get_params().items() if key not in ("device", "batch_size")}
+        workers.agree("features, classes or parameters", sorted(settings.items(), key=str), *more)
 
 
 class Classifier(NetworkClassifier, Learner):
@@ -94,22 +107,34 @@ class Classifier(NetworkClassifier, Learner):
         classes_: the labels, sorted (Q,).
     """
 
-    def fit(self, X: Any, y: Any) -> Classifier:
+    def fit(
+        self, X: Any, y: Any, workers: Network | Consensus | None = None, classes: Iterable[Any] | None = None
+    ) -> Classifier:
         """Fit to arrays.
 
         Args:
             X: (samples, features), any number type; rows are converted chunk by chunk, so memory maps and bytes stay as
                 they are.
             y: labels (samples,), numbers or strings.
+            workers: a network to learn over, by consensus (see `Consensus` for how). X is this process's part of the
+                data, contiguous shares of which go to the workers it hosts; every process calls fit. All then hold the
+                same network.
+            classes: all labels, where y may lack some.
 
         Raises:
-            DataError: NaN, constant features, one class only, or more than one label column.
-            InputError: a parameter out of its range, or a singular Gram matrix.
+            DataError: NaN, constant features, one class only, more than one label column, labels that are not among
+                `classes`, or a worker without samples.
+            InputError: a parameter out of its range, a singular Gram matrix, or workers that do not agree.
         """
         refuse_columns(y)
-        X, index = self._indexed(*self._checked(X, y))
+        X, index = self._indexed(*self._checked(X, y), classes)
+        joint = consensus(workers)
+        if joint is not None:
+            self._check_workers(joint, len(index), X.shape[1], self.classes_.tolist())
         # No reference to the data outlives fit: the source is local.
-        self.net_ = self._learn(self._source(lambda: [(X, index)], X.shape[1], len(self.classes_), self._one_hot))
+        self.net_ = self._learn(
+            self._source(lambda: [(X, index)], X.shape[1], len(self.classes_), self._one_hot, joint)
+        )
         return self
 
     def fit_stream(self, batches: Batches, classes: Iterable[Any] | None = None) -> Classifier:
@@ -146,15 +171,6 @@ class Classifier(NetworkClassifier, Learner):
         self.net_ = self._learn(self._source(indexed, features, len(self.classes_), self._one_hot))
         return self
 
-    def _index(self, y: np.ndarray) -> np.ndarray:
-        index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        wrong = self.classes_[index] != y
-        if wrong.any():
-            raise DataError(
-                f"The stream holds the label {y[wrong][0]!r}, which is not among the classes.", "Name every class."
-            )
-        return index
-
     def _one_hot(self, index: np.ndarray) -> Tensor:
         return nn.functional.one_hot(torch.from_numpy(np.array(index, dtype=np.int64)), len(self.classes_))
 
@@ -174,19 +190,23 @@ class Regressor(RegressorMixin, Learner):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> Regressor:
+    def fit(self, X: Any, y: Any, workers: Network | Consensus | None = None) -> Regressor:
         """Fit to arrays.
 
         Args:
             X: (samples, features), any number type.
             y: (samples,) or (samples, outputs).
+            workers: as `Classifier.fit`'s.
 
         Raises:
-            DataError: NaN, or constant features.
-            InputError: a parameter out of its range, or a singular Gram matrix.
+            DataError: NaN, constant features, or a worker without samples.
+            InputError: a parameter out of its range, a singular Gram matrix, or workers that do not agree.
         """
         X, y = self._checked(X, y, multi_output=True, y_numeric=True)
-        return self._fit_stream(lambda: [(X, y)], X.shape[1])
+        joint = consensus(workers)
+        if joint is not None:
+            self._check_workers(joint, len(y), X.shape[1], y.shape[1:])
+        return self._fit_stream(lambda: [(X, y)], X.shape[1], joint)
 
     def fit_stream(self, batches: Batches) -> Regressor:
         """Fit to data that need not be in memory; see `Classifier.fit_stream`."""
@@ -204,7 +224,7 @@ class Regressor(RegressorMixin, Learner):
             lambda: ((check_matrix(X, features), _paired(X, np.asarray(y))) for X, y in batches()), features
         )
 
-    def _fit_stream(self, batches: Batches, features: int) -> Regressor:
+    def _fit_stream(self, batches: Batches, features: int, workers: Consensus | None = None) -> Regressor:
         count, total, squares, self._flat = 0, 0.0, 0.0, True
         shift = None
         for _, y in batches():
@@ -218,10 +238,14 @@ class Regressor(RegressorMixin, Learner):
             count, total, squares = count + len(y), total + (y - shift).sum(0), squares + np.square(y - shift).sum(0)
         assert shift is not None
         mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        self.target_mean_ = shift + mean
+        variance = np.maximum(squares / count - mean**2, 0)
+        mean += shift
+        if workers is not None:
+            mean, variance = workers.moments(count, mean, variance)
+        deviation = np.sqrt(variance)
+        self.target_mean_ = mean
         self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
-        self.net_ = self._learn(self._source(batches, features, len(self.target_mean_), self._standardised))
+        self.net_ = self._learn(self._source(batches, features, len(self.target_mean_), self._standardised, workers))
         return self
 
     def predict(self, X: Any) -> np.ndarray:

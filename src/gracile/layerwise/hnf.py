@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.core.seeding import generator
+from gracile.layerwise.consensus import in_ball
 from gracile.layerwise.estimator import Classifier, Learner, Regressor
 from gracile.layerwise.flow import chain, cosine, lossless_weights, orthonormal
-from gracile.layerwise.least_squares import exact
 from gracile.layerwise.ridge import ridge
 from gracile.layerwise.source import Source
-from gracile.layerwise.statistics import gather
 
 MATRICES = {"orthonormal": orthonormal, "dct": cosine}
 
@@ -66,13 +65,13 @@ class _HNF(Learner):
             weight = lossless_weights(r).to(source.dtype)
             stack.append((weight[:, :-1].contiguous(), weight[:, -1].contiguous()) if depth == 1 else (weight, None))
             features = nn.Sequential(*chain(stack), nn.ReLU())
-            problem = gather(source.through(features))
+            problem = source.through(features).problem()
             # The columns of R are orthonormal, so R^+ = R'; row-major, O_{l-1} R^+ U reads [R O; -R O].
             start = lossless_weights(r @ output)
             if not self.costs_:
                 self.costs_.append(problem.cost(start))
             eps = self.alpha * float(torch.linalg.vector_norm(start))
-            solved = exact(problem, eps) if eps > 0 else None
+            solved = in_ball(problem, eps, start) if eps > 0 else None
             # Rounding of the sums, not the method, may make the start the better of two equal solutions.
             before = problem.cost(start)
             output, cost = (

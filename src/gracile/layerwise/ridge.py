@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gracile.core.errors import InputError
+from gracile.layerwise.source import Features
 from gracile.layerwise.statistics import Dual, Spectrum, Stream, gather
 
 # Candidates, evenly spaced in the logarithm: 8 decades in float32 and 13 in float64; below lies nothing but rounding.
@@ -51,6 +52,8 @@ def ridge(stream: Stream, lam: float | str) -> Ridge:
         InputError: the Gram matrix is singular at `lam`.
     """
     check_lam(lam)
+    if isinstance(stream, Features) and stream.source.workers is not None:
+        return _distributed(stream, lam)
     problem = gather(stream)
     if not isinstance(lam, str):
         return Ridge(problem.ridge(lam), lam)
@@ -62,6 +65,15 @@ def ridge(stream: Stream, lam: float | str) -> Ridge:
         lams, errors = _primal_errors(spectrum, stream)
     best = int(errors.argmin())
     return Ridge(spectrum.weights(float(lams[best])), float(lams[best]), float(errors[best]))
+
+
+def _distributed(features: Features, lam: float | str) -> Ridge:
+    if isinstance(lam, str):
+        raise InputError(
+            'lam="auto" looks at the errors of all samples in one place, and here they lie with many workers.',
+            "Give lam as a number, such as one found on a single worker's samples times the number of workers.",
+        )
+    return Ridge(features.problem().ridge(lam), lam)
 
 
 def candidates(spectrum: Spectrum, dtype: torch.dtype) -> Tensor:

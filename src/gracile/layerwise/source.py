@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
 from gracile.core.estimators import as_tensor
+from gracile.layerwise.consensus import Consensus, Shared, joined
+from gracile.layerwise.statistics import Dual, Statistics, accumulate, gather
 
 Batches = Callable[[], Iterable[tuple[Any, Any]]]
 """Called for each pass; yields (X, y) arrays of any number of samples, the same ones in the same order each time."""
@@ -30,6 +32,8 @@ class Source:
         encode: y (b,) or (b, Q) to targets (b, Q) on the CPU.
         device, dtype: where and in what the learner works.
         batch_size: samples a chunk at most.
+        workers: the network that other parts of the data lie with, None when this is all.
+        share: (which, of how many): only this contiguous share of each batch.
     """
 
     batches: Batches
@@ -39,16 +43,20 @@ class Source:
     device: torch.device
     dtype: torch.dtype
     batch_size: int
+    workers: Consensus | None = None
+    share: tuple[int, int] = (0, 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        which, of = self.share
         for x, y in self.batches():
-            for start in range(0, len(x), self.batch_size):
-                piece = slice(start, start + self.batch_size)
+            first, last = len(x) * which // of, len(x) * (which + 1) // of
+            for start in range(first, last, self.batch_size):
+                piece = slice(start, min(start + self.batch_size, last))
                 yield as_tensor(x[piece], self.dtype, self.device), self.encode(y[piece]).to(self.device, self.dtype)
 
-    def through(self, network: Callable[[Tensor], Tensor]) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    def through(self, network: Callable[[Tensor], Tensor]) -> Features:
         """The stream with its inputs replaced by `network(x)`, computed anew at each pass instead of kept."""
-        return lambda: ((network(x), t) for x, t in self)
+        return Features(self, network)
 
     def take(self, samples: int) -> tuple[Tensor, Tensor]:
         """The first `samples` samples."""
@@ -58,6 +66,59 @@ class Source:
             if sum(len(part) for part, _ in held) >= samples:
                 break
         return torch.cat([x for x, _ in held])[:samples], torch.cat([t for _, t in held])[:samples]
+
+
+@dataclass(frozen=True)
+class Features:
+    """A stream of features `network(x)` and targets, called for each pass.
+
+    Attributes:
+        source: where x and the targets come from.
+        network: x (b, P) to features (b, n).
+    """
+
+    source: Source
+    network: Callable[[Tensor], Tensor]
+
+    def __call__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((self.network(x), t) for x, t in self.source)
+
+    def problem(self, primal: bool = False) -> Statistics | Dual | Shared:
+        """The least-squares problem of all samples, wherever they lie; one pass.
+
+        Args:
+            primal: no `Dual`, even when samples are few.
+        """
+        source = self.source
+        if source.workers is None:
+            return accumulate(self) if primal else gather(self)
+        hosted = source.workers.hosted
+        shares = [replace(source, share=(which, hosted)).through(self.network) for which in range(hosted)]
+        return joined([accumulate(share) for share in shares], source.workers, source.dtype)
+
+
+def as_tensor(x: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Rows of an array in the learner's type and on its device."""
+    if isinstance(x, Tensor):
+        return x.to(device, dtype)
+    x = np.asarray(x)
+    # torch warns about memory it may not write to; only such arrays (memory maps) are copied.
+    return torch.from_numpy(x if x.flags.writeable else x.copy()).to(device, dtype)
+
+
+def device_of(name: str) -> torch.device:
+    """The device, checked to be there.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise InputError(f"There is no device '{name}'.", 'Choose "cpu" or "cuda".') from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("CUDA is not available to torch here.", 'Use device="cpu".')
+    return device
 
 
 def dtype_of(name: str) -> torch.dtype:

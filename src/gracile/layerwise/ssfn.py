@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.core.seeding import generator
+from gracile.layerwise.consensus import Shared, in_ball
 from gracile.layerwise.estimator import Classifier, Learner, Regressor
 from gracile.layerwise.flow import normalised, signed_relu
-from gracile.layerwise.least_squares import exact
 from gracile.layerwise.ridge import ridge
 from gracile.layerwise.source import Source
-from gracile.layerwise.statistics import Statistics, accumulate
+from gracile.layerwise.statistics import Dual, Statistics
 
 
 class SSFNNet(nn.Module):
@@ -62,7 +62,7 @@ def layer(y: Tensor, output: Tensor, random: Tensor) -> Tensor:
     return torch.cat((signed_relu(y @ output), (normalised(y) @ random.T).relu_()), 1)
 
 
-def grow(sums: Statistics, kept: int, step: int, gain: float, eps: float) -> tuple[Tensor, int, float]:
+def grow(sums: Statistics | Shared, kept: int, step: int, gain: float, eps: float) -> tuple[Tensor, int, float]:
     """Find how many nodes a layer needs: add some while each step improves the cost in dB by a share `gain`.
 
     Args:
@@ -81,7 +81,8 @@ def grow(sums: Statistics, kept: int, step: int, gain: float, eps: float) -> tup
     for nodes in dict.fromkeys([*range(step, most, step), most]):
         scale = torch.ones(kept + nodes, dtype=torch.float64, device=sums.cross.device)
         scale[kept:] = nodes**-0.5
-        solved = exact(sums.leading(kept + nodes).scaled(scale), eps)
+        problem = sums.leading(kept + nodes).scaled(scale)
+        solved = in_ball(problem, eps, repeat(kept + nodes, kept // 2, scale.device))
         weights, cost = solved.weights, solved.cost
         if best is not None and improvement(best[2], cost, sums.energy) < gain:
             # A step that does not pay is not taken, so the layer is as small as its cost allows.
@@ -135,6 +136,10 @@ class _SSFN(Learner):
 
     def _learn(self, source: Source) -> nn.Module:
         self._check_own()
+        if source.workers is not None and self.finetune_epochs:
+            raise InputError(
+                "Fine-tuning takes gradient steps on samples in one place.", "Set finetune_epochs to 0 with workers."
+            )
         q = source.outputs
         net = SSFNNet([torch.zeros(source.features + 1, q, dtype=source.dtype, device=source.device)], [])
         first = ridge(source.through(net.features), self.lam)
@@ -144,7 +149,7 @@ class _SSFN(Learner):
         for depth in range(1, self.max_layers + 1):
             sums, wide = self._widest(source, outputs, randoms, depth)
             if not self.costs_:
-                self.costs_.append(sums.cost(_repeat(len(sums.cross), q, sums.cross.device)))
+                self.costs_.append(sums.cost(repeat(len(sums.cross), q, sums.cross.device)))
             weights, nodes, cost = grow(sums, 2 * q, self.node_step, self.node_gain, self.alpha * math.sqrt(2 * q))
             if not cost < self.costs_[-1]:
                 # Nothing is gained beyond rounding, or alpha is below 1: the earlier layers stand.
@@ -161,14 +166,15 @@ class _SSFN(Learner):
 
     def _widest(
         self, source: Source, outputs: list[Tensor], randoms: list[Tensor], depth: int
-    ) -> tuple[Statistics, Tensor]:
+    ) -> tuple[Statistics | Shared, Tensor]:
         """Statistics of the next layer with all nodes it may get, and its R, before the division by sqrt(r)."""
         random = generator(self.seed, "layerwise", "ssfn", depth)
         r = torch.rand(self.max_nodes, len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
         r = (math.sqrt(3) * r).to(source.device, source.dtype)
         net = SSFNNet(outputs, [*randoms, r])
-        q = source.outputs
-        return accumulate(source.through(net.features), 2 * q + self.max_nodes, q, source.device), r
+        sums = source.through(net.features).problem(primal=True)
+        assert not isinstance(sums, Dual)
+        return sums, r
 
     def _check_own(self) -> None:
         if not self.alpha > 0:
@@ -182,7 +188,7 @@ class _SSFN(Learner):
                 raise InputError(f"{name} = {value!r} is not a whole number from 1 up.", "Correct it.")
 
 
-def _repeat(width: int, q: int, device: torch.device) -> Tensor:
+def repeat(width: int, q: int, device: torch.device) -> Tensor:
     """`[U_Q 0]` transposed (width, Q): the weights that repeat the earlier layer's outputs."""
     weights = torch.zeros(width, q, dtype=torch.float64, device=device)
     weights[:q] = torch.eye(q)

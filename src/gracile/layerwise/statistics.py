@@ -15,7 +15,7 @@ import torch
 from scipy.linalg import get_blas_funcs
 from torch import Tensor
 
-from gracile.core.errors import InputError
+from gracile.core.errors import DataError, InputError
 
 Stream = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 """Called for each pass over the data; yields features (samples, n) and targets (samples, Q)."""
@@ -86,6 +86,13 @@ class Statistics:
         self.energy = 0.0
         self.count = 0
 
+    @classmethod
+    def of(cls, gram: Tensor, cross: Tensor, energy: float, count: int) -> Statistics:
+        """Statistics from their parts: Y'Y (n, n), symmetric, Y'T (n, Q), |T|^2 and the number of samples."""
+        made = cls(0, cross.shape[1], cross.device)
+        made._gram, made.cross, made.energy, made.count = gram, cross, energy, count
+        return made
+
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Add samples: features (samples, n), targets (samples, Q), of one floating type.
 
@@ -121,12 +128,9 @@ class Statistics:
                 f"Statistics of shape {tuple(self.cross.shape)} and {tuple(other.cross.shape)} cannot be added.",
                 "Draw the features of all workers from one seed and one width.",
             )
-        total = Statistics(*self.cross.shape, device=self.cross.device)
-        total._gram = self.gram + other.gram
-        total.cross = self.cross + other.cross
-        total.energy = self.energy + other.energy
-        total.count = self.count + other.count
-        return total
+        return Statistics.of(
+            self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.count + other.count
+        )
 
     @property
     def gram(self) -> Tensor:
@@ -143,17 +147,13 @@ class Statistics:
 
     def leading(self, width: int) -> Statistics:
         """The statistics of the first `width` features alone."""
-        part = Statistics(0, self.cross.shape[1], device=self.cross.device)
-        part._gram = self.gram[:width, :width].contiguous()
-        part.cross, part.energy, part.count = self.cross[:width], self.energy, self.count
-        return part
+        gram = self.gram[:width, :width].contiguous()
+        return Statistics.of(gram, self.cross[:width], self.energy, self.count)
 
     def scaled(self, factors: Tensor) -> Statistics:
         """The statistics of features multiplied by `factors` (n,)."""
-        part = Statistics(0, self.cross.shape[1], device=self.cross.device)
-        part._gram = self.gram * factors * factors[:, None]
-        part.cross, part.energy, part.count = self.cross * factors[:, None], self.energy, self.count
-        return part
+        gram = self.gram * factors * factors[:, None]
+        return Statistics.of(gram, self.cross * factors[:, None], self.energy, self.count)
 
     def cost(self, weights: Tensor) -> float:
         """|T - Y O|_F^2 for weights (n, Q), from the sums alone."""
@@ -264,9 +264,17 @@ def gather(stream: Stream) -> Statistics | Dual:
     return Dual(torch.cat([part for part, _ in held]), torch.cat([part for _, part in held]))
 
 
-def accumulate(stream: Stream, features: int, targets: int, device: torch.device | str) -> Statistics:
-    """One pass over a stream, always in the primal."""
-    sums = Statistics(features, targets, device)
-    for y, t in stream():
-        sums.add(y, t)
+def accumulate(stream: Stream) -> Statistics:
+    """One pass over a stream, always in the primal.
+
+    Raises:
+        DataError: it holds no samples.
+    """
+    sums = None
+    for features, targets in stream():
+        if sums is None:
+            sums = Statistics(features.shape[1], targets.shape[1], features.device)
+        sums.add(features, targets)
+    if sums is None:
+        raise DataError("There are no samples to learn from.", "Give every worker at least one.")
     return sums

@@ -26,6 +26,7 @@ KINDS = {
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
     "one-layer": "gracile.recipes.one_layer",
+    "layerwise-workers": "gracile.recipes.layerwise_workers",
     "train": "gracile.recipes.train",
     "walk-rates": "gracile.recipes.walk_rates",
     "workers": "gracile.recipes.workers",

@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "make a run's page anew, or one that compares several runs",
     "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
     "attack": "attack a classifier and say what accuracy stands, with intervals and warnings",
+    "one-layer": "relaxed splitting on the one-layer network of theorems 3.1 and 3.2, from many starts",
     "walk": "diffusivity of senile reinforced random walks, exact and simulated",
     "workers": "train one network over many workers, and see how they agree and what it costs",
 }

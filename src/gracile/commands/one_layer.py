@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     theorem, k, d = args.theorem, args.patches, args.dim
     delta = 0.5 if args.delta is None and args.beta is None else args.delta
-    beta = coupling(theorem, delta, k) if args.beta is None else args.beta
+    beta = coupling(theorem, delta or 0.0, k) if args.beta is None else args.beta
     lam = weight(args.penalty, beta, d, 0.5) if args.lam is None else args.lam
     w_star, w = sparse_teacher(d, args.nonzero, args.seed), random_starts(args.starts, d, args.seed)
     setting = {"lam": lam, "beta": beta, "steps": args.steps, "penalty": args.penalty}

@@ -161,8 +161,8 @@ def _most(name: str, claim: str, value: float, limit: float) -> Condition:
     return Condition(name, claim, value, limit, value <= limit + ROUNDING * abs(limit))
 
 
-def _start(theta: float, delta: float) -> Condition:
-    return _most("(ii) start", "the first angle is at most pi - delta", theta, math.pi - delta)
+def _start(name: str, theta: float, delta: float) -> Condition:
+    return _most(name, "the first angle is at most pi - delta", theta, math.pi - delta)
 
 
 def _theorem_31(
@@ -178,7 +178,7 @@ def _theorem_31(
     lam_limit = beta / math.sqrt(d)
     conditions = (
         _most("(i) step", "lr <= 1/(beta + L), L = 1 + 3/M where |w| >= M", lr, lr_limit),
-        _start(theta, delta),
+        _start("(ii) start", theta, delta),
         Condition("(iii) patches", "k >= 2", k, 2, k >= 2),
         _most("(iii) coupling", "beta <= delta sin(delta)/(k pi)", beta, limit),
         Condition("(iii) penalty", "lam/beta < 1/sqrt(d)", lam / beta, 1 / math.sqrt(d), lam < lam_limit),
@@ -201,11 +201,10 @@ def _theorem_32(
     moved = 2 * slope + min(beta, lam * math.sqrt(d))
     lr_limit = min(1 / (beta + slope), 0.5 / moved)
     conditions = (
-        _start(theta, delta),
+        _start("(i) start", theta, delta),
         _most("(ii) coupling", "beta <= k sin(delta)/(2 sqrt(2 pi))", beta, limit),
         Condition("(ii) penalty", "lam < k/(2 sqrt(2 pi d))", lam, lam_limit, lam < lam_limit),
         _most("(iii) step", "lr <= 1/(beta + L), L = k/(2 sqrt(2 pi)), and lr |E g + beta (w - u)| <= 1/2", lr, lr_limit),
-        _most("(iterates) norm", "|w0| = 1, as after every step", abs(norm - 1), 0.0) if abs(norm - 1) > ROUNDING
-        else Condition("(iterates) norm", "|w0| = 1, as after every step", norm, 1.0, True),
+        Condition("(iterates) norm", "|w0| = 1, as after every step", norm, 1.0, abs(norm - 1) <= ROUNDING),
     )  # fmt: skip
     return Conditions("3.2", delta, conditions, beta_limit, lam_limit, lr_limit, 1 / (beta + slope))

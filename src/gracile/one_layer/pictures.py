@@ -24,6 +24,13 @@ def _figure(width: float, height: float, columns: int):
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
+def _ticks(axis, x: Sequence[float]) -> None:
+    """Label a logarithmic axis at its points, if they are few, else at the decades alone."""
+    axis.minorticks_off()
+    if len(x) <= 6:
+        axis.set_ticks(x, labels=[f"{at:.0f}" if at > 100 else f"{at:.3g}" for at in x])
+
+
 def _save(figure, path: Path) -> Path:
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=140))
     return path
@@ -83,6 +90,7 @@ def probabilities(path: Path, panels: Mapping[str, Sequence[tuple[float, float, 
         axis.plot(x, measured, "o", ms=5, color=COLOURS[0], label="hypotheses hold, measured")
         axis.plot(x, concluded, "s-", ms=4, lw=1.2, color=COLOURS[1], label="conclusions hold, measured")
         axis.set_xscale("log")
+        _ticks(axis.xaxis, x)
         axis.set_xlabel(name)
         axis.set_ylabel("share of random starts")
         axis.set_ylim(-0.03, 1.05)
@@ -103,9 +111,10 @@ def powers(path: Path, panels: Mapping[str, tuple[str, str, Mapping[str, Sequenc
         for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
             x, y = np.array(points, dtype=float).T
             axis.loglog(x, y, "o-", ms=4, lw=1.2, color=colour, label=f"{name}: exponent {exponent(points):.3f}")
+        _ticks(axis.xaxis, [x for x, _ in next(iter(lines.values()))])
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(across)
         axis.set_ylabel(up)
         axis.legend(fontsize=8)
-        axis.grid(alpha=0.25, which="both")
+        axis.grid(alpha=0.25)
     return _save(figure, path)

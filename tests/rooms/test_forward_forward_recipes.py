@@ -134,3 +134,12 @@ def test_fit_needs_no_validation_split():
     history = fit(net, Splits(data, data.subset([]), data.subset([])), epochs=2, rule=net.gradients, lr=0.01)
     assert len(history.rows) == 2
     assert "val_accuracy" not in history.rows[0]
+
+
+def test_compress_says_that_there_is_nothing_to_export(tmp_path: Path):
+    from gracile.commands.subjects import from_run
+
+    folder = run(small(), tmp_path / "run").folder
+    with pytest.raises(InputError, match=r"learned by forward-forward and has no logits.*--arm"):
+        from_run(folder.path, "forward-forward", None)
+    assert from_run(folder.path, "backpropagation", None).name == "backpropagation"

@@ -12,6 +12,7 @@ import ctypes
 import itertools
 import sys
 from collections.abc import Callable
+from typing import Any
 
 # malloc.h: mallopt's parameters.
 M_TRIM_THRESHOLD = -1
@@ -43,6 +44,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
     inner = profiled.profiler
     assert inner is not None
     assert inner.kineto_results is not None
-    events = [event for event in inner.kineto_results.events() if event.name() == "[memory]"]
+    # Memory events hold what was taken, and less than 0 for what was given back; torch's stubs do not know it.
+    events: list[Any] = [event for event in inner.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return max(itertools.accumulate(changes), default=0)

@@ -78,7 +78,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         for number, layer in enumerate(layers):
             single = len(layers) == 1
             label, key = (name, name) if single else (f"{name}, layer {number + 1}", f"{name}.layer{number + 1}")
-            shares[label], probes[label] = layer["shares"], layer["probes"]
+            title = f"{label} (step {settings.runs[name].lr:g})"
+            shares[title], probes[title] = layer["shares"], layer["probes"]
             first, last = layer["probes"][0], layer["probes"][-1]
             row: dict[str, Any] = {"run": label, "step size": settings.runs[name].lr}
             for kind, curves in layer["shares"].items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ class Classifier(NetworkClassifier, Learner):
 
     def fit(
         self, X: Any, y: Any, workers: Network | Consensus | None = None, classes: Iterable[Any] | None = None
-    ) -> Classifier:
+    ) -> Self:
         """Fit to arrays.
 
         Args:
@@ -137,7 +137,7 @@ class Classifier(NetworkClassifier, Learner):
         )
         return self
 
-    def fit_stream(self, batches: Batches, classes: Iterable[Any] | None = None) -> Classifier:
+    def fit_stream(self, batches: Batches, classes: Iterable[Any] | None = None) -> Self:
         """Fit to data that need not be in memory.
 
         Args:
@@ -190,7 +190,7 @@ class Regressor(RegressorMixin, Learner):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, workers: Network | Consensus | None = None) -> Regressor:
+    def fit(self, X: Any, y: Any, workers: Network | Consensus | None = None) -> Self:
         """Fit to arrays.
 
         Args:
@@ -208,7 +208,7 @@ class Regressor(RegressorMixin, Learner):
             self._check_workers(joint, len(y), X.shape[1], y.shape[1:])
         return self._fit_stream(lambda: [(X, y)], X.shape[1], joint)
 
-    def fit_stream(self, batches: Batches) -> Regressor:
+    def fit_stream(self, batches: Batches) -> Self:
         """Fit to data that need not be in memory; see `Classifier.fit_stream`."""
         self._check_parameters()
         features, varies = None, Varies()
@@ -224,7 +224,7 @@ class Regressor(RegressorMixin, Learner):
             lambda: ((check_matrix(X, features), _paired(X, np.asarray(y))) for X, y in batches()), features
         )
 
-    def _fit_stream(self, batches: Batches, features: int, workers: Consensus | None = None) -> Regressor:
+    def _fit_stream(self, batches: Batches, features: int, workers: Consensus | None = None) -> Self:
         count, total, squares, self._flat = 0, 0.0, 0.0, True
         shift = None
         for _, y in batches():

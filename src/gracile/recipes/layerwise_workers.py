@@ -6,6 +6,8 @@ import json
 import logging
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,8 +43,8 @@ class Arm(Strict):
     split: str = "iid"
     method: str = "admm"
     rounds: int | None = None
-    iterations: int = 100
-    tolerance: float = 1e-5
+    iterations: int = 500
+    tolerance: float = 1e-4
 
 
 class Baseline(Strict):
@@ -96,28 +98,26 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     found: dict[str, list[dict[str, Any]]] = {}
     note = ""
     for seed in settings.seeds:
-        limits = {"train_limit": settings.train_limit, "test_limit": settings.test_limit}
-        splits = load(settings.data, validation=settings.validation, seed=seed, **limits)
+        splits = load(
+            settings.data,
+            validation=settings.validation,
+            seed=seed,
+            train_limit=settings.train_limit,
+            test_limit=settings.test_limit,
+        )
         note = splits.test.note
-        task = Task(settings, splits, seed)
-        part = folder.part(f"seed{seed}")
-        for name, arm in settings.arms.items():
-            found.setdefault(name, []).append(_kept(part.path / f"{name}.json", lambda arm=arm: task.consensus(arm)))
-        target = found["admm"][-1]["validation"]
-        for name, baseline in settings.baselines.items():
-            run = lambda baseline=baseline, target=target: task.descent(baseline, target)
-            found.setdefault(name, []).append(_kept(part.path / f"{name}.json", run))
+        for name, result in Task(settings, splits, seed).results(folder.part(f"seed{seed}")).items():
+            found.setdefault(name, []).append(result)
     rows = [_row(name, results, found["admm"]) for name, results in found.items()]
     notes = [f"{settings.data}: {note}."] if note else []
     notes.append(
         "MB are those of all links together, until the network was first found at least as accurate on the validation "
-        "split as SSFN by ADMM was. Baselines that never were show what they sent in all, marked >, or < for what SSFN "
-        "saves at least."
+        "split as SSFN by ADMM was. Baselines that never were show what they sent in all, marked >."
     )
     return Outcome(rows, _values(settings, found), {"bytes": _picture(found, folder)}, notes)
 
 
-def _kept(file: Path, run: Any) -> dict[str, Any]:
+def _kept(file: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not file.exists():
         write_json(file, run())
         kept = json.loads(file.read_text())
@@ -137,6 +137,18 @@ class Task:
     def central(self) -> SSFNClassifier:
         """The same learner where all samples are in one place."""
         return self._learner().fit(*_arrays(self.splits.train))
+
+    def results(self, part: RunFolder) -> dict[str, dict[str, Any]]:
+        """Of every arm, then of every baseline."""
+        found = {
+            name: _kept(part.path / f"{name}.json", lambda arm=arm: self.consensus(arm))
+            for name, arm in self.settings.arms.items()
+        }
+        target = found["admm"]["validation"]
+        return found | {
+            name: _kept(part.path / f"{name}.json", lambda baseline=baseline: self.descent(baseline, target))
+            for name, baseline in self.settings.baselines.items()
+        }
 
     def consensus(self, arm: Arm) -> dict[str, Any]:
         """One arm: accuracy, cost against the central one's, bytes."""
@@ -184,10 +196,8 @@ class Task:
 
         rule = method("average", lr=baseline.lr, local_steps=baseline.local_steps)
         began = time.perf_counter()
-        try:
+        with suppress(Reached):
             train(joined, rule, problem, baseline.rounds, evaluate=accuracy, every=baseline.every, observe=watch)
-        except Reached:
-            pass
         last = rows[-1]
         return {**last, "reached": last["validation"] >= target, "seconds": time.perf_counter() - began, "curve": rows}
 
@@ -264,7 +274,10 @@ def _picture(found: dict[str, list[dict[str, Any]]], folder: RunFolder) -> Path:
         if "curve" in first:
             sent = [row for row in first["curve"] if row["bytes"]]
             axes.semilogx(
-                [row["bytes"] / 1e6 for row in sent], [row["validation"] for row in sent], color=f"C{number}", label=name
+                [row["bytes"] / 1e6 for row in sent],
+                [row["validation"] for row in sent],
+                color=f"C{number}",
+                label=name,
             )
         else:
             axes.semilogx(first["bytes"] / 1e6, first["validation"], "o", color=f"C{number}", label=f"SSFN, {name}")

@@ -32,6 +32,7 @@ with warnings.catch_warnings():
     import torchattacks
 
 ROUNDS = 3
+STEPS = 20
 
 
 def small() -> nn.Sequential:
@@ -58,8 +59,10 @@ def speed() -> None:
         "ResNet-20": build("resnet20", num_classes=10, in_channels=3, image_size=32).eval(),
     }
     for name, network in networks.items():
-        theirs = torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=20, random_start=False)
-        ours = lambda network=network, **more: attacks.pgd(network, x, y, alpha=2 / 255, random_start=False, **more)
+        theirs = torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=STEPS, random_start=False)
+        ours = lambda network=network, **more: attacks.pgd(
+            network, x, y, alpha=2 / 255, steps=STEPS, random_start=False, **more
+        )
         calls = {
             "torchattacks": lambda theirs=theirs: theirs(x, y),
             "ours": ours,
@@ -78,7 +81,7 @@ def speed() -> None:
                      for times in (clocks, cores)]  # fmt: skip
             moved = float((found[key] != found["torchattacks"]).double().mean())
             print(
-                f"{name}, PGD-20, batch 256, {torch.get_num_threads()} threads, {key}: {share[0]:.2f} of torchattacks' time, "
+                f"{name}, PGD-{STEPS}, batch 256, {torch.get_num_threads()} threads, {key}: {share[0]:.2f} of torchattacks' time, "
                 f"{share[1]:.2f} of its core seconds ({statistics.median(clocks[key]):.1f} s against "
                 f"{statistics.median(clocks['torchattacks']):.1f} s); {100 * moved:.3f} % of pixels differ",
                 flush=True,

@@ -223,6 +223,18 @@ def test_autoattack_takes_the_random_version_for_networks_that_draw():
     assert sum(asked) == 2 * 3 * 3
 
 
+@pytest.mark.parametrize("name", ["pgd", "apgd"])
+def test_a_lucky_draw_is_no_break(name: str):
+    model, (x, y) = Noisy(convolutional(), 5.0), batch(6)
+    asked = []
+    model.register_forward_hook(lambda _, given, __: asked.append(len(given[0])) if torch.is_grad_enabled() else None)
+    more = {"early_stop": True} if name == "pgd" else {}
+    ATTACKS[name].attack(model, x, y, eps=0.01, steps=4, draws=2, **more)
+    # Noise this loud breaks most samples in most draws, yet those that stood at first are climbed to the last step.
+    assert len(asked) == 2 * (4 if name == "pgd" else 5)
+    assert len(set(asked)) == 1
+
+
 def test_the_papers_attack_does_nothing_at_the_scale_it_was_shipped_with():
     model, (x, y) = convolutional().eval(), batch()
     assert float((cw_paper(model, x, y, scale=0.031) - x).abs().max()) < 0.5 / 255  # half a grey level

@@ -17,9 +17,9 @@ Model = nn.Module | Callable[[Tensor], Tensor]
 # Per-sample loss (n,) of logits (n, classes) and of whatever goes with each sample, such as its label.
 Loss = Callable[..., Tensor]
 
-# Images a pass on a CPU. At batch 256 activations leave the caches and the allocator's reach: the same arithmetic on
-# pieces of this size takes half of the time on a small convolutional network.
-CHUNK = 32
+# Pixels a pass on a CPU, a channel: 32 images of 32x32. At batch 256 activations leave the caches and the allocator's reach:
+# the same arithmetic on pieces of this size takes half of the time on a small convolutional network.
+PIXELS = 32 * 32 * 32
 
 
 class Victim:
@@ -31,7 +31,7 @@ class Victim:
         y: int64 (n,) labels, or the classes wanted.
         targeted: whether `y` are the classes wanted.
         draws: passes that are averaged, for networks that draw random numbers.
-        chunk: samples a pass; None chooses: pieces of `CHUNK` images on a CPU, the whole batch elsewhere.
+        chunk: samples a pass; None chooses: pieces of `PIXELS` pixels on a CPU, the whole batch elsewhere.
         plain: whether nothing in the network depends on the rest of the batch, so that it may be cut into pieces.
         channels_last: lay images out channels last on a CPU.
 
@@ -48,7 +48,7 @@ class Victim:
     ) -> None:  # fmt: skip
         self.model, self.targeted, self.draws = model, targeted, draws
         on_cpu = x.device.type == "cpu" and x.ndim == 4 and plain
-        self.chunk = chunk or (CHUNK if on_cpu else len(x))
+        self.chunk = chunk or (max(PIXELS // x[0, 0].numel(), 4) if on_cpu else len(x))
         # Channels last saves convolutions the reordering of activations; sums are taken in another order.
         self.layout = torch.channels_last if on_cpu and channels_last and isinstance(model, nn.Module) else None
         self.finite = torch.ones((), dtype=torch.bool, device=x.device)

@@ -42,7 +42,9 @@ def autograd(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> Callable
 def formulas(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     weights = [one.weight.detach() for one in model if isinstance(one, nn.Linear)]
     targets, names = nn.functional.one_hot(y, 10).float(), ["selu"] * 4 + ["softmax"]
-    return lambda: sgd_step_(weights, x.flatten(1), targets, activations=names, lr=LR, lam=LAM, loss="cross_entropy") and None
+    return lambda: (
+        sgd_step_(weights, x.flatten(1), targets, activations=names, lr=LR, lam=LAM, loss="cross_entropy") and None
+    )
 
 
 def seconds(step: Callable[[], object], times: int) -> float:

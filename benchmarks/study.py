@@ -3,7 +3,7 @@
     python benchmarks/study.py [--rounds 20]
 
 Explicit backpropagation with its step in place (`gracile.models.sgd_step_`) against autograd with `torch.optim.SGD`, on the study's network
-784-500-500-500-500-10, at batch 1 and 100; l1 against l2 batch-norm, a training step of the same network; a record of smoothness against a step.
+784-500-500-500-500-10, at batch 1 and 100; a training step of it with l1 against l2 batch-norm; a record of smoothness against a step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def autograd(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> Callable
 def formulas(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     weights = [one.weight.detach() for one in model if isinstance(one, nn.Linear)]
     targets, names = nn.functional.one_hot(y, 10).float(), ["selu"] * 4 + ["softmax"]
-    return lambda: sgd_step_(weights, x.flatten(1), targets, activations=names, lr=LR, lam=LAM, loss="cross_entropy") and None
+    return lambda: (
+        sgd_step_(weights, x.flatten(1), targets, activations=names, lr=LR, lam=LAM, loss="cross_entropy") and None
+    )
 
 
 def seconds(step: Callable[[], object], times: int) -> float:

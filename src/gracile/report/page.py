@@ -146,7 +146,8 @@ def beside(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def progress_rows(run: Run) -> list[dict[str, Any]]:
     """How far each arm of an unfinished run has come."""
-    epochs = run.settings.get("training", {}).get("epochs")
+    training = run.settings.get("training", {})
+    unit = "epoch" if "epochs" in training else "step"
     rows = []
     for arm in run.arms:
         ended = len(arm.numbers("accuracy"))
@@ -158,7 +159,7 @@ def progress_rows(run: Run) -> list[dict[str, Any]]:
             {
                 "arm": arm.name,
                 "seeds": state,
-                "epoch": f"{last.get('epoch', 0)} of {epochs}",
+                unit: f"{last.get(unit, 0)} of {training.get(f'{unit}s')}",
                 "validation accuracy %": None if kept is None else f"{100 * kept:.2f}",
                 "test accuracy %": None if accuracy is None else f"{accuracy:.2f}",
                 "MACs left %": None if macs is None else f"{100 * macs:.2f}",
@@ -217,7 +218,8 @@ def _picture(run: Run, named: charts.Named) -> str:
     )
     caption = f"{area}Left and up is better; the dashed stairs are the front that no arm beats."
     drawn = html.charts(html.figure(drawing, "Accuracy against multiply-adds left", caption))
-    if timed:
+    # `gracile compress` builds the arms of training recipes only.
+    if timed or run.kind != "train":
         return "".join(timed) + drawn
     command = f"gracile compress {shlex.quote(str(run.path))} --int8"
     how = html.paragraph(

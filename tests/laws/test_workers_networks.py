@@ -133,6 +133,7 @@ def test_the_two_star_scheme_costs_ten_messages():
 def test_networkx_graphs_and_named_nodes_are_taken():
     built = graph(networkx.cycle_graph(5))
     assert built.edges == graph("ring", 5).edges
+    assert torch.equal(mixing_matrix(networkx.cycle_graph(5)), mixing_matrix([(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)]))
     assert graph([("b", "a"), ("b", "c")]).edges == ((0, 1), (1, 2))
     assert graph([(1, 2), (0, 1)], 3).workers == 3
     assert graph("random-regular:4", 9, seed=1).edges == graph("random-regular:4", 9, seed=1).edges

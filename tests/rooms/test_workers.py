@@ -14,7 +14,9 @@ from gracile.core.errors import DataError, InputError
 from gracile.core.network import Network
 from gracile.data import Dataset, Splits, load
 from gracile.models import mlp, normalized
-from gracile.recipes import workers_pictures
+from gracile.recipes import load as load_recipe
+from gracile.recipes import run, workers_pictures
+from gracile.recipes.schema import resized
 from gracile.training import fit
 from gracile.workers import GRAPHS, Classification, graph, method, network, shards, train
 from gracile.workers.perceptron import perceptron
@@ -185,3 +187,11 @@ def test_a_data_set_of_features_works_too(tmp_path: Path):
     given = Classification(nn.Linear(5, 2), data, parts)
     found = train(network("ring", 4), method("dsgd", lr=0.5, local_steps=5), given, 40, every=40)
     assert float(given.evaluate(found.x, data)[0].min()) > 0.9
+
+
+@pytest.mark.parametrize("name", ["study-d", "study-e", "topologies", "compressed"])
+def test_recipes_run_in_their_smallest_size(name: str, tmp_path: Path):
+    finished = run(resized(load_recipe(name), "smoke"), tmp_path / "run")
+    assert all(met for _, met in finished.verdicts)
+    assert {"accuracy by round and by bytes", "where workers end"} & set(finished.outcome.plots)
+    assert all((finished.folder.path / plot).stat().st_size > 10_000 for plot in finished.outcome.plots.values())

@@ -38,6 +38,9 @@ from gracile.workers import (
 
 log = logging.getLogger("gracile")
 
+# Arms beyond which one picture of all says more than one of each.
+MANY = 10
+
 
 class RoundSettings(Strict):
     """How long, and with what.
@@ -237,19 +240,18 @@ def _part(settings: Settings, name: str, seed: int) -> str:
 
 
 def _compared(values: dict[str, float]) -> dict[str, float]:
-    """Differences and byte ratios between arms whose names end in -X and its counterpart -none or central."""
+    """What arms lose, in points, and save, in bytes, against the reference of their comparison.
+
+    References are the arms "central"; "SPLIT-none" for "SPLIT-COMPRESSOR"; "mean-SPLIT" for "GRAPH-SPLIT".
+    """
     found = {}
-    for key, value in values.items():
-        name, _, what = key.rpartition(".")
-        if what != "accuracy":
-            continue
-        if "central.accuracy" in values and name != "central":
-            found[f"{name}.below_central"] = values["central.accuracy"] - value
-        split, dash, how = name.rpartition("-")
-        plain = f"{split}-none"
-        if dash and how != "none" and f"{plain}.accuracy" in values:
-            found[f"{name}.below_none"] = values[f"{plain}.accuracy"] - value
-            found[f"{name}.fewer_bytes"] = values[f"{plain}.bytes"] / values[f"{name}.bytes"]
+    for name in [key.removesuffix(".accuracy") for key in values if key.endswith(".accuracy")]:
+        first, _, last = name.rpartition("-")
+        for kind, reference in {"central": "central", "none": f"{first}-none", "mean": f"mean-{last}"}.items():
+            if reference != name and f"{reference}.accuracy" in values:
+                found[f"{name}.below_{kind}"] = values[f"{reference}.accuracy"] - values[f"{name}.accuracy"]
+                if values[f"{name}.bytes"] and values[f"{reference}.bytes"]:
+                    found[f"{name}.fewer_bytes"] = values[f"{reference}.bytes"] / values[f"{name}.bytes"]
     return found
 
 
@@ -283,9 +285,16 @@ def graph_name(arm: Arm) -> str:
 
 
 def _plots(settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]]) -> dict[str, Path]:
-    """For each arm a page of its first seed: graph, accuracy, distance; and for several arms accuracy against bytes."""
+    """For few arms a page each and their curves; for many, where their workers end."""
     plots = {}
     curves = {name: folder.part(_part(settings, name, settings.seeds[0])).metrics() for name in settings.arms}
+    if len(settings.arms) > MANY:
+        spread = {name: [value for result in found for value in result["workers"]] for name, found in results.items()}
+        path = pictures.spread(folder.path / "plots" / "spread.png", spread)
+        return {"where workers end": path.relative_to(folder.path)}
+    if len(settings.arms) > 1:
+        path = pictures.comparison(folder.path / "plots" / "comparison.png", curves)
+        plots["accuracy by round and by bytes"] = path.relative_to(folder.path)
     for name, arm in settings.arms.items():
         if arm.workers == 1:
             continue
@@ -294,7 +303,4 @@ def _plots(settings: Settings, folder: RunFolder, results: dict[str, list[dict[s
         title = f"{name}: {arm.method} on {graph_name(arm)} workers, {arm.split}"
         pictures.overview(path, built, curves[name], results[name][0]["workers"], title)
         plots[name] = path.relative_to(folder.path)
-    if len(settings.arms) > 1:
-        path = pictures.comparison(folder.path / "plots" / "comparison.png", curves)
-        plots = {"accuracy by round and by bytes": path.relative_to(folder.path), **plots}
     return plots

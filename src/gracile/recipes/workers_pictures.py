@@ -123,3 +123,22 @@ def comparison(path: Path, arms: Mapping[str, Rows]) -> Path:
         axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     return save(figure, path)
+
+
+def spread(path: Path, arms: Mapping[str, Sequence[float]]) -> Path:
+    """Test accuracy of every worker, a line an arm: a dot each, a bar at the mean.
+
+    Args:
+        path: the PNG.
+        arms: arm name to percents.
+    """
+    figure = new_figure(7.5, 1.0 + 0.26 * len(arms))
+    axes = figure.subplots()
+    for place, values in enumerate(arms.values()):
+        axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.35, markersize=4)
+        axes.plot(np.mean(values), place, "|", color="C3", markersize=12, markeredgewidth=2)
+    axes.set_yticks(range(len(arms)), list(arms), fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel="test accuracy of each worker, % (bar: mean)")
+    axes.grid(alpha=0.3)
+    return save(figure, path)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gracile.core.errors import InputError, MissingDependencyError, pick
+from gracile.workers import graphs
 from gracile.workers.graphs import Graph
 
 TOLERANCE = 1e-9
 
 
-def mixing_matrix(graph: Graph, rule: str = "metropolis") -> Tensor:
+def mixing_matrix(graph: Graph | Any, rule: str = "metropolis") -> Tensor:
     """The mixing matrix of a graph.
 
     Args:
-        graph: n workers.
+        graph: n workers; a `Graph`, a networkx graph or a list of edges.
         rule: a row of `RULES`: ``metropolis`` (Xiao, Boyd and Lall 2005), ``max-degree``, or ``optimal``, which makes the
             spectral gap largest by a convex program (Boyd, Diaconis and Xiao 2004) and needs cvxpy.
 
@@ -26,10 +28,10 @@ def mixing_matrix(graph: Graph, rule: str = "metropolis") -> Tensor:
         (n, n) float64, symmetric, not negative, rows and columns summing to 1, zero where there is no edge.
 
     Raises:
-        InputError: no such rule.
+        InputError: no such rule, or a disconnected graph.
         MissingDependencyError: ``optimal`` without cvxpy.
     """
-    return pick(RULES, rule, "mixing rule")(graph)
+    return pick(RULES, rule, "mixing rule")(graphs.graph(graph))
 
 
 def spectral_gap(matrix: Tensor) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gracile.report import html, svg
-from gracile.report.compressed import Measured, number
+from gracile.report.compressed import Attacked, Measured, number
 from gracile.report.reading import Arm
 
 Named = Sequence[tuple[str, Arm, int]]

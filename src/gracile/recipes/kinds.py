@@ -22,6 +22,7 @@ KINDS = {
     "tree": "gracile.recipes.dynamics_tree",
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
+    "file-size": "gracile.recipes.file_size",
     "train": "gracile.recipes.train",
     "walk-rates": "gracile.recipes.walk_rates",
 }

@@ -77,6 +77,16 @@ def test_the_plan_falls_from_everything_to_the_budget():
     assert all(after <= before for before, after in itertools.pairwise(plan))
 
 
+def test_nothing_goes_before_the_beginning():
+    dial = Dial(RVSM(network()), steps=100, sparsity=0.9, begin=0.3, ramp=0.2, settle=0.5)
+    plan = [dial.plan(step) for step in range(101)]
+    assert plan[:31] == [1] * 31
+    assert plan[31] < 1
+    assert plan[50:] == pytest.approx([0.1] * 51)
+    assert dial.set_to(dial.plan(10)) == 1
+    assert dial.split.lam == 0
+
+
 def test_steering_survives_a_resume(blobs: Splits, tmp_path):
     results = []
     for pieces in ([4], [2, 4], [1, 3, 4]):
@@ -115,6 +125,7 @@ def test_without_settling_the_dense_weights_stay_dense(blobs: Splits):
     (lambda m: Dial(RVSM(m), steps=0, sparsity=0.5), "at least 1"),
     (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.0), "ramp=0.0"),
     (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.8, settle=0.3), "do not fit"),
+    (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, begin=0.2), "begin=0.2.*do not fit"),
 ])  # fmt: skip
 def test_budgets_that_cannot_be_are_refused(build, message: str):
     with pytest.raises(InputError, match=message):

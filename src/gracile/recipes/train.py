@@ -19,7 +19,7 @@ from torch import nn
 
 from gracile import data as datasets
 from gracile.channels import trace
-from gracile.core.errors import InputError, nearest
+from gracile.core.errors import InputError, nearest, pick
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
@@ -97,13 +97,15 @@ class Target(Strict):
     Attributes:
         macs, params: share that stays after physical removal.
         sparsity: share of exact zeros.
-        ramp: share of the run during which the budget shrinks.
+        begin: share of the run, at its start, without any pull.
+        ramp: share of the run, after that, during which the budget shrinks.
         settle: share of the run, at its end, during which the choice is final.
     """
 
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    begin: float = 0.0
     ramp: float = 0.5
     settle: float = 0.5
 
@@ -132,6 +134,7 @@ class Settings(Strict):
     """What a recipe of this kind holds.
 
     Attributes:
+        leave_out: arms that a smaller size does without.
         seeds: each arm is trained once from each; mean and spread are over them.
         device: ``auto`` takes a GPU if there is one.
         compare: numbers of two arms set against each other, by the names that criteria use.
@@ -142,6 +145,7 @@ class Settings(Strict):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings
     arms: dict[str, Arm]
+    leave_out: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=lambda: [0])
     compare: dict[str, Comparison] = Field(default_factory=dict)
     device: str = "auto"
@@ -150,6 +154,7 @@ class Settings(Strict):
 
 def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
     """Train every arm from every seed, or what is left of it, and set the table."""
+    settings = settings.model_copy(update={"arms": trained_arms(settings)})
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
     _check_found(settings.arms)
@@ -172,6 +177,17 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     differences, notes = compared(settings.compare, results)
     notes = [*([splits.train.note] if splits.train.note else []), *notes]
     return Outcome(rows, values | differences, _plots(settings, folder), notes)
+
+
+def trained_arms(settings: Settings) -> dict[str, Arm]:
+    """The arms without those that this size leaves out.
+
+    Raises:
+        InputError: an arm that is left out is not there.
+    """
+    for name in settings.leave_out:
+        pick(settings.arms, name, "arm")
+    return {name: arm for name, arm in settings.arms.items() if name not in settings.leave_out}
 
 
 def load_data(settings: DataSettings, device: torch.device | str = "cpu") -> Splits:

@@ -12,6 +12,7 @@ from gracile import RGSM, RVSM, fit
 from gracile.channels import trace
 from gracile.core.errors import InputError
 from gracile.data import Splits
+from gracile.models import vgg16
 from gracile.splitting import Dial
 
 EXAMPLE = torch.zeros(2, 1, 8, 8)
@@ -85,6 +86,22 @@ def test_nothing_goes_before_the_beginning():
     assert plan[50:] == pytest.approx([0.1] * 51)
     assert dial.set_to(dial.plan(10)) == 1
     assert dial.split.lam == 0
+
+
+def test_without_costs_layers_lose_nearly_alike():
+    torch.manual_seed(0)
+    model = vgg16(width=0.125, image_size=16)
+    example = torch.zeros(2, 3, 16, 16)
+    shares = {}
+    for by_cost in (True, False):
+        split = RGSM(model, "group_l0", grouping="coupled", example=example)
+        dial = Dial(split, steps=10, macs=0.4, example=example, by_cost=by_cost)
+        assert dial.set_to(0.4) == pytest.approx(0.4, abs=0.03)
+        rows = [row for row in split.summary().layers if row.groups]
+        shares[by_cost] = [row.zero_groups / row.groups for row in rows]
+    spread = {by_cost: max(found) - min(found) for by_cost, found in shares.items()}
+    assert spread[False] < spread[True]
+    assert spread[True] > 0.5
 
 
 def test_steering_survives_a_resume(blobs: Splits, tmp_path):

@@ -68,7 +68,7 @@ def build(
     return method(model, **options, **{key: given[key] for key in wanted})
 
 
-def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: dict[str, float]) -> Sparsifier:
+def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: dict[str, Any]) -> Sparsifier:
     """Put a dial on a splitting.
 
     Args:

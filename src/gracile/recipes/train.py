@@ -97,6 +97,7 @@ class Target(Strict):
     Attributes:
         macs, params: share that stays after physical removal.
         sparsity: share of exact zeros.
+        by_cost: weigh groups by what they cost of the budget.
         begin: share of the run, at its start, without any pull.
         ramp: share of the run, after that, during which the budget shrinks.
         settle: share of the run, at its end, during which the choice is final.
@@ -105,6 +106,7 @@ class Target(Strict):
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    by_cost: bool = True
     begin: float = 0.0
     ramp: float = 0.5
     settle: float = 0.5

@@ -46,6 +46,8 @@ class Dial:
             RGSM and an example.
         sparsity: share in (0, 1) of exact zeros over all parameters.
         example: one input batch, to trace the network with.
+        by_cost: weigh groups by what they cost of the budget. A budget of multiply-adds then takes first of the early layers,
+            whose channels are few and dear; without it layers lose nearly alike.
         begin: share in [0, 1) of the run, at its start, that trains densely: until then sizes tell little of what a group is
             worth.
         ramp: share in (0, 1] of the run, after that, during which the budget shrinks.
@@ -65,6 +67,7 @@ class Dial:
         params: float | None = None,
         sparsity: float | None = None,
         example: Tensor | None = None,
+        by_cost: bool = True,
         begin: float = 0.0,
         ramp: float = 0.5,
         settle: float = 0.5,
@@ -89,6 +92,7 @@ class Dial:
         if steps < 1:
             raise InputError(f"steps={steps} must be at least 1.", "Give the number of optimiser steps of the run.")
         self.split, self.steps, self.begin, self.ramp = split, steps, begin, ramp
+        self.by_cost = by_cost
         self.final = steps if settle == 0 else max(1, math.ceil((1 - settle) * steps))
         self._kept: list[Tensor] | None = None
         self._costs: Tensor | None = None
@@ -132,7 +136,8 @@ class Dial:
         attribute = "macs" if self.budget == "macs" else "parameters"
         dense = getattr(graph.dense(), attribute)
         if split.grouping == "coupled":
-            self._costs = _costs(graph, macs=self.budget == "macs")
+            costs = _costs(graph, macs=self.budget == "macs")
+            self._costs = costs if self.by_cost else torch.ones_like(costs)
 
         def left(mu: float) -> float:
             if split.grouping == "coupled":

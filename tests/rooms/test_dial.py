@@ -12,6 +12,7 @@ from gracile import RGSM, RVSM, fit
 from gracile.channels import trace
 from gracile.core.errors import InputError
 from gracile.data import Splits
+from gracile.models import vgg16
 from gracile.splitting import Dial
 
 EXAMPLE = torch.zeros(2, 1, 8, 8)
@@ -77,6 +78,32 @@ def test_the_plan_falls_from_everything_to_the_budget():
     assert all(after <= before for before, after in itertools.pairwise(plan))
 
 
+def test_nothing_goes_before_the_beginning():
+    dial = Dial(RVSM(network()), steps=100, sparsity=0.9, begin=0.3, ramp=0.2, settle=0.5)
+    plan = [dial.plan(step) for step in range(101)]
+    assert plan[:31] == [1] * 31
+    assert plan[31] < 1
+    assert plan[50:] == pytest.approx([0.1] * 51)
+    assert dial.set_to(dial.plan(10)) == 1
+    assert dial.split.lam == 0
+
+
+def test_without_costs_layers_lose_nearly_alike():
+    torch.manual_seed(0)
+    model = vgg16(width=0.125, image_size=16)
+    example = torch.zeros(2, 3, 16, 16)
+    shares = {}
+    for by_cost in (True, False):
+        split = RGSM(model, "group_l0", grouping="coupled", example=example)
+        dial = Dial(split, steps=10, macs=0.4, example=example, by_cost=by_cost)
+        assert dial.set_to(0.4) == pytest.approx(0.4, abs=0.03)
+        rows = [row for row in split.summary().layers if row.groups]
+        shares[by_cost] = [row.zero_groups / row.groups for row in rows]
+    spread = {by_cost: max(found) - min(found) for by_cost, found in shares.items()}
+    assert spread[False] < spread[True]
+    assert spread[True] > 0.5
+
+
 def test_steering_survives_a_resume(blobs: Splits, tmp_path):
     results = []
     for pieces in ([4], [2, 4], [1, 3, 4]):
@@ -115,6 +142,7 @@ def test_without_settling_the_dense_weights_stay_dense(blobs: Splits):
     (lambda m: Dial(RVSM(m), steps=0, sparsity=0.5), "at least 1"),
     (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.0), "ramp=0.0"),
     (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, ramp=0.8, settle=0.3), "do not fit"),
+    (lambda m: Dial(RVSM(m), steps=9, sparsity=0.5, begin=0.2), "begin=0.2.*do not fit"),
 ])  # fmt: skip
 def test_budgets_that_cannot_be_are_refused(build, message: str):
     with pytest.raises(InputError, match=message):

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gracile.attacks import Robustness
 from gracile.commands import attacking
 from gracile.commands.subjects import Subject
 from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
-from gracile.core.seeding import generator
-from gracile.data import Dataset
+from gracile.data.batching import some
 from gracile.export import Exported, Int8Warning, LatencyTable, accuracy, export_onnx, latency_table
 from gracile.shrinking import plan, save_lean, shrink
 
@@ -163,9 +160,3 @@ def _json(subject: Subject, result: Compressed, before: Any, after: Any) -> dict
         "notes": list(result.notes),
         "environment": environment(),
     }
-
-
-def some(data: Dataset, count: int) -> Dataset:
-    """A fixed draw of at most `count` samples."""
-    order = torch.randperm(len(data), generator=generator(0, "calibration"))
-    return data.subset(order[:count])

@@ -62,12 +62,13 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
             f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
         )
     settings = schema.parse(train.Settings, recipe.settings, str(file))
-    methods = [name for name, one in settings.arms.items() if one.method in METHODS]
+    arms = train.trained_arms(settings)
+    methods = [name for name, one in arms.items() if one.method in METHODS]
     if arm is None:
         if not methods:
             raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")
         arm = methods[0]
-    chosen = pick(settings.arms, arm, "arm")
+    chosen = pick(arms, arm, "arm")
     if chosen.method in RULES:
         raise InputError(
             f"The arm '{arm}' learned by {chosen.method} and has no logits to export.", "Choose another with --arm."
@@ -80,7 +81,7 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
     model = chosen.model or settings.model
     sparse = _trained(path, arm, seed, settings, train.build_network(model, splits, seed))
     dense = None
-    for name, one in settings.arms.items():
+    for name, one in arms.items():
         if name != arm and one.method is None and (one.model or settings.model) == model and dense is None:
             dense = _trained(path, name, seed, settings, train.build_network(model, splits, seed))
     name = arm if len(settings.seeds) == 1 else f"{arm}-seed{seed}"

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from gracile.core.errors import InputError
+from gracile.core.seeding import generator as seeded
 from gracile.data.dataset import Dataset
 from gracile.data.mapped import MappedRows
 
@@ -96,3 +97,9 @@ def _ahead(rows: MappedRows, pieces: list[slice | torch.Tensor]) -> Iterator[tor
                 yield waiting.popleft().result().to(rows.device, non_blocking=True)
         while waiting:
             yield waiting.popleft().result().to(rows.device, non_blocking=True)
+
+
+def some(data: Dataset, count: int) -> Dataset:
+    """A fixed draw of at most `count` samples, such as those that calibrate int8."""
+    order = torch.randperm(len(data), generator=seeded(0, "calibration"))
+    return data.subset(order[:count])

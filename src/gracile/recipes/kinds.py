@@ -18,16 +18,17 @@ from gracile.recipes.schema import Strict
 
 KINDS = {
     "conserved": "gracile.recipes.dynamics_conserved",
-    "low-rank": "gracile.recipes.dynamics_low_rank",
-    "tree": "gracile.recipes.dynamics_tree",
-    "study": "gracile.recipes.study",
     "ff-random-layer": "gracile.recipes.ff_random_layer",
     "ff-sparsity": "gracile.recipes.ff_sparsity",
+    "file-size": "gracile.recipes.file_size",
     "layerwise-redense": "gracile.recipes.layerwise_redense",
     "layerwise-rho": "gracile.recipes.layerwise_rho",
-    "one-layer": "gracile.recipes.one_layer",
     "layerwise-workers": "gracile.recipes.layerwise_workers",
+    "low-rank": "gracile.recipes.dynamics_low_rank",
+    "one-layer": "gracile.recipes.one_layer",
+    "study": "gracile.recipes.study",
     "train": "gracile.recipes.train",
+    "tree": "gracile.recipes.dynamics_tree",
     "walk-rates": "gracile.recipes.walk_rates",
     "workers": "gracile.recipes.workers",
 }

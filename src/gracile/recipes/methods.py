@@ -138,7 +138,7 @@ def _check_options(name: str, method: Any, options: dict[str, Any], hidden: tupl
             raise InputError(f"The method '{name}' has no option '{key}'.", nearest(key, known))
 
 
-def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: dict[str, float]) -> Sparsifier:
+def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: dict[str, Any]) -> Sparsifier:
     """Put a dial on a splitting.
 
     Args:

@@ -22,7 +22,7 @@ from torch import nn
 
 from gracile import data as datasets
 from gracile.channels import trace
-from gracile.core.errors import InputError, nearest
+from gracile.core.errors import InputError, nearest, pick
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
@@ -30,6 +30,7 @@ from gracile.data import Augmentation, Splits, batches
 from gracile.dynamics import SmoothnessMonitor, watch
 from gracile.models import build, normalized
 from gracile.recipes import methods
+from gracile.recipes.comparisons import Comparison, check_comparisons, compared
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
 from gracile.recipes.schema import Strict, merged, parse
@@ -104,13 +105,17 @@ class Target(Strict):
     Attributes:
         macs, params: share that stays after physical removal.
         sparsity: share of exact zeros.
-        ramp: share of the run during which the budget shrinks.
+        by_cost: weigh groups by what they cost of the budget.
+        begin: share of the run, at its start, without any pull.
+        ramp: share of the run, after that, during which the budget shrinks.
         settle: share of the run, at its end, during which the choice is final.
     """
 
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    by_cost: bool = True
+    begin: float = 0.0
     ramp: float = 0.5
     settle: float = 0.5
 
@@ -141,8 +146,10 @@ class Settings(Strict):
     """What a recipe of this kind holds.
 
     Attributes:
+        leave_out: arms that a smaller size does without.
         seeds: each arm is trained once from each; mean and spread are over them.
         device: ``auto`` takes a GPU if there is one.
+        compare: numbers of two arms set against each other, by the names that criteria use.
         watch: record drift of conserved quantities, alignment and smoothness each epoch; see `gracile.dynamics`.
     """
 
@@ -150,23 +157,27 @@ class Settings(Strict):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings
     arms: dict[str, Arm]
+    leave_out: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=lambda: [0])
+    compare: dict[str, Comparison] = Field(default_factory=dict)
     device: str = "auto"
     watch: bool = False
 
 
 def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
     """Train every arm from every seed, or what is left of it, and set the table."""
+    settings = settings.model_copy(update={"arms": trained_arms(settings)})
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
     _check_found(settings.arms)
+    check_comparisons(settings.compare, list(settings.arms))
     device = _device(settings.device)
     splits = load_data(settings.data, device)
     log.info("data: %s", splits.train.note or splits.train.name)
     results: dict[str, list[dict[str, Any]]] = {}
     for name, arm in settings.arms.items():
         for seed in settings.seeds:
-            part = folder.part(_part(name, seed, settings.seeds))
+            part = folder.part(part_name(name, seed, settings.seeds))
             results.setdefault(name, []).append(_train_arm(settings, name, arm, seed, splits, part, device))
     rows = [_table_row(name, settings.arms[name], found, published) for name, found in results.items()]
     values = {
@@ -175,8 +186,20 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         for key in found[0]
         if found[0][key] is not None
     }
-    notes = [splits.train.note] if splits.train.note else []
-    return Outcome(rows, values, _plots(settings, folder), notes)
+    differences, notes = compared(settings.compare, results)
+    notes = [*([splits.train.note] if splits.train.note else []), *notes]
+    return Outcome(rows, values | differences, _plots(settings, folder), notes)
+
+
+def trained_arms(settings: Settings) -> dict[str, Arm]:
+    """The arms without those that this size leaves out.
+
+    Raises:
+        InputError: an arm that is left out is not there.
+    """
+    for name in settings.leave_out:
+        pick(settings.arms, name, "arm")
+    return {name: arm for name, arm in settings.arms.items() if name not in settings.leave_out}
 
 
 def load_data(settings: DataSettings, device: torch.device | str = "cpu") -> Splits:
@@ -285,7 +308,7 @@ def _found(settings: Settings, arm: Arm, seed: int, splits: Splits, part: RunFol
     """The sparse network that the arm's `found` left from the same seed."""
     assert arm.found is not None
     network = build_network(settings.arms[arm.found].model or settings.model, splits, seed)
-    folder = part.path.parent / _part(arm.found, seed, settings.seeds)
+    folder = part.path.parent / part_name(arm.found, seed, settings.seeds)
     network.load_state_dict(load_weights(folder / "model.safetensors"))
     return network
 
@@ -365,7 +388,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _part(name: str, seed: int, seeds: list[int]) -> str:
+def part_name(name: str, seed: int, seeds: list[int]) -> str:
+    """The folder of an arm from one seed inside its run."""
     return name if len(seeds) == 1 else f"{name}-seed{seed}"
 
 
@@ -397,7 +421,7 @@ def _mean_and_spread(values: list[float], key: str) -> str:
 
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
     rows = {
-        name: [folder.part(_part(name, seed, settings.seeds)).metrics() for seed in settings.seeds]
+        name: [folder.part(part_name(name, seed, settings.seeds)).metrics() for seed in settings.seeds]
         for name in settings.arms
     }
     plots = folder.path / "plots"
@@ -406,7 +430,8 @@ def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
     if sparse:
         drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
     kept = {
-        name: _all_weights(folder.part(_part(name, settings.seeds[0], settings.seeds)).path) for name in settings.arms
+        name: _all_weights(folder.part(part_name(name, settings.seeds[0], settings.seeds)).path)
+        for name in settings.arms
     }
     drawn["weights"] = figures.weight_histograms(kept, plots / "weights.png")
     return {name: path.relative_to(folder.path) for name, path in drawn.items()}

@@ -46,7 +46,11 @@ class Dial:
             RGSM and an example.
         sparsity: share in (0, 1) of exact zeros over all parameters.
         example: one input batch, to trace the network with.
-        ramp: share in (0, 1] of the run during which the budget shrinks.
+        by_cost: weigh groups by what they cost of the budget. A budget of multiply-adds then takes first of the early layers,
+            whose channels are few and dear; without it layers lose nearly alike.
+        begin: share in [0, 1) of the run, at its start, that trains densely: until then sizes tell little of what a group is
+            worth.
+        ramp: share in (0, 1] of the run, after that, during which the budget shrinks.
         settle: share in [0, 1) of the run, at its end, during which the choice is final; 0 for plain splitting to the end.
 
     Raises:
@@ -63,6 +67,8 @@ class Dial:
         params: float | None = None,
         sparsity: float | None = None,
         example: Tensor | None = None,
+        by_cost: bool = True,
+        begin: float = 0.0,
         ramp: float = 0.5,
         settle: float = 0.5,
     ) -> None:
@@ -78,14 +84,15 @@ class Dial:
             raise InputError(
                 f"The budget {budget}={value} is not between 0 and 1.", "It is a share of the dense network."
             )
-        if not (0 < ramp <= 1 and 0 <= settle < 1 and ramp + settle <= 1):
+        if not (0 <= begin < 1 and 0 < ramp <= 1 and 0 <= settle < 1 and begin + ramp + settle <= 1 + 1e-9):
             raise InputError(
-                f"ramp={ramp} and settle={settle} do not fit into the run.",
+                f"begin={begin}, ramp={ramp} and settle={settle} do not fit into the run.",
                 "They are shares of it and sum to 1 at most.",
             )
         if steps < 1:
             raise InputError(f"steps={steps} must be at least 1.", "Give the number of optimiser steps of the run.")
-        self.split, self.steps, self.ramp = split, steps, ramp
+        self.split, self.steps, self.begin, self.ramp = split, steps, begin, ramp
+        self.by_cost = by_cost
         self.final = steps if settle == 0 else max(1, math.ceil((1 - settle) * steps))
         self._kept: list[Tensor] | None = None
         self._costs: Tensor | None = None
@@ -130,7 +137,8 @@ class Dial:
         attribute = "macs" if self.budget == "macs" else "parameters"
         dense = getattr(graph.dense(), attribute)
         if split.grouping == "coupled":
-            self._costs = _costs(graph, macs=self.budget == "macs")
+            costs = _costs(graph, macs=self.budget == "macs")
+            self._costs = costs if self.by_cost else torch.ones_like(costs)
 
         def left(mu: float) -> float:
             if split.grouping == "coupled":
@@ -142,7 +150,8 @@ class Dial:
 
     def plan(self, step: int) -> float:
         """The share to be kept after `step` steps."""
-        progress = min(1.0, step / max(1.0, self.ramp * self.steps))
+        start, length = self.begin * self.steps, max(1.0, self.ramp * self.steps)
+        progress = min(1.0, max(0.0, (step - start) / length))
         return self.kept + (1 - self.kept) * (1 - progress) ** 3
 
     @torch.no_grad()

@@ -1,0 +1,78 @@
+"""Arms of one run set against each other, seed by seed, so that criteria can speak of differences."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from gracile.core.errors import InputError, nearest
+from gracile.recipes.schema import Strict
+
+
+class Comparison(Strict):
+    """One number of an arm against that of another.
+
+    Attributes:
+        arm, to: the arms.
+        value: what of theirs, such as ``accuracy`` or ``macs_left``.
+        by: ``difference``, arm minus to, or ``ratio``, arm over to.
+    """
+
+    arm: str
+    to: str
+    value: str
+    by: Literal["difference", "ratio"] = "difference"
+
+    def over_seeds(self, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:
+        """One number a seed; none at all where a ratio would be over 0.
+
+        Args:
+            results: arm to its results, one a seed, in the same order.
+
+        Raises:
+            InputError: the arms have no such value.
+        """
+        for arm in (self.arm, self.to):
+            if results[arm][0].get(self.value) is None:
+                known = [key for key, value in results[arm][0].items() if value is not None]
+                raise InputError(f"The arm '{arm}' has no value '{self.value}'.", nearest(self.value, known))
+        pairs = [
+            (ours[self.value], theirs[self.value])
+            for ours, theirs in zip(results[self.arm], results[self.to], strict=True)
+        ]
+        if self.by == "ratio":
+            return [ours / theirs for ours, theirs in pairs] if all(theirs for _, theirs in pairs) else []
+        return [ours - theirs for ours, theirs in pairs]
+
+
+def check_comparisons(comparisons: Mapping[str, Comparison], arms: Sequence[str]) -> None:
+    """Before anything is trained: every comparison speaks of arms there are.
+
+    Raises:
+        InputError: one does not.
+    """
+    for name, comparison in comparisons.items():
+        for arm in (comparison.arm, comparison.to):
+            if arm not in arms:
+                raise InputError(f"The comparison '{name}' speaks of no arm '{arm}'.", nearest(arm, arms))
+
+
+def compared(
+    comparisons: Mapping[str, Comparison], results: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[dict[str, float], list[str]]:
+    """Means by the comparisons' names, and a sentence each with the spread over seeds."""
+    values, notes = {}, []
+    for name, comparison in comparisons.items():
+        found = comparison.over_seeds(results)
+        if not found:
+            notes.append(f"{comparison.value} of {comparison.to} is 0, so nothing can be set over it")
+            continue
+        values[name] = statistics.fmean(found)
+        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        sign = "minus" if comparison.by == "difference" else "over"
+        notes.append(
+            f"{comparison.value} of {comparison.arm} {sign} that of {comparison.to}, seed by seed: "
+            f"{values[name]:.2f}{spread}"
+        )
+    return values, notes

@@ -1,0 +1,175 @@
+"""The pruning room's mistakes, its arms in recipes, and comparisons between arms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gracile.core.errors import InputError, NonFiniteError
+from gracile.models import lenet, mlp
+from gracile.pruning import (
+    ADMM,
+    GradualMagnitude,
+    L1Filters,
+    NetworkSlimming,
+    Scratch,
+    SubgradientGroupLasso,
+    largest,
+)
+from gracile.recipes import load, run
+from gracile.recipes.comparisons import Comparison
+
+IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
+
+
+@pytest.mark.parametrize(("make", "says"), [
+    (lambda: ADMM(mlp(), steps=0), "steps=0 must be at least 1"),
+    (lambda: ADMM(mlp(), steps=9, sparsity=1.0), "sparsity=1.0 is not a share"),
+    (lambda: ADMM(mlp(), steps=9, rho=0.0), "rho must be a finite number above 0"),
+    (lambda: ADMM(mlp(), steps=9, every=0), "every=0 must be at least 1 step"),
+    (lambda: ADMM(mlp(), steps=9, retrain=1.0), "retrain=1.0 is not a share"),
+    (lambda: ADMM(mlp(), steps=9, unit="chanel"), "Did you mean 'channel'"),
+    (lambda: ADMM(mlp(), steps=9, unit="channel"), "Pass example="),
+    (lambda: ADMM(mlp(), steps=9, scope="net"), "no scope 'net'"),
+    (lambda: ADMM(mlp(), steps=9, layers="linaer"), "linaer"),
+    (lambda: GradualMagnitude(mlp(), steps=9, begin=0.5, end=0.5), "begin=0.5 and end=0.5 do not fit"),
+    (lambda: GradualMagnitude(mlp(), steps=9, updates=0), "updates=0"),
+    (lambda: L1Filters(lenet(), steps=9, example=IMAGE, prune_at=1.5), "prune_at=1.5 is not a share of the run"),
+    (lambda: L1Filters(nn.Sequential(nn.Linear(784, 3)), steps=9, example=ROW), "no channel that can be removed"),
+    (lambda: NetworkSlimming(lenet(), steps=9, example=IMAGE), "batch-norm scales"),
+    (lambda: NetworkSlimming(lenet(), steps=9, example=IMAGE, lam=-1.0), "lam must be"),
+    (lambda: SubgradientGroupLasso(lenet(), steps=9, example=IMAGE, lam=-1.0), "lam must be"),
+    (lambda: Scratch(lenet(), steps=9, example=IMAGE, found=mlp()), "another architecture"),
+])  # fmt: skip
+def test_mistakes_are_named(make, says: str):
+    with pytest.raises(InputError, match=says):
+        make()
+
+
+def test_a_closure_is_refused_because_it_would_lose_the_term():
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.LBFGS(model.parameters())
+    ADMM(model, steps=3).attach(optimizer)
+    with pytest.raises(InputError, match="in a closure"):
+        optimizer.step(lambda: model(torch.ones(1, 3)).sum())
+
+
+def test_nan_is_an_error_and_not_the_smallest_weight():
+    with pytest.raises(NonFiniteError, match="is NaN"):
+        largest(torch.tensor([1.0, torch.nan, 2.0]), 1)
+
+
+def test_frozen_and_shared_weights_are_left_alone_and_counted_once():
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 8, bias=False), nn.Linear(8, 2))
+    model[2].weight = model[0].weight
+    model[3].weight.requires_grad_(False)
+    method = ADMM(model, steps=1, sparsity=0.5)
+    assert [weight.name for weight in method.weights] == ["0.weight"]
+    assert method.summary().layers[0].zeros == 32
+
+
+def test_weights_that_are_scaled_for_half_precision_take_scaled_terms():
+    model, twin = nn.Linear(6, 3), nn.Linear(6, 3)
+    twin.load_state_dict(model.state_dict())
+    for network, scale in ((model, 1.0), (twin, 64.0)):
+        method = ADMM(network, steps=5, sparsity=0.5, rho=0.5)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        method.attach(optimizer)
+        network(torch.ones(2, 6)).square().sum().mul(scale).backward()
+        method._before(scale if scale == 1.0 else torch.tensor(scale))
+    torch.testing.assert_close(twin.weight.grad, 64 * model.weight.grad)
+
+
+# Recipes.
+
+ARMS = """
+title = "arms"
+kind = "train"
+[settings]
+seeds = [0, 1]
+data = { name = "digits", train_limit = 200, test_limit = 100 }
+model = { name = "mlp", options = { widths = [16] } }
+training = { epochs = 4, lr = 0.05, batch_size = 16 }
+[settings.arms.dense]
+[settings.arms.l1]
+method = "l1_filters"
+options = { channels = 0.5 }
+[settings.arms.scratch]
+method = "scratch"
+found = "l1"
+[settings.arms.admm]
+method = "admm"
+options = { sparsity = 0.5, retrain = 0.5 }
+[settings.compare.lost]
+arm = "l1"
+to = "dense"
+value = "accuracy"
+[settings.compare.macs]
+arm = "l1"
+to = "dense"
+value = "macs_left"
+by = "ratio"
+[settings.compare.nothing]
+arm = "l1"
+to = "dense"
+value = "sparsity"
+by = "ratio"
+"""
+
+
+def test_arms_are_compared_seed_by_seed_and_scratch_takes_the_found_shape(tmp_path: Path):
+    file = tmp_path / "arms.toml"
+    file.write_text(ARMS)
+    finished = run(load(str(file)), tmp_path / "out")
+    results = {
+        part: json.loads((tmp_path / "out" / part / "arm.json").read_text())
+        for part in (
+            "dense-seed0",
+            "dense-seed1",
+            "l1-seed0",
+            "l1-seed1",
+            "scratch-seed0",
+            "scratch-seed1",
+            "admm-seed0",
+        )
+    }
+    values = finished.outcome.values
+    lost = [results[f"l1-seed{seed}"]["accuracy"] - results[f"dense-seed{seed}"]["accuracy"] for seed in (0, 1)]
+    assert values["lost"] == pytest.approx(sum(lost) / 2)
+    assert values["macs"] == pytest.approx(0.5)
+    assert "nothing" not in values
+    assert any("nothing can be set over it" in note for note in finished.outcome.notes)
+    for seed in (0, 1):
+        assert results[f"scratch-seed{seed}"]["macs_left"] == results[f"l1-seed{seed}"]["macs_left"] == 50
+    assert results["admm-seed0"]["nonzero"] == 16 * 64 // 2 + 16 + 16 * 10 // 2 + 10
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('found = "l1"\n', "", "'scratch' takes the shape of an arm"),
+    ('found = "l1"', 'found = "admm"', r"starts from 'admm', which is no sparse arm above it.*l1"),
+    ('found = "l1"', 'found = "dense"', "no sparse arm above it"),
+    ('method = "admm"\n', 'method = "admm"\nfound = "l1"\n', "'admm' does not look at an arm"),
+    ("retrain = 0.5", "retrian = 0.5", "Did you mean 'retrain'"),
+    ("retrain = 0.5", "steps = 5", "no option 'steps'"),
+    ('method = "admm"\n', 'method = "admm"\ntarget = { sparsity = 0.5 }\n', "does not have"),
+    ('to = "dense"\nvalue = "accuracy"', 'to = "dens"\nvalue = "accuracy"', r"no arm 'dens'.*Did you mean 'dense'"),
+])  # fmt: skip
+def test_arms_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str, message: str):
+    file = tmp_path / "arms.toml"
+    assert old in ARMS
+    file.write_text(
+        ARMS.replace(old, new, 1).replace("epochs = 4", "epochs = 1").replace("seeds = [0, 1]", "seeds = [0]")
+    )
+    with pytest.raises(InputError, match=message):
+        run(load(str(file)), tmp_path / "out")
+
+
+def test_a_comparison_of_what_an_arm_does_not_have_names_what_it_has():
+    results = {"a": [{"accuracy": 1.0, "channel_sparsity": None}], "b": [{"accuracy": 2.0}]}
+    assert Comparison(arm="a", to="b", value="accuracy").over_seeds(results) == [-1.0]
+    with pytest.raises(InputError, match=r"'a' has no value 'acuracy'.*Did you mean 'accuracy'"):
+        Comparison(arm="a", to="b", value="acuracy").over_seeds(results)

@@ -30,7 +30,7 @@ from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
 from gracile.recipes.schema import Strict
 from gracile.report import figures
-from gracile.training import Cosine, Milestones, Schedule, evaluate, fit, steps_per_epoch
+from gracile.training import Cosine, Milestones, Objective, Schedule, adversary, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
@@ -72,8 +72,24 @@ class ModelSettings(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class AdversarialSettings(Strict):
+    """Training on attacked samples.
+
+    Attributes:
+        method: a row of `gracile.training.ADVERSARIES`.
+        options: what it takes: ``eps``, ``steps``, ...
+    """
+
+    method: str = "pgd"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class TrainingSettings(Strict):
-    """How it is trained; the names are those of `gracile.fit`."""
+    """How it is trained; the names are those of `gracile.fit`.
+
+    Attributes:
+        adversarial: attacks the batches of all arms that are not `natural`.
+    """
 
     epochs: int
     batch_size: int = 128
@@ -87,6 +103,7 @@ class TrainingSettings(Strict):
     gamma: float = 0.1
     warmup: float = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
+    adversarial: AdversarialSettings | None = None
 
 
 class Target(Strict):
@@ -114,6 +131,7 @@ class Arm(Strict):
         options: what the method takes.
         target: a budget in place of lam.
         model: another network than the recipe's.
+        natural: train on clean samples where the recipe trains on attacked ones.
         published: the leading cells of the published row that this arm answers to.
     """
 
@@ -121,6 +139,7 @@ class Arm(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     target: Target | None = None
     model: ModelSettings | None = None
+    natural: bool = False
     published: list[str | float] = Field(default_factory=list)
 
 
@@ -231,6 +250,7 @@ def _train_arm(
         nesterov=training.nesterov,
         schedule=_schedule(training),
         sparsifier=sparsifier,
+        objective=_objective(training, arm),
         augment=augment if settings.data.flip or settings.data.crop else None,
         seed=seed,
         precision=training.precision,
@@ -286,6 +306,12 @@ def _schedule(training: TrainingSettings) -> Schedule | None:
             "milestones or warmup are given, and schedule is 'constant'.", "Set schedule to 'milestones' or 'cosine'."
         )
     return None
+
+
+def _objective(training: TrainingSettings, arm: Arm) -> Objective | None:
+    if training.adversarial is None or arm.natural:
+        return None
+    return adversary(training.adversarial.method, **training.adversarial.options)
 
 
 def _device(name: str) -> torch.device:

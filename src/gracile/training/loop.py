@@ -21,6 +21,7 @@ from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Augmentation, Dataset, Splits, batches
 from gracile.training import checkpoints
+from gracile.training.adversarial import CrossEntropy, Objective
 from gracile.training.evaluation import evaluate
 from gracile.training.interrupts import GracefulStop
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
@@ -73,6 +74,7 @@ def fit(
     nesterov: bool = False,
     schedule: Schedule | None = None,
     sparsifier: Sparsifier | None = None,
+    objective: Objective | None = None,
     augment: Augmentation | None = None,
     seed: int = 0,
     precision: Precision = "auto",
@@ -83,7 +85,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     progress: str | None = None,
 ) -> History:
-    """Train a classifier with cross-entropy, on the device where it stands.
+    """Train a classifier on the device where it stands.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
@@ -95,6 +97,8 @@ def fit(
         lr, momentum, weight_decay, nesterov: the optimiser's.
         schedule: a factor on the learning rate by progress in epochs, set before every step.
         sparsifier: RVSM, RGSM or another method, built on `network`; attached here and detached at the end.
+        objective: what is minimised: cross-entropy by default, or `gracile.training.adversary` for training on attacked
+            samples, whose loss and accuracy then stand in the history as those of training.
         augment: applied to training batches.
         seed: of order, augmentation and dropout; the same seed on the same machine gives the same weights, bit for bit.
         precision: ``bf16`` is autocast; ``auto`` takes it on GPUs that have it.
@@ -136,14 +140,16 @@ def fit(
         if sparsifier is not None:
             sparsifier.attach(built)
             stack.callback(sparsifier.detach)
-        keeper = _Keeper(place, network, built, sparsifier, history, checkpoint_seconds)
+        objective = objective or CrossEntropy()
+        keeper = _Keeper(place, network, built, sparsifier, objective, history, checkpoint_seconds)
         if place is not None:
             # A fresh start takes its rates from the optimiser as built, a resumed one must not take scaled ones.
             rates = [float(group["lr"]) for group in built.param_groups]
             position = keeper.restore(position) if resume else keeper.begin(position)
             for group, rate in zip(built.param_groups, rates, strict=True):
                 group["lr"] = rate
-        stepper = _Stepper(network, built, schedule or Constant(), steps, _autocast(precision, device), place)
+        autocast = _autocast(precision, device)
+        stepper = _Stepper(network, built, objective, schedule or Constant(), steps, autocast, seed, place)
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, epochs * steps, position.epoch * steps + position.step))
         network.train()
@@ -175,26 +181,31 @@ class _Stepper:
         self,
         network: nn.Module,
         optimizer: Optimizer,
+        objective: Objective,
         schedule: Schedule,
         steps: int,
         autocast: torch.autocast,
+        seed: int,
         place: RunFolder | None,
     ) -> None:
-        self.network, self.optimizer, self.schedule = network, optimizer, schedule
-        self.steps, self.autocast, self.place = steps, autocast, place
+        self.network, self.optimizer, self.objective, self.schedule = network, optimizer, objective, schedule
+        self.steps, self.autocast, self.seed, self.place = steps, autocast, seed, place
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
 
     def step(self, position: _Position, x: Tensor, y: Tensor) -> None:
-        """Take one step on ``x, y`` and count it."""
-        factor = self.schedule.factor(position.epoch + position.step / self.steps)
+        """Take one step on ``x, y``, several where the objective replays batches, and count the last."""
+        progress = position.epoch + position.step / self.steps
+        factor = self.schedule.factor(progress)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        with self.autocast:
-            logits = self.network(x)
-            loss = nn.functional.cross_entropy(logits, y)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        seed = derive_seed(self.seed, "adversary", position.epoch, position.step)
+        for _ in range(self.objective.replays):
+            with self.autocast:
+                loss, logits = self.objective.loss(self.network, x, y, progress, seed)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            self.objective.follow()
         position.step += 1
         position.seen += len(y)
         position.loss += loss.detach() * len(y)
@@ -290,11 +301,12 @@ class _Keeper:
         network: nn.Module,
         optimizer: Optimizer,
         sparsifier: Sparsifier | None,
+        objective: Objective,
         history: History,
         every_seconds: float,
     ) -> None:
         self.place, self.network, self.optimizer = place, network, optimizer
-        self.sparsifier, self.history = sparsifier, history
+        self.sparsifier, self.objective, self.history = sparsifier, objective, history
         self.every_seconds = every_seconds
         self._clock = self._saved = time.monotonic()
 
@@ -329,6 +341,7 @@ class _Keeper:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+            "objective": self.objective.state_dict(),
             "random": checkpoints.random_state(),
         }
         checkpoints.save(self.place.path / CHECKPOINT, state)
@@ -351,6 +364,7 @@ class _Keeper:
                     kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if self.sparsifier is not None and state["sparsifier"] is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
+        self.objective.load_state_dict(state["objective"])
         checkpoints.set_random_state(state["random"])
         self.history.rows[:] = state["history"]["rows"]
         self.history.seconds = state["history"]["seconds"]

@@ -16,6 +16,7 @@ COMMANDS = {
     "reproduce": "run a published table or figure and print the published numbers beside ours",
     "report": "make a run's page anew, or one that compares several runs",
     "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
+    "attack": "attack a classifier and say what accuracy stands, with intervals and warnings",
     "walk": "diffusivity of senile reinforced random walks, exact and simulated",
 }
 

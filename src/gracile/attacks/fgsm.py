@@ -23,6 +23,7 @@ def fgsm(
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    channels_last: bool = True,
 ) -> Tensor:
     """``clip(x + eps sign(grad L))`` (Goodfellow et al. 2015); for l2 the gradient of unit norm.
 
@@ -31,7 +32,7 @@ def fgsm(
 
     Args:
         alpha: length of the step; None for `eps`.
-        model, x, y, eps, norm, loss, random_start, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`.
+        model, x, y, eps, norm, loss, random_start, targeted, draws, seed, mode, chunk, channels_last: see `gracile.attacks.pgd`.
 
     Returns:
         (n, ...) in [0, 1], at most `eps` from `x`.
@@ -42,4 +43,5 @@ def fgsm(
     return pgd(
         model, x, y, eps=eps, steps=1, alpha=(eps or 1.0) if alpha is None else alpha, norm=norm, loss=loss,
         random_start=random_start, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        channels_last=channels_last,
     )  # fmt: skip

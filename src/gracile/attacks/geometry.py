@@ -26,12 +26,13 @@ def project(moved: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
         norm: ``linf`` or ``l2``.
     """
     delta = moved - x
-    if norm == "linf":
-        delta = delta.clamp_(-eps, eps)
-    else:
-        delta = delta * column((eps / size(delta, norm).clamp_min(1e-12)).clamp_max(1.0), x)
+    delta = delta.clamp_(-eps, eps) if norm == "linf" else delta * _shrink(size(delta, norm), eps, x)
     # x is in [0, 1]: clamping only shortens the perturbation, so it stays in the ball.
     return delta.add_(x).clamp_(0, 1)
+
+
+def _shrink(length: Tensor, eps: float, like: Tensor) -> Tensor:
+    return column((eps / length.clamp_min(1e-12)).clamp_max(1.0), like)
 
 
 def direction(gradient: Tensor, norm: str) -> Tensor:

@@ -31,6 +31,7 @@ def pgd(
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    channels_last: bool = True,
 ) -> Tensor:
     """``x <- Proj(x + alpha sign(grad L))``, projected on the ball and on [0, 1] (Madry et al. 2018).
 
@@ -50,14 +51,16 @@ def pgd(
         start: begin here instead, (n, ...) in [0, 1]; only for the first of `restarts`.
         restarts: runs from other random points on the samples that still stand; each sample keeps the point that broke
             it, else the one of largest loss.
-        early_stop: a sample leaves the batch at the first point that breaks it. For evaluation; training wants all
-            steps.
+        early_stop: a sample leaves the batch at the first point that breaks it, `x` itself included. For evaluation; training
+            wants all steps.
         targeted: climb towards the classes `y`.
         draws: gradients averaged a step (expectation over transformation), for networks that draw random numbers.
         seed: of the start and of the network's own random numbers.
         mode: ``eval`` attacks the network in evaluation mode; ``found`` in the mode each module is in, where
             batch-norm moves its statistics as it does in any pass.
         chunk: samples a pass; None lets it choose. Results do not depend on it, unless the network mixes its batch.
+        channels_last: lay images out channels last on a CPU, which is faster and moves gradients by rounding alone. Without,
+            results are bit for bit those of the formula.
 
     Returns:
         (n, ...) in [0, 1], at most `eps` from `x`.
@@ -81,23 +84,27 @@ def pgd(
     given = x
     with attacking(
         model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
-        steps=steps, restarts=restarts,
+        channels_last=channels_last, steps=steps, restarts=restarts,
     ) as (victim, x, y):  # fmt: skip
         climb = _Climb(victim, climbed(loss, targeted=targeted), eps, steps, eps / 4 if alpha is None else alpha, norm)
         random = generator(seed, "attack", "start", device=x.device)
+        first = random_in_ball(x, eps, norm, random) if random_start else x
         if start is not None:
             first = _checked_start(start, x)
+        if early_stop:
+            adversarial, rows = x.clone(), (~victim.broken(victim.logits(x), y)).nonzero().squeeze(1)
+            if len(rows):
+                adversarial[rows] = climb.run(x[rows], y[rows], first[rows], early_stop)
         else:
-            first = random_in_ball(x, eps, norm, random) if random_start else x
-        adversarial = climb.run(x, y, first, early_stop)
+            adversarial = climb.run(x, y, first, early_stop)
         for _ in range(restarts - 1):
+            # Drawn for all samples, so that one sample's start does not depend on the fate of the others.
+            begin = random_in_ball(x, eps, norm, random)
             losses, logits, _ = victim.gradient(adversarial, climb.loss, y)
             rows = (~victim.broken(logits, y)).nonzero().squeeze(1)
             if not len(rows):
                 break
-            # Drawn for all samples, so that one sample's start does not depend on the fate of the others.
-            begin = random_in_ball(x, eps, norm, random)[rows]
-            again = climb.run(x[rows], y[rows], begin, early_stop)
+            again = climb.run(x[rows], y[rows], begin[rows], early_stop)
             more, logits, _ = victim.gradient(again, climb.loss, y[rows])
             better = victim.broken(logits, y[rows]) | (more > losses[rows])
             adversarial[rows[better]] = again[better]

@@ -44,7 +44,7 @@ class Victim:
         self.model, self.targeted, self.draws = model, targeted, draws
         on_cpu = x.device.type == "cpu" and x.ndim == 4 and plain
         self.chunk = chunk or (CHUNK if on_cpu else len(x))
-        # Channels last saves a convolution the reordering of its activations, and changes no bit of the result.
+        # Channels last saves convolutions the reordering of activations; sums are taken in another order.
         self.channels_last = on_cpu and isinstance(model, nn.Module)
         self.top_label = int(y.max())
         self.queries = 0
@@ -146,6 +146,7 @@ def attacking(
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    channels_last: bool = True,
     **counts: int,
 ) -> Iterator[tuple[Victim, Tensor, Tensor]]:
     """Check the arguments every attack has in common, and lend the network out until the attack ends.
@@ -157,7 +158,7 @@ def attacking(
     Args:
         model, x, y: see `gracile.attacks.pgd`.
         eps: size of the ball; None where there is none.
-        norm, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`.
+        norm, targeted, draws, seed, mode, chunk, channels_last: see `gracile.attacks.pgd`.
         counts: other arguments that must be at least 1, by name.
 
     Yields:
@@ -184,6 +185,7 @@ def attacking(
             for parameter in parameters:
                 parameter.requires_grad_(False)
             victim = Victim(model, x, y, targeted=targeted, draws=draws, chunk=chunk, plain=plain)
+            victim.channels_last &= channels_last
             x, y = x.detach().clone(), y.detach().clone()
             if victim.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)

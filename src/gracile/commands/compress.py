@@ -32,6 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--calibration", type=int, default=512, help="training samples that calibrate int8 (default: 512)"
     )
     parser.add_argument("--weight-bits", type=int, default=7, help="7, or 8 for processors with VNNI (default: 7)")
+    parser.add_argument("--eps", help="measure robust accuracy too, in an l-inf ball such as 8/255")
+    parser.add_argument(
+        "--robust-samples", type=int, default=200, help="test samples attacked, 0 for all (default: 200)"
+    )
     parser.add_argument("--batch-sizes", default="1,16", help="batches to time (default: 1,16)")
     parser.add_argument("--threads", default="1,2", help="threads to time with (default: 1,2)")
     parser.add_argument(
@@ -45,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import os
 
+    from gracile.commands.attacking import fraction
     from gracile.commands.compressing import compress
     from gracile.commands.subjects import from_function, from_run
     from gracile.core.errors import InputError
@@ -83,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         max_drop=args.max_drop,
         weight_bits=args.weight_bits,
         calibration=args.calibration,
+        eps=None if args.eps is None else fraction("--eps", args.eps),
+        robust_samples=args.robust_samples,
         batch_sizes=batch_sizes,
         threads=threads,
     )

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from gracile.attacks import Robustness
+from gracile.commands import attacking
 from gracile.commands.subjects import Subject
 from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
@@ -31,6 +33,7 @@ class Compressed:
         table: latencies and sizes.
         accuracies: variant to column to text.
         notes: what a reader must know.
+        robust: what attacks found, by variant.
     """
 
     plan: str
@@ -38,6 +41,7 @@ class Compressed:
     table: LatencyTable
     accuracies: dict[str, dict[str, str]]
     notes: tuple[str, ...]
+    robust: dict[str, Robustness]
 
     def __str__(self) -> str:
         notes = "\n".join(f"- {note}" for note in self.notes)
@@ -53,6 +57,8 @@ def compress(
     max_drop: float = 1.0,
     weight_bits: int = 7,
     calibration: int = 512,
+    eps: float | None = None,
+    robust_samples: int = 200,
     batch_sizes: Sequence[int] = (1, 16),
     threads: Sequence[int] = (1, 2),
     rounds: int = 15,
@@ -66,14 +72,18 @@ def compress(
         max_drop: points of accuracy int8 may cost on the validation data.
         weight_bits: 7 or 8, see `gracile.export_onnx`.
         calibration: training samples that calibrate it.
+        eps: measure robust accuracy in this l-inf ball; None leaves it out.
+        robust_samples: samples attacked, 0 for all.
         batch_sizes, threads, rounds: see `gracile.export.latency_table`.
 
     Raises:
-        InputError: int8 without data; whatever shrinking and exporting refuse.
+        InputError: int8 or `eps` without data; whatever shrinking and exporting refuse.
     """
     splits = subject.splits
     if int8 and splits is None:
         raise InputError("int8 needs data to calibrate on.", "Give --data, or leave out --int8.")
+    if eps is not None and splits is None:
+        raise InputError("Robust accuracy needs labelled data.", "Give --data, or leave out --eps.")
     notes = [subject.note] if subject.note else []
     made = plan(subject.sparse, subject.example, dead="fold")
     if made.after.macs == made.before.macs:
@@ -118,8 +128,21 @@ def compress(
             if data is not None and len(data):
                 for name, file in files.items():
                     accuracies[name][title] = f"{accuracy(file, data).percent:.2f}"
+        robust: dict[str, Robustness] = {}
+        if eps is not None and splits is not None:
+            floats = {"dense": subject.dense, "sparse": subject.sparse, "shrunk": lean}
+            robust, told = attacking.compressed(
+                {name: network for name, network in floats.items() if network is not None},
+                files.get("shrunk + int8"),
+                splits.test if len(splits.test) else splits.validation,
+                eps=eps,
+                samples=robust_samples,
+            )
+            notes += told
+            for name, found in robust.items():
+                accuracies[name]["robust %"] = f"{found['worst'].percent:.2f}"
         table = latency_table(files, subject.example, batch_sizes=batch_sizes, threads=threads, rounds=rounds)
-    result = Compressed(made.describe(), exported, table, accuracies, tuple(notes))
+    result = Compressed(made.describe(), exported, table, accuracies, tuple(notes), robust)
     write_text(out / "table.md", f"{result}\n")
     write_json(out / "compress.json", _json(subject, result, made.before, made.after))
     return result
@@ -135,6 +158,7 @@ def _json(subject: Subject, result: Compressed, before: Any, after: Any) -> dict
         "accuracy": {
             name: {key: float(value) for key, value in row.items()} for name, row in result.accuracies.items()
         },
+        "robust": {name: found.to_json() for name, found in result.robust.items()},
         "measured": result.table.to_json(),
         "notes": list(result.notes),
         "environment": environment(),

@@ -231,6 +231,8 @@ def measured_picture(name: str, found: Measured) -> str:
             "multiply-adds": None if variant.macs is None else int(variant.macs),
             f"{found.split} accuracy %".strip(): None if variant.accuracy is None else f"{variant.accuracy:.2f}",
         }
+        if variant.robust is not None and "worst" in variant.robust.scores:
+            row[f"robust %, {variant.robust.ball}"] = str(variant.robust.scores["worst"])
         for batch, threads in found.settings():
             timing, first = (found.timing(at, batch, threads) for at in (variant.name, found.variants[0].name))
             text = "" if timing is None else f"{timing.p50:.3g}"
@@ -246,6 +248,24 @@ def measured_picture(name: str, found: Measured) -> str:
     return f"<h3>{svg.escape(name)}</h3>{drawn}{told}{shown}{meaning if found.timings else ''}" + html.bullets(
         found.notes
     )
+
+
+def attacked_tables(named: Named) -> str:
+    """Accuracy under each attack, a row a network, with the signs that it claims too much."""
+    parts = []
+    for name, arm, _ in named:
+        rows = [
+            {"network": one.name, "ball": one.ball, **{f"{under.title} %": str(under) for under in one.scores.values()}}
+            for one in arm.attacked
+        ]
+        warned = [f"{one.name}: {warning}" for one in arm.attacked for warning in one.warnings]
+        if rows:
+            meaning = "Accuracy left under each attack, with intervals of 95 % confidence."
+            parts.append(
+                f"<h3>{svg.escape(name)}</h3>{html.table(rows, f'Robust accuracy of {name}')}"
+                f"{html.paragraph(meaning, soft=True)}{html.notes(warned)}"
+            )
+    return "".join(parts)
 
 
 def _bytes(size: float | None) -> str:

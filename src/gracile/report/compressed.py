@@ -1,4 +1,4 @@
-"""What ``gracile compress`` measured: ``compressed/ARM/compress.json`` in a run's folder."""
+"""What ``gracile compress`` and ``gracile attack`` measured: files in a run's folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,44 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Under:
+    """Accuracy under one attack.
+
+    Attributes:
+        title: what the attack is called.
+        accuracy, low, high: percent, with its interval of 95 % confidence.
+        samples: how many were attacked.
+    """
+
+    title: str
+    accuracy: float
+    low: float | None
+    high: float | None
+    samples: float | None
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.1f} to {self.high:.1f})"
+        return f"{self.accuracy:.2f}{interval}"
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What attacks left of a network's accuracy.
+
+    Attributes:
+        name: of the network.
+        ball: norm and size.
+        scores: by attack, clean first and the worst case last.
+        warnings: signs that the numbers claim too much.
+    """
+
+    name: str
+    ball: str
+    scores: dict[str, Under]
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -17,12 +55,14 @@ class Variant:
         bytes: of its ONNX file.
         macs: multiply-adds a sample.
         accuracy: percent of the test split, of the validation split where there is no other.
+        robust: what attacks found of it, if it was attacked.
     """
 
     name: str
     bytes: float | None = None
     macs: float | None = None
     accuracy: float | None = None
+    robust: Attacked | None = None
 
 
 @dataclass(frozen=True)
@@ -75,12 +115,14 @@ def measured(found: dict[str, Any]) -> Measured:
     accuracies = {name: _table(row) for name, row in _table(found.get("accuracy")).items()}
     split = next((key for key in ("test %", "validation %") if any(key in row for row in accuracies.values())), "")
     files = {str(row.get("name")): row for row in _rows(table.get("files"))}
+    robust = _table(found.get("robust"))
     variants = [
         Variant(
             name,
             bytes=number(files.get(name, {}).get("bytes")),
             macs=number(files.get(name, {}).get("macs")),
             accuracy=number(accuracies.get(name, {}).get(split)),
+            robust=attacked(name, robust[name]) if name in robust else None,
         )
         for name in dict.fromkeys([*files, *accuracies])
     ]
@@ -91,6 +133,26 @@ def measured(found: dict[str, Any]) -> Measured:
             timings.append(Timing(str(row.get("name")), p50, number(row.get("p10")), int(batch), int(threads)))
     notes = [str(note) for source in (found, table) for note in _list(source.get("notes"))]
     return Measured(variants, timings, split.removesuffix(" %"), notes)
+
+
+def attacked(name: str, found: Any) -> Attacked:
+    """Read what ``gracile attack`` or ``gracile compress --eps`` found of one network; what does not fit is left out."""
+    found = _table(found)
+    scores = {}
+    for row in _rows(found.get("scores")):
+        accuracy, title = number(row.get("accuracy")), str(row.get("title") or row.get("name"))
+        if accuracy is not None:
+            scores[str(row.get("name"))] = Under(
+                title, accuracy, *(number(row.get(key)) for key in ("low", "high", "samples"))
+            )
+    eps = number(found.get("eps"))
+    ball = "" if eps is None else f"{found.get('norm', '')} {eps:.4g} ({eps * 255:.3g}/255)"
+    return Attacked(name, ball, scores, [str(one) for one in _list(found.get("warnings"))])
+
+
+def attacked_networks(found: dict[str, Any]) -> list[Attacked]:
+    """The networks of an ``attack.json``."""
+    return [attacked(name, one) for name, one in _table(found.get("networks")).items()]
 
 
 def number(value: Any) -> float | None:

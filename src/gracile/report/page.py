@@ -28,6 +28,7 @@ def show(run: Run) -> str:
         html.section("Layer widths before and after", charts.widths(named)),
         html.section("Weights and channel norms", charts.histograms(named)),
         html.section("Size, latency and accuracy", _picture(run, named)),
+        html.section("Robust accuracy", charts.attacked_tables(named)),
         html.section("Plots", _plots(run)),
         html.section("Named values", _values(run)),
         html.section("Recipe", html.details("The resolved recipe", html.code(run.recipe_text))),

@@ -6,13 +6,13 @@ import json
 import statistics
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gracile.core.errors import InputError
 from gracile.core.files import read_json_lines
-from gracile.report.compressed import Measured, measured, number
+from gracile.report.compressed import Attacked, Measured, attacked_networks, measured, number
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class Arm:
         settings: its table of the recipe.
         trained: one a seed, in the recipe's order; only those that have begun.
         measured: what ``gracile compress`` measured, if it did.
+        attacked: what ``gracile attack`` found of it and of the networks attacked beside it.
     """
 
     name: str
     settings: dict[str, Any]
     trained: list[Trained]
     measured: Measured | None = None
+    attacked: list[Attacked] = field(default_factory=list)
 
     @property
     def sparse(self) -> bool:
@@ -197,8 +199,15 @@ def _arms(path: Path, settings: dict[str, Any]) -> list[Arm]:
         # The folder's name holds the seed only where there are several.
         folders = {seed: path / (name if len(seeds) == 1 else f"{name}-seed{seed}") for seed in seeds}
         trained = [_trained(seed, folder) for seed, folder in folders.items() if folder.is_dir()]
-        timed = _measured(path / "compressed", [folder.name for folder in folders.values()])
-        arms.append(Arm(name, table if isinstance(table, dict) else {}, trained, timed))
+        parts = [folder.name for folder in folders.values()]
+        timed = _first(path / "compressed", parts, "compress.json")
+        robust = _first(path / "attacked", parts, "attack.json")
+        own = table if isinstance(table, dict) else {}
+        times, attacks = (
+            (None if timed is None else measured(timed)),
+            ([] if robust is None else attacked_networks(robust)),
+        )
+        arms.append(Arm(name, own, trained, times, attacks))
     return arms
 
 
@@ -208,13 +217,10 @@ def _trained(seed: int, folder: Path) -> Trained:
     )
 
 
-def _measured(folder: Path, names: list[str]) -> Measured | None:
-    """What was measured of an arm; the first seed that was compressed stands for all."""
-    for name in names:
-        found = _json(folder / name / "compress.json")
-        if found is not None:
-            return measured(found)
-    return None
+def _first(folder: Path, names: list[str], file: str) -> dict[str, Any] | None:
+    """What was measured of an arm; the first seed that was measured stands for all."""
+    found = (_json(folder / name / file) for name in names)
+    return next((one for one in found if one is not None), None)
 
 
 def _json(file: Path) -> dict[str, Any] | None:

@@ -1,0 +1,158 @@
+"""Fast adaptive boundary attack: the nearest adversarial, by projections on linearised decision boundaries."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gracile.attacks.geometry import column, size
+from gracile.attacks.victim import Mode, Model, Victim, attacking, finished
+from gracile.core.seeding import generator
+
+# Newton's steps of a projection; about ten are taken.
+NEWTON = 100
+
+
+def fab(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float | None = 8 / 255,
+    steps: int = 100,
+    norm: str = "linf",
+    targets: int = 9,
+    restarts: int = 1,
+    alpha: float = 0.1,
+    eta: float = 1.05,
+    beta: float = 0.9,
+    targeted: bool = False,
+    draws: int = 1,
+    seed: int = 0,
+    mode: Mode = "eval",
+    chunk: int | None = None,
+) -> Tensor:
+    """FAB (Croce and Hein 2020) against the boundary to each of the `targets` likeliest wrong classes, one after the other.
+
+    It has no step length and seeks the smallest perturbation; with `eps`, samples leave the batch once broken within it.
+
+    Args:
+        model, x, y, norm, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`; with `targeted` the boundary is
+            that to `y`.
+        eps: what counts as broken; None keeps the smallest perturbation however large.
+        steps: linearisations a target and restart.
+        targets: no more than there are wrong classes.
+        restarts: the first from `x`, others from random points half-way to the best found.
+        alpha: most that a step leans back towards `x`.
+        eta: overshoot beyond the boundary.
+        beta: after success, go back to this share of the perturbation.
+
+    Returns:
+        (n, ...) in [0, 1]; a sample that was not broken within `eps` comes back as it was.
+
+    Raises:
+        InputError: an argument that cannot be used.
+        NonFiniteError: gradients that are not finite.
+    """
+    given = x
+    with attacking(
+        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        steps=steps, restarts=restarts, targets=targets,
+    ) as (victim, x, y):  # fmt: skip
+        logits = victim.logits(x)
+        ranked = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True)
+        answers = logits.argmax(dim=1)
+        # Boundaries are crossed from one class to another: pairs (from, to) a sample.
+        pairs = [(answers, y)] if targeted else [(y, ranked[:, i]) for i in range(min(targets, logits.shape[1] - 1))]
+        radius = math.inf if eps is None else eps
+        adversarial, distance = x.clone(), torch.full((len(x),), math.inf, device=x.device, dtype=x.dtype)
+        distance[victim.broken(logits, y)] = 0
+        random = generator(seed, "attack", "fab", device=x.device)
+        for source, target in pairs:
+            for restart in range(restarts):
+                noise = torch.rand(x.shape, generator=random, device=x.device, dtype=x.dtype) * 2 - 1
+                rows = ((distance > radius) if eps is not None else (distance > 0)).nonzero().squeeze(1)
+                if not len(rows):
+                    break
+                start = x[rows]
+                if restart:
+                    reach = distance[rows].clamp_max(eps if eps is not None else 1.0) / 2
+                    start = start + noise[rows] * column(reach / size(noise[rows], norm), start)
+                found = _cross(
+                    victim, x[rows], y[rows], source[rows], target[rows], start.clamp(0, 1), radius,
+                    steps, norm, alpha, eta, beta,
+                )  # fmt: skip
+                nearer = found[1] < distance[rows]
+                adversarial[rows[nearer]] = found[0][nearer]
+                distance[rows[nearer]] = found[1][nearer]
+        far = distance > radius
+        adversarial[far] = x[far]
+        return finished(adversarial, given)
+
+
+def _difference(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    return (logits.gather(1, target[:, None]) - logits.gather(1, source[:, None])).squeeze(1)
+
+
+def _cross(
+    victim: Victim, x: Tensor, y: Tensor, source: Tensor, target: Tensor, at: Tensor, radius: float,
+    steps: int, norm: str, alpha: float, eta: float, beta: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Nearest adversarial points found across one boundary, and their distances, infinite where there is none."""
+    best, distance = x.clone(), torch.full((len(x),), math.inf, device=x.device, dtype=x.dtype)
+    rows = torch.arange(len(x), device=x.device)
+    for _ in range(steps):
+        gap, _, gradient = victim.gradient(at, _difference, source, target)
+        # The boundary's linearisation at the current point: {p : w . p = level}.
+        level = (gradient * at).flatten(1).sum(dim=1) - gap
+        here, origin = (project_on_plane(point, gradient, level, norm) for point in (at, x))
+        near, far = (size(step, norm).clamp_min(1e-8) for step in (here, origin))
+        lean = column((near / (near + far)).clamp_max(alpha), x)
+        at = ((1 - lean) * (at + eta * here) + lean * (x + eta * origin)).clamp(0, 1)
+        broken = victim.broken(victim.logits(at), y)
+        length = size(at - x, norm)
+        nearer = broken & (length < distance[rows])
+        best[rows[nearer]], distance[rows[nearer]] = at[nearer], length[nearer]
+        at = torch.where(column(broken, x), x + beta * (at - x), at)
+        standing = distance[rows] > radius
+        if math.isfinite(radius) and not bool(standing.all()):
+            rows, x, y, source, target, at = (one[standing] for one in (rows, x, y, source, target, at))
+            if not len(rows):
+                break
+    return best, distance
+
+
+def project_on_plane(points: Tensor, w: Tensor, level: Tensor, norm: str) -> Tensor:
+    """The shortest steps from points of the unit box, within it, onto hyperplanes ``w . p = level``.
+
+    Along each coordinate the step is ``min(lam v_i, room_i)`` towards the plane, with v = 1 for l-inf and v = ``|w|`` for l2
+    (Croce and Hein 2020, appendix); the progress it makes is concave and piecewise linear in lam, so Newton's method
+    from 0 climbs to the root without passing it, in finitely many steps and without sorting.
+
+    Args:
+        points, w: (n, ...), `points` in [0, 1].
+        level: (n,).
+        norm: ``linf`` or ``l2``.
+
+    Returns:
+        (n, ...); where the box does not reach the plane, the step to the corner nearest to it.
+    """
+    p, flat = points.flatten(1), w.flatten(1)
+    missing = level - (flat * p).sum(dim=1)
+    scale = flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+    towards = flat * missing.sign()[:, None]
+    room = torch.where(towards > 0, 1 - p, p)
+    weight, missing = flat.abs() / scale, (missing.abs() / scale[:, 0])[:, None]
+    speed = weight if norm == "l2" else (weight > 0).to(w.dtype)
+    lam = torch.zeros_like(missing)
+    for _ in range(NEWTON):
+        step = (lam * speed).minimum(room)
+        left = missing - (weight * step).sum(dim=1, keepdim=True)
+        slope = (weight * speed * (step < room)).sum(dim=1, keepdim=True)
+        go = (left > 1e-6 * missing) & (slope > 0)
+        if not bool(go.any()):
+            break
+        lam = torch.where(go, lam + left / slope, lam)
+    return ((lam * speed).minimum(room) * towards.sign()).view_as(points)

@@ -1,0 +1,226 @@
+"""Attacks against closed answers on affine classifiers, and against published implementations."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import Tensor, nn
+
+from gracile import attacks, data
+from gracile.attacks.fab import project_on_plane
+from gracile.attacks.losses import dlr, dlr_towards, margin
+from gracile.models import build
+from tests.models.attacked import affine, convolutional, distances
+
+ORDER = {"linf": float("inf"), "l2": 2.0}
+
+
+@pytest.fixture(scope="module")
+def torchattacks():
+    with warnings.catch_warnings():
+        # What the package warns of when it is imported is its own affair.
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("torchattacks", reason="needs torchattacks, installed with --no-deps")
+
+
+def samples(network: nn.Linear, norm: str, limit: float):
+    """Samples in the middle of the box whose nearest adversarial lies within it."""
+    random = torch.Generator().manual_seed(1)
+    x = 0.3 + 0.4 * torch.rand(200, network.in_features, generator=random, dtype=torch.float64)
+    y = network(x).argmax(dim=1)
+    near = distances(network, x, y, norm)
+    kept = near < limit
+    assert int(kept.sum()) > 30
+    return x[kept], y[kept], near[kept]
+
+
+@pytest.mark.parametrize(("name", "norm"), [("fab", "linf"), ("fab", "l2"), ("cw", "l2")])
+def test_minimal_attacks_find_the_nearest_adversarial(name: str, norm: str):
+    network = affine()
+    x, y, near = samples(network, norm, 0.25)
+    more = {"steps": 20, "targets": 3} if name == "fab" else {"steps": 60}
+    found = attacks.ATTACKS[name].attack(network, x, y, eps=None, norm=norm, **more)
+    assert bool((network(found).argmax(dim=1) != y).all())
+    ratio = (found - x).norm(ORDER[norm], dim=1) / near
+    assert float(ratio.min()) >= 1 - 1e-9  # nearer than the nearest would be a wrong norm
+    assert float(ratio.max()) <= (1.05 if name == "fab" else 1.25)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", [attacks.pgd, attacks.apgd, attacks.cw, attacks.autoattack])
+def test_attacks_in_a_ball_succeed_exactly_where_the_margin_allows(attack, norm: str):
+    if attack is attacks.cw and norm == "l2":
+        pytest.skip("the l2 form of C&W seeks the nearest point and is tested for that")
+    network = affine(classes=2)  # with two classes the loss gradient points to the boundary everywhere
+    x, y, near = samples(network, norm, 0.5)
+    for eps in near.quantile(torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)).tolist():
+        found = attack(
+            network, x, y, eps=eps, norm=norm, steps=40, **({"search_steps": 5} if attack is attacks.autoattack else {})
+        )
+        broken = network(found).argmax(dim=1) != y
+        sure = (near - eps).abs() > 1e-3 * eps  # at the very margin rounding decides
+        assert torch.equal(broken[sure], (near < eps)[sure])
+
+
+def test_fgsm_on_two_classes_takes_the_closed_step():
+    network = affine(classes=2)
+    x, y, _ = samples(network, "linf", 0.5)
+    weight = network.weight.detach()
+    towards = (weight[1 - y] - weight[y]).sign()
+    assert torch.allclose(attacks.fgsm(network, x, y, eps=0.1), (x + 0.1 * towards).clamp(0, 1), atol=1e-12)
+
+
+def test_the_black_box_attacks_come_near_the_closed_answer():
+    network = affine(classes=2, features=12)
+    x, y, near = samples(network, "linf", 0.3)
+    for attack, more in (
+        (attacks.square, {"steps": 800}),
+        (attacks.nattack, {"steps": 60, "population": 60, "lr": 0.1}),
+    ):
+        queries = torch.zeros_like(y)
+        eps = float(near.median())
+        found = attack(network, x, y, eps=eps, queries=queries, **more)
+        broken = network(found).argmax(dim=1) != y
+        assert not bool(broken[near > eps * 1.001].any())
+        # Random search needs room: where it is a third larger than the least, most samples fall.
+        assert float(broken[near < eps / 4 * 3].double().mean()) >= 0.8
+        assert int(queries.min()) >= 1
+        assert float(queries[broken].double().mean()) < float(queries[~broken].double().mean())
+
+
+def test_the_projection_on_a_plane_is_the_linear_programs():
+    random = torch.Generator().manual_seed(0)
+    p = torch.rand(12, 9, generator=random, dtype=torch.float64)
+    w = torch.randn(12, 9, generator=random, dtype=torch.float64)
+    w[:, 0] = 0
+    level = (w * torch.rand(12, 9, generator=random, dtype=torch.float64)).sum(dim=1)
+    found = project_on_plane(p, w, level, "linf")
+    assert torch.allclose((w * (p + found)).sum(dim=1), level, atol=1e-5)
+    for point, normal, value, step in zip(p, w, level, found, strict=True):
+        # min t with -t <= d <= t, w . (p + d) = level, 0 <= p + d <= 1, in the variables (d, t).
+        eye, ones = torch.eye(9, dtype=torch.float64), torch.ones(9, 1, dtype=torch.float64)
+        least = linprog(
+            [0.0] * 9 + [1.0],
+            A_ub=torch.cat([torch.cat([eye, -ones], 1), torch.cat([-eye, -ones], 1)]).numpy(),
+            b_ub=[0.0] * 18,
+            A_eq=[[*normal.tolist(), 0.0]],
+            b_eq=[float(value - normal @ point)],
+            bounds=[(-float(c), 1 - float(c)) for c in point] + [(0, None)],
+        )
+        assert float(step.abs().max()) == pytest.approx(least.fun, abs=1e-5)
+
+
+def test_a_plane_out_of_reach_gives_the_nearest_corner():
+    step = project_on_plane(torch.tensor([[0.25, 0.5]]), torch.tensor([[1.0, -2.0]]), torch.tensor([9.0]), "l2")
+    assert torch.allclose(step, torch.tensor([[0.75, -0.5]]))
+
+
+def test_the_losses_are_their_formulas():
+    logits, y = torch.tensor([[4.0, 1.0, 2.0, 0.0], [1.0, 3.0, 2.5, 0.5]]), torch.tensor([0, 2])
+    assert torch.allclose(margin(logits, y), torch.tensor([-2.0, 0.5]))
+    assert torch.allclose(dlr(logits, y), torch.tensor([-2.0 / 3.0, 0.5 / 2.0]))
+    assert torch.allclose(dlr_towards(logits, y, torch.tensor([1, 0])), torch.tensor([-3.0 / 3.5, -1.5 / 2.25]))
+
+
+@pytest.mark.parametrize("name", ["small", "resnet20"])
+@pytest.mark.parametrize("chunk", [None, 5, 24])
+def test_pgd_is_torchattacks_bit_for_bit(torchattacks, name: str, chunk: int | None):
+    torch.manual_seed(0)
+    network = (
+        convolutional() if name == "small" else build("resnet20", num_classes=5, in_channels=2, image_size=12)
+    ).eval()
+    x, y = torch.rand(24, 2, *([6, 6] if name == "small" else [12, 12])), torch.randint(5, (24,))
+    start = (x + torch.empty_like(x).uniform_(-0.03, 0.03)).clamp(0, 1)
+    theirs = torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=7, random_start=False)
+    ours = attacks.pgd(network, x, y, steps=7, alpha=2 / 255, random_start=False, chunk=chunk, channels_last=False)
+    assert torch.equal(ours, theirs(x, y))
+    # The same from a start of one's own: what follows from it is the plain loop.
+    twin = _plain_pgd(network, x, y, start, 8 / 255, 2 / 255, 7)
+    assert torch.equal(attacks.pgd(network, x, y, steps=7, start=start, chunk=chunk, channels_last=False), twin)
+
+
+def test_pgd_is_foolboxs_bit_for_bit():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        foolbox = pytest.importorskip("foolbox", reason="needs foolbox")
+    network, x, y = convolutional().eval(), torch.rand(24, 2, 6, 6), torch.randint(5, (24,))
+    theirs = foolbox.attacks.LinfPGD(abs_stepsize=2 / 255, steps=7, random_start=False)
+    _, found, _ = theirs(foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu"), x, y, epsilons=8 / 255)
+    ours = attacks.pgd(network, x, y, steps=7, alpha=2 / 255, random_start=False, channels_last=False)
+    assert torch.equal(ours, found)
+
+
+def test_targeted_and_l2_pgd_agree_with_torchattacks(torchattacks):
+    network, x, y = convolutional().eval(), torch.rand(16, 2, 6, 6), torch.randint(5, (16,))
+    theirs = torchattacks.PGDL2(network, eps=0.5, alpha=0.1, steps=7, random_start=False)
+    ours = attacks.pgd(network, x, y, eps=0.5, alpha=0.1, steps=7, norm="l2", random_start=False)
+    assert float((ours - theirs(x, y)).abs().max()) < 1e-5
+    wanted = (y + 1) % 5
+    twin = _plain_pgd(network, x, wanted, x, 8 / 255, 2 / 255, 7, sign=-1.0)
+    assert torch.equal(
+        attacks.pgd(network, x, wanted, steps=7, targeted=True, random_start=False, channels_last=False), twin
+    )
+
+
+def _plain_pgd(network: nn.Module, x: Tensor, y: Tensor, at: Tensor, eps: float, alpha: float, steps: int, sign=1.0):
+    for _ in range(steps):
+        at = at.detach().requires_grad_()
+        loss = sign * nn.functional.cross_entropy(network(at), y)
+        (gradient,) = torch.autograd.grad(loss, at)
+        at = x + (at.detach() + alpha * gradient.sign() - x).clamp(-eps, eps)
+        at = at.clamp(0, 1)
+    return at.detach()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network trained on digits, and the samples it did not see."""
+    from gracile.training import fit
+
+    splits = data.load("digits")
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(256, 10),
+    )  # fmt: skip
+    fit(network, splits, epochs=5, lr=0.05, batch_size=64, augment=None)
+    held = [splits.test, splits.validation]
+    x, y = torch.cat([one.inputs for one in held]) / 255, torch.cat([one.labels for one in held])
+    return network.eval(), x, y
+
+
+@pytest.mark.parametrize(("part", "theirs"), [
+    ("apgd-ce", lambda lib, net, eps: lib.APGD(net, eps=eps, steps=40)),
+    ("apgd-dlr", lambda lib, net, eps: lib.APGD(net, eps=eps, steps=40, loss="dlr")),
+    ("apgd-t", lambda lib, net, eps: lib.APGDT(net, eps=eps, steps=20)),
+    ("fab-t", lambda lib, net, eps: lib.FAB(net, eps=eps, steps=20, multi_targeted=True)),
+])  # fmt: skip
+def test_the_parts_of_autoattack_agree_with_a_published_implementation(torchattacks, trained, part: str, theirs):
+    network, x, y = trained
+    eps, steps = 0.08, 20 if part in ("apgd-t", "fab-t") else 40
+    attack, options = attacks.autoattack.__globals__["PARTS"][part]
+    accuracy = lambda at: 100 * float((network(at).argmax(dim=1) == y).double().mean())
+    ours = accuracy(attack(network, x, y, eps=eps, steps=steps, **options))
+    assert 20 < ours < 90
+    assert ours == pytest.approx(accuracy(theirs(torchattacks, network, eps)(x, y)), abs=0.5)
+
+
+def test_square_is_no_weaker_than_the_published_implementation(torchattacks, trained):
+    network, x, y = trained
+    accuracy = lambda at: 100 * float((network(at).argmax(dim=1) == y).double().mean())
+    theirs = accuracy(torchattacks.Square(network, eps=0.08, n_queries=300)(x, y))
+    ours = accuracy(attacks.square(network, x, y, eps=0.08, steps=300))
+    # Theirs never paints the last row and column and places one square for the whole batch: ours breaks more.
+    assert ours <= theirs + 0.5
+
+
+def test_the_ensemble_is_as_strong_as_each_of_its_parts(trained):
+    network, x, y = trained
+    x, y = x[:150], y[:150]
+    stands = lambda at: network(at).argmax(dim=1) == y
+    whole = stands(attacks.autoattack(network, x, y, eps=0.08, steps=15, search_steps=100))
+    single = stands(attacks.apgd(network, x, y, eps=0.08, steps=15))
+    assert not bool((whole & ~single).any())

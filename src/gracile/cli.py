@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "make a run's page anew, or one that compares several runs",
     "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
     "attack": "attack a classifier and say what accuracy stands, with intervals and warnings",
+    "weights": "draw a run's weights: histograms, kernels, channel norms, sparsity against lam",
     "walk": "diffusivity of senile reinforced random walks, exact and simulated",
 }
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file
 from torch import nn
 
 from gracile import data as datasets
 from gracile.channels import trace
-from gracile.core.errors import InputError
+from gracile.core.errors import InputError, pick
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
@@ -28,8 +28,9 @@ from gracile.models import build, normalized
 from gracile.recipes import methods
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
+from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over
 from gracile.recipes.schema import Strict
-from gracile.report import figures
+from gracile.report import figures, read, weights
 from gracile.training import Cosine, Milestones, Objective, Schedule, adversary, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
@@ -150,6 +151,12 @@ class Settings(Strict):
         seeds: each arm is trained once from each; mean and spread are over them.
         device: ``auto`` takes a GPU if there is one.
         watch: record drift of conserved quantities and alignment each epoch; see `gracile.dynamics`.
+        attacks: what every arm is attacked with once it is trained.
+        against: by name two arms; for each number they have, the mean difference of the first to the second becomes
+            the value ``name.number``.
+        only: the arms to train; all of them if empty.
+        reuse: take over arms that a run beside this one has trained from the very same settings.
+        weights: draw the figures of `gracile weights` too.
     """
 
     data: DataSettings
@@ -159,6 +166,15 @@ class Settings(Strict):
     seeds: list[int] = Field(default_factory=lambda: [0])
     device: str = "auto"
     watch: bool = False
+    attacks: AttackSettings | None = None
+    against: dict[str, list[str]] = Field(default_factory=dict)
+    only: list[str] = Field(default_factory=list)
+    reuse: bool = False
+    weights: bool = False
+
+    def chosen(self) -> dict[str, Arm]:
+        """The arms to train, by name."""
+        return {name: pick(self.arms, name, "arm") for name in self.only} if self.only else self.arms
 
 
 def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
@@ -169,10 +185,16 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     splits = load_data(settings.data, device)
     log.info("data: %s", splits.train.note or splits.train.name)
     results: dict[str, list[dict[str, Any]]] = {}
-    for name, arm in settings.arms.items():
+    notes = [splits.train.note] if splits.train.note else []
+    for name, arm in settings.chosen().items():
         for seed in settings.seeds:
             part = folder.part(_part(name, seed, settings.seeds))
-            results.setdefault(name, []).append(_train_arm(settings, name, arm, seed, splits, part, device))
+            result = _train_arm(settings, name, arm, seed, splits, part, device)
+            if settings.attacks is not None:
+                found = _attacked(settings.attacks, arm.model or settings.model, seed, splits, part, device)
+                result |= found["accuracies"]
+                notes += [f"{part.path.name}: {warning}" for warning in found["warnings"]]
+            results.setdefault(name, []).append(result)
     rows = [_table_row(name, settings.arms[name], found, published) for name, found in results.items()]
     values = {
         f"{name}.{key}": statistics.fmean(result[key] for result in found)
@@ -180,7 +202,12 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         for key in found[0]
         if found[0][key] is not None
     }
-    notes = [splits.train.note] if splits.train.note else []
+    for name, (first, second) in settings.against.items():
+        one, other = (
+            {key[len(arm) + 1 :]: value for key, value in values.items() if key.startswith(f"{arm}.")}
+            for arm in (first, second)
+        )
+        values |= {f"{name}.{key}": one[key] - other[key] for key in one if key in other}
     return Outcome(rows, values, _plots(settings, folder), notes)
 
 
@@ -224,6 +251,16 @@ def _train_arm(
 ) -> dict[str, Any]:
     """One arm from one seed: its numbers, from the folder where it is done already."""
     done = part.path / "arm.json"
+    mark = fingerprint(
+        {
+            **settings.model_dump(include={"data", "training"}),
+            **arm.model_dump(include={"method", "options", "target", "natural"}),
+            "model": (arm.model or settings.model).model_dump(),
+            "seed": seed,
+        }
+    )
+    if settings.reuse and not done.exists():
+        take_over(part, mark)
     if done.exists():
         return json.loads(done.read_text())
     started = time.monotonic()
@@ -260,7 +297,10 @@ def _train_arm(
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
-    test = evaluate(kept, splits.test)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Some networks draw noise in evaluation too.
+        torch.manual_seed(derive_seed(seed, "test"))
+        test = evaluate(kept, splits.test)
     result: dict[str, Any] = {"accuracy": 100 * test.accuracy, "loss": test.loss}
     parameters = sum(tensor.numel() for tensor in network.parameters())
     summary = None if sparsifier is None else sparsifier.summary()
@@ -273,10 +313,21 @@ def _train_arm(
     if summary is not None:
         log.info("%s, seed %d:\n%s", name, seed, summary)
     save_weights(kept, part.path / "model.safetensors")
+    result["small_weights"] = 100 * weights.small_share(weights.read_weights(part.path / "model.safetensors"))
     write_layers(kept, example, part.path / "layers.json")
+    leave_mark(part, mark)
     write_json(done, result)
     log.info("%s, seed %d: %.2f %% test accuracy (%.1f s)", name, seed, result["accuracy"], time.monotonic() - started)
     return result
+
+
+def _attacked(
+    attacks: AttackSettings, model: ModelSettings, seed: int, splits: Splits, part: RunFolder, device: torch.device
+) -> dict[str, Any]:
+    """A trained arm under attack."""
+    network = build_network(model, splits, seed)
+    network.load_state_dict(load_tensors(part.path / "model.safetensors"))
+    return robustness(network.to(device).eval(), splits.test, attacks, part)
 
 
 def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:
@@ -335,6 +386,7 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
     row: dict[str, Any] = {"arm": name}
     titles = {
         "accuracy": "accuracy %",
+        **TITLES,
         "loss": "loss",
         "sparsity": "sparsity %",
         "channel_sparsity": "channel sparsity %",
@@ -343,7 +395,9 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
         "seconds": "seconds",
     }
     for key, title in titles.items():
-        values = [result[key] for result in found if result[key] is not None]
+        values = [result[key] for result in found if result.get(key) is not None]
+        if key in TITLES and not values:
+            continue
         row[title] = _mean_and_spread(values, key) if values else ""
     for answer in published:
         if arm.published and list(answer.values())[: len(arm.published)] == arm.published:
@@ -360,7 +414,7 @@ def _mean_and_spread(values: list[float], key: str) -> str:
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
     rows = {
         name: [folder.part(_part(name, seed, settings.seeds)).metrics() for seed in settings.seeds]
-        for name in settings.arms
+        for name in settings.chosen()
     }
     plots = folder.path / "plots"
     drawn = {"learning curves": figures.learning_curves(rows, plots / "learning.png")}
@@ -368,14 +422,13 @@ def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
     if sparse:
         drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
     kept = {
-        name: _all_weights(folder.part(_part(name, settings.seeds[0], settings.seeds)).path) for name in settings.arms
+        name: weights.read_weights(
+            folder.part(_part(name, settings.seeds[0], settings.seeds)).path / "model.safetensors"
+        )
+        for name in settings.chosen()
     }
-    drawn["weights"] = figures.weight_histograms(kept, plots / "weights.png")
+    flat = {name: np.concatenate([one.ravel() for one in found.values()]) for name, found in kept.items()}
+    drawn["weights"] = figures.weight_histograms(flat, plots / "weights.png")
+    if settings.weights:
+        drawn |= weights.draw(read(folder.path), plots, only=list(kept))
     return {name: path.relative_to(folder.path) for name, path in drawn.items()}
-
-
-def _all_weights(part: Path) -> np.ndarray:
-    state = load_file(part / "model.safetensors")
-    return np.concatenate(
-        [tensor.ravel() for name, tensor in state.items() if name.endswith("weight") and tensor.ndim > 1]
-    )

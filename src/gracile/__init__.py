@@ -34,6 +34,7 @@ _ROOMS = (
     "layerwise",
     "models",
     "penalties",
+    "pruning",
     "recipes",
     "shrinking",
     "splitting",

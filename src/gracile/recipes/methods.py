@@ -15,30 +15,57 @@ from gracile.core.sparsifier import Sparsifier
 METHODS = {
     "rvsm": "gracile.splitting:RVSM",
     "rgsm": "gracile.splitting:RGSM",
+    "admm": "gracile.pruning:ADMM",
+    "gradual_magnitude": "gracile.pruning:GradualMagnitude",
+    "l1_filters": "gracile.pruning:L1Filters",
+    "network_slimming": "gracile.pruning:NetworkSlimming",
+    "group_lasso_subgradient": "gracile.pruning:SubgradientGroupLasso",
+    "scratch": "gracile.pruning:Scratch",
 }
+# What a recipe's run knows by itself and hands to the methods that ask for it; an optional example only for these options.
+FROM_THE_RUN = ("example", "steps", "found")
+WANTS_EXAMPLE = {("grouping", "coupled"), ("unit", "channel")}
 
 
-def build(name: str, model: nn.Module, example: Tensor, options: dict[str, Any]) -> Sparsifier:
+def build(
+    name: str,
+    model: nn.Module,
+    example: Tensor,
+    options: dict[str, Any],
+    *,
+    steps: int,
+    found: nn.Module | None = None,
+) -> Sparsifier:
     """Build a method on a model.
 
     Args:
         name: a row of `METHODS`.
         model: what it will make sparse.
-        example: one input batch, given to methods that trace the network (``grouping = "coupled"``).
+        example: one input batch, given to methods that trace the network.
         options: the method's own arguments.
+        steps: optimiser steps of the run, given to methods that have phases.
+        found: the sparse network another method left, given to those that take its shape.
 
     Raises:
-        InputError: no such method, or an option it does not have.
+        InputError: no such method, an option it does not have, or no found network where one is needed.
     """
     module, _, attribute = pick(METHODS, name, "method").partition(":")
     method = getattr(importlib.import_module(module), attribute)
-    known = [key for key in inspect.signature(method).parameters if key not in ("model", "example")]
+    parameters = inspect.signature(method).parameters
+    known = [key for key in parameters if key not in ("model", *FROM_THE_RUN)]
     for key in options:
         if key not in known:
             raise InputError(f"The method '{name}' has no option '{key}'.", nearest(key, known))
-    if options.get("grouping") == "coupled":
-        options = {**options, "example": example}
-    return method(model, **options)
+    given = {"example": example, "steps": steps, "found": found}
+    wanted = {key for key in given if key in parameters and parameters[key].default is inspect.Parameter.empty}
+    if any(options.get(key) == value for key, value in WANTS_EXAMPLE):
+        wanted.add("example")
+    if ("found" in wanted) != (found is not None):
+        raise InputError(
+            f"The method '{name}' {'takes the shape of' if found is None else 'does not look at'} an arm that was trained before.",
+            "Name one in the arm's 'found'." if found is None else "Leave the arm's 'found' out.",
+        )
+    return method(model, **options, **{key: given[key] for key in wanted})
 
 
 def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: dict[str, float]) -> Sparsifier:

@@ -25,7 +25,7 @@ log = logging.getLogger("gracile")
 
 TITLES = {name: f"{entry.title} %" for name, entry in ENTRIES.items()} | {"worst": "worst case a sample %"}
 FINGERPRINT = "fingerprint.json"
-TAKEN_OVER = ("arm.json", "layers.json", "model.safetensors", "metrics.jsonl", FINGERPRINT)
+TAKEN_OVER = ("arm.json", "layers.json", "model.safetensors", "metrics.jsonl", "robust.json", FINGERPRINT)
 
 
 class AttackSettings(Strict):

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file as load_tensors
+from safetensors.torch import load_file as load_weights
 from safetensors.torch import save_file
 from torch import nn
 
 from gracile import data as datasets
 from gracile.channels import trace
-from gracile.core.errors import InputError, pick
+from gracile.core.errors import InputError, nearest, pick
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
@@ -31,7 +31,7 @@ from gracile.recipes.layers import write_layers
 from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over
 from gracile.recipes.schema import Strict
 from gracile.report import figures, read, weights
-from gracile.training import Cosine, Milestones, Objective, Schedule, adversary, evaluate, fit, steps_per_epoch
+from gracile.training import Cosine, CrossEntropy, Milestones, Objective, Schedule, adversary, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
@@ -131,6 +131,7 @@ class Arm(Strict):
         method: a row of `gracile.recipes.methods.METHODS`; None trains densely.
         options: what the method takes.
         target: a budget in place of lam.
+        found: an earlier arm whose sparse network the method starts from.
         model: another network than the recipe's.
         natural: train on clean samples where the recipe trains on attacked ones.
         published: the leading cells of the published row that this arm answers to.
@@ -139,6 +140,7 @@ class Arm(Strict):
     method: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     target: Target | None = None
+    found: str | None = None
     model: ModelSettings | None = None
     natural: bool = False
     published: list[str | float] = Field(default_factory=list)
@@ -181,6 +183,7 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     """Train every arm from every seed, or what is left of it, and set the table."""
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
+    _check_found(settings.arms)
     device = _device(settings.device)
     splits = load_data(settings.data, device)
     log.info("data: %s", splits.train.note or splits.train.name)
@@ -254,12 +257,12 @@ def _train_arm(
     mark = fingerprint(
         {
             **settings.model_dump(include={"data", "training"}),
-            **arm.model_dump(include={"method", "options", "target", "natural"}),
+            **arm.model_dump(include={"method", "options", "target", "found", "natural"}),
             "model": (arm.model or settings.model).model_dump(),
             "seed": seed,
         }
     )
-    if settings.reuse and not done.exists():
+    if settings.reuse and arm.found is None and not done.exists():
         take_over(part, mark)
     if done.exists():
         return json.loads(done.read_text())
@@ -268,10 +271,12 @@ def _train_arm(
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     training = settings.training
     sparsifier = None
+    objective = _objective(training, arm)
+    steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size) * objective.replays
     if arm.method is not None:
-        sparsifier = methods.build(arm.method, network, example, dict(arm.options))
+        found = None if arm.found is None else _found(settings, arm, seed, splits, part).to(device)
+        sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
     if arm.target is not None:
-        steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
         sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
     monitor = watch(network, example) if settings.watch else None
@@ -287,7 +292,7 @@ def _train_arm(
         nesterov=training.nesterov,
         schedule=_schedule(training),
         sparsifier=sparsifier,
-        objective=_objective(training, arm),
+        objective=objective,
         augment=augment if settings.data.flip or settings.data.crop else None,
         seed=seed,
         precision=training.precision,
@@ -326,8 +331,30 @@ def _attacked(
 ) -> dict[str, Any]:
     """A trained arm under attack."""
     network = build_network(model, splits, seed)
-    network.load_state_dict(load_tensors(part.path / "model.safetensors"))
+    network.load_state_dict(load_weights(part.path / "model.safetensors"))
     return robustness(network.to(device).eval(), splits.test, attacks, part)
+
+
+def _found(settings: Settings, arm: Arm, seed: int, splits: Splits, part: RunFolder) -> nn.Module:
+    """The sparse network that the arm's `found` left from the same seed."""
+    assert arm.found is not None
+    network = build_network(settings.arms[arm.found].model or settings.model, splits, seed)
+    folder = part.path.parent / _part(arm.found, seed, settings.seeds)
+    network.load_state_dict(load_weights(folder / "model.safetensors"))
+    return network
+
+
+def _check_found(arms: dict[str, Arm]) -> None:
+    """An arm can only start from a sparse one that is trained before it."""
+    earlier: list[str] = []
+    for name, arm in arms.items():
+        if arm.found is not None and arm.found not in earlier:
+            raise InputError(
+                f"The arm '{name}' starts from '{arm.found}', which is no sparse arm above it.",
+                nearest(arm.found, earlier) if earlier else "Put a sparse arm above it.",
+            )
+        if arm.method is not None:
+            earlier.append(name)
 
 
 def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:
@@ -359,9 +386,9 @@ def _schedule(training: TrainingSettings) -> Schedule | None:
     return None
 
 
-def _objective(training: TrainingSettings, arm: Arm) -> Objective | None:
+def _objective(training: TrainingSettings, arm: Arm) -> Objective:
     if training.adversarial is None or arm.natural:
-        return None
+        return CrossEntropy()
     return adversary(training.adversarial.method, **training.adversarial.options)
 
 

@@ -24,8 +24,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from gracile.core.errors import CollapseWarning, InputError
-from gracile.splitting.layers import Weight, unwrapped, weights
-from gracile.splitting.summary import Summary
+from gracile.core.layers import Weight, unwrapped, weights
+from gracile.core.summary import Summary
 
 Coupling = Literal["gradient", "decoupled"]
 

@@ -15,9 +15,9 @@ from torch.utils.hooks import RemovableHandle
 
 from gracile.channels import ChannelGraph, trace
 from gracile.core.errors import InputError
+from gracile.core.summary import Summary
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
-from gracile.splitting.summary import Summary
 
 Budget = Literal["macs", "params", "sparsity"]
 # How often the coefficient is set anew while the budget shrinks: a hundred times follows the cubic to a percent.

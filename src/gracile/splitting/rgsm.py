@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from gracile.channels.grouping import GROUPINGS, Grouping, coupled, within_layers
 from gracile.core.errors import InputError, nearest
+from gracile.core.layers import weights
+from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import GroupPenalty, grouped
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
-from gracile.splitting.grouping import GROUPINGS, Grouping, coupled, within_layers
-from gracile.splitting.layers import weights
-from gracile.splitting.summary import LayerSummary, Summary, zeros
 
 # Inside the square root of the smooth group lasso on w (Dinh 2020, section 4.1): keeps its gradient finite at a zero
 # group.

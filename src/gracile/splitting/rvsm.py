@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from gracile.core.layers import like, memory_order
+from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import Penalty, elementwise
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
-from gracile.splitting.layers import like, memory_order
-from gracile.splitting.summary import LayerSummary, Summary, zeros
 
 # Small weights are handled together, so that a network of many small layers pays one pass and not many. On a CPU a
 # bucket fits the

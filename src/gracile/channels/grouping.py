@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, pick
-from gracile.splitting.layers import Weight
+from gracile.core.layers import Weight
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
     Raises:
         InputError: the model cannot be traced; the message says where and what still works.
     """
-    from gracile.channels import trace
+    from gracile.channels.tracing import trace
 
     graph = trace(model, example)
     by_name = graph.group_index()

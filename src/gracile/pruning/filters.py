@@ -1,0 +1,49 @@
+"""Filter pruning by l1 norm."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gracile.pruning.base import Pruning, at_step
+from gracile.pruning.projection import Scope, check_scope, check_share
+from gracile.pruning.units import Channels
+
+
+class L1Filters(Pruning):
+    """Train, drop the filters of smallest l1 norm, fine-tune (Li et al. 2017, "Pruning filters for efficient ConvNets").
+
+    A channel is as large as the l1 norm of the filter that makes it; where a residual sum couples channels of several
+    layers, as the sum of their norms (Li et al. let the shortcut alone decide).
+
+    Args:
+        model: trained in place by your loop.
+        steps: optimiser steps of the whole run.
+        example: one input batch, to find the channels with.
+        channels: share in [0, 1) of channels that go.
+        prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
+        scope: the share is taken from each ``layer`` (Li et al.) or from the whole ``network``.
+
+    Raises:
+        InputError: a value out of range, or channels that cannot be found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        example: Tensor,
+        channels: float = 0.5,
+        prune_at: float = 0.5,
+        scope: Scope = "layer",
+    ) -> None:
+        super().__init__(model, steps=steps, layers="all")
+        self.channels = check_share("channels", channels)
+        self.scope: Scope = check_scope(scope)
+        self.at = at_step(prune_at, self.steps)
+        self.units = self._channels = Channels(self.model, example, self.weights)
+
+    def _after(self) -> None:
+        if self.step == self.at:
+            kept, guarded = self._channels.keep(self._channels.filters_l1(), self.channels, self.scope)
+            self._cut(self._channels.masks(kept), guarded)

@@ -1,0 +1,70 @@
+"""Gradual magnitude pruning: the smallest weights go, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError
+from gracile.pruning.base import Pruning, at_step
+from gracile.pruning.projection import Scope, check_scope, check_share
+from gracile.pruning.units import units
+
+
+class GradualMagnitude(Pruning):
+    """Gradual magnitude pruning (Zhu and Gupta 2017): the share of zeros rises along a cubic, eq. 1.
+
+    A weight that went stays at zero.
+
+    Args:
+        model: trained in place by your loop.
+        steps: optimiser steps of the whole run.
+        sparsity: share in [0, 1) of weights, or of channels, that are gone at the end.
+        begin, end: shares of the run between which they go; the rest of it is fine-tuning.
+        updates: how many times masks are chosen anew on the way.
+        unit: ``weight``, or ``channel`` with every slice that reads it, by its l2 norm.
+        example: one input batch, for ``channel``.
+        scope: the share is taken from each ``layer`` (Zhu and Gupta) or from the whole ``network``.
+        layers: ``all``, ``conv``, ``linear`` or module names.
+
+    Raises:
+        InputError: a value out of range, no such unit, or channels that cannot be found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        sparsity: float = 0.9,
+        begin: float = 0.0,
+        end: float = 0.5,
+        updates: int = 100,
+        unit: str = "weight",
+        example: Tensor | None = None,
+        scope: Scope = "layer",
+        layers: str | Sequence[str] = "all",
+    ) -> None:
+        super().__init__(model, steps=steps, layers=layers)
+        if not 0 <= begin < end <= 1:
+            raise InputError(f"begin={begin} and end={end} do not fit into the run.", "They are rising shares of it.")
+        if updates < 1:
+            raise InputError(f"updates={updates} must be at least 1.", "Zhu and Gupta take some hundred.")
+        self.sparsity = check_share("sparsity", sparsity)
+        self.scope: Scope = check_scope(scope)
+        self.first, self.last = at_step(begin, self.steps), at_step(end, self.steps)
+        self.every = max(1, (self.last - self.first) // updates)
+        self.units = units(unit, self.model, example, self.weights)
+
+    def plan(self, step: int) -> float:
+        """The share that is gone after `step` steps."""
+        if step < self.first:
+            return 0.0
+        progress = min(1.0, (step - self.first) / max(1, self.last - self.first))
+        return self.sparsity * (1 - (1 - progress) ** 3)
+
+    def _after(self) -> None:
+        step = self.step
+        if step == self.last or (self.first < step < self.last and (step - self.first) % self.every == 0):
+            self._cut(*self.units.cut(self.values(), self.plan(step), self.scope))

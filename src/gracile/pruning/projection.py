@@ -1,0 +1,99 @@
+"""Exact projections on sparse sets: what is largest stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from gracile.core.errors import InputError, NonFiniteError, nearest
+
+Scope = Literal["layer", "network"]
+
+
+def largest(sizes: Tensor, count: int) -> Tensor:
+    """Where the `count` largest entries are; among equal ones the first.
+
+    Multiplying a vector by this mask of its magnitudes is its Euclidean projection on the vectors of at most `count`
+    entries that are not zero; with the l2 norms of disjoint groups for sizes, on those of at most `count` groups.
+
+    Args:
+        sizes: (n,), at least 0.
+        count: 0 to n.
+
+    Returns:
+        (n,) of bool with exactly `count` True.
+
+    Raises:
+        NonFiniteError: a size is NaN.
+
+    >>> largest(torch.tensor([3.0, 1.0, 2.0, 2.0]), 2).tolist()
+    [True, False, True, False]
+    """
+    if bool(sizes.isnan().any()):
+        raise NonFiniteError("A weight to be pruned is NaN.", "Lower lr, or start with a warm-up.")
+    if count == 0:
+        return torch.zeros_like(sizes, dtype=torch.bool)
+    threshold = sizes.kthvalue(len(sizes) - count + 1).values
+    mask = sizes > threshold
+    level = (sizes == threshold).nonzero().flatten()
+    mask[level[: count - int(mask.sum())]] = True
+    return mask
+
+
+def keep_largest(parts: Sequence[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[int]]:
+    """Which entries stay when a share of them goes, smallest first, and no part is left without any.
+
+    Args:
+        parts: the sizes, (n_i,) each: the weights of a layer, or the channels of a kind.
+        share: in [0, 1), of the entries that go; at most ``1 - share`` of them stay.
+        scope: ``layer`` takes the share from each part, ``network`` from all together.
+
+    Returns:
+        One mask a part, and the numbers of the parts that would have lost everything and kept their largest entry.
+
+    >>> masks, guarded = keep_largest([torch.tensor([0.1, 0.2]), torch.tensor([3.0, 4.0])], 0.5, "network")
+    >>> [mask.tolist() for mask in masks], guarded
+    ([[False, True], [True, True]], [0])
+    """
+    sizes = [len(part) for part in parts]
+    if scope == "layer":
+        masks = [largest(part, _staying(len(part), share)) for part in parts]
+    else:
+        masks = list(largest(torch.cat(list(parts)), _staying(sum(sizes), share)).split(sizes))
+    guarded = []
+    for number, (part, mask) in enumerate(zip(parts, masks, strict=True)):
+        if len(part) and not bool(mask.any()):
+            guarded.append(number)
+            masks[number] = largest(part, 1)
+    return masks, guarded
+
+
+def _staying(count: int, share: float) -> int:
+    # 0.6 of 5 is 3 and not 3.0000000000000004.
+    return count - math.ceil(share * count - 1e-9)
+
+
+def check_share(name: str, value: float, *, below: float = 1.0) -> float:
+    """A share of what goes, or of the run.
+
+    Raises:
+        InputError: it is not in [0, below).
+    """
+    if not 0 <= value < below:
+        raise InputError(f"{name}={value} is not a share from 0 to below {below:g}.", "Try 0.5.")
+    return float(value)
+
+
+def check_scope(scope: Scope) -> Scope:
+    """The scope, if there is such a one.
+
+    Raises:
+        InputError: there is not.
+    """
+    if scope not in get_args(Scope):
+        raise InputError(f"There is no scope '{scope}'.", nearest(scope, get_args(Scope)))
+    return scope

@@ -1,0 +1,70 @@
+"""Network slimming: an l1 penalty on batch-norm scales tells which channels can go."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError
+from gracile.pruning.base import Pruning, add_to_gradient, at_step
+from gracile.pruning.projection import Scope, check_scope, check_share
+from gracile.pruning.units import Channels, batch_norm_scales, mean_scales
+
+
+class NetworkSlimming(Pruning):
+    """Network slimming (Liu et al. 2017, "Learning efficient convolutional networks through network slimming").
+
+    While the network trains, ``lam sum |gamma|`` over the batch-norm scales is descended by its subgradient. Then the
+    channels with the smallest scales over the whole network go, and the rest is fine-tuned. A layer that the global
+    percentile would empty keeps its strongest channel, with a `CollapseWarning`: the published method breaks there.
+
+    Args:
+        model: trained in place by your loop; has batch-norms.
+        steps: optimiser steps of the whole run.
+        example: one input batch, to find the channels with.
+        channels: share in [0, 1) of channels that go.
+        lam: weight of the penalty, at least 0; the paper takes 1e-4 for VGG and 1e-5 for ResNets.
+        prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
+        scope: the percentile over the whole ``network`` (Liu et al.) or within each ``layer``.
+
+    Raises:
+        InputError: a value out of range, channels that cannot be found, or none that is batch-normalised.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        example: Tensor,
+        channels: float = 0.5,
+        lam: float = 1e-4,
+        prune_at: float = 0.5,
+        scope: Scope = "network",
+    ) -> None:
+        super().__init__(model, steps=steps, layers="all")
+        if not 0 <= lam < float("inf"):
+            raise InputError(f"lam must be a finite number of at least 0, not {lam}.", "Liu et al. take 1e-4.")
+        self.channels = check_share("channels", channels)
+        self.scope: Scope = check_scope(scope)
+        self.lam = float(lam)
+        self.at = at_step(prune_at, self.steps)
+        self.units = self._channels = Channels(self.model, example, self.weights)
+        self._scales = batch_norm_scales(self._channels.graph)
+        if not self._scales:
+            raise InputError(
+                "Network slimming ranks channels by batch-norm scales, and this network has none on a removable channel.",
+                "Use l1_filters, or a model with batch-norms.",
+            )
+
+    def _before(self, factor: float | Tensor) -> None:
+        if self.masks is None:
+            for scale, _ in self._scales:
+                add_to_gradient(scale, self.lam * scale.detach().sign(), factor)
+
+    @torch.no_grad()
+    def _after(self) -> None:
+        if self.step == self.at:
+            sizes = mean_scales(self._scales, self._channels.count)
+            kept, guarded = self._channels.keep(sizes, self.channels, self.scope)
+            self._cut(self._channels.masks(kept), guarded)

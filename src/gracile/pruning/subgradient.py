@@ -1,0 +1,70 @@
+"""Group lasso by plain subgradient descent: the penalty without its proximal map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import InputError
+from gracile.pruning.base import Pruning, add_to_gradient, at_step
+from gracile.pruning.projection import Scope, check_scope, check_share
+from gracile.pruning.units import Channels
+
+
+class SubgradientGroupLasso(Pruning):
+    """Add ``lam sum_g |w_g|`` to the loss and let the optimiser descend it (Wen et al. 2016).
+
+    The subgradient of a group is ``lam w_g / |w_g|``, and 0 at zero. Steps of fixed length jump across zero, so groups
+    become small and never exactly zero: without a cut the method removes nothing. With one, the groups of smallest norm
+    go at `prune_at` and the rest is fine-tuned without the penalty.
+
+    Args:
+        model: trained in place by your loop.
+        steps: optimiser steps of the whole run.
+        example: one input batch, to find the channels with.
+        lam: weight of the penalty, at least 0.
+        channels: share in [0, 1) of channels that are cut; 0 cuts none.
+        prune_at: share in [0, 1] of the run after which they are.
+        scope: the share is taken from each ``layer`` or from the whole ``network``.
+
+    Raises:
+        InputError: a value out of range, or channels that cannot be found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        example: Tensor,
+        lam: float = 1e-3,
+        channels: float = 0.5,
+        prune_at: float = 0.5,
+        scope: Scope = "layer",
+    ) -> None:
+        super().__init__(model, steps=steps, layers="all")
+        if not 0 <= lam < float("inf"):
+            raise InputError(f"lam must be a finite number of at least 0, not {lam}.", "Start from 1e-3.")
+        self.channels = check_share("channels", channels)
+        self.scope: Scope = check_scope(scope)
+        self.lam = float(lam)
+        self.at = at_step(prune_at, self.steps)
+        self.units = self._channels = Channels(self.model, example, self.weights)
+
+    @torch.no_grad()
+    def penalty_value(self) -> Tensor:
+        """``lam sum_g |w_g|``, a scalar."""
+        return self.lam * self._channels.norms(self.values()).sum()
+
+    def _before(self, factor: float | Tensor) -> None:
+        if self.masks is not None:
+            return
+        norms = self._channels.norms(self.values())
+        slopes = torch.where(norms > 0, self.lam / norms, 0.0)
+        for weight, slope in zip(self.weights, self._channels.spread(slopes, 0.0), strict=True):
+            w = weight.tensor.detach()
+            add_to_gradient(weight.tensor, w * slope.to(w), factor)
+
+    def _after(self) -> None:
+        if self.step == self.at and self.channels > 0:
+            self._cut(*self._channels.cut(self.values(), self.channels, self.scope))

@@ -1,0 +1,216 @@
+"""What is pruned: single weights, or channels with every slice of every weight that reads them."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gracile.channels import ChannelGraph, trace
+from gracile.core.errors import InputError, pick
+from gracile.core.layers import Weight
+from gracile.core.summary import LayerSummary, zeros
+from gracile.pruning.projection import Scope, keep_largest
+
+Unit = Literal["weight", "channel"]
+
+
+class Units(Protocol):
+    """The ways to cut a network."""
+
+    def cut(self, values: list[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[str]]:
+        """Where the smallest units go.
+
+        Args:
+            values: shaped like the weights.
+            share: of the units that go.
+            scope: from each layer or from all together.
+
+        Returns:
+            Per weight a mask that broadcasts to it, True where it stays; names of the layers that kept their largest
+            unit only because they would have lost all.
+        """
+        ...
+
+    def rows(self, values: list[Tensor]) -> tuple[LayerSummary, ...]:
+        """The layers' summaries if `values` were the weights."""
+        ...
+
+
+class Weights:
+    """Single weights, by magnitude."""
+
+    def __init__(self, weights: list[Weight]) -> None:
+        self.weights = weights
+
+    def cut(self, values: list[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[str]]:
+        """See `Units`."""
+        masks, guarded = keep_largest([value.abs().reshape(-1) for value in values], share, scope)
+        shaped = [mask.view(value.shape) for mask, value in zip(masks, values, strict=True)]
+        return shaped, [self.weights[number].layer for number in guarded]
+
+    def rows(self, values: list[Tensor]) -> tuple[LayerSummary, ...]:
+        """See `Units`."""
+        return tuple(
+            LayerSummary(weight.layer, value.numel(), zeros(value))
+            for weight, value in zip(self.weights, values, strict=True)
+        )
+
+
+class Channels:
+    """Channels as `gracile.channels` couples them: one, or several that only go together across a residual sum.
+
+    Channels are of one *kind* where the same layers make and read them, so that their sizes can be compared. A layer's
+    channels are one kind; so are those of a whole residual stage.
+
+    Attributes:
+        graph: the network's channel graph.
+        count: how many channels there are.
+        kinds: per kind the numbers of its channels.
+        names: per kind the layers that make them.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor | None, weights: list[Weight]) -> None:
+        if example is None:
+            raise InputError("Channels are found by tracing the network.", "Pass example=one input batch.")
+        self.weights = weights
+        self.graph = trace(model, example)
+        self.count = self.graph.num_groups
+        device = weights[0].tensor.device
+        by_name = self.graph.group_index()
+        self._index = [
+            by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).to(device) for weight in weights
+        ]
+        read = torch.cat([index.reshape(-1) for index in self._index]).unique()
+        if self.count == 0 or len(read[read >= 0]) < self.count:
+            raise InputError(
+                "This model has no channel that can be removed, or one is read by a layer that is left out.",
+                "A network needs a hidden layer; prune all layers.",
+            )
+        self.names, self.kinds = self._kinds(device)
+
+    def _kinds(self, device: torch.device) -> tuple[list[str], list[Tensor]]:
+        touched: list[list[str]] = [[] for _ in range(self.count)]
+        makers: list[list[str]] = [[] for _ in range(self.count)]
+        for layer in self.graph.layers:
+            for side, labels in (("out", layer.outputs[1]), ("in", None if layer.inputs is None else layer.inputs[1])):
+                if labels is None:
+                    continue
+                for group in np.unique(self.graph.groups_of(labels)):
+                    if group >= 0:
+                        touched[group].append(f"{layer.name}:{side}")
+                        if side == "out":
+                            makers[group].append(layer.name)
+        found: dict[tuple[str, ...], list[int]] = {}
+        for group, layers in enumerate(touched):
+            found.setdefault(tuple(layers), []).append(group)
+        names = [" + ".join(makers[groups[0]]) or "the input" for groups in found.values()]
+        return names, [torch.tensor(groups, device=device) for groups in found.values()]
+
+    def norms(self, values: list[Tensor]) -> Tensor:
+        """l2 norms (channels,) over all slices that read a channel, if `values` were the weights."""
+        squares = torch.zeros(self.count + 1, dtype=torch.float64, device=values[0].device)
+        for value, index in zip(values, self._index, strict=True):
+            squares.index_add_(0, index.reshape(-1) % (self.count + 1), _over(value.detach().double().square(), index))
+        # The index -1, a slice that reads no removable channel, wraps round to the last place.
+        return squares[: self.count].sqrt()
+
+    def spread(self, numbers: Tensor, rest: float) -> list[Tensor]:
+        """Per weight, in a shape that broadcasts to it, the number (channels,) of the channel that each slice reads.
+
+        Args:
+            numbers: one a channel.
+            rest: for slices that read no removable channel.
+        """
+        padded = torch.cat([numbers, numbers.new_full((1,), rest)])
+        return [padded[index] for index in self._index]
+
+    def filters_l1(self) -> Tensor:
+        """l1 norms (channels,) of the filters that make a channel, summed where several layers make it."""
+        total = torch.zeros(self.count, dtype=torch.float64)
+        for layer in self.graph.layers:
+            dim, labels = layer.outputs
+            weight = self.graph.parameter(layer.weight).detach().double().abs()
+            _add(total, self.graph.groups_of(labels), weight.movedim(dim, 0).flatten(1).sum(1).cpu())
+        return total.to(self.weights[0].tensor.device)
+
+    def keep(self, sizes: Tensor, share: float, scope: Scope) -> tuple[Tensor, list[str]]:
+        """Which channels stay when the smallest go, ``(channels,)`` of bool; and the kinds that were guarded."""
+        masks, guarded = keep_largest([sizes[kind] for kind in self.kinds], share, scope)
+        kept = torch.ones(self.count, dtype=torch.bool, device=sizes.device)
+        for kind, mask in zip(self.kinds, masks, strict=True):
+            kept[kind] = mask
+        return kept, [self.names[number] for number in guarded]
+
+    def masks(self, kept: Tensor) -> list[Tensor]:
+        """Per weight a mask that broadcasts to it, False where it reads a channel that is not `kept`."""
+        return self.spread(kept, True)
+
+    def cut(self, values: list[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[str]]:
+        """See `Units`; by `norms`, which makes it the Euclidean projection."""
+        kept, guarded = self.keep(self.norms(values), share, scope)
+        return self.masks(kept), guarded
+
+    def rows(self, values: list[Tensor]) -> tuple[LayerSummary, ...]:
+        """See `Units`."""
+        found = []
+        for weight, value, index in zip(self.weights, values, self._index, strict=True):
+            nonzero = torch.zeros(self.count + 1, device=value.device)
+            nonzero.index_add_(0, index.reshape(-1) % (self.count + 1), _over((value != 0).float(), index))
+            groups = index.unique()
+            groups = groups[groups >= 0]
+            dead = int((nonzero[groups] == 0).sum())
+            found.append(LayerSummary(weight.layer, value.numel(), zeros(value), len(groups), dead))
+        return tuple(found)
+
+
+def batch_norm_scales(graph: ChannelGraph) -> list[tuple[nn.Parameter, np.ndarray]]:
+    """The scales of batch-norms that act on removable channels, each with the channel of every entry, -1 for none."""
+    found = []
+    for step in graph.steps:
+        for name, dims in step.tensors.items():
+            layer, _, attribute = name.rpartition(".")
+            if attribute == "weight" and isinstance(graph.model.get_submodule(layer), nn.modules.batchnorm._BatchNorm):
+                channels = graph.groups_of(dims[0])
+                if (channels >= 0).any():
+                    found.append((graph.model.get_parameter(name), channels))
+    return found
+
+
+def mean_scales(scales: list[tuple[nn.Parameter, np.ndarray]], count: int) -> Tensor:
+    """Mean magnitude (channels,) of the batch-norm scales of each channel; infinite where a channel has none.
+
+    Args:
+        scales: from `batch_norm_scales`.
+        count: how many channels there are.
+    """
+    total, number = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+    for scale, channels in scales:
+        _add(total, channels, scale.detach().double().abs().cpu())
+        _add(number, channels, torch.ones(len(channels), dtype=torch.float64))
+    means = torch.where(number > 0, total / number.clamp(min=1), torch.inf)
+    return means.to(scales[0][0].device)
+
+
+def units(name: str, model: nn.Module, example: Tensor | None, weights: list[Weight]) -> Units:
+    """The units of a name.
+
+    Raises:
+        InputError: no such unit, or channels without an example.
+    """
+    return pick(
+        {"weight": lambda: Weights(weights), "channel": lambda: Channels(model, example, weights)}, name, "unit"
+    )()
+
+
+def _over(value: Tensor, index: Tensor) -> Tensor:
+    """Sums over the dimensions along which `index` has one entry, flat in the order of the index."""
+    dims = [dim for dim in range(value.ndim) if index.shape[dim] == 1 and value.shape[dim] > 1]
+    return (value.sum(dim=dims, keepdim=True) if dims else value).reshape(-1)
+
+
+def _add(total: Tensor, channels: np.ndarray, values: Tensor) -> None:
+    there = torch.as_tensor(channels >= 0)
+    total.index_add_(0, torch.as_tensor(channels)[there], values[there])

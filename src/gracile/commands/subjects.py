@@ -61,12 +61,12 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
             f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
         )
     settings = schema.parse(train.Settings, recipe.settings, str(file))
-    methods = [name for name, one in settings.arms.items() if one.method is not None]
+    methods = [name for name, one in settings.chosen().items() if one.method is not None]
     if arm is None:
         if not methods:
             raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")
         arm = methods[0]
-    chosen = pick(settings.arms, arm, "arm")
+    chosen = pick(settings.chosen(), arm, "arm")
     if seed is None:
         seed = settings.seeds[0]
     if seed not in settings.seeds:
@@ -75,7 +75,7 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
     model = chosen.model or settings.model
     sparse = _trained(path, arm, seed, settings, train.build_network(model, splits, seed))
     dense = None
-    for name, one in settings.arms.items():
+    for name, one in settings.chosen().items():
         if name != arm and one.method is None and (one.model or settings.model) == model and dense is None:
             dense = _trained(path, name, seed, settings, train.build_network(model, splits, seed))
     name = arm if len(settings.seeds) == 1 else f"{arm}-seed{seed}"

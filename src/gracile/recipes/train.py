@@ -31,7 +31,17 @@ from gracile.recipes.layers import write_layers
 from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over
 from gracile.recipes.schema import Strict
 from gracile.report import figures, read, weights
-from gracile.training import Cosine, CrossEntropy, Milestones, Objective, Schedule, adversary, evaluate, fit, steps_per_epoch
+from gracile.training import (
+    Cosine,
+    CrossEntropy,
+    Milestones,
+    Objective,
+    Schedule,
+    adversary,
+    evaluate,
+    fit,
+    steps_per_epoch,
+)
 
 log = logging.getLogger("gracile")
 
@@ -184,6 +194,11 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
     _check_found(settings.arms)
+    for name, pair in settings.against.items():
+        if len([pick(settings.arms, arm, "arm") for arm in pair]) != 2:
+            raise InputError(
+                f"against.{name} names {len(pair)} arms.", "Name two: the first is held against the second."
+            )
     device = _device(settings.device)
     splits = load_data(settings.data, device)
     log.info("data: %s", splits.train.note or splits.train.name)
@@ -205,10 +220,9 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         for key in found[0]
         if found[0][key] is not None
     }
-    for name, (first, second) in settings.against.items():
+    for name, pair in settings.against.items():
         one, other = (
-            {key[len(arm) + 1 :]: value for key, value in values.items() if key.startswith(f"{arm}.")}
-            for arm in (first, second)
+            {key[len(arm) + 1 :]: value for key, value in values.items() if key.startswith(f"{arm}.")} for arm in pair
         )
         values |= {f"{name}.{key}": one[key] - other[key] for key in one if key in other}
     return Outcome(rows, values, _plots(settings, folder), notes)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, nearest
-from gracile.core.seeding import derive_seed, generator
+from gracile.core.seeding import generator
 
 NoiseMode = Literal["fresh", "fixed", "off"]
 
@@ -45,9 +45,17 @@ class GaussianNoise(nn.Module):
         self.level, self.scaling, self.stream = float(level), scaling, stream
         self.mode: NoiseMode = "fresh"
         self.seed = 0
+        self._drawn: tuple[tuple[int, ...], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return add_noise([self], x)
+
+    def field(self, *shape: int) -> Tensor:
+        """The fixed noise of activations (channels, height, width), on the CPU; drawn once, so that it can be exported."""
+        key = (self.seed, *shape)
+        if self._drawn is None or self._drawn[0] != key:
+            self._drawn = key, torch.randn(1, *shape, generator=generator(self.seed, "noise", self.stream))
+        return self._drawn[1]
 
     def extra_repr(self) -> str:
         return f"level={self.level}, scaling={self.scaling!r}, mode={self.mode!r}"
@@ -69,9 +77,8 @@ def add_noise(layers: Sequence[GaussianNoise], x: Tensor) -> Tensor:
     if first.mode == "fresh":
         noise = _normal_like(x)
     else:
-        shape = (1, x.shape[1] // networks, *x.shape[2:])
-        fields = [torch.randn(shape, generator=generator(one.seed, "noise", one.stream)) for one in layers]
-        noise = torch.cat(fields, 1).to(device=x.device, dtype=x.dtype)
+        fields = [one.field(x.shape[1] // networks, *x.shape[2:]) for one in layers]
+        noise = torch.cat(fields, dim=1).to(device=x.device, dtype=x.dtype)
     if first.scaling == "none":
         return x + first.level * noise
     parts = [_deviation(part, first.scaling) for part in x.detach().chunk(networks, dim=1)]
@@ -113,5 +120,5 @@ def set_noise(network: nn.Module, mode: NoiseMode, *, seed: int = 0) -> int:
         raise InputError(f"There is no mode of noise '{mode}'.", f"Choose among {', '.join(get_args(NoiseMode))}.")
     found = [module for module in network.modules() if isinstance(module, GaussianNoise)]
     for module in found:
-        module.mode, module.seed = mode, derive_seed(seed, "noise")
+        module.mode, module.seed = mode, seed
     return len(found)

@@ -175,6 +175,7 @@ def channel_norms(arms: Mapping[str, Weights], path: Path) -> Path:
         whole.set(
             xlabel="channel norm", ylabel="channels", yscale="symlog", title=f"{name}: {zeros} of {len(found)} zero"
         )
+        near.set_ylim(0, max(1.0, near.get_ylim()[1]))
         near.set(xlabel="channel norm, near zero", xlim=(0, 2e-7), yscale="symlog", title=f"{name}, below 2e-7")
     return save(figure, path)
 

@@ -14,6 +14,8 @@ from gracile.cli import main
 from gracile.commands.subjects import from_function
 from gracile.models import lenet
 from gracile.recipes import schema, train
+from gracile.report import reading
+from gracile.report.writing import render
 from gracile.shrinking import load_lean
 from tests.conftest import make_blobs
 
@@ -73,7 +75,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compressed(finished: Path) -> Path:
     """What the command leaves of its first sparse arm."""
-    load = ["--batch-sizes", "1,4", "--threads", "1"]
+    load = ["--batch-sizes", "1,4", "--threads", "1", "--eps", "20/255", "--robust-samples", "20"]
     assert main(["compress", str(finished), "--int8", *load]) == 0
     return finished / "compressed" / "rgsm"
 
@@ -218,3 +220,17 @@ def test_an_arm_that_is_not_trained_says_how_to_finish_it(
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compress", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_every_form_of_the_network_was_attacked(finished: Path, compressed: Path):
+    found = json.loads((compressed / "compress.json").read_text())
+    assert list(found["robust"]) == ["dense", "sparse", "shrunk", "shrunk + int8"]
+    tried = {name: [score["name"] for score in one["scores"]] for name, one in found["robust"].items()}
+    assert tried["sparse"] == ["clean", "pgd", "cw", "square", "worst"]
+    # onnxruntime gives no gradients: int8 is attacked by transfer from its float network and by search.
+    assert tried["shrunk + int8"] == ["clean", "transfer", "square", "worst"]
+    assert any("onnxruntime gives no gradients" in note for note in found["notes"])
+    # Removal changes no output, so but for a sample at the margin it changes no robustness.
+    assert found["accuracy"]["sparse"]["robust %"] == pytest.approx(found["accuracy"]["shrunk"]["robust %"], abs=5)
+    assert "robust %" in (compressed / "table.md").read_text()
+    assert "robust %, linf 0.07843 (20/255)" in render([reading.read(finished)])

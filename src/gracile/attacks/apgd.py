@@ -32,7 +32,7 @@ def apgd(
     mode: Mode = "eval",
     chunk: int | None = None,
 ) -> Tensor:
-    """Auto-PGD (Croce and Hein 2020, algorithm 1); samples leave the batch once broken.
+    """Auto-PGD (Croce and Hein 2020, algorithm 1); samples leave the batch once broken, unless there are several draws.
 
     Args:
         model, x, y, eps, norm, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`.
@@ -128,7 +128,10 @@ class _Run:
             checked_loss=losses.clone(), length=torch.full_like(losses, 2 * self.eps),
             rises=torch.zeros_like(losses), halved=torch.ones_like(broken), labels=labels,
         )  # fmt: skip
-        state.keep(~broken)
+        # Where the network draws random numbers a break may be luck: such samples stay and are judged anew at the end.
+        leave = self.victim.draws == 1
+        if leave:
+            state.keep(~broken)
         # Checkpoints at 22 % of the steps, then at intervals shorter by 3 % each, down to 6 %.
         window, waited = max(int(0.22 * self.steps), 1), 0
         for step in range(self.steps):
@@ -143,7 +146,7 @@ class _Run:
             higher = losses > state.best_loss
             state.best[higher], state.best_gradient[higher] = point[higher], gradient[higher]
             state.best_loss = losses.maximum(state.best_loss)
-            if bool(newly.any()):
+            if leave and bool(newly.any()):
                 result[state.rows[newly]] = point[newly]
                 broken[state.rows[newly]] = True
                 state.keep(~newly)
@@ -152,6 +155,8 @@ class _Run:
                 self._check(state, window)
                 window, waited = max(window - max(int(0.03 * self.steps), 1), max(int(0.06 * self.steps), 1)), 0
         result[state.rows] = state.best
+        if not leave:
+            broken = self.victim.broken(self.victim.logits(result), self.y)
         return result, broken
 
     def _move(self, state: _State, step: int) -> Tensor:

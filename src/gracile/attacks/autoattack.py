@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from gracile.attacks.apgd import apgd
@@ -12,6 +11,7 @@ from gracile.attacks.fab import fab
 from gracile.attacks.square import square
 from gracile.attacks.victim import Mode, Model, attacking
 from gracile.core.errors import pick
+from gracile.core.seeding import derive_seed
 
 # What the parts are called, and their settings in the standard ensemble (Croce and Hein 2020, section 5).
 PARTS: dict[str, tuple[Callable[..., Tensor], dict[str, str | int]]] = {
@@ -58,7 +58,9 @@ def autoattack(
         NonFiniteError: gradients that are not finite.
     """
     settings = {"eps": eps, "norm": norm, "draws": draws, "mode": mode, "chunk": chunk}
-    standing = _standing(model, x, x, y, seed=seed, **settings)
+    # Judged with other draws than those the attacks climbed on.
+    judged = derive_seed(seed, "attack", "judge")
+    standing = _standing(model, x, x, y, seed=judged, **settings)
     adversarial = x.detach().clone()
     for number, name in enumerate(parts or (STANDARD if draws == 1 else RANDOM)):
         attack, options = pick(PARTS, name, "part of AutoAttack")
@@ -67,7 +69,7 @@ def autoattack(
             break
         length = search_steps if name == "square" else steps
         found = attack(model, x[rows], y[rows], steps=length, seed=seed + number, **options, **settings)
-        broken = ~_standing(model, x[rows], found, y[rows], seed=seed, **settings)
+        broken = ~_standing(model, x[rows], found, y[rows], seed=judged, **settings)
         adversarial[rows[broken]] = found[broken].detach()
         standing[rows[broken]] = False
     return adversarial
@@ -75,4 +77,4 @@ def autoattack(
 
 def _standing(model: Model, x: Tensor, at: Tensor, y: Tensor, **settings: object) -> Tensor:
     with attacking(model, x, y, **settings) as (victim, _, y):  # pyright: ignore[reportArgumentType]
-        return ~victim.broken(victim.logits(at.detach()), y) if len(at) else torch.zeros(0, dtype=torch.bool)
+        return ~victim.broken(victim.logits(at.detach()), y)

@@ -24,7 +24,7 @@ def cw(
     alpha: float | None = None,
     norm: str = "linf",
     restarts: int = 1,
-    searches: int = 6,
+    searches: int = 9,
     lr: float = 0.01,
     kappa: float = 0.0,
     targeted: bool = False,

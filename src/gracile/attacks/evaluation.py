@@ -23,7 +23,7 @@ class Entry:
     Attributes:
         title: how the report calls it.
         attack: a row of `gracile.attacks.ATTACKS`.
-        options: its settings; a function of eps where they depend on it.
+        options: its settings.
         counted: whether it counts queries.
     """
 
@@ -171,44 +171,46 @@ def evaluate(
     right = judge.right(x)
     scores = [_score("clean", "clean", right, began)]
     broken_by: dict[str, Tensor] = {}
-    entries = {
-        **({"transfer": Entry("transfer from its surrogate", "pgd")} if surrogate is not None else {}),
-        **entries,
-    }
+    if surrogate is not None:
+        entries = {"transfer": Entry("transfer from its surrogate", "pgd"), **entries}
     for name, entry in entries.items():
         began = time.perf_counter()
         count = min((limits or {}).get(name, len(x)), len(x))
-        rows = right[:count].nonzero().squeeze(1)
+        rows, stands = right[:count].nonzero().squeeze(1), right[:count].clone()
         queries = torch.zeros(len(rows), dtype=torch.int64) if entry.counted else None
-        stands = right[:count].clone()
         if len(rows):
-            if name == "transfer":
-                assert surrogate is not None
+            if name == "transfer" and surrogate is not None:
                 tries = _transferred(surrogate, x[rows], y[rows], eps, norm, seed)
             else:
-                settings = {**entry.options, **(options or {}).get(name, {}), "draws": draws, "seed": seed}
-                if ATTACKS[entry.attack].norms:
-                    settings |= {"eps": eps}
-                if len(ATTACKS[entry.attack].norms) > 1:
-                    settings |= {"norm": norm}
-                if queries is not None:
-                    settings["queries"] = queries
-                tries = [ATTACKS[entry.attack].attack(model, x[rows], y[rows], **settings)]
+                settings = _settings(entry, (options or {}).get(name, {}), eps, norm, queries)
+                attack = ATTACKS[entry.attack].attack
+                tries = [attack(model, x[rows], y[rows], **settings, draws=draws, seed=seed)]
             for tried in tries:
                 stands[rows] &= judge.right(tried, rows)
         asked = float(queries.double().mean()) if queries is not None and len(rows) else None
         scores.append(_score(name, entry.title, stands, began, asked))
         broken_by[name] = (right[:count] & ~stands).cpu()
         progress(f"{entry.title}: {scores[-1].percent:.2f} %")
-    worst = right.clone()
-    for name, broken in broken_by.items():
-        # The papers' C&W leaves the ball: what it breaks says nothing about the ball.
-        if name != "cw_paper":
-            worst[: len(broken)] &= ~broken.to(worst.device)
-    scores.append(Score("worst", "worst case a sample", int(worst.sum()), len(x)))
+    scores.append(Score("worst", "worst case a sample", _worst(right.cpu(), broken_by), len(x)))
     warned = checks.beaten(broken_by, right.cpu(), entries)
     warned += checks.network(model, x, y, eps=eps, norm=norm, draws=draws, seed=seed)
     return Robustness(tuple(scores), tuple(warned), eps, norm, draws, seed)
+
+
+def _settings(entry: Entry, changes: dict[str, Any], eps: float, norm: str, queries: Tensor | None) -> dict[str, Any]:
+    """What an entry's attack is called with; an attack that knows one norm is not told, one without a ball gets no eps."""
+    norms = ATTACKS[entry.attack].norms
+    ball = ({"eps": eps} if norms else {}) | ({"norm": norm} if len(norms) > 1 else {})
+    return {**entry.options, **changes, **ball, **({} if queries is None else {"queries": queries})}
+
+
+def _worst(right: Tensor, broken_by: dict[str, Tensor]) -> int:
+    """How many samples stand under every attack that keeps to the ball."""
+    stands = right.clone()
+    for name, broken in broken_by.items():
+        if ATTACKS[ENTRIES[name].attack if name in ENTRIES else "pgd"].norms:
+            stands[: len(broken)] &= ~broken
+    return int(stands.sum())
 
 
 def _score(name: str, title: str, stands: Tensor, began: float, queries: float | None = None) -> Score:

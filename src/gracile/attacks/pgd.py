@@ -52,7 +52,7 @@ def pgd(
         restarts: runs from other random points on the samples that still stand; each sample keeps the point that broke
             it, else the one of largest loss.
         early_stop: a sample leaves the batch at the first point that breaks it, `x` itself included. For evaluation; training
-            wants all steps.
+            wants all steps. Without effect where there are several draws: there a break may be luck.
         targeted: climb towards the classes `y`.
         draws: gradients averaged a step (expectation over transformation), for networks that draw random numbers.
         seed: of the start and of the network's own random numbers.
@@ -91,6 +91,7 @@ def pgd(
         first = random_in_ball(x, eps, norm, random) if random_start else x
         if start is not None:
             first = _checked_start(start, x)
+        early_stop = early_stop and draws == 1
         if early_stop:
             adversarial, rows = x.clone(), (~victim.broken(victim.logits(x), y)).nonzero().squeeze(1)
             if len(rows):

@@ -17,9 +17,9 @@ Model = nn.Module | Callable[[Tensor], Tensor]
 # Per-sample loss (n,) of logits (n, classes) and of whatever goes with each sample, such as its label.
 Loss = Callable[..., Tensor]
 
-# Images a pass on a CPU. At batch 256 activations leave the caches and the allocator's reach: the same arithmetic on
-# pieces of this size takes half of the time on a small convolutional network.
-CHUNK = 32
+# Pixels a pass on a CPU, a channel: 32 images of 32x32. At batch 256 activations leave the caches and the allocator's reach:
+# the same arithmetic on pieces of this size takes half of the time on a small convolutional network.
+PIXELS = 32 * 32 * 32
 
 
 class Victim:
@@ -31,21 +31,27 @@ class Victim:
         y: int64 (n,) labels, or the classes wanted.
         targeted: whether `y` are the classes wanted.
         draws: passes that are averaged, for networks that draw random numbers.
-        chunk: samples a pass; None chooses: pieces of `CHUNK` images on a CPU, the whole batch elsewhere.
+        chunk: samples a pass; None chooses: pieces of `PIXELS` pixels on a CPU, the whole batch elsewhere.
         plain: whether nothing in the network depends on the rest of the batch, so that it may be cut into pieces.
+        channels_last: lay images out channels last on a CPU.
 
     Attributes:
         queries: samples passed through the network so far, draws included.
+        layout: the memory format inputs are brought into; None leaves them as they are.
+        finite: whether all gradients were finite and no output NaN so far; looked at once, at the end, so that a GPU need not
+            wait.
     """
 
     def __init__(
-        self, model: Model, x: Tensor, y: Tensor, *, targeted: bool, draws: int, chunk: int | None, plain: bool
-    ) -> None:
+        self, model: Model, x: Tensor, y: Tensor, *, targeted: bool, draws: int, chunk: int | None, plain: bool,
+        channels_last: bool,
+    ) -> None:  # fmt: skip
         self.model, self.targeted, self.draws = model, targeted, draws
         on_cpu = x.device.type == "cpu" and x.ndim == 4 and plain
-        self.chunk = chunk or (CHUNK if on_cpu else len(x))
+        self.chunk = chunk or (max(PIXELS // x[0, 0].numel(), 4) if on_cpu else len(x))
         # Channels last saves convolutions the reordering of activations; sums are taken in another order.
-        self.channels_last = on_cpu and isinstance(model, nn.Module)
+        self.layout = torch.channels_last if on_cpu and channels_last and isinstance(model, nn.Module) else None
+        self.finite = torch.ones((), dtype=torch.bool, device=x.device)
         self.top_label = int(y.max())
         self.queries = 0
 
@@ -97,6 +103,8 @@ class Victim:
                 (gradient,) = torch.autograd.grad(
                     losses, leaf, torch.full_like(losses, weight), allow_unused=True, materialize_grads=True
                 )
+            # A sum is finite only if all its terms are.
+            self.finite &= torch.isfinite(gradient.sum())
             parts = [losses.detach(), logits.detach(), gradient]
             sums = [one + more for one, more in zip(sums, parts, strict=True)] if sums else parts
         if self.draws > 1:
@@ -111,15 +119,14 @@ class Victim:
 
     def _forward(self, x: Tensor) -> Tensor:
         self.queries += len(x)
-        if not self.channels_last:
-            logits = self.model(x)
-        else:
-            try:
-                logits = self.model(x.contiguous(memory_format=torch.channels_last))
-            except RuntimeError:
-                # Networks that call view() on activations cannot take this layout.
-                self.channels_last = False
-                logits = self.model(x.contiguous())
+        try:
+            logits = self.model(x if self.layout is None else x.contiguous(memory_format=self.layout))
+        except RuntimeError:
+            if self.layout is not torch.channels_last:
+                raise
+            # Networks that call view() on activations cannot take this layout.
+            self.layout = torch.contiguous_format
+            logits = self.model(x.contiguous())
         if logits.ndim != 2 or len(logits) != len(x):
             raise InputError(
                 f"The network's output has shape {tuple(logits.shape)} for {len(x)} samples.",
@@ -130,6 +137,7 @@ class Victim:
                 f"The labels go up to {self.top_label}, and the network has {logits.shape[1]} outputs.",
                 "Number the classes from 0 on, as the network does.",
             )
+        self.finite &= ~logits.detach().isnan().any()
         return logits
 
 
@@ -166,6 +174,7 @@ def attacking(
 
     Raises:
         InputError: an argument that cannot be used.
+        NonFiniteError: at the end, where a gradient was not finite or an output NaN.
     """
     _check(x, y, eps, norm, {"draws": draws, **counts, **({} if chunk is None else {"chunk": chunk})})
     if mode not in ("eval", "found"):
@@ -184,12 +193,17 @@ def attacking(
                     module.training = False
             for parameter in parameters:
                 parameter.requires_grad_(False)
-            victim = Victim(model, x, y, targeted=targeted, draws=draws, chunk=chunk, plain=plain)
-            victim.channels_last &= channels_last
+            victim = Victim(model, x, y, targeted=targeted, draws=draws, chunk=chunk, plain=plain,
+                            channels_last=channels_last)  # fmt: skip
             x, y = x.detach().clone(), y.detach().clone()
-            if victim.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
+            if victim.layout is not None:
+                x = x.contiguous(memory_format=victim.layout)
             yield victim, x, y
+            if not bool(victim.finite):
+                raise NonFiniteError(
+                    "The attack met gradients that are not finite, or outputs that are NaN.",
+                    "Look for overflow, a square root of 0 or a logarithm of 0 in the network; attack it in float32.",
+                )
         finally:
             for module, training in zip(modules, modes, strict=True):
                 module.training = training
@@ -198,17 +212,7 @@ def attacking(
 
 
 def finished(adversarial: Tensor, like: Tensor) -> Tensor:
-    """What an attack returns: checked, cut off, laid out like the input.
-
-    Raises:
-        NonFiniteError: a gradient was not finite on the way.
-    """
-    if not bool(torch.isfinite(adversarial).all()):
-        count = int((~torch.isfinite(adversarial.flatten(1)).all(dim=1)).sum())
-        raise NonFiniteError(
-            f"The attack met gradients or outputs that are NaN or infinite on {count} of {len(adversarial)} samples.",
-            "Look for overflow, a square root of 0 or a logarithm of 0 in the network; attack it in float32.",
-        )
+    """What an attack returns: cut off, laid out like the input."""
     return torch.empty_like(like.detach()).copy_(adversarial.detach())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gracile.report import html, svg
-from gracile.report.compressed import Measured, number
+from gracile.report.compressed import Attacked, Measured, number
 from gracile.report.reading import Arm, Trained
 
 Named = Sequence[tuple[str, Arm, int]]
@@ -251,21 +251,30 @@ def measured_picture(name: str, found: Measured) -> str:
 
 
 def attacked_tables(named: Named) -> str:
-    """Accuracy under each attack, a row a network, with the signs that it claims too much."""
+    """Accuracy under each attack, a column a network, with the signs that it claims too much."""
     parts = []
     for name, arm, _ in named:
-        rows = [
-            {"network": one.name, "ball": one.ball, **{f"{under.title} %": str(under) for under in one.scores.values()}}
-            for one in arm.attacked
-        ]
+        titles = {key: under.title for one in arm.attacked for key, under in one.scores.items()}
+        # A network beside the first has been tried with one attack more; the worst case stays last.
+        order = sorted(titles, key=lambda key: key == "worst")
+        rows = [{"attack": titles[key], **{one.name: _under(one, key) for one in arm.attacked}} for key in order]
         warned = [f"{one.name}: {warning}" for one in arm.attacked for warning in one.warnings]
         if rows:
-            meaning = "Accuracy left under each attack, with intervals of 95 % confidence."
+            balls = ", ".join(dict.fromkeys(one.ball for one in arm.attacked))
+            meaning = f"Accuracy left, percent, with intervals of 95 % confidence; ball: {balls}."
             parts.append(
                 f"<h3>{svg.escape(name)}</h3>{html.table(rows, f'Robust accuracy of {name}')}"
                 f"{html.paragraph(meaning, soft=True)}{html.notes(warned)}"
             )
     return "".join(parts)
+
+
+def _under(one: Attacked, key: str) -> str:
+    if key not in one.scores:
+        return ""
+    found, clean = one.scores[key], one.scores.get("clean")
+    fewer = clean is not None and found.samples is not None and found.samples != clean.samples
+    return f"{found} on {found.samples:.0f} samples" if fewer else str(found)
 
 
 def _bytes(size: float | None) -> str:

@@ -1,0 +1,124 @@
+"""Attacks against torchattacks, as ratios and accuracies within one run.
+
+    GRACILE_DATA=folder python benchmarks/attacks.py [speed | parts]
+
+speed     PGD-20 at batch 256 on a small convolutional network and on ResNet-20: the median over rounds of the ratio within a round,
+both of seconds on the clock and of seconds of all cores
+parts     each part of AutoAttack on a convolutional network trained on MNIST: accuracy and seconds, ours and theirs
+Needs torchattacks, installed with --no-deps.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gracile import attacks
+from gracile.attacks.autoattack import PARTS
+from gracile.data import load
+from gracile.models import build
+from gracile.training import fit
+
+with warnings.catch_warnings():
+    # What the package warns of when it is imported is its own affair.
+    warnings.simplefilter("ignore")
+    import torchattacks
+
+ROUNDS = 3
+STEPS = 20
+
+
+def small() -> nn.Sequential:
+    """Three convolutions of 32 to 64 channels and two linear layers, on 32x32 colour images: 583,000 weights."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4096, 128), nn.ReLU(),
+        nn.Linear(128, 10),
+    ).eval()  # fmt: skip
+
+
+def timed(call: Callable[[], Tensor]) -> tuple[float, float, Tensor]:
+    """Seconds on the clock, seconds of all cores, and what came out."""
+    clock, cores = time.perf_counter(), time.process_time()
+    found = call()
+    return time.perf_counter() - clock, time.process_time() - cores, found
+
+
+def speed() -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(256, 3, 32, 32), torch.randint(10, (256,))
+    networks = {
+        "small network": small(),
+        "ResNet-20": build("resnet20", num_classes=10, in_channels=3, image_size=32).eval(),
+    }
+    for name, network in networks.items():
+        theirs = torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=STEPS, random_start=False)
+        ours = lambda network=network, **more: attacks.pgd(
+            network, x, y, alpha=2 / 255, steps=STEPS, random_start=False, **more
+        )
+        calls = {
+            "torchattacks": lambda theirs=theirs: theirs(x, y),
+            "ours": ours,
+            "ours, bit for bit": lambda ours=ours: ours(channels_last=False),
+        }
+        clocks: dict[str, list[float]] = {key: [] for key in calls}
+        cores: dict[str, list[float]] = {key: [] for key in calls}
+        found: dict[str, Tensor] = {}
+        for number in range(ROUNDS):
+            for key in list(calls)[number % 3 :] + list(calls)[: number % 3]:
+                clock, core, found[key] = timed(calls[key])
+                clocks[key].append(clock)
+                cores[key].append(core)
+        for key in list(calls)[1:]:
+            share = [statistics.median(a / b for a, b in zip(times[key], times["torchattacks"], strict=True))
+                     for times in (clocks, cores)]  # fmt: skip
+            moved = float((found[key] != found["torchattacks"]).double().mean())
+            print(
+                f"{name}, PGD-{STEPS}, batch 256, {torch.get_num_threads()} threads, {key}: {share[0]:.2f} of torchattacks' time, "
+                f"{share[1]:.2f} of its core seconds ({statistics.median(clocks[key]):.1f} s against "
+                f"{statistics.median(clocks['torchattacks']):.1f} s); {100 * moved:.3f} % of pixels differ",
+                flush=True,
+            )
+
+
+def parts() -> None:
+    splits = load("mnist", validation=0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+    train = splits.train.subset(range(20_000))
+    fit(network, type(splits)(train, splits.test.subset(range(500)), splits.test), epochs=3, lr=0.05, batch_size=128)
+    network.eval()
+    eps, steps, queries = 0.1, 50, 2000
+    x, y = splits.test.inputs[:1000].float() / 255, splits.test.labels[:1000]
+    accuracy = lambda at: 100 * float((network(at).argmax(dim=1) == y).double().mean())
+    print(f"MNIST, 1,000 test samples, l-inf {eps}, {steps} steps, {queries} queries; clean {accuracy(x):.2f} %")
+    theirs = {
+        "apgd-ce": torchattacks.APGD(network, eps=eps, steps=steps),
+        "apgd-dlr": torchattacks.APGD(network, eps=eps, steps=steps, loss="dlr"),
+        "apgd-t": torchattacks.APGDT(network, eps=eps, steps=steps),
+        "fab-t": torchattacks.FAB(network, eps=eps, steps=steps, multi_targeted=True),
+        "square": torchattacks.Square(network, eps=eps, n_queries=queries),
+    }
+    for name, (attack, options) in PARTS.items():
+        budget = queries if name == "square" else steps
+        ours = timed(partial(attack, network, x, y, eps=eps, steps=budget, **options))
+        other = timed(partial(theirs[name], x, y))
+        print(
+            f"{name}: {accuracy(ours[2]):.2f} % in {ours[0]:.1f} s, torchattacks {accuracy(other[2]):.2f} % in {other[0]:.1f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sections = {"speed": speed, "parts": parts}
+    for chosen in sys.argv[1:] or sections:
+        sections[chosen]()

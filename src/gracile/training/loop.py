@@ -199,19 +199,23 @@ class _Stepper:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         seed = derive_seed(self.seed, "adversary", position.epoch, position.step)
-        for _ in range(self.objective.replays):
-            with self.autocast:
-                loss, logits = self.objective.loss(self.network, x, y, progress, seed)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.objective.follow()
+        loss, right = [self._descend(x, y, progress, seed) for _ in range(self.objective.replays)][-1]
         position.step += 1
         position.seen += len(y)
-        position.loss += loss.detach() * len(y)
-        position.correct += (logits.detach().argmax(dim=1) == y).sum()
+        position.loss += loss * len(y)
+        position.correct += right
         if position.step % STEPS_BETWEEN_CHECKS[x.device.type] == 0:
             _check_finite(position, self.network, x, self.place)
+
+    def _descend(self, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser; the loss and how many answers were right."""
+        with self.autocast:
+            loss, logits = self.objective.loss(self.network, x, y, progress, seed)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.objective.follow()
+        return loss.detach(), (logits.detach().argmax(dim=1) == y).sum()
 
     def last_rate(self, position: _Position) -> float:
         """The learning rate of the epoch's last step."""

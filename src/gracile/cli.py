@@ -18,6 +18,7 @@ COMMANDS = {
     "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
     "attack": "attack a classifier and say what accuracy stands, with intervals and warnings",
     "one-layer": "relaxed splitting on the one-layer network of theorems 3.1 and 3.2, from many starts",
+    "weights": "draw a run's weights: histograms, kernels, channel norms, sparsity against lam",
     "walk": "diffusivity of senile reinforced random walks, exact and simulated",
     "workers": "train one network over many workers, and see how they agree and what it costs",
 }

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from gracile import data as datasets
 from gracile.core.errors import InputError, StorageError, nearest, pick
 from gracile.data import Splits, batches
-from gracile.recipes import schema, train
+from gracile.recipes import schema
+from gracile.recipes.arms import Settings, build_network, load_data, trained_arms
 from gracile.recipes.methods import METHODS, RULES
 
 
@@ -61,8 +62,8 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
         raise InputError(
             f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
         )
-    settings = schema.parse(train.Settings, recipe.settings, str(file))
-    arms = train.trained_arms(settings)
+    settings = schema.parse(Settings, recipe.settings, str(file))
+    arms = trained_arms(settings)
     methods = [name for name, one in arms.items() if one.method in METHODS]
     if arm is None:
         if not methods:
@@ -77,13 +78,13 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
         seed = settings.seeds[0]
     if seed not in settings.seeds:
         raise InputError(f"The run in {path} has no seed {seed}.", nearest(str(seed), map(str, settings.seeds)))
-    splits = train.load_data(settings.data)
+    splits = load_data(settings.data)
     model = chosen.model or settings.model
-    sparse = _trained(path, arm, seed, settings, train.build_network(model, splits, seed))
+    sparse = _trained(path, arm, seed, settings, build_network(model, splits, seed))
     dense = None
     for name, one in arms.items():
         if name != arm and one.method is None and (one.model or settings.model) == model and dense is None:
-            dense = _trained(path, name, seed, settings, train.build_network(model, splits, seed))
+            dense = _trained(path, name, seed, settings, build_network(model, splits, seed))
     name = arm if len(settings.seeds) == 1 else f"{arm}-seed{seed}"
     others = [other for other in methods if other != arm]
     note = f"the run has other sparse arms, chosen with --arm: {', '.join(others)}" if others else ""
@@ -141,7 +142,7 @@ def _example(splits: Splits) -> Tensor:
     return next(batches(splits.train, 2))[0]
 
 
-def _trained(path: Path, arm: str, seed: int, settings: train.Settings, network: nn.Module) -> nn.Module:
+def _trained(path: Path, arm: str, seed: int, settings: Settings, network: nn.Module) -> nn.Module:
     name = arm if len(settings.seeds) == 1 else f"{arm}-seed{seed}"
     file = path / name / "model.safetensors"
     if not file.is_file():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gracile.core.errors import DataError, InputError
 from gracile.core.estimators import as_tensor
 from gracile.layerwise.consensus import Consensus, Shared, joined
 from gracile.layerwise.statistics import Dual, Statistics, accumulate, gather
@@ -94,3 +95,61 @@ class Features:
         hosted = source.workers.hosted
         shares = [replace(source, share=(which, hosted)).through(self.network) for which in range(hosted)]
         return joined([accumulate(share) for share in shares], source.workers, source.dtype)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The floating type by name.
+
+    Raises:
+        InputError: neither "float32" nor "float64".
+    """
+    if name not in DTYPES:
+        raise InputError(f"dtype = {name!r} is not supported.", 'Choose "float32" or "float64".')
+    return DTYPES[name]
+
+
+def check_matrix(x: Any, features: int | None) -> np.ndarray | Tensor:
+    """A batch of a user's stream: a finite matrix with the number of features of the earlier ones.
+
+    Raises:
+        DataError: otherwise.
+    """
+    if not isinstance(x, Tensor):
+        x = np.asarray(x)
+    if x.ndim != 2:
+        raise DataError(
+            f"A batch of X has the shape {tuple(x.shape)}.", "Give (samples, features); flatten images first."
+        )
+    if features is not None and x.shape[1] != features:
+        raise DataError(
+            f"A batch of X has {x.shape[1]} features and the first one had {features}.", "Give the same features."
+        )
+    finite = torch.isfinite(x).all() if isinstance(x, Tensor) else np.isfinite(x).all()
+    if not bool(finite):
+        raise DataError("A batch of X contains NaN or infinity.", "Drop or fill those samples.")
+    return x
+
+
+class Varies:
+    """Whether any feature takes more than one value, told from batches."""
+
+    def __init__(self) -> None:
+        self.first: np.ndarray | None = None
+        self.found = False
+
+    def see(self, x: Any) -> None:
+        if self.found or not len(x):
+            return
+        x = x.cpu().numpy() if isinstance(x, Tensor) else x
+        if self.first is None:
+            self.first = np.array(x[0])
+        # Most data vary within their first rows; only if they do not is everything looked at.
+        self.found = bool((x[:64] != self.first).any()) or bool((x != self.first).any())
+
+    def check(self) -> None:
+        """Raises DataError when nothing varied."""
+        if not self.found:
+            raise DataError(
+                "Every feature of X is constant, so all samples look the same.",
+                "Check how X was made; there is nothing to learn from.",
+            )

@@ -151,7 +151,9 @@ def _batch_norm(layers: list[nn.BatchNorm2d], x: Tensor) -> Tensor:
     if first.training:
         # What the joint layer moved goes back to its owners.
         with torch.no_grad():
-            torch._foreach_copy_(means + variances, [*mean.chunk(len(layers)), *variance.chunk(len(layers))])
+            moved = [*mean.chunk(len(layers)), *variance.chunk(len(layers))]
+            for kept, now in zip(means + variances, moved, strict=True):
+                kept.copy_(now)
             for one in layers:
                 cast(Tensor, one.num_batches_tracked).add_(1)
     return out

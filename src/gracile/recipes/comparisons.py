@@ -15,32 +15,31 @@ class Comparison(Strict):
 
     Attributes:
         arm, to: the arms.
-        value: what of theirs, such as ``accuracy`` or ``macs_left``.
+        value: what of theirs, such as ``accuracy`` or ``macs_left``; None for every number that both have, each by the name
+            ``comparison.value``.
         by: ``difference``, arm minus to, or ``ratio``, arm over to.
     """
 
     arm: str
     to: str
-    value: str
+    value: str | None = None
     by: Literal["difference", "ratio"] = "difference"
 
-    def over_seeds(self, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:
+    def over_seeds(self, value: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:
         """One number a seed; none at all where a ratio would be over 0.
 
         Args:
+            value: what is compared.
             results: arm to its results, one a seed, in the same order.
 
         Raises:
             InputError: the arms have no such value.
         """
         for arm in (self.arm, self.to):
-            if results[arm][0].get(self.value) is None:
+            if results[arm][0].get(value) is None:
                 known = [key for key, value in results[arm][0].items() if value is not None]
-                raise InputError(f"The arm '{arm}' has no value '{self.value}'.", nearest(self.value, known))
-        pairs = [
-            (ours[self.value], theirs[self.value])
-            for ours, theirs in zip(results[self.arm], results[self.to], strict=True)
-        ]
+                raise InputError(f"The arm '{arm}' has no value '{value}'.", nearest(value, known))
+        pairs = [(ours[value], theirs[value]) for ours, theirs in zip(results[self.arm], results[self.to], strict=True)]
         if self.by == "ratio":
             return [ours / theirs for ours, theirs in pairs] if all(theirs for _, theirs in pairs) else []
         return [ours - theirs for ours, theirs in pairs]
@@ -61,10 +60,16 @@ def check_comparisons(comparisons: Mapping[str, Comparison], arms: Sequence[str]
 def compared(
     comparisons: Mapping[str, Comparison], results: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[dict[str, float], list[str]]:
-    """Means by the comparisons' names, and a sentence each with the spread over seeds."""
+    """Means by the comparisons' names, and a sentence with the spread over seeds for each that names a value."""
     values, notes = {}, []
     for name, comparison in comparisons.items():
-        found = comparison.over_seeds(results)
+        if comparison.value is None:
+            ours, theirs = (results[arm][0] for arm in (comparison.arm, comparison.to))
+            shared = [key for key in ours if ours[key] is not None and theirs.get(key) is not None]
+            found = {f"{name}.{key}": comparison.over_seeds(key, results) for key in shared}
+            values |= {key: statistics.fmean(one) for key, one in found.items() if one}
+            continue
+        found = comparison.over_seeds(comparison.value, results)
         if not found:
             notes.append(f"{comparison.value} of {comparison.to} is 0, so nothing can be set over it")
             continue

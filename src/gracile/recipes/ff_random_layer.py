@@ -13,9 +13,9 @@ from torch import Tensor
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.data import Dataset, batches
+from gracile.recipes.arms import DataSettings, load_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.recipes.train import DataSettings, load_data
 from gracile.report.figures import new_figure, save
 
 log = logging.getLogger("gracile")

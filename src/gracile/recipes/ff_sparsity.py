@@ -15,9 +15,9 @@ from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, batches
+from gracile.recipes.arms import DataSettings, load_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.recipes.train import DataSettings, load_data
 from gracile.report.figures import new_figure, save
 
 log = logging.getLogger("gracile")

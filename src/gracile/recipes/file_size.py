@@ -17,12 +17,12 @@ from gracile.core.runs import RunFolder
 from gracile.data import Splits
 from gracile.data.batching import some
 from gracile.export import Int8Warning, accuracy, export_onnx
-from gracile.recipes import train
+from gracile.recipes import arms, train
 from gracile.recipes.kinds import Outcome
 from gracile.shrinking import shrink
 
 
-class Settings(train.Settings):
+class Settings(arms.Settings):
     """A training recipe, and what is weighed of it.
 
     Attributes:
@@ -43,7 +43,7 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         if arm not in settings.arms:
             raise InputError(f"There is no arm '{arm}' to weigh.", nearest(arm, settings.arms))
     trained = train.execute(settings, folder, published)
-    splits = train.load_data(settings.data)
+    splits = arms.load_data(settings.data)
     notes: list[str] = []
     sizes = _weigh(settings, folder, splits, notes)
     write_json(folder.path / "sizes.json", sizes)
@@ -91,6 +91,6 @@ def _weigh(settings: Settings, folder: RunFolder, splits: Splits, notes: list[st
 def _trained(settings: Settings, folder: RunFolder, splits: Splits, arm: str) -> nn.Module:
     """The arm's sparse network from the first seed."""
     seed = settings.seeds[0]
-    network = train.build_network(settings.arms[arm].model or settings.model, splits, seed)
+    network = arms.build_network(settings.arms[arm].model or settings.model, splits, seed)
     network.load_state_dict(load_file(folder.path / train.part_name(arm, seed, settings.seeds) / "model.safetensors"))
     return network.eval()

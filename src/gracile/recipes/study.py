@@ -21,10 +21,11 @@ from gracile.models import Normalize, UnitNorm, mlp, plain_weights
 from gracile.models.backpropagation import Loss, Reduction
 from gracile.models.common import Initialisation
 from gracile.recipes import schema, study_pictures, study_sizes
+from gracile.recipes.arms import DataSettings, load_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
 from gracile.recipes.study_training import Objective, train
-from gracile.recipes.train import DataSettings, load_data, save_weights
+from gracile.recipes.train import save_weights
 from gracile.training import evaluate
 
 log = logging.getLogger("gracile")

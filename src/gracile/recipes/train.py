@@ -10,158 +10,43 @@ import time
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
-from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_weights
 from safetensors.torch import save_file
 from torch import nn
 
-from gracile import data as datasets
 from gracile.channels import trace
-from gracile.core.errors import InputError, nearest, pick
+from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_atomically, write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Augmentation, Splits, batches
 from gracile.dynamics import SmoothnessMonitor, watch
-from gracile.models import build, normalized
 from gracile.recipes import methods
-from gracile.recipes.comparisons import Comparison, check_comparisons, compared
+from gracile.recipes.arms import (
+    Arm,
+    ModelSettings,
+    Settings,
+    TrainingSettings,
+    build_network,
+    device_named,
+    load_data,
+    objective_of,
+    schedule_of,
+    trained_arms,
+    training_of,
+)
+from gracile.recipes.comparisons import check_comparisons, compared
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
-from gracile.recipes.schema import Strict, merged, parse
-from gracile.report import figures
-from gracile.training import Averaged, Cosine, Diminishing, Milestones, Schedule, evaluate, fit, steps_per_epoch
+from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over
+from gracile.report import figures, read, weights
+from gracile.training import evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
-
-
-class DataSettings(Strict):
-    """Which data: a name, a path or a hub's ``owner/name``, and how much of it.
-
-    Attributes:
-        name: as `gracile.data.load` takes it.
-        validation: share or count held out of the training split.
-        train_limit, test_limit: stratified subsets.
-        image_size: resize to this.
-        label: the label's column, where it is not found by itself.
-        flip, crop: augmentation: random mirror images, random crops after padding by this many pixels.
-        split_seed: draws validation and subsets; the same for all seeds of a run.
-    """
-
-    name: str
-    validation: float | int = 0.1
-    train_limit: int | None = None
-    test_limit: int | None = None
-    image_size: int | None = None
-    label: str | None = None
-    flip: bool = False
-    crop: int = 0
-    split_seed: int = 0
-
-
-class ModelSettings(Strict):
-    """Which network.
-
-    Attributes:
-        name: a row of `gracile.models.MODELS`, or ``auto``: resnet20 for images of 24 pixels and more, lenet below,
-            mlp for features.
-        options: what its factory takes beyond what the data fix.
-    """
-
-    name: str = "auto"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class TrainingSettings(Strict):
-    """How it is trained; the names are those of `gracile.fit`.
-
-    Attributes:
-        beta: of the schedule ``diminishing``, ``lr / (1 + beta lr l)`` at step l; ``averaged`` belongs to adagrad.
-    """
-
-    epochs: int
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = False
-    schedule: Literal["constant", "milestones", "cosine", "diminishing", "averaged"] = "constant"
-    milestones: list[float] = Field(default_factory=list)
-    gamma: float = 0.1
-    warmup: float = 0.0
-    beta: float = 1e-3
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-
-
-class Target(Strict):
-    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first three.
-
-    Attributes:
-        macs, params: share that stays after physical removal.
-        sparsity: share of exact zeros.
-        by_cost: weigh groups by what they cost of the budget.
-        begin: share of the run, at its start, without any pull.
-        ramp: share of the run, after that, during which the budget shrinks.
-        settle: share of the run, at its end, during which the choice is final.
-    """
-
-    macs: float | None = None
-    params: float | None = None
-    sparsity: float | None = None
-    by_cost: bool = True
-    begin: float = 0.0
-    ramp: float = 0.5
-    settle: float = 0.5
-
-
-class Arm(Strict):
-    """One method.
-
-    Attributes:
-        method: a row of `gracile.recipes.methods.METHODS` or `RULES`; None trains densely by backpropagation.
-        options: what the method takes.
-        target: a budget in place of lam.
-        found: an earlier arm whose sparse network the method starts from.
-        model: another network than the recipe's.
-        training: what differs from the recipe's training.
-        published: the leading cells of the published row that this arm answers to.
-    """
-
-    method: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    target: Target | None = None
-    found: str | None = None
-    model: ModelSettings | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    published: list[str | float] = Field(default_factory=list)
-
-
-class Settings(Strict):
-    """What a recipe of this kind holds.
-
-    Attributes:
-        leave_out: arms that a smaller size does without.
-        seeds: each arm is trained once from each; mean and spread are over them.
-        device: ``auto`` takes a GPU if there is one.
-        compare: numbers of two arms set against each other, by the names that criteria use.
-        watch: record drift of conserved quantities, alignment and smoothness each epoch; see `gracile.dynamics`.
-    """
-
-    data: DataSettings
-    model: ModelSettings = ModelSettings()
-    training: TrainingSettings
-    arms: dict[str, Arm]
-    leave_out: list[str] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=lambda: [0])
-    compare: dict[str, Comparison] = Field(default_factory=dict)
-    device: str = "auto"
-    watch: bool = False
 
 
 def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
@@ -171,14 +56,20 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
     _check_found(settings.arms)
     check_comparisons(settings.compare, list(settings.arms))
-    device = _device(settings.device)
+    device = device_named(settings.device)
     splits = load_data(settings.data, device)
     log.info("data: %s", splits.train.note or splits.train.name)
     results: dict[str, list[dict[str, Any]]] = {}
+    notes = [splits.train.note] if splits.train.note else []
     for name, arm in settings.arms.items():
         for seed in settings.seeds:
             part = folder.part(part_name(name, seed, settings.seeds))
-            results.setdefault(name, []).append(_train_arm(settings, name, arm, seed, splits, part, device))
+            result = _train_arm(settings, name, arm, seed, splits, part, device)
+            if settings.attacks is not None:
+                found = _attacked(settings.attacks, arm.model or settings.model, seed, splits, part, device)
+                result |= found["accuracies"]
+                notes += [f"{part.path.name}: {warning}" for warning in found["warnings"]]
+            results.setdefault(name, []).append(result)
     rows = [_table_row(name, settings.arms[name], found, published) for name, found in results.items()]
     values = {
         f"{name}.{key}": statistics.fmean(result[key] for result in found)
@@ -186,55 +77,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         for key in found[0]
         if found[0][key] is not None
     }
-    differences, notes = compared(settings.compare, results)
-    notes = [*([splits.train.note] if splits.train.note else []), *notes]
-    return Outcome(rows, values | differences, _plots(settings, folder), notes)
-
-
-def trained_arms(settings: Settings) -> dict[str, Arm]:
-    """The arms without those that this size leaves out.
-
-    Raises:
-        InputError: an arm that is left out is not there.
-    """
-    for name in settings.leave_out:
-        pick(settings.arms, name, "arm")
-    return {name: arm for name, arm in settings.arms.items() if name not in settings.leave_out}
-
-
-def load_data(settings: DataSettings, device: torch.device | str = "cpu") -> Splits:
-    """The recipe's data."""
-    return datasets.load(
-        settings.name,
-        validation=settings.validation,
-        seed=settings.split_seed,
-        device=device,
-        train_limit=settings.train_limit,
-        test_limit=settings.test_limit,
-        image_size=settings.image_size,
-        label=settings.label,
-    )
-
-
-def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
-    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed."""
-    shape = splits.train.input_shape
-    name = settings.name
-    if name == "auto":
-        name = "mlp" if len(shape) == 1 else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
-    known: dict[str, Any] = {"num_classes": splits.train.num_classes}
-    if len(shape) == 1:
-        if name != "mlp":
-            raise InputError(
-                f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
-            )
-        known["in_features"] = shape[0]
-    else:
-        known |= {"in_channels": shape[0], "image_size": (shape[1], shape[2])}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "initialisation"))
-        network = build(name, **known, **settings.options)
-    return normalized(network, *splits.train.statistics())
+    differences, sentences = compared(settings.compare, results)
+    return Outcome(rows, values | differences, _plots(settings, folder), sentences + notes)
 
 
 def _train_arm(
@@ -242,6 +86,18 @@ def _train_arm(
 ) -> dict[str, Any]:
     """One arm from one seed: its numbers, from the folder where it is done already."""
     done = part.path / "arm.json"
+    training = training_of(settings, name, arm)
+    mark = fingerprint(
+        {
+            "data": settings.data.model_dump(),
+            "training": training.model_dump(),
+            **arm.model_dump(include={"method", "options", "target", "natural"}),
+            "model": (arm.model or settings.model).model_dump(),
+            "seed": seed,
+        }
+    )
+    if settings.reuse and arm.found is None and not done.exists():
+        take_over(part, mark)
     if done.exists():
         return json.loads(done.read_text())
     started = time.monotonic()
@@ -253,8 +109,9 @@ def _train_arm(
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     # The graph of channels knows networks that give logits; what a rule trains has none to remove.
     left = lambda kept: {} if rule is not None else _what_is_left(kept, example)
-    training = _training(settings, name, arm)
-    steps = training.epochs * steps_per_epoch(len(splits.train), training.batch_size)
+    objective = objective_of(training, arm)
+    an_epoch = steps_per_epoch(len(splits.train), training.batch_size)
+    steps = training.epochs * an_epoch * objective.replays
     if arm.method is not None and rule is None:
         found = None if arm.found is None else _found(settings, arm, seed, splits, part).to(device)
         sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
@@ -272,9 +129,10 @@ def _train_arm(
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         nesterov=training.nesterov,
-        schedule=_schedule(training, steps_per_epoch(len(splits.train), training.batch_size)),
+        schedule=schedule_of(training, an_epoch),
         rule=rule,
         sparsifier=sparsifier,
+        objective=None if rule is not None else objective,
         augment=augment if settings.data.flip or settings.data.crop else None,
         seed=seed,
         precision=training.precision,
@@ -284,7 +142,10 @@ def _train_arm(
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
-    test = evaluate(kept, splits.test)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Some networks draw noise in evaluation too.
+        torch.manual_seed(derive_seed(seed, "test"))
+        test = evaluate(kept, splits.test)
     result: dict[str, Any] = {"accuracy": 100 * test.accuracy, "loss": test.loss}
     parameters = sum(tensor.numel() for tensor in network.parameters())
     summary = None if sparsifier is None else sparsifier.summary()
@@ -297,11 +158,22 @@ def _train_arm(
     if summary is not None:
         log.info("%s, seed %d:\n%s", name, seed, summary)
     save_weights(kept, part.path / "model.safetensors")
+    result["small_weights"] = 100 * weights.small_share(weights.read_weights(part.path / "model.safetensors"))
     if rule is None:
         write_layers(kept, example, part.path / "layers.json")
+    leave_mark(part, mark)
     write_json(done, result)
     log.info("%s, seed %d: %.2f %% test accuracy (%.1f s)", name, seed, result["accuracy"], time.monotonic() - started)
     return result
+
+
+def _attacked(
+    attacks: AttackSettings, model: ModelSettings, seed: int, splits: Splits, part: RunFolder, device: torch.device
+) -> dict[str, Any]:
+    """A trained arm under attack."""
+    network = build_network(model, splits, seed)
+    network.load_state_dict(load_weights(part.path / "model.safetensors"))
+    return robustness(network.to(device).eval(), splits.test, attacks, part)
 
 
 def _found(settings: Settings, arm: Arm, seed: int, splits: Splits, part: RunFolder) -> nn.Module:
@@ -353,41 +225,6 @@ def save_weights(network: nn.Module, path: Path) -> None:
     write_atomically(path, lambda temporary: save_file(state, temporary))
 
 
-def _training(settings: Settings, name: str, arm: Arm) -> TrainingSettings:
-    """The recipe's training with what the arm changes."""
-    values = merged(settings.training.model_dump(), arm.training)
-    return parse(TrainingSettings, values, f"[settings.arms.{name}.training]")
-
-
-def _schedule(training: TrainingSettings, steps: int) -> Schedule | None:
-    if training.schedule == "cosine":
-        return Cosine(training.epochs, training.warmup)
-    if training.schedule == "milestones":
-        return Milestones(training.milestones, training.gamma)
-    if training.schedule == "diminishing":
-        return Diminishing(training.beta * training.lr, steps)
-    if training.schedule == "averaged":
-        return Averaged(steps)
-    if training.milestones or training.warmup:
-        raise InputError(
-            "milestones or warmup are given, and schedule is 'constant'.", "Set schedule to 'milestones' or 'cosine'."
-        )
-    return None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device '{name}' is not there: {str(error).splitlines()[0]}.", "Use device = 'auto'."
-        ) from None
-    return device
-
-
 def part_name(name: str, seed: int, seeds: list[int]) -> str:
     """The folder of an arm from one seed inside its run."""
     return name if len(seeds) == 1 else f"{name}-seed{seed}"
@@ -397,6 +234,7 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
     row: dict[str, Any] = {"arm": name}
     titles = {
         "accuracy": "accuracy %",
+        **TITLES,
         "loss": "loss",
         "sparsity": "sparsity %",
         "channel_sparsity": "channel sparsity %",
@@ -406,6 +244,8 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
     }
     for key, title in titles.items():
         values = [result[key] for result in found if result.get(key) is not None]
+        if key in TITLES and not values:
+            continue
         row[title] = _mean_and_spread(values, key) if values else ""
     for answer in published:
         if arm.published and list(answer.values())[: len(arm.published)] == arm.published:
@@ -430,15 +270,13 @@ def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
     if sparse:
         drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
     kept = {
-        name: _all_weights(folder.part(part_name(name, settings.seeds[0], settings.seeds)).path)
+        name: weights.read_weights(
+            folder.part(part_name(name, settings.seeds[0], settings.seeds)).path / "model.safetensors"
+        )
         for name in settings.arms
     }
-    drawn["weights"] = figures.weight_histograms(kept, plots / "weights.png")
+    flat = {name: np.concatenate([one.ravel() for one in found.values()]) for name, found in kept.items()}
+    drawn["weights"] = figures.weight_histograms(flat, plots / "weights.png")
+    if settings.weights:
+        drawn |= weights.draw(read(folder.path), plots, only=list(kept))
     return {name: path.relative_to(folder.path) for name, path in drawn.items()}
-
-
-def _all_weights(part: Path) -> np.ndarray:
-    state = load_file(part / "model.safetensors")
-    return np.concatenate(
-        [tensor.ravel() for name, tensor in state.items() if name.endswith("weight") and tensor.ndim > 1]
-    )

@@ -15,9 +15,9 @@ from gracile.core.errors import InputError
 from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.recipes import workers_pictures as pictures
+from gracile.recipes.arms import DataSettings, ModelSettings, build_network, load_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict, parse
-from gracile.recipes.train import DataSettings, ModelSettings, build_network, load_data
 from gracile.workers import (
     Channel,
     Classification,

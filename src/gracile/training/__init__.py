@@ -1,19 +1,24 @@
 """Training: one loop, schedules, checkpoints that resume exactly."""
 
+from gracile.training.adversarial import ADVERSARIES, CrossEntropy, Objective, adversary
 from gracile.training.evaluation import Evaluation, evaluate
 from gracile.training.loop import History, fit, steps_per_epoch
 from gracile.training.optimizers import optimizer_factory
 from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
 
 __all__ = [
+    "ADVERSARIES",
     "Averaged",
     "Constant",
     "Cosine",
+    "CrossEntropy",
     "Diminishing",
     "Evaluation",
     "History",
     "Milestones",
+    "Objective",
     "Schedule",
+    "adversary",
     "evaluate",
     "fit",
     "optimizer_factory",

@@ -22,6 +22,7 @@ from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Augmentation, Dataset, Splits, batches
 from gracile.training import checkpoints
+from gracile.training.adversarial import CrossEntropy, Objective
 from gracile.training.evaluation import evaluate
 from gracile.training.interrupts import GracefulStop
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
@@ -81,6 +82,7 @@ def fit(
     schedule: Schedule | None = None,
     rule: LearningRule | None = None,
     sparsifier: Sparsifier | None = None,
+    objective: Objective | None = None,
     augment: Augmentation | None = None,
     seed: int = 0,
     precision: Precision = "auto",
@@ -91,7 +93,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     progress: str | None = None,
 ) -> History:
-    """Train a classifier with cross-entropy, or by a rule of its own, on the device where it stands.
+    """Train a classifier on the device where it stands.
 
     Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its part
     of every batch (DDP): the same steps as one process would take, up to rounding. Only rank 0 writes.
@@ -107,6 +109,8 @@ def fit(
         schedule: a factor on the learning rate by progress in epochs, set before every step.
         rule: fills the gradients in place of cross-entropy and backpropagation, such as ``FFNetwork.gradients``.
         sparsifier: RVSM, RGSM or another method, built on `network`; attached here and detached at the end.
+        objective: what is minimised: cross-entropy by default, or `gracile.training.adversary` for training on attacked
+            samples, whose loss and accuracy then stand in the history as those of training.
         augment: applied to training batches.
         seed: of order, augmentation and dropout; the same seed on the same machine gives the same weights, bit for bit.
         precision: ``bf16`` is autocast; ``auto`` takes it on GPUs that have it.
@@ -145,6 +149,8 @@ def fit(
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         ranks = Ranks.current()
+        if rule is not None and objective is not None:
+            raise InputError("A rule fills gradients without an objective, and both are given.", "Leave one out.")
         if rule is not None and ranks.size > 1:
             raise InputError(
                 "A rule of its own fills gradients in one process, and several train together here.",
@@ -155,7 +161,9 @@ def fit(
         if sparsifier is not None:
             sparsifier.attach(built)
             stack.callback(sparsifier.detach)
-        keeper = _Keeper(place, network, built, sparsifier, history, checkpoint_seconds, writes=ranks.rank == 0)
+        objective = objective or CrossEntropy()
+        writes = ranks.rank == 0
+        keeper = _Keeper(place, network, built, sparsifier, objective, history, checkpoint_seconds, writes=writes)
         if place is not None:
             # A fresh start takes its rates from the optimiser as built, a resumed one must not take scaled ones.
             rates = [float(group["lr"]) for group in built.param_groups]
@@ -167,7 +175,9 @@ def fit(
                 torch.manual_seed(derive_seed(seed, "training", ranks.rank, position.epoch, position.step))
         ranks.wait()
         autocast = _autocast(precision, device)
-        stepper = _Stepper(network, built, schedule or Constant(), steps, autocast, place, rule, ranks)
+        stepper = _Stepper(
+            network, built, rule or objective, schedule or Constant(), steps, autocast, seed, place, ranks
+        )
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, epochs * steps, position.epoch * steps + position.step))
         network.train()
@@ -206,28 +216,35 @@ class _Stepper:
         self,
         network: nn.Module,
         optimizer: Optimizer,
+        learning: LearningRule | Objective,
         schedule: Schedule,
         steps: int,
         autocast: torch.autocast,
+        seed: int,
         place: RunFolder | None,
-        rule: LearningRule | None,
         ranks: Ranks,
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
         self.ranks, self.parallel = ranks, ranks.parallel(network)
-        self.steps, self.autocast, self.place = steps, autocast, place
-        self.rule = rule
+        self.learning = learning
+        self.steps, self.autocast, self.seed, self.place = steps, autocast, seed, place
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
 
     def step(self, position: _Position, x: Tensor, y: Tensor) -> None:
-        """Take one step on ``x, y`` and count it."""
-        factor = self.schedule.factor(position.epoch + position.step / self.steps)
+        """Take one step on ``x, y``, several where the objective replays batches, and count the last."""
+        progress = position.epoch + position.step / self.steps
+        factor = self.schedule.factor(progress)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         x, y, weight = self.ranks.share(x, y)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, correct = self._backpropagate(x, y, weight) if self.rule is None else self.rule(x, y)
-        self.optimizer.step()
+        if callable(self.learning):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss, correct = self.learning(x, y)
+            self.optimizer.step()
+        else:
+            seed = derive_seed(self.seed, "adversary", position.epoch, position.step)
+            rounds = range(self.learning.replays)
+            loss, correct = [self._descend(self.learning, x, y, weight, progress, seed) for _ in rounds][-1]
         position.step += 1
         if weight:
             position.seen += len(y)
@@ -236,11 +253,16 @@ class _Stepper:
         if position.step % STEPS_BETWEEN_CHECKS[x.device.type] == 0:
             _check_finite(position, self.network, x, self.place)
 
-    def _backpropagate(self, x: Tensor, y: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    def _descend(
+        self, objective: Objective, x: Tensor, y: Tensor, weight: float, progress: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser; the loss and how many answers were right."""
+        self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
-            logits = self.parallel(x)
-            loss = nn.functional.cross_entropy(logits, y)
+            loss, logits = objective.loss(self.parallel, x, y, progress, seed)
         (loss if weight == 1 else weight * loss).backward()
+        self.optimizer.step()
+        objective.follow()
         return loss.detach(), (logits.detach().argmax(dim=1) == y).sum()
 
     def last_rate(self, position: _Position) -> float:
@@ -339,13 +361,14 @@ class _Keeper:
         network: nn.Module,
         optimizer: Optimizer,
         sparsifier: Sparsifier | None,
+        objective: Objective,
         history: History,
         every_seconds: float,
         *,
         writes: bool = True,
     ) -> None:
         self.place, self.network, self.optimizer, self.writes = place, network, optimizer, writes
-        self.sparsifier, self.history = sparsifier, history
+        self.sparsifier, self.objective, self.history = sparsifier, objective, history
         self.every_seconds = every_seconds
         self._clock = self._saved = time.monotonic()
 
@@ -381,6 +404,7 @@ class _Keeper:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+            "objective": self.objective.state_dict(),
             "random": checkpoints.random_state(),
         }
         checkpoints.save(self.place.path / CHECKPOINT, state)
@@ -403,6 +427,7 @@ class _Keeper:
                     kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if self.sparsifier is not None and state["sparsifier"] is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
+        self.objective.load_state_dict(state["objective"])
         checkpoints.set_random_state(state["random"])
         self.history.rows[:] = state["history"]["rows"]
         self.history.seconds = state["history"]["seconds"]

@@ -1,0 +1,31 @@
+"""Draw the weights of a run's trained networks.
+
+  gracile weights runs/digits-1                       every arm
+  gracile weights runs/table-4.4-1 --arm resnet20 --arm en2 --layer stages.2.1.conv2
+
+Leaves, in RUN/weights: all-weights.png and layer-weights.png (histograms with the share below 1e-3), kernels.png (a
+layer's kernels as an image), channel-norms.png (with the count of zeros), sparsity-lam.png (zero channels against lam over
+seeds, where a network was trained with several lam), and weights.json with the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, such as runs/digits-1")
+    parser.add_argument("--arm", action="append", default=[], help="only this arm; repeatable")
+    parser.add_argument("--layer", help="the end of a convolution's name (default: the last of the largest)")
+    parser.add_argument("--out", type=Path, help="where the files go (default: RUN/weights)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from gracile.report import read
+    from gracile.report.weights import draw
+
+    out = args.out or args.run / "weights"
+    for what, file in draw(read(args.run), out, only=args.arm, layer=args.layer).items():
+        print(f"{what}: {file}")
+    return 0

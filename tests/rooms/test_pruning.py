@@ -170,6 +170,6 @@ def test_arms_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str,
 
 def test_a_comparison_of_what_an_arm_does_not_have_names_what_it_has():
     results = {"a": [{"accuracy": 1.0, "channel_sparsity": None}], "b": [{"accuracy": 2.0}]}
-    assert Comparison(arm="a", to="b", value="accuracy").over_seeds(results) == [-1.0]
+    assert Comparison(arm="a", to="b").over_seeds("accuracy", results) == [-1.0]
     with pytest.raises(InputError, match=r"'a' has no value 'acuracy'.*Did you mean 'accuracy'"):
-        Comparison(arm="a", to="b", value="acuracy").over_seeds(results)
+        Comparison(arm="a", to="b").over_seeds("acuracy", results)

@@ -18,10 +18,10 @@ from gracile.pruning import (
     NetworkSlimming,
     Scratch,
     SubgradientGroupLasso,
-    largest,
+    survivors,
 )
 from gracile.recipes import load, run
-from gracile.recipes.comparisons import Comparison
+from gracile.recipes.comparisons import Comparison, compared
 
 IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
 
@@ -60,7 +60,7 @@ def test_a_closure_is_refused_because_it_would_lose_the_term():
 
 def test_nan_is_an_error_and_not_the_smallest_weight():
     with pytest.raises(NonFiniteError, match="is NaN"):
-        largest(torch.tensor([1.0, torch.nan, 2.0]), 1)
+        survivors([torch.tensor([1.0, 2.0]), torch.tensor([1.0, torch.nan, 2.0])], 0.5, "network")
 
 
 def test_frozen_and_shared_weights_are_left_alone_and_counted_once():
@@ -170,6 +170,6 @@ def test_arms_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str,
 
 def test_a_comparison_of_what_an_arm_does_not_have_names_what_it_has():
     results = {"a": [{"accuracy": 1.0, "channel_sparsity": None}], "b": [{"accuracy": 2.0}]}
-    assert Comparison(arm="a", to="b", value="accuracy").over_seeds(results) == [-1.0]
+    assert Comparison(arm="a", to="b").over_seeds("accuracy", results) == [-1.0]
     with pytest.raises(InputError, match=r"'a' has no value 'acuracy'.*Did you mean 'accuracy'"):
-        Comparison(arm="a", to="b", value="acuracy").over_seeds(results)
+        compared({"lost": Comparison(arm="a", to="b", value="acuracy")}, results)

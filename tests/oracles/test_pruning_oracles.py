@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gracile import shrink
 from gracile.channels import trace
 from gracile.core.errors import CollapseWarning
+from gracile.penalties import largest
 from gracile.pruning import (
     ADMM,
     GradualMagnitude,
@@ -22,8 +23,7 @@ from gracile.pruning import (
     NetworkSlimming,
     Scratch,
     SubgradientGroupLasso,
-    keep_largest,
-    largest,
+    survivors,
 )
 
 EXAMPLE = torch.zeros(2, 2, 6, 6, dtype=torch.float64)
@@ -75,7 +75,7 @@ def pruned(model: nn.Module, method, steps: int, lr: float = 0.05):
 def test_the_projection_is_the_nearest_point_of_the_sparse_set(entries: list[int], data):
     count = data.draw(st.integers(0, len(entries)))
     w = torch.tensor(entries, dtype=torch.float64)
-    mask = largest(w.abs(), count)
+    mask = largest(w.abs()[None], count)[0]
     assert int(mask.sum()) == count
     nearest = min(
         float(w.square().sum() - w[list(kept)].square().sum()) for kept in itertools.combinations(range(len(w)), count)
@@ -105,7 +105,7 @@ def test_the_projection_on_few_channels_is_the_nearest_point():
 ])  # fmt: skip
 def test_a_share_goes_from_each_layer_or_from_all_and_none_is_emptied(share, scope, kept, guarded):
     parts = [torch.tensor([0.1, 0.2]), torch.tensor([5.0, 4.0, 3.0, 0.3])]
-    masks, found = keep_largest(parts, share, scope)
+    masks, found = survivors(parts, share, scope)
     if (share, scope) == (0.5, "network"):
         kept = [[0, 1], [1, 1, 1, 0]]  # three of six stay, and the first layer's largest beside them
     assert [mask.int().tolist() for mask in masks] == kept

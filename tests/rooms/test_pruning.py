@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gracile import cli
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.models import lenet, mlp
 from gracile.pruning import (
@@ -18,10 +19,11 @@ from gracile.pruning import (
     NetworkSlimming,
     Scratch,
     SubgradientGroupLasso,
-    largest,
+    survivors,
 )
-from gracile.recipes import load, run
-from gracile.recipes.comparisons import Comparison
+from gracile.recipes import load, run, schema
+from gracile.recipes.comparisons import Comparison, compared
+from gracile.recipes.methods import METHODS
 
 IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
 
@@ -60,7 +62,7 @@ def test_a_closure_is_refused_because_it_would_lose_the_term():
 
 def test_nan_is_an_error_and_not_the_smallest_weight():
     with pytest.raises(NonFiniteError, match="is NaN"):
-        largest(torch.tensor([1.0, torch.nan, 2.0]), 1)
+        survivors([torch.tensor([1.0, 2.0]), torch.tensor([1.0, torch.nan, 2.0])], 0.5, "network")
 
 
 def test_frozen_and_shared_weights_are_left_alone_and_counted_once():
@@ -84,7 +86,49 @@ def test_weights_that_are_scaled_for_half_precision_take_scaled_terms():
     torch.testing.assert_close(twin.weight.grad, 64 * model.weight.grad)
 
 
-# Recipes.
+# Commands and recipes.
+
+
+def test_every_method_runs_from_the_command_line_and_is_on_one_page(tmp_path: Path, capsys):
+    out = tmp_path / "out"
+    command = ["run", "digits", "--model", "vgg16", "--epochs", "1", "--batch-size", "32", "--out", str(out)]
+    sets = [
+        "training.warmup=0",
+        "model.options.width=0.0625",
+        "data.train_limit=96",
+        "data.test_limit=50",
+        'leave_out=["rvsm", "rgsm"]',
+    ]
+    for name in METHODS:
+        # A splitting has no lam of its own.
+        options = "{ lam = 1e-3, beta = 0.1 }" if name in ("rvsm", "rgsm") else "{}"
+        sets += [f"arms.{name}_too.method={name}", f"arms.{name}_too.options={options}"]
+    sets.append("arms.scratch_too.found=l1_filters_too")
+    assert cli.main([*command, *(part for one in sets for part in ("--set", one))]) == 0
+    rows = {row["arm"]: row for row in json.loads((out / "result.json").read_text())["rows"]}
+    assert set(rows) == {"dense", *(f"{name}_too" for name in METHODS)}
+    said, page = capsys.readouterr().out, (out / "report.html").read_text()
+    for name in METHODS:
+        assert f"{name}_too" in said
+        assert f"{name}_too" in page
+    for name in ("l1_filters", "network_slimming", "group_lasso_subgradient", "scratch"):
+        assert float(rows[f"{name}_too"]["MACs left %"]) < 60
+    for name, zeros in (("admm", 60), ("gradual_magnitude", 90)):
+        assert float(rows[f"{name}_too"]["sparsity %"]) == pytest.approx(zeros, abs=3)
+
+
+@pytest.mark.parametrize("name", ["table-3.1", "table-3.2", "table-4.2", "table-4.3"])
+def test_the_tables_run_at_smoke_size(name: str, tmp_path: Path):
+    recipe = schema.resized(load(name), "smoke")
+    changes = {"data": {"name": "digits", "train_limit": 64, "test_limit": 20, "validation": 20}}
+    recipe = recipe.model_copy(update={"settings": schema.merged(recipe.settings, changes)})
+    finished = run(recipe, tmp_path / "out")
+    asked = {criterion.value for criterion in recipe.accept}
+    assert asked <= set(finished.outcome.values)
+    assert len(finished.outcome.rows) == len(recipe.settings["arms"]) - len(recipe.settings.get("leave_out", []))
+    published = [row for row in finished.outcome.rows if any(key.startswith("published") for key in row)]
+    assert len(published) >= 3
+
 
 ARMS = """
 title = "arms"
@@ -172,4 +216,4 @@ def test_a_comparison_of_what_an_arm_does_not_have_names_what_it_has():
     results = {"a": [{"accuracy": 1.0, "channel_sparsity": None}], "b": [{"accuracy": 2.0}]}
     assert Comparison(arm="a", to="b").over_seeds("accuracy", results) == [-1.0]
     with pytest.raises(InputError, match=r"'a' has no value 'acuracy'.*Did you mean 'accuracy'"):
-        Comparison(arm="a", to="b").over_seeds("acuracy", results)
+        compared({"lost": Comparison(arm="a", to="b", value="acuracy")}, results)

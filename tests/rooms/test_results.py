@@ -30,6 +30,56 @@ def test_every_published_recipe_has_its_row_and_every_kept_result_its_recipe():
     assert kept <= set(found)
 
 
+def test_what_is_kept_was_held_against_the_criteria_as_they_stand():
+    for entry in results.entries():
+        for size, result in entry.results.items():
+            assert (result["recipe"], result["size"]) == (entry.recipe.name, size)
+            assert results.criteria(result["accept"]) == results.criteria(entry.recipe.accept, size), entry.recipe.name
+
+
+def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents(tmp_path: Path, monkeypatch, capsys):
+    folder = tmp_path / "src" / "gracile" / "recipes" / "papers"
+    (folder / "walks").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    for suffix in ("toml", "full.json"):
+        file = schema.PAPERS / "walks" / f"theorem-2.3.{suffix}"
+        (folder / "walks" / file.name).write_text(file.read_text())
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{results.BEGIN}\n{results.END}\n")
+    kept = folder / "walks" / "theorem-2.3.full.json"
+    result, made = json.loads(kept.read_text()), tmp_path / "run"
+    kept.unlink()
+    made.mkdir()
+    monkeypatch.setattr(schema, "PAPERS", folder)
+
+    def outcome(**changes) -> int:
+        (made / "result.json").write_text(json.dumps({**result, **changes}))
+        return results.main([str(made)], tmp_path)
+
+    dirty = {**result["environment"], "commit": f"{result['environment']['commit']}+changes"}
+    for changes, says in (
+        ({"environment": dirty}, "no clean commit"),
+        ({"recipe": "theorem-2.4"}, "no published recipe named 'theorem-2.4'"),
+        ({"size": "smoke"}, "no size that is kept named 'smoke'"),
+        ({"accept": result["accept"][1:]}, "criteria of theorem-2.3 changed"),
+    ):
+        assert outcome(**changes) == 2
+        assert says in capsys.readouterr().err
+        assert not kept.exists()
+    assert "not run" in results.overview(results.entries())
+    assert outcome() == 0
+    assert json.loads(kept.read_text()) == result
+    assert "4 of 4 met" in readme.read_text()
+    assert result["environment"]["commit"][:12] in (tmp_path / "docs" / "results.md").read_text()
+    assert results.main([str(tmp_path)], tmp_path) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_changes_that_were_not_committed_are_named():
+    assert "with changes" in results._commit("0123456789abcdef+changes")
+    assert results._commit("0123456789abcdef") == "0123456789ab"
+
+
 def test_what_was_not_run_says_so_and_what_was_missed_stays_missed():
     recipe = schema.load("table-4.1").model_copy(update={"sizes": {"cpu": {}, "smoke": {}}})
     result = json.loads((schema.PAPERS / "relaxed_splitting" / "table-4.1.full.json").read_text())

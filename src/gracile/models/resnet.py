@@ -150,13 +150,15 @@ def resnet18(
     image_size: ImageSize = 32,
     shortcut: str | None = "B",
     preactivation: bool = False,
+    width: int = 64,
 ) -> ResNet:
     """ResNet-18 with CIFAR's stem (3x3, no pooling), two blocks each of 64, 128, 256 and 512 channels; 11.17 M.
 
-    Arguments, result and errors as for `resnet20`, but images of at least 8 pixels.
+    Arguments, result and errors as for `resnet20`, but images of at least 8 pixels, and 64 channels in the first of four stages.
     """
+    _check_width(width)
     return ResNet(
-        (2, 2, 2, 2), (64, 128, 256, 512), shortcut=shortcut, preactivation=preactivation,
+        (2, 2, 2, 2), (width, 2 * width, 4 * width, 8 * width), shortcut=shortcut, preactivation=preactivation,
         num_classes=num_classes, in_channels=in_channels, image_size=image_size,
     )  # fmt: skip
 
@@ -227,9 +229,15 @@ def _cifar(
     preactivation: bool,
     width: int,
 ) -> ResNet:
-    if width < 1:
-        raise InputError(f"width is {width}.", "Give at least one channel; the published networks have 16.")
+    _check_width(width)
     return ResNet(
         (number,) * 3, (width, 2 * width, 4 * width), shortcut=shortcut, preactivation=preactivation,
         num_classes=num_classes, in_channels=in_channels, image_size=image_size,
     )  # fmt: skip
+
+
+def _check_width(width: int) -> None:
+    if width < 1:
+        raise InputError(
+            f"width is {width}.", "Give at least one channel; the published networks have 16, ResNet-18 64."
+        )

@@ -12,7 +12,7 @@ from gracile.penalties.n_m import NM
 from gracile.penalties.scad import SCAD, scad_threshold
 from gracile.penalties.sparse_group_lasso import SparseGroupLasso
 from gracile.penalties.table import TABLE, elementwise, grouped
-from gracile.penalties.top_k import TopK, keep_largest
+from gracile.penalties.top_k import TopK, keep_largest, largest
 from gracile.penalties.transformed_l1 import TransformedL1, transformed_threshold
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "half_threshold",
     "hard_threshold",
     "keep_largest",
+    "largest",
     "scad_threshold",
     "soft_threshold",
     "transformed_threshold",

@@ -11,23 +11,42 @@ from gracile.core.errors import InputError
 from gracile.penalties.base import project, share
 
 
+def largest(sizes: Tensor, k: int) -> Tensor:
+    """Where the k largest entries of each row are, exactly k of them; the first of equals.
+
+    Multiplying a row by this mask of its magnitudes is its Euclidean projection on the vectors of at most k non-zeros;
+    with the l2 norms of disjoint groups for sizes, on those of at most k groups.
+
+    Args:
+        sizes: ``(vectors, members)``, at least 0 and no NaN.
+        k: 0 to ``members``.
+
+    Returns:
+        Of bool, shaped like `sizes`.
+
+    >>> largest(torch.tensor([[3.0, 1.0, 2.0, 2.0]]), 2).tolist()
+    [[True, False, True, False]]
+    """
+    members = sizes.shape[1]
+    if k in (0, members):
+        return torch.full_like(sizes, k > 0, dtype=torch.bool)
+    # The k-th largest, and of the entries that equal it as many as are still missing.
+    limit = sizes.kthvalue(members - k + 1, dim=1, keepdim=True).values
+    above, equal = sizes > limit, sizes == limit
+    missing = k - above.sum(1, keepdim=True)
+    return above | (equal & (equal.cumsum(1) <= missing))
+
+
 def keep_largest(w: Tensor, k: int) -> Tensor:
     """The nearest point of each row with at most k non-zeros: its k entries of largest absolute value, the first of equals.
 
     Args:
-        w: ``(vectors, members)``.
+        w: ``(vectors, members)``; NaN stays NaN.
         k: at least 1.
     """
-    if k >= w.shape[1]:
-        return w.clone()
-    size = w.abs()
-    # The k-th largest, and of the entries that equal it as many as are still missing.
-    limit = size.kthvalue(w.shape[1] - k + 1, dim=1, keepdim=True).values
-    above, equal = size > limit, size == limit
-    missing = k - above.sum(1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(1) <= missing))
-    # NaN is neither above nor equal, and must be seen.
-    return w.masked_fill(~(kept | w.isnan()), 0.0)
+    # NaN is neither above nor equal to anything, and must be seen.
+    kept = largest(w.abs(), min(k, w.shape[1])) | w.isnan()
+    return w.masked_fill(~kept, 0.0)
 
 
 class TopK:

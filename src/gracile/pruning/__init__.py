@@ -4,8 +4,8 @@ from gracile.pruning.admm import ADMM
 from gracile.pruning.base import Pruning
 from gracile.pruning.filters import L1Filters
 from gracile.pruning.gradual import GradualMagnitude
-from gracile.pruning.projection import keep_largest, largest
 from gracile.pruning.scratch import Scratch
+from gracile.pruning.shares import survivors
 from gracile.pruning.slimming import NetworkSlimming
 from gracile.pruning.subgradient import SubgradientGroupLasso
 
@@ -17,6 +17,5 @@ __all__ = [
     "Pruning",
     "Scratch",
     "SubgradientGroupLasso",
-    "keep_largest",
-    "largest",
+    "survivors",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.projection import Scope, check_scope, check_share
+from gracile.pruning.shares import Scope, check_scope, check_share
 from gracile.pruning.units import Channels
 
 

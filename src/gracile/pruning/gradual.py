@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.projection import Scope, check_scope, check_share
+from gracile.pruning.shares import Scope, check_scope, check_share
 from gracile.pruning.units import units
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.pruning.base import Pruning, add_to_gradient, at_step
-from gracile.pruning.projection import Scope, check_scope, check_share
+from gracile.pruning.shares import Scope, check_scope, check_share
 from gracile.pruning.units import Channels
 
 

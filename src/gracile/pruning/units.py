@@ -12,7 +12,7 @@ from gracile.channels import ChannelGraph, trace
 from gracile.core.errors import InputError, pick
 from gracile.core.layers import Weight
 from gracile.core.summary import LayerSummary, zeros
-from gracile.pruning.projection import Scope, keep_largest
+from gracile.pruning.shares import Scope, survivors
 
 Unit = Literal["weight", "channel"]
 
@@ -47,7 +47,7 @@ class Weights:
 
     def cut(self, values: list[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[str]]:
         """See `Units`."""
-        masks, guarded = keep_largest([value.abs().reshape(-1) for value in values], share, scope)
+        masks, guarded = survivors([value.abs().reshape(-1) for value in values], share, scope)
         shaped = [mask.view(value.shape) for mask, value in zip(masks, values, strict=True)]
         return shaped, [self.weights[number].layer for number in guarded]
 
@@ -138,7 +138,7 @@ class Channels:
 
     def keep(self, sizes: Tensor, share: float, scope: Scope) -> tuple[Tensor, list[str]]:
         """Which channels stay when the smallest go, ``(channels,)`` of bool; and the kinds that were guarded."""
-        masks, guarded = keep_largest([sizes[kind] for kind in self.kinds], share, scope)
+        masks, guarded = survivors([sizes[kind] for kind in self.kinds], share, scope)
         kept = torch.ones(self.count, dtype=torch.bool, device=sizes.device)
         for kind, mask in zip(self.kinds, masks, strict=True):
             kept[kind] = mask

@@ -1,4 +1,4 @@
-"""Exact projections on sparse sets: what is largest stays."""
+"""Which units go when a share of them does, layer by layer or over the whole network."""
 
 from __future__ import annotations
 
@@ -10,41 +10,12 @@ import torch
 from torch import Tensor
 
 from gracile.core.errors import InputError, NonFiniteError, nearest
+from gracile.penalties import largest
 
 Scope = Literal["layer", "network"]
 
 
-def largest(sizes: Tensor, count: int) -> Tensor:
-    """Where the `count` largest entries are; among equal ones the first.
-
-    Multiplying a vector by this mask of its magnitudes is its Euclidean projection on the vectors of at most `count`
-    entries that are not zero; with the l2 norms of disjoint groups for sizes, on those of at most `count` groups.
-
-    Args:
-        sizes: (n,), at least 0.
-        count: 0 to n.
-
-    Returns:
-        (n,) of bool with exactly `count` True.
-
-    Raises:
-        NonFiniteError: a size is NaN.
-
-    >>> largest(torch.tensor([3.0, 1.0, 2.0, 2.0]), 2).tolist()
-    [True, False, True, False]
-    """
-    if bool(sizes.isnan().any()):
-        raise NonFiniteError("A weight to be pruned is NaN.", "Lower lr, or start with a warm-up.")
-    if count == 0:
-        return torch.zeros_like(sizes, dtype=torch.bool)
-    threshold = sizes.kthvalue(len(sizes) - count + 1).values
-    mask = sizes > threshold
-    level = (sizes == threshold).nonzero().flatten()
-    mask[level[: count - int(mask.sum())]] = True
-    return mask
-
-
-def keep_largest(parts: Sequence[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[int]]:
+def survivors(parts: Sequence[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[int]]:
     """Which entries stay when a share of them goes, smallest first, and no part is left without any.
 
     Args:
@@ -55,21 +26,30 @@ def keep_largest(parts: Sequence[Tensor], share: float, scope: Scope) -> tuple[l
     Returns:
         One mask a part, and the numbers of the parts that would have lost everything and kept their largest entry.
 
-    >>> masks, guarded = keep_largest([torch.tensor([0.1, 0.2]), torch.tensor([3.0, 4.0])], 0.5, "network")
+    Raises:
+        NonFiniteError: a size is NaN.
+
+    >>> masks, guarded = survivors([torch.tensor([0.1, 0.2]), torch.tensor([3.0, 4.0])], 0.5, "network")
     >>> [mask.tolist() for mask in masks], guarded
     ([[False, True], [True, True]], [0])
     """
-    sizes = [len(part) for part in parts]
+    counts = [len(part) for part in parts]
     if scope == "layer":
-        masks = [largest(part, _staying(len(part), share)) for part in parts]
+        masks = [_largest(part, _staying(len(part), share)) for part in parts]
     else:
-        masks = list(largest(torch.cat(list(parts)), _staying(sum(sizes), share)).split(sizes))
+        masks = list(_largest(torch.cat(list(parts)), _staying(sum(counts), share)).split(counts))
     guarded = []
     for number, (part, mask) in enumerate(zip(parts, masks, strict=True)):
         if len(part) and not bool(mask.any()):
             guarded.append(number)
-            masks[number] = largest(part, 1)
+            masks[number] = _largest(part, 1)
     return masks, guarded
+
+
+def _largest(sizes: Tensor, count: int) -> Tensor:
+    if bool(sizes.isnan().any()):
+        raise NonFiniteError("A weight to be pruned is NaN.", "Lower lr, or start with a warm-up.")
+    return largest(sizes[None], count)[0]
 
 
 def _staying(count: int, share: float) -> int:

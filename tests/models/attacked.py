@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+# Every objective of adversarial training, with few steps.
+OBJECTIVES = {"pgd": {"steps": 2}, "trades": {"steps": 2}, "fgsm": {}, "free": {"replays": 2}}
+
 
 def affine(features: int = 20, classes: int = 4, seed: int = 0) -> nn.Linear:
     """An affine classifier in float64."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gracile import RVSM, fit
+from gracile import fit
 from gracile.attacks import pgd
 from gracile.core.errors import InputError
 from gracile.data import Splits
-from gracile.models import enresnet, lenet, normalized
-from gracile.recipes import load, run
+from gracile.models import enresnet, lenet, normalized, set_noise
+from gracile.recipes import load, methods, run
+from gracile.shrinking import shrink
 from gracile.training import ADVERSARIES, adversary
-
-OPTIONS = {"pgd": {"steps": 2}, "trades": {"steps": 2}, "fgsm": {}, "free": {"replays": 2}}
+from tests.models.attacked import OBJECTIVES
 
 
 def small(seed: int = 0) -> nn.Module:
@@ -32,44 +34,56 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_laws_cover_every_objective():
-    assert set(OPTIONS) == set(ADVERSARIES)
+    assert set(OBJECTIVES) == set(ADVERSARIES)
 
 
+# 192 samples in batches of 50: the last is smaller, which the free method's perturbation must survive. Steps 4 and 8 end an epoch.
+@pytest.mark.parametrize("step", [2, 4, 7])
 @pytest.mark.parametrize("method", sorted(ADVERSARIES))
-def test_a_resumed_run_ends_with_the_same_weights(method: str, blobs: Splits, tmp_path: Path):
-    class Stop(Exception):
-        pass
+def test_an_interrupted_run_resumes_bit_for_bit(method: str, step: int, blobs: Splits, tmp_path: Path):
+    def train(folder: Path, *, stop: int = 0) -> dict[str, torch.Tensor]:
+        network, objective = small(), adversary(method, eps=0.1, ramp=1.5, **OBJECTIVES[method])
+        # A replay in which the signal comes is no place to stop at: the step is taken whole.
+        left = [stop * objective.replays - (objective.replays - 1)]
 
-    def train(folder: Path, resume: bool, stop_after: int | None) -> nn.Module:
-        network, seen = small(), []
+        def optimizer(parameters) -> torch.optim.Optimizer:
+            made = torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+            made.register_step_post_hook(interrupt)
+            return made
 
-        def observe(_: nn.Module) -> dict[str, float]:
-            seen.append(1)
-            if stop_after is not None and len(seen) > stop_after:
-                raise Stop
-            return {}
+        def interrupt(*_: object) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
 
-        objective = adversary(method, eps=0.1, ramp=1.5, **OPTIONS[method])
-        # 192 samples in batches of 50: the last is smaller, which the free method's perturbation must survive.
         fit(
             network,
             blobs,
             epochs=3,
             batch_size=50,
-            lr=0.02,
+            optimizer=optimizer,
             objective=objective,
             folder=folder,
-            resume=resume,
-            observe=observe,
+            resume=True,
         )
-        return network
+        return network.state_dict()
 
-    whole = train(tmp_path / "whole", False, None)
-    with pytest.raises(Stop):
-        train(tmp_path / "cut", False, 1)
-    resumed = train(tmp_path / "cut", True, None)
-    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", stop=step)
+    for key, value in train(tmp_path / "cut").items():
+        assert torch.equal(value, whole[key]), key
+
+
+def test_a_rule_that_fills_gradients_itself_is_not_attacked(blobs: Splits, tmp_path: Path):
+    with pytest.raises(InputError, match="without an objective, and both are given"):
+        fit(small(), blobs, epochs=1, rule=lambda x, y: (x, y), objective=adversary("pgd"))
+    (tmp_path / "rule.toml").write_text(
+        RECIPE[: RECIPE.index("[settings.arms.natural]")].replace("compare.adv", "#")
+        + '[settings.arms.ff]\nmethod = "forward-forward"\nmodel = { name = "mlp", options = { widths = [8] } }\n'
+    )
+    with pytest.raises(InputError, match="'ff' learns by a rule of its own"):
+        run(load(str(tmp_path / "rule.toml")), tmp_path / "out")
 
 
 def test_pgd_minimises_the_loss_at_the_attacked_batch():
@@ -136,16 +150,40 @@ def test_the_radius_grows_along_the_ramp():
     torch.testing.assert_close(start, F.cross_entropy(network(x), y))
 
 
-@pytest.mark.parametrize("method", sorted(ADVERSARIES))
-def test_it_goes_together_with_splitting_and_noise(method: str, blobs: Splits):
+SPARSE = {
+    "rvsm": ("rvsm", {"lam": 1e-3, "beta": 0.1}),
+    "input channel": ("rgsm", {"penalty": "group_l0", "lam": 1.1, "beta": 1.0, "grouping": "input_channel"}),
+    "coupled": ("rgsm", {"penalty": "group_l0", "lam": 0.5, "beta": 1.0, "grouping": "coupled"}),
+    "admm": ("admm", {"sparsity": 0.5, "every": 2}),
+    "admm, channels": ("admm", {"sparsity": 0.5, "every": 2, "unit": "channel"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "sparse"),
+    [(method, "rvsm") for method in sorted(ADVERSARIES)]
+    + [(method, sparse) for method in ("pgd", "free") for sparse in SPARSE if sparse != "rvsm"],
+)
+def test_every_way_to_sparsity_hooks_into_the_steps_on_attacked_samples(method: str, sparse: str, blobs: Splits):
     torch.manual_seed(0)
-    network = enresnet(2, 8, width=2, num_classes=3, in_channels=1, image_size=8)
-    split = RVSM(network, "l0", lam=1e-3, beta=0.1)
-    history = fit(
-        network, blobs, epochs=1, batch_size=64, lr=0.05, sparsifier=split,
-        objective=adversary(method, eps=0.05, **OPTIONS[method]),
-    )  # fmt: skip
-    assert 0 < history.rows[-1]["sparsity"] < 1
+    network = enresnet(2, 8, width=4, num_classes=3, in_channels=1, image_size=8)
+    objective = adversary(method, eps=0.05, **OBJECTIVES[method])
+    name, options = SPARSE[sparse]
+    example = torch.zeros(2, 1, 8, 8)
+    steps = 3 * objective.replays
+    split = methods.build(name, network, example, options, steps=steps)
+    history = fit(network, blobs, epochs=1, batch_size=64, lr=0.02, sparsifier=split, objective=objective)
+    row, kept = history.rows[-1], split.sparse_model().eval()
+    zeros = sum(int((one == 0).sum()) for one in kept.parameters() if one.ndim > 1)
+    assert zeros > 0.1 * sum(one.numel() for one in kept.parameters())
+    if sparse == "admm":
+        assert row["sparsity"] == pytest.approx(0.5, abs=0.01)
+    if sparse in ("coupled", "admm, channels"):
+        assert 0 < row["channel_sparsity"] < 1
+        set_noise(kept, "off")
+        lean = shrink(kept, example).eval()
+        torch.testing.assert_close(lean(example + 0.5), kept(example + 0.5), rtol=1e-4, atol=1e-5)
+        assert sum(one.numel() for one in lean.parameters()) < sum(one.numel() for one in kept.parameters())
 
 
 def test_it_makes_a_network_robust_that_plain_training_leaves_fragile(blobs: Splits):

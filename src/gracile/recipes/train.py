@@ -55,6 +55,7 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
     _check_found(settings.arms)
+    _check_rules(settings)
     check_comparisons(settings.compare, list(settings.arms))
     device = device_named(settings.device)
     splits = load_data(settings.data, device)
@@ -183,6 +184,16 @@ def _found(settings: Settings, arm: Arm, seed: int, splits: Splits, part: RunFol
     folder = part.path.parent / part_name(arm.found, seed, settings.seeds)
     network.load_state_dict(load_weights(folder / "model.safetensors"))
     return network
+
+
+def _check_rules(settings: Settings) -> None:
+    """A rule that fills the gradients itself knows no attacked batches."""
+    for name, arm in settings.arms.items():
+        if arm.method in methods.RULES and not arm.natural and training_of(settings, name, arm).adversarial is not None:
+            raise InputError(
+                f"The arm '{name}' learns by a rule of its own, and the recipe trains on attacked samples.",
+                "Set natural = true for it, or leave training.adversarial out.",
+            )
 
 
 def _check_found(arms: dict[str, Arm]) -> None:

@@ -16,6 +16,7 @@ from gracile.attacks.geometry import direction, project
 from gracile.attacks.victim import Mode, attacking, finished
 from gracile.core.errors import InputError, nearest, pick
 from gracile.core.seeding import generator
+from gracile.training.parallel import alone
 
 
 class Objective(Protocol):
@@ -31,11 +32,11 @@ class Objective(Protocol):
         """The loss of a batch, to be differentiated, and the logits that training accuracy is counted on.
 
         Args:
-            network: in training mode.
+            network: in training mode; under several ranks the wrapped one, whose backward pass averages gradients.
             x: (n, ...), in [0, 1] where there is an attack.
             y: int64 (n,).
             progress: epochs done, with their fraction.
-            seed: of this batch.
+            seed: of this batch, and of this rank.
         """
         ...
 
@@ -101,7 +102,8 @@ class _Adversary(CrossEntropy):
 
     def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
         share = self.share(progress)
-        return super().loss(network, self.attacked(network, x, y, share, seed) if share else x, y, progress, seed)
+        adversarial = self.attacked(alone(network), x, y, share, seed) if share else x
+        return super().loss(network, adversarial, y, progress, seed)
 
     def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         """The batch that takes the clean one's place."""
@@ -157,7 +159,7 @@ class Trades(_Adversary):
 
     def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
         share = self.share(progress)
-        adversarial = self.attacked(network, x, y, share, seed) if share else x
+        adversarial = self.attacked(alone(network), x, y, share, seed) if share else x
         logits = network(x)
         moved = network(adversarial)
         divergence = _divergence(moved, logits.log_softmax(dim=1)).mean()
@@ -182,8 +184,11 @@ class Trades(_Adversary):
 class Free(_Adversary):
     """Each batch is taken `replays` times; one backward pass moves both weights and perturbation (Shafahi et al. 2019).
 
-    An epoch costs `replays` plain ones, and takes as many steps; divide the epochs by it. The perturbation is handed on
-    to the next batch.
+    An epoch costs `replays` plain ones, and takes `replays` times the steps; divide the epochs by it. The perturbation is
+    handed on to the next batch. After a resume under several ranks all go on with that of rank 0, which writes.
+
+    Attributes:
+        replays: steps taken on each batch.
     """
 
     replays: int = 4

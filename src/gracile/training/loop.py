@@ -96,7 +96,8 @@ def fit(
     """Train a classifier on the device where it stands.
 
     Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its part
-    of every batch (DDP): the same steps as one process would take, up to rounding. Only rank 0 writes.
+    of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for its part:
+    dropout, noise and the random starts of attacks. Only rank 0 writes.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
@@ -242,7 +243,8 @@ class _Stepper:
             loss, correct = self.learning(x, y)
             self.optimizer.step()
         else:
-            seed = derive_seed(self.seed, "adversary", position.epoch, position.step)
+            rank = [self.ranks.rank] if self.ranks.rank else []
+            seed = derive_seed(self.seed, "adversary", position.epoch, position.step, *rank)
             rounds = range(self.learning.replays)
             loss, correct = [self._descend(self.learning, x, y, weight, progress, seed) for _ in rounds][-1]
         position.step += 1

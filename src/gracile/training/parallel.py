@@ -71,6 +71,15 @@ class Ranks:
             dist.barrier()
 
 
+def alone(network: nn.Module) -> nn.Module:
+    """The network without the exchange between ranks.
+
+    What a rank asks of it beyond the loss, such as an attack on its part of a batch, must go this way: passes of the
+    wrapped network meet those of the other ranks, which need not take as many.
+    """
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """Inside, the processes that ``torchrun`` started are one group, by nccl on GPUs and gloo on CPUs.

@@ -42,16 +42,18 @@ def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(na
     x = rows(8)
     for _ in range(3):
         mixed = joined.mix(x)
-        before, after = joined.distances
+        before, after, bound = joined.distances
         assert torch.allclose(mixed.mean(0), x.mean(0), atol=1e-14)
-        assert after <= (1 - gap) * before + 1e-12
+        assert bound == pytest.approx((1 - gap) * before)
+        assert after <= bound + 1e-12
         x = mixed
     # The bound is met by the slowest direction: no smaller factor would do.
     values, vectors = torch.linalg.eigh(matrix - 1 / 8)
     slowest = vectors[:, values.abs().argmax()][:, None]
-    joined.mix(slowest)
-    before, after = joined.distances
-    assert after == pytest.approx((1 - gap) * before, abs=1e-12)
+    joined.mix(slowest, 3)
+    before, after, bound = joined.distances
+    assert bound == pytest.approx((1 - gap) ** 3 * before, abs=1e-12)
+    assert after == pytest.approx(bound, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

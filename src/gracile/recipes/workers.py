@@ -300,7 +300,8 @@ def _plots(settings: Settings, folder: RunFolder, results: dict[str, list[dict[s
             continue
         built = graph(arm.graph if arm.edges is None else [tuple(pair) for pair in arm.edges], arm.workers)
         path = folder.path / "plots" / f"{name}.png"
-        title = f"{name}: {arm.method} on {graph_name(arm)} workers, {arm.split}"
+        title = f"{arm.method} on {graph_name(arm)} workers, {arm.split} shards"
+        title = title if name == arm.method else f"{name}: {title}"
         pictures.overview(path, built, curves[name], results[name][0]["workers"], title)
         plots[name] = path.relative_to(folder.path)
     return plots

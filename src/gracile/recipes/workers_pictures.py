@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import cm, colormaps, colors, patheffects
 
 from gracile.report.figures import new_figure, save
 from gracile.workers import Graph
 
 Rows = Sequence[Mapping[str, Any]]
+COLOURS = colormaps["viridis"]
+# Points of accuracy below which workers are shown as one, and the share of its start below which a distance is rounding.
+ALIKE, EXACT = 1e-6, 1e-5
 
 
 def layout(graph: Graph, rounds: int = 300) -> np.ndarray:
@@ -40,63 +44,83 @@ def layout(graph: Graph, rounds: int = 300) -> np.ndarray:
 
 
 def overview(path: Path, graph: Graph, rows: Rows, accuracy: Sequence[float], title: str) -> Path:
-    """One network: its graph coloured by accuracy, accuracy of each worker, distance against its bound, bytes.
+    """One network: its graph and the accuracy of each worker in one scale of colours, distance against its bound, bytes.
 
     Args:
         path: the PNG.
         graph: who is joined to whom.
-        rows: measurements, with ``round``, ``bytes``, ``distance``, ``accuracy`` and where known ``bound``.
+        rows: measurements, with ``round``, ``bytes``, ``distance``, ``accuracy`` and where known ``before`` and ``bound``.
         accuracy: test accuracy of each worker that answered, percent.
         title: above.
     """
-    figure = new_figure(12.5, 3.8)
+    figure = new_figure(13.0, 3.9)
     figure.suptitle(title, fontsize=11)
     drawn, curves, distances, costs = figure.subplots(1, 4)
-    places = layout(graph)
-    for i, j in graph.edges:
-        drawn.plot(*places[[i, j]].T, color="0.65", linewidth=1, zorder=1)
-    known = len(accuracy) == graph.workers
-    dots = drawn.scatter(*places.T, c=accuracy if known else "C0", s=260, cmap="viridis", zorder=2, edgecolors="white")
-    for worker, place in enumerate(places):
-        drawn.annotate(
-            str(worker), place, ha="center", va="center", fontsize=7, color="white", zorder=3,
-            bbox={"boxstyle": "circle,pad=0.15", "facecolor": "0.2", "edgecolor": "none", "alpha": 0.55},
-        )  # fmt: skip
-    if known:
-        figure.colorbar(dots, ax=drawn, label="test accuracy, %", shrink=0.8)
-    drawn.set_aspect("equal")
-    drawn.margins(0.15)
-    drawn.axis("off")
+    colours = _colours(accuracy) if len(accuracy) == graph.workers else ["C0"] * graph.workers
+    _graph(drawn, graph, colours)
+    if len(accuracy) == graph.workers and max(accuracy) - min(accuracy) > ALIKE:
+        scale = cm.ScalarMappable(colors.Normalize(min(accuracy), max(accuracy)), COLOURS)
+        figure.colorbar(scale, ax=drawn, location="left", label="test accuracy, %", shrink=0.8)
+    elif accuracy:
+        drawn.set_title(f"test accuracy of each: {np.mean(accuracy):.2f} %", fontsize=9)
     rounds = [row["round"] for row in rows]
-    for worker in range(graph.workers):
-        line = [np.nan if row["accuracy"][worker] is None else 100 * row["accuracy"][worker] for row in rows]
-        label = f"worker {worker}" if graph.workers <= 8 else None
-        curves.plot(rounds, line, linewidth=1, color=f"C{worker % 10}", label=label)
+    of_each = np.array([[np.nan if value is None else 100 * value for value in row["accuracy"]] for row in rows])
+    if np.nanmax(np.ptp(of_each, axis=1)) <= ALIKE:
+        curves.plot(rounds, of_each.mean(1), color=colours[0], label="every worker")
+        curves.legend(fontsize=8, frameon=False, loc="lower right")
+    else:
+        for worker, line in enumerate(of_each.T):
+            curves.plot(rounds, line, linewidth=1.1, color=colours[worker])
     curves.set(xlabel="round", ylabel="validation accuracy, %")
-    if graph.workers <= 8:
-        curves.legend(fontsize=6, frameon=False)
-    _positive(distances, rounds, [row["distance"] for row in rows], "after the round", "-")
-    bounded = [row for row in rows if "bound" in row]
-    if bounded:
-        at = [row["round"] for row in bounded]
-        _positive(distances, at, [row["before"] for row in bounded], "before its exchange", ":")
-        _positive(distances, at, [row["bound"] for row in bounded], "bound by the spectral gap", "--")
-    distances.set(xlabel="round", ylabel="consensus distance")
-    if distances.lines:
-        distances.set_yscale("log")
-        distances.legend(fontsize=7, frameon=False)
+    _distances(distances, rows)
     costs.plot(rounds, [row["bytes"] / 1e6 for row in rows], color="C3")
-    costs.set(xlabel="round", ylabel="MB sent over all links")
+    costs.set(xlabel="round", ylabel="MB sent over all links", ylim=(0, None))
     for axes in (curves, distances, costs):
         axes.grid(alpha=0.3)
     return save(figure, path)
 
 
-def _positive(axes: Any, x: Sequence[float], y: Sequence[float], label: str, line: str) -> None:
-    """A line of what a logarithmic axis can show; before the first round there is only rounding."""
-    kept = [(a, b) for a, b in zip(x, y, strict=True) if b > 0 and a > 0]
-    if kept:
-        axes.plot(*zip(*kept, strict=True), line, label=label, linewidth=1.2)
+def _colours(accuracy: Sequence[float]) -> list[Any]:
+    low, high = min(accuracy), max(accuracy)
+    if high - low <= ALIKE:
+        return ["C0"] * len(accuracy)
+    return [COLOURS((value - low) / (high - low)) for value in accuracy]
+
+
+def _graph(axes: Any, graph: Graph, colours: Sequence[Any]) -> None:
+    places = layout(graph)
+    for i, j in graph.edges:
+        axes.plot(*places[[i, j]].T, color="0.65", linewidth=1, zorder=1)
+    axes.scatter(*places.T, c=list(colours), s=260, zorder=2, edgecolors="white")
+    for worker, place in enumerate(places):
+        text = axes.annotate(
+            str(worker), place, ha="center", va="center_baseline", fontsize=8, color="white", zorder=3
+        )
+        text.set_path_effects([patheffects.withStroke(linewidth=2, foreground="0.2")])
+    axes.set_aspect("equal")
+    axes.margins(0.15)
+    axes.axis("off")
+
+
+def _distances(axes: Any, rows: Rows) -> None:
+    """Before and after the exchange, and the most that may be left of it; an exact mean leaves rounding alone."""
+    compared = [row for row in rows if "before" in row]
+    exact = bool(compared) and all(row["distance"] <= EXACT * row["before"] for row in compared)
+    lines = {
+        "before the exchange": (":", [(row["round"], row["before"]) for row in compared]),
+        "what one round of gossip may leave" if exact else "bound by the spectral gap": (
+            "--", [(row["round"], row["bound"]) for row in compared if "bound" in row],
+        ),
+        "after the exchange": ("-", [(row["round"], row["distance"]) for row in rows if row["round"]]),
+    }  # fmt: skip
+    for number, (label, (style, line)) in enumerate(lines.items()):
+        # Workers that begin alike may have no distance yet, and a logarithmic axis no zero.
+        kept = [(at, value) for at, value in line if exact or value > 0]
+        if kept:
+            axes.plot(*zip(*kept, strict=True), style, color=f"C{number}", label=label, linewidth=1.2)
+    axes.set(xlabel="round", ylabel="consensus distance", yscale="linear" if exact else "log")
+    if axes.lines:
+        axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def comparison(path: Path, arms: Mapping[str, Rows]) -> Path:

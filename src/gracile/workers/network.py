@@ -84,7 +84,7 @@ class WorkerNetwork:
         self.exchanges = self.mixings = self.lost = 0
         self.link_bytes: Counter[Link] = Counter()
         self.watching = False
-        self.distances: tuple[float, float] | None = None
+        self.distances: tuple[float, float, float] | None = None
         self._counted = True
 
     @property
@@ -125,6 +125,15 @@ class WorkerNetwork:
         finally:
             self._counted = before
 
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Inside, what is mixed or averaged is something other than the weights whose distance is watched."""
+        before, self.watching = self.watching, False
+        try:
+            yield
+        finally:
+            self.watching = before
+
     def exchange(self, messages: Mapping[Link, Tensor], links: Iterable[Link], like: Tensor) -> dict[Link, Tensor]:
         """One round of messages over `links`, all of one shape.
 
@@ -155,7 +164,8 @@ class WorkerNetwork:
     def mix(self, values: Tensor, rounds: int = 1) -> Tensor:
         """Rounds of gossip: each worker's value becomes the weighted mean of its own and its neighbours'.
 
-        While `watching`, `distances` notes how far workers are from their mean before and after; that is not counted.
+        While `watching`, `distances` notes how far workers are from their mean before and after, and how far at most by the
+        spectral gap where no message is lost; that is not counted.
 
         Args:
             values: (len(local), ...), one row a local worker.
@@ -169,7 +179,7 @@ class WorkerNetwork:
         for _ in range(rounds):
             rows = self._mix_once(rows)
         if self.watching:
-            self.distances = (before, self.distance(rows))
+            self.distances = (before, self.distance(rows), self.contraction**rounds * before)
         return rows.reshape(values.shape)
 
     def _mix_once(self, rows: Tensor) -> Tensor:
@@ -225,7 +235,7 @@ class WorkerNetwork:
         sums = torch.cat([rows if weights is None else rows * scale, scale], 1)
         mean = self._down(rows, self._up(sums, memory), memory)
         if before is not None:
-            self.distances = (before, self.distance(mean))
+            self.distances = (before, self.distance(mean), self.contraction * before)
         return mean.reshape(values.shape)
 
     def _up(self, sums: Tensor, memory: dict[int, Tensor] | None) -> dict[int, Tensor]:

@@ -31,8 +31,9 @@ class Trained:
     Attributes:
         x: (len(local), p), the weights of the local workers.
         rows: one a measurement: ``round``, ``bytes`` (payload over all links so far), ``seconds``, ``distance`` (consensus
-            distance after the round), ``before`` (before its exchange) and ``bound`` (the contraction times that), where
-            the method gossips or averages; and what `evaluate` returned, a list of one number a worker each.
+            distance after the round), ``before`` (before its exchange) and ``bound`` (what its gossip may leave of that by the
+            spectral gap, were it one round where the method takes an exact mean; only where no message may be lost),
+            where the method gossips or averages; and what `evaluate` returned, a list of one number a worker each.
         state: of the method, with one row a local worker.
     """
 
@@ -128,8 +129,9 @@ def _measured(
         "distance": network.distance(x),
     }
     if network.distances is not None:
-        row["before"] = network.distances[0]
-        row["bound"] = network.contraction * network.distances[0]
+        row["before"], _, bound = network.distances
+        if not network.may_lose:
+            row["bound"] = bound
     for name, values in ({} if evaluate is None else evaluate(x)).items():
         row[name] = [None if value != value else value for value in network.gather(values).tolist()]
     return row

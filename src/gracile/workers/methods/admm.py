@@ -68,7 +68,8 @@ class ADMM:
         late = [row for row, worker in enumerate(network.local) if not self._in_time(worker, number)]
         moved[late] = x[late]
         memory = self._memory if self.asynchronous else None
-        z = network.average(moved + y / self.rho, self.gossip, memory=memory)
+        with network.unwatched():
+            z = network.average(moved + y / self.rho, self.gossip, memory=memory)
         dual = y + self.rho * (moved - z)
         dual[late] = y[late]
         state.update(x=moved, y=dual, z=z)

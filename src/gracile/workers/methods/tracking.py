@@ -35,9 +35,8 @@ class GradientTracking:
         # Both vectors of a round go by the same matrix of a schedule.
         network.mixings -= 1
         g = problem.gradients(x, number + 1)
-        watching, network.watching = network.watching, False
-        state["y"] = network.mix(state["y"] + g - state["g"])
-        network.watching = watching
+        with network.unwatched():
+            state["y"] = network.mix(state["y"] + g - state["g"])
         state["x"], state["g"] = x, g
 
     def rejoin(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:

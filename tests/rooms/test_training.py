@@ -19,7 +19,7 @@ from gracile.core.errors import DataError, InputError, NonFiniteError, StorageEr
 from gracile.core.runs import RunFolder
 from gracile.data import Augmentation, Splits
 from gracile.training import Cosine, Milestones, checkpoints, evaluate
-from gracile.training.loop import CHECKPOINT
+from gracile.training.checkpoints import CHECKPOINT
 
 SETTINGS = {"epochs": 3, "batch_size": 32, "lr": 0.05, "seed": 4}
 

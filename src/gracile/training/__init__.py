@@ -2,8 +2,9 @@
 
 from gracile.training.adversarial import ADVERSARIES, CrossEntropy, Objective, adversary
 from gracile.training.evaluation import Evaluation, evaluate
-from gracile.training.loop import History, fit, steps_per_epoch
+from gracile.training.loop import fit, steps_per_epoch
 from gracile.training.optimizers import optimizer_factory
+from gracile.training.position import History
 from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
 
 __all__ = [

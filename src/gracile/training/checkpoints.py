@@ -15,6 +15,7 @@ from torch import Tensor
 from gracile.core.errors import StorageError
 from gracile.core.files import write_atomically
 
+CHECKPOINT = "checkpoint.safetensors"
 TENSOR = "tensor:"
 
 

@@ -1,0 +1,106 @@
+"""The checkpoint of a run: written now and then, read on resume."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gracile.core.runs import RunFolder
+from gracile.core.sparsifier import Sparsifier
+from gracile.training import checkpoints
+from gracile.training.adversarial import Objective
+from gracile.training.checkpoints import CHECKPOINT
+from gracile.training.position import History, Position, check_weights
+
+
+class Keeper:
+    """Writes and reads the checkpoint and keeps the time; writes nothing without a folder."""
+
+    def __init__(
+        self,
+        place: RunFolder | None,
+        network: nn.Module,
+        optimizer: Optimizer,
+        sparsifier: Sparsifier | None,
+        objective: Objective,
+        history: History,
+        every_seconds: float,
+        *,
+        writes: bool = True,
+    ) -> None:
+        self.place, self.network, self.optimizer, self.writes = place, network, optimizer, writes
+        self.sparsifier, self.objective, self.history = sparsifier, objective, history
+        self.every_seconds = every_seconds
+        self._clock = self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is long enough ago."""
+        return self.writes and self.place is not None and time.monotonic() - self._saved > self.every_seconds
+
+    def spent(self) -> float:
+        """Seconds so far, added to the history."""
+        now = time.monotonic()
+        self.history.seconds += now - self._clock
+        self._clock = now
+        return self.history.seconds
+
+    def begin(self, position: Position) -> Position:
+        """Start anew: what an earlier start left behind goes."""
+        assert self.place is not None
+        if self.writes:
+            (self.place.path / CHECKPOINT).unlink(missing_ok=True)
+            self.place.rewrite_metrics([])
+        return position
+
+    def save(self, position: Position, row: dict[str, Any] | None = None) -> None:
+        self.spent()
+        if self.place is None or not self.writes:
+            return
+        check_weights(self.network, position, self.place)
+        if row is not None:
+            self.place.record(row)
+        state = {
+            "position": asdict(position),
+            "history": {"rows": self.history.rows, "seconds": self.history.seconds},
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
+            "objective": self.objective.state_dict(),
+            "random": checkpoints.random_state(),
+        }
+        checkpoints.save(self.place.path / CHECKPOINT, state)
+        self._saved = time.monotonic()
+
+    def restore(self, position: Position) -> Position:
+        assert self.place is not None
+        file = self.place.path / CHECKPOINT
+        if not file.exists():
+            return self.begin(position)
+        state = checkpoints.load(file)
+        device = position.loss.device
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        # The file holds tensors in logical order. Laid out otherwise than their weights they would go through other
+        # kernels, which round differently: an exact resume needs the layout too.
+        for parameter, kept in self.optimizer.state.items():
+            for key, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        if self.sparsifier is not None and state["sparsifier"] is not None:
+            self.sparsifier.load_state_dict(state["sparsifier"])
+        self.objective.load_state_dict(state["objective"])
+        checkpoints.set_random_state(state["random"])
+        self.history.rows[:] = state["history"]["rows"]
+        self.history.seconds = state["history"]["seconds"]
+        # Rows are appended before the checkpoint is replaced; a kill in between left one too many.
+        if self.writes:
+            self.place.rewrite_metrics(self.history.rows)
+        found = state["position"]
+        return Position(
+            found["epoch"], found["step"], found["loss"].to(device), found["correct"].to(device), found["seen"]
+        )

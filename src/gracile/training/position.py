@@ -1,0 +1,85 @@
+"""Where a training run stands, what it has recorded, and whether its numbers are still finite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gracile.core.errors import NonFiniteError
+from gracile.core.runs import RunFolder
+from gracile.training.checkpoints import CHECKPOINT
+
+
+@dataclass
+class History:
+    """What happened.
+
+    Attributes:
+        rows: one an epoch: ``epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds`` and, with a
+            sparsifier,
+            ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``; accuracies and shares in
+            [0, 1].
+        seconds: spent training and evaluating, over all sittings.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class Position:
+    """Where the loop stands: this many whole epochs, this many steps into the next, and what it has summed there."""
+
+    epoch: int
+    step: int
+    loss: Tensor
+    correct: Tensor
+    seen: int
+
+    @staticmethod
+    def at(device: torch.device, epoch: int, step: int = 0) -> Position:
+        """A place with nothing summed."""
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        return Position(epoch, step, zero, torch.zeros((), dtype=torch.int64, device=device), 0)
+
+    def without_sums(self) -> Position:
+        """The same place with nothing summed: what all ranks have summed so far is rank 0's."""
+        return Position.at(self.loss.device, self.epoch, self.step)
+
+    @property
+    def sums(self) -> tuple[Tensor, Tensor, int]:
+        """What it has summed: loss, right answers, samples."""
+        return self.loss, self.correct, self.seen
+
+
+def check_finite(position: Position, network: nn.Module, x: Tensor | None, place: RunFolder | None) -> None:
+    """Stop at a loss that is no longer a number, and say where it began."""
+    if torch.isfinite(position.loss):
+        return
+    if x is not None and not torch.isfinite(x).all():
+        cause = "the batch holds NaN or infinity"
+    else:
+        broken = [name for name, tensor in network.named_parameters() if not torch.isfinite(tensor).all()]
+        cause = f"'{broken[0]}' holds NaN or infinity" if broken else "its weights are still finite"
+    raise _not_finite(
+        f"The loss is no longer finite in epoch {position.epoch + 1}, step {position.step}: {cause}.", place
+    )
+
+
+def check_weights(network: nn.Module, position: Position, place: RunFolder | None) -> None:
+    """A checkpoint must never replace a good one with weights that are not numbers."""
+    for name, tensor in network.named_parameters():
+        if not torch.isfinite(tensor).all():
+            raise _not_finite(
+                f"'{name}' is no longer finite after epoch {position.epoch}, step {position.step}.", place
+            )
+
+
+def _not_finite(cause: str, place: RunFolder | None) -> NonFiniteError:
+    kept = ""
+    if place is not None and (place.path / CHECKPOINT).exists():
+        kept = f" The last good checkpoint is {place.path / CHECKPOINT}."
+    return NonFiniteError(cause, f"Lower lr, or start with a warm-up.{kept}")

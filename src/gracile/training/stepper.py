@@ -1,0 +1,91 @@
+"""One optimiser step: by backpropagation of an objective, or by a rule of its own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gracile.core.rule import LearningRule
+from gracile.core.runs import RunFolder
+from gracile.core.seeding import derive_seed
+from gracile.training.adversarial import Objective
+from gracile.training.parallel import Ranks
+from gracile.training.position import Position, check_finite
+from gracile.training.schedules import Schedule
+
+# On a GPU asking whether the loss is finite waits for it; on a CPU it is free.
+STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 25}
+
+Precision = Literal["auto", "float32", "bf16"]
+
+
+class Stepper:
+    """One optimiser step after the other, with the learning rate of its moment."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        learning: LearningRule | Objective,
+        schedule: Schedule,
+        steps: int,
+        autocast: torch.autocast,
+        seed: int,
+        place: RunFolder | None,
+        ranks: Ranks,
+    ) -> None:
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.ranks, self.parallel = ranks, ranks.parallel(network)
+        self.learning = learning
+        self.steps, self.autocast, self.seed, self.place = steps, autocast, seed, place
+        self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def step(self, position: Position, x: Tensor, y: Tensor) -> None:
+        """Take one step on ``x, y``, several where the objective replays batches, and count the last."""
+        progress = position.epoch + position.step / self.steps
+        factor = self.schedule.factor(progress)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        x, y, weight = self.ranks.share(x, y)
+        if callable(self.learning):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss, correct = self.learning(x, y)
+            self.optimizer.step()
+        else:
+            rank = [self.ranks.rank] if self.ranks.rank else []
+            seed = derive_seed(self.seed, "adversary", position.epoch, position.step, *rank)
+            rounds = range(self.learning.replays)
+            loss, correct = [self._descend(self.learning, x, y, weight, progress, seed) for _ in rounds][-1]
+        position.step += 1
+        if weight:
+            position.seen += len(y)
+            position.loss += loss * len(y)
+            position.correct += correct
+        if position.step % STEPS_BETWEEN_CHECKS[x.device.type] == 0:
+            check_finite(position, self.network, x, self.place)
+
+    def _descend(
+        self, objective: Objective, x: Tensor, y: Tensor, weight: float, progress: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser; the loss and how many answers were right."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            loss, logits = objective.loss(self.parallel, x, y, progress, seed)
+        (loss if weight == 1 else weight * loss).backward()
+        self.optimizer.step()
+        objective.follow()
+        return loss.detach(), (logits.detach().argmax(dim=1) == y).sum()
+
+    def last_rate(self, position: Position) -> float:
+        """The learning rate of the epoch's last step."""
+        return self.base_rates[0] * self.schedule.factor(position.epoch + (self.steps - 1) / self.steps)
+
+
+def autocast_of(precision: Precision, device: torch.device) -> torch.autocast:
+    wanted = precision == "bf16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)

@@ -11,7 +11,7 @@ from torch import nn
 from gracile import RGSM
 from gracile.channels import trace
 from gracile.core.errors import InputError
-from gracile.models import GaussianNoise, enresnet, resnet20, set_noise
+from gracile.models import GaussianNoise, enresnet, resnet18, resnet20, set_noise
 from gracile.models.noise import add_noise
 from gracile.shrinking import shrink
 
@@ -164,6 +164,7 @@ def test_fixed_noise_is_exported_with_the_network(tmp_path):
         (lambda: enresnet(2, scaling="smaple"), "Did you mean 'sample'"),
         (lambda: set_noise(nn.Identity(), "on"), "no mode of noise 'on'"),  # type: ignore[arg-type]
         (lambda: resnet20(width=0), "width is 0"),
+        (lambda: resnet18(width=0), "width is 0"),
     ],
 )
 def test_mistakes_are_named(make, says: str):

@@ -22,6 +22,7 @@ def size(model: nn.Module) -> int:
         ("lenet", {}, 61_706),
         ("vgg16", {}, 14_728_266),
         ("resnet18", {}, 11_173_962),
+        ("resnet18", {"width": 16}, 701_466),
         ("resnet20", {}, 269_722),
         ("resnet56", {}, 853_018),
         ("resnet20", {"preactivation": True}, 272_282),

@@ -38,8 +38,8 @@ from gracile.workers import (
 
 log = logging.getLogger("gracile")
 
-# Arms beyond which one picture of all says more than one of each.
-MANY = 10
+# Arms beyond which they have no page each, and beyond which lines could not be told apart.
+FEW, MANY = 6, 10
 
 
 class RoundSettings(Strict):
@@ -296,7 +296,7 @@ def _plots(settings: Settings, folder: RunFolder, results: dict[str, list[dict[s
         path = pictures.comparison(folder.path / "plots" / "comparison.png", curves)
         plots["accuracy by round and by bytes"] = path.relative_to(folder.path)
     for name, arm in settings.arms.items():
-        if arm.workers == 1:
+        if arm.workers == 1 or len(settings.arms) > FEW:
             continue
         built = graph(arm.graph if arm.edges is None else [tuple(pair) for pair in arm.edges], arm.workers)
         path = folder.path / "plots" / f"{name}.png"

@@ -93,9 +93,7 @@ def _graph(axes: Any, graph: Graph, colours: Sequence[Any]) -> None:
         axes.plot(*places[[i, j]].T, color="0.65", linewidth=1, zorder=1)
     axes.scatter(*places.T, c=list(colours), s=260, zorder=2, edgecolors="white")
     for worker, place in enumerate(places):
-        text = axes.annotate(
-            str(worker), place, ha="center", va="center_baseline", fontsize=8, color="white", zorder=3
-        )
+        text = axes.annotate(str(worker), place, ha="center", va="center_baseline", fontsize=8, color="white", zorder=3)
         text.set_path_effects([patheffects.withStroke(linewidth=2, foreground="0.2")])
     axes.set_aspect("equal")
     axes.margins(0.15)

@@ -53,9 +53,9 @@ def overview(path: Path, graph: Graph, rows: Rows, accuracy: Sequence[float], ti
         accuracy: test accuracy of each worker that answered, percent.
         title: above.
     """
-    figure = new_figure(13.0, 3.9)
+    figure = new_figure(9.5, 6.6)
     figure.suptitle(title, fontsize=11)
-    drawn, curves, distances, costs = figure.subplots(1, 4)
+    (drawn, curves), (distances, costs) = figure.subplots(2, 2)
     colours = _colours(accuracy) if len(accuracy) == graph.workers else ["C0"] * graph.workers
     _graph(drawn, graph, colours)
     if len(accuracy) == graph.workers and max(accuracy) - min(accuracy) > ALIKE:
@@ -118,7 +118,7 @@ def _distances(axes: Any, rows: Rows) -> None:
             axes.plot(*zip(*kept, strict=True), style, color=f"C{number}", label=label, linewidth=1.2)
     axes.set(xlabel="round", ylabel="consensus distance", yscale="linear" if exact else "log")
     if axes.lines:
-        axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+        axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def comparison(path: Path, arms: Mapping[str, Rows]) -> Path:

@@ -135,7 +135,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     }
     values |= _compared(values)
     notes = [found[0]["note"] for found in results.values() if found[0]["note"]][:1]
-    return Outcome(rows, values, _plots(settings, folder, results), notes)
+    marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
+    return Outcome(rows, values, _plots(settings, folder, results, marks), notes)
 
 
 def _check(arm: Arm) -> None:
@@ -284,7 +285,9 @@ def graph_name(arm: Arm) -> str:
     )
 
 
-def _plots(settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]]) -> dict[str, Path]:
+def _plots(
+    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: dict[str, float]
+) -> dict[str, Path]:
     """For few arms a page each and their curves; for many, where their workers end."""
     plots = {}
     curves = {name: folder.part(_part(settings, name, settings.seeds[0])).metrics() for name in settings.arms}
@@ -293,7 +296,7 @@ def _plots(settings: Settings, folder: RunFolder, results: dict[str, list[dict[s
         path = pictures.spread(folder.path / "plots" / "spread.png", spread)
         return {"where workers end": path.relative_to(folder.path)}
     if len(settings.arms) > 1:
-        path = pictures.comparison(folder.path / "plots" / "comparison.png", curves)
+        path = pictures.comparison(folder.path / "plots" / "comparison.png", curves, published)
         plots["accuracy by round and by bytes"] = path.relative_to(folder.path)
     for name, arm in settings.arms.items():
         if arm.workers == 1 or len(settings.arms) > FEW:

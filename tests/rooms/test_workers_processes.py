@@ -199,13 +199,16 @@ def death_in_the_middle_of_a_mean(channel: Processes) -> dict[str, Any]:
 
         channel.exchange = killed
     problem = quadratics(6, channel.local)
-    done = train(network("path", 6, channel=channel), method("average", lr=0.05), problem, 150, every=150)
+    # Nobody is through before the meeting is called.
+    problem.waiting = lambda step: step > 3 and channel.generation == 0
+    done = train(network("path", 6, channel=channel), method("average", lr=0.1), problem, 80, every=80)
     found = {"average": done.x[0].tolist(), "gone": sorted(channel.gone)}
     for name, options in METHODS.items():
         if name not in ("average", "two-star"):
-            options = {"choco": {"lr": 0.05, "compress": "none"}, "admm": {"rho": 1.0}}.get(name, options)
+            own = {"choco": {"compress": "none", "gamma": 1.0}, "admm": {"rho": 1.0, "gossip": None}}
+            options = options | {"lr": 0.1} | own.get(name, {})
             joined = network("complete", 6, channel=channel)
-            found[name] = train(joined, method(name, **options), problem, 150, every=150).x[0].tolist()
+            found[name] = train(joined, method(name, **options), problem, 80, every=80).x[0].tolist()
     return found
 
 
@@ -224,7 +227,7 @@ def test_every_method_goes_on_without_who_is_lost():
         if name not in ("average", "two-star"):
             x = torch.tensor([result[name] for result in found], dtype=torch.float64)
             assert torch.allclose(x.mean(0), optimum, atol=0.02), name
-            assert torch.allclose(x, optimum.expand_as(x), atol=1.0 if name in ("choco", "dsgd") else 0.02), name
+            assert torch.allclose(x, optimum.expand_as(x), atol=2.0 if name in ("choco", "dsgd") else 0.02), name
 
 
 def refusing(channel: Processes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from gracile import cli
 from gracile.workers import InProcess, from_environment, network
 from tests.processes import as_torchrun, free_port
 
@@ -75,6 +77,36 @@ def spaces() -> Iterator[tuple[str, str]]:
 def test_two_processes_of_torchrun_give_the_bits_of_one(tmp_path: Path):
     said = as_torchrun(one_of_two, tmp_path, None)
     assert "".join(said).split() == gossip(InProcess(4))
+
+
+def command(out: str, *more: str) -> None:
+    words = [
+        "--graph",
+        "two-star",
+        "--workers",
+        "4",
+        "--method",
+        "average",
+        "--rounds",
+        "2",
+        "--every",
+        "1",
+        "--widths",
+        "4",
+    ]
+    assert cli.main(["workers", *words, "--out", out, *more]) == 0
+
+
+def test_the_command_under_torchrun_gives_the_bits_of_one_process(tmp_path: Path):
+    said = as_torchrun(command, tmp_path, "two")
+    assert "two-star, 4" in said[0]
+    assert said[1] == ""
+    command(str(tmp_path / "one"), "--exact")
+    one, two = (json.loads((tmp_path / name / "average" / "arm.json").read_text()) for name in ("one", "two"))
+    assert one["digest"] == two["digest"]
+    assert one["workers"] == two["workers"]
+    assert one["bytes"] == two["bytes"]
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
 
 
 def test_a_slow_link_that_drops_packets_changes_no_bit(spaces: tuple[str, str], tmp_path: Path):

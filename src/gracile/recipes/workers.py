@@ -291,6 +291,9 @@ def _plots(
     """For few arms a page each and their curves; for many, where their workers end."""
     plots = {}
     curves = {name: folder.part(_part(settings, name, settings.seeds[0])).metrics() for name in settings.arms}
+    if not all(curves.values()):
+        # Under torchrun the process of worker 0 alone keeps the measurements, and draws.
+        return {}
     if len(settings.arms) > MANY:
         spread = {name: [value for result in found for value in result["workers"]] for name, found in results.items()}
         path = pictures.spread(folder.path / "plots" / "spread.png", spread)

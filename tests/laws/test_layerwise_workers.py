@@ -19,6 +19,7 @@ from gracile.layerwise.consensus import Shared, joined
 from gracile.layerwise.least_squares import exact
 from gracile.layerwise.statistics import Statistics
 from gracile.layerwise.table import ESTIMATORS
+from gracile.workers import network
 
 SMALL = {
     "ELM": {"n": 80, "lam": 3.0},
@@ -107,7 +108,10 @@ def objective(model, x: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_distributed_equals_central_in_cost(name):
     x, y = data(name)
-    central, shared = small(name).fit(x, y), small(name).fit(x, y, workers=Consensus(Here(5), iterations=1000))
+    central, shared = (
+        small(name).fit(x, y),
+        small(name).fit(x, y, workers=Consensus(network("ring", 5), iterations=1000)),
+    )
     assert objective(shared, x, y) == pytest.approx(objective(central, x, y), rel=1e-4)
     assert abs(shared.score(x, y) - central.score(x, y)) < 0.01
 
@@ -123,7 +127,7 @@ def test_adding_up_gram_matrices_is_exact(name):
 def test_gossip_comes_close_and_everyone_keeps_one_network(name):
     x, y = data(name)
     central = small(name).fit(x, y)
-    shared = small(name).fit(x, y, workers=Consensus(Here(5), rounds=10, iterations=300))
+    shared = small(name).fit(x, y, workers=Consensus(network("ring", 5), rounds=10, iterations=300))
     assert objective(shared, x, y) == pytest.approx(objective(central, x, y), rel=1e-2)
 
 
@@ -177,9 +181,9 @@ def test_messages_depend_on_the_network_and_not_on_the_samples():
     x, y = data("ELMClassifier")
     sent = []
     for samples in (200, 400):
-        network = Here(4)
-        small("ELMClassifier").fit(x[:samples], y[:samples], workers=Consensus(network, iterations=20, tolerance=0.0))
-        sent.append(network.bytes_sent)
+        here = Here(4)
+        small("ELMClassifier").fit(x[:samples], y[:samples], workers=Consensus(here, iterations=20, tolerance=0.0))
+        sent.append(here.bytes_sent)
     assert sent[0] == sent[1]
     # 20 means and the last one, of 80 x 10 float64 over 6 messages; little else.
     assert 21 * 6 * 800 * 8 <= sent[0] < 21 * 6 * 800 * 8 * 1.02
@@ -189,9 +193,9 @@ def test_float32_learners_send_float32():
     x, y = data("ELMClassifier")
     sent = {}
     for dtype in ("float32", "float64"):
-        network = Here(4)
-        clone(small("ELMClassifier")).set_params(dtype=dtype).fit(x, y, workers=Consensus(network, method="gram"))
-        sent[dtype] = network.bytes_sent
+        here = Here(4)
+        clone(small("ELMClassifier")).set_params(dtype=dtype).fit(x, y, workers=Consensus(here, method="gram"))
+        sent[dtype] = here.bytes_sent
     assert sent["float64"] / sent["float32"] == pytest.approx(2, rel=0.01)
 
 

@@ -267,7 +267,7 @@ def _values(settings: Settings, found: dict[str, list[dict[str, Any]]]) -> dict[
 
 def _picture(found: dict[str, list[dict[str, Any]]], folder: RunFolder) -> Path:
     """Validation accuracy against bytes: the baselines' curves and a point an arm, of the first seed."""
-    figure = new_figure(7.5, 4.4)
+    figure = new_figure(9.0, 4.4)
     axes = figure.subplots()
     for number, (name, results) in enumerate(found.items()):
         first = results[0]
@@ -285,7 +285,7 @@ def _picture(found: dict[str, list[dict[str, Any]]], folder: RunFolder) -> Path:
     axes.axhline(target, color="0.6", linewidth=0.8)
     axes.set(xlabel="MB sent over all links", ylabel="validation accuracy, %", ylim=(target - 15, target + 3))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     path = folder.path / "plots" / "bytes.png"
     save(figure, path)
     return path.relative_to(folder.path)

@@ -38,8 +38,8 @@ from gracile.workers import (
 
 log = logging.getLogger("gracile")
 
-# Arms beyond which one picture of all says more than one of each.
-MANY = 10
+# Arms beyond which they have no page each, and beyond which lines could not be told apart.
+FEW, MANY = 6, 10
 
 
 class RoundSettings(Strict):
@@ -135,7 +135,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     }
     values |= _compared(values)
     notes = [found[0]["note"] for found in results.values() if found[0]["note"]][:1]
-    return Outcome(rows, values, _plots(settings, folder, results), notes)
+    marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
+    return Outcome(rows, values, _plots(settings, folder, results, marks), notes)
 
 
 def _check(arm: Arm) -> None:
@@ -284,19 +285,24 @@ def graph_name(arm: Arm) -> str:
     )
 
 
-def _plots(settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]]) -> dict[str, Path]:
+def _plots(
+    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: dict[str, float]
+) -> dict[str, Path]:
     """For few arms a page each and their curves; for many, where their workers end."""
     plots = {}
     curves = {name: folder.part(_part(settings, name, settings.seeds[0])).metrics() for name in settings.arms}
+    if not all(curves.values()):
+        # Under torchrun the process of worker 0 alone keeps the measurements, and draws.
+        return {}
     if len(settings.arms) > MANY:
         spread = {name: [value for result in found for value in result["workers"]] for name, found in results.items()}
         path = pictures.spread(folder.path / "plots" / "spread.png", spread)
         return {"where workers end": path.relative_to(folder.path)}
     if len(settings.arms) > 1:
-        path = pictures.comparison(folder.path / "plots" / "comparison.png", curves)
+        path = pictures.comparison(folder.path / "plots" / "comparison.png", curves, published)
         plots["accuracy by round and by bytes"] = path.relative_to(folder.path)
     for name, arm in settings.arms.items():
-        if arm.workers == 1:
+        if arm.workers == 1 or len(settings.arms) > FEW:
             continue
         built = graph(arm.graph if arm.edges is None else [tuple(pair) for pair in arm.edges], arm.workers)
         path = folder.path / "plots" / f"{name}.png"

@@ -53,9 +53,9 @@ def overview(path: Path, graph: Graph, rows: Rows, accuracy: Sequence[float], ti
         accuracy: test accuracy of each worker that answered, percent.
         title: above.
     """
-    figure = new_figure(13.0, 3.9)
+    figure = new_figure(9.5, 6.6)
     figure.suptitle(title, fontsize=11)
-    drawn, curves, distances, costs = figure.subplots(1, 4)
+    (drawn, curves), (distances, costs) = figure.subplots(2, 2)
     colours = _colours(accuracy) if len(accuracy) == graph.workers else ["C0"] * graph.workers
     _graph(drawn, graph, colours)
     if len(accuracy) == graph.workers and max(accuracy) - min(accuracy) > ALIKE:
@@ -118,29 +118,36 @@ def _distances(axes: Any, rows: Rows) -> None:
             axes.plot(*zip(*kept, strict=True), style, color=f"C{number}", label=label, linewidth=1.2)
     axes.set(xlabel="round", ylabel="consensus distance", yscale="linear" if exact else "log")
     if axes.lines:
-        axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+        axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def comparison(path: Path, arms: Mapping[str, Rows]) -> Path:
+def comparison(path: Path, arms: Mapping[str, Rows], published: Mapping[str, float]) -> Path:
     """Mean validation accuracy over workers, and its worst worker's, by round and by bytes: one colour an arm.
 
     Args:
         path: the PNG.
         arms: arm name to its measurements.
+        published: arm name to a published accuracy, percent, for those that answer to one.
     """
     figure = new_figure(11.0, 4.4)
     by_round, by_bytes = figure.subplots(1, 2, sharey=True)
+    floor = 100.0
     for number, (name, rows) in enumerate(arms.items()):
         kept = [(row, [100 * value for value in row["accuracy"] if value is not None]) for row in rows]
         means, worst = [np.mean(values) for _, values in kept], [min(values) for _, values in kept]
         colour, line = f"C{number % 10}", "-" if number < 10 else "-."
         by_round.plot([row["round"] for row in rows], means, line, color=colour, label=name, linewidth=1.3)
+        # What comes before the first fifth would take the room of what is compared.
+        floor = min(floor, *worst[min(len(worst) - 1, -(-len(worst) // 5)) :])
         by_round.plot([row["round"] for row in rows], worst, ":", color=colour, linewidth=0.9)
         spent = [(row["bytes"], mean) for (row, _), mean in zip(kept, means, strict=True) if row["bytes"] > 0]
         if spent:
             by_bytes.plot(*zip(*spent, strict=True), line, color=colour, linewidth=1.3)
     by_round.set(xlabel="round", ylabel="validation accuracy, % (dotted: worst worker)")
+    by_round.set_ylim(max(0.0, floor - 1), min(100.0, by_round.get_ylim()[1]))
     by_bytes.set(xlabel="bytes sent over all links", xscale="log")
+    for value in set(published.values()):
+        by_round.axhline(value, color="0.3", linestyle=(0, (4, 4)), linewidth=0.9, label="published, test split")
     for axes in (by_round, by_bytes):
         axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)

@@ -86,6 +86,8 @@ class WorkerNetwork:
         self.watching = False
         self.distances: tuple[float, float, float] | None = None
         self._counted = True
+        if channel.gone:
+            self.leave_out(channel.gone)
 
     @property
     def local(self) -> Sequence[int]:

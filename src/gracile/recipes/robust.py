@@ -18,7 +18,7 @@ from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.data import Dataset, batches
-from gracile.models import GaussianNoise
+from gracile.models import draws_noise
 from gracile.recipes.schema import Strict
 
 log = logging.getLogger("gracile")
@@ -73,7 +73,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     order = torch.randperm(len(test), generator=generator(settings.seed, "attack", "samples"))
     chosen = test.subset(order[: settings.samples])
     x, y = next(batches(chosen, len(chosen)))
-    noisy = any(isinstance(module, GaussianNoise) and module.mode == "fresh" for module in network.modules())
+    noisy = draws_noise(network)
     accuracies: dict[str, float] = {}
     warned: list[str] = []
     for names, draws in ((settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)):

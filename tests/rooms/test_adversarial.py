@@ -232,6 +232,7 @@ attacks = ["fgsm", "cw_paper"]
 expected = ["pgd"]
 draws = 2
 samples = 12
+limits = { pgd = 6 }
 options = { cw_paper = { steps = 2 }, pgd = { steps = 2 } }
 [settings.arms.natural]
 natural = true
@@ -259,6 +260,8 @@ def test_a_recipe_measures_robustness_and_draws_weights(finished: Path):
     result = json.loads((finished / "first" / "result.json").read_text())
     row = next(row for row in result["rows"] if row["arm"] == "en2")
     assert {"FGSM %", "C&W as the papers' code has it %", "PGD-20 %", "worst case a sample %"} <= set(row)
+    said = "on 12 test samples, PGD-20 on the first 6 of them, PGD-20 over 2 draws of a network's noise, the worst case over FGSM"
+    assert any(said in note for note in result["notes"])
     values = result["values"]
     assert values["adversarial.small_weights"] == pytest.approx(
         values["dense.small_weights"] - values["natural.small_weights"]

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from gracile.attacks import ENTRIES, evaluate
+from gracile.attacks import ATTACKS, ENTRIES, evaluate
 from gracile.core.files import write_json
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
@@ -90,6 +90,20 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     result = {"settings": asked, "accuracies": accuracies, "warnings": warned}
     write_json(file, result)
     return result
+
+
+def tried_on(settings: AttackSettings, test: int) -> str:
+    """A sentence: which samples, of `test`, the attacks were tried on; columns on fewer cannot be compared row by row."""
+    samples = min(settings.samples or test, test)
+    tried = dict.fromkeys([*settings.attacks, *settings.expected])
+    fewer = [f"{ENTRIES[name].title} on the first {count} of them" for name, count in settings.limits.items()
+             if name in tried and count < samples]  # fmt: skip
+    averaged = [ENTRIES[name].title for name in settings.expected]
+    parts = [f"attacked in a ball of {settings.eps:.4g} on {samples} test samples", *fewer]
+    if averaged:
+        parts.append(f"{' and '.join(averaged)} over {settings.draws} draws of a network's noise")
+    worst = " and ".join(ENTRIES[name].title for name in settings.attacks if ATTACKS[ENTRIES[name].attack].norms)
+    return ", ".join([*parts, f"the worst case over {worst}"] if worst else parts)
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

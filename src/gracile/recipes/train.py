@@ -42,7 +42,7 @@ from gracile.recipes.arms import (
 from gracile.recipes.comparisons import check_comparisons, compared
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
-from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over
+from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over, tried_on
 from gracile.report import figures, read, weights
 from gracile.training import evaluate, fit, steps_per_epoch
 
@@ -62,6 +62,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     log.info("data: %s", splits.train.note or splits.train.name)
     results: dict[str, list[dict[str, Any]]] = {}
     notes = [splits.train.note] if splits.train.note else []
+    if settings.attacks is not None:
+        notes.append(tried_on(settings.attacks, len(splits.test)))
     for name, arm in settings.arms.items():
         for seed in settings.seeds:
             part = folder.part(part_name(name, seed, settings.seeds))

@@ -73,7 +73,10 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
                 result |= found["accuracies"]
                 notes += [f"{part.path.name}: {warning}" for warning in found["warnings"]]
             results.setdefault(name, []).append(result)
-    rows = [_table_row(name, settings.arms[name], found, published) for name, found in results.items()]
+    rows = [
+        _table_row(name, settings.arms[name], found, published, small=settings.weights)
+        for name, found in results.items()
+    ]
     values = {
         f"{name}.{key}": statistics.fmean(result[key] for result in found)
         for name, found in results.items()
@@ -243,7 +246,10 @@ def part_name(name: str, seed: int, seeds: list[int]) -> str:
     return name if len(seeds) == 1 else f"{name}-seed{seed}"
 
 
-def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[str, Any]]) -> dict[str, Any]:
+def _table_row(
+    name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[str, Any]], *, small: bool
+) -> dict[str, Any]:
+    """A line of the table; `small` asks for the share of small weights too."""
     row: dict[str, Any] = {"arm": name}
     titles = {
         "accuracy": "accuracy %",
@@ -252,6 +258,7 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
         "sparsity": "sparsity %",
         "channel_sparsity": "channel sparsity %",
         "nonzero": "nonzero parameters",
+        **({"small_weights": "weights below 1e-3 %"} if small else {}),
         "macs_left": "MACs left %",
         "seconds": "seconds",
     }

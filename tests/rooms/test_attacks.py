@@ -389,6 +389,8 @@ def test_a_run_is_attacked_and_its_page_tells(run: Path, capsys):
     assert found["networks"]["dense"]["scores"][0]["samples"] == 30
     page = render([reading.read(run)])
     assert "Robust accuracy" in page
+    assert "robustness is overstated" in page
+    assert "robustness is overstated" in printed
     assert "linf 0.07843 (20/255)" in page
     worst = found["networks"]["rgsm"]["scores"][-1]
     assert f"{worst['accuracy']:.2f} ({worst['low']:.1f} to {worst['high']:.1f})" in page

@@ -11,7 +11,7 @@ from torch import nn
 from gracile import RGSM
 from gracile.channels import trace
 from gracile.core.errors import InputError
-from gracile.models import GaussianNoise, enresnet, resnet18, resnet20, set_noise
+from gracile.models import GaussianNoise, draws_noise, enresnet, resnet18, resnet20, set_noise
 from gracile.models.noise import add_noise
 from gracile.shrinking import shrink
 
@@ -148,10 +148,27 @@ def test_fixed_noise_is_exported_with_the_network(tmp_path):
     pytest.importorskip("onnxscript")
     from gracile.export import export_onnx
 
-    network = enresnet(2, 8, width=4, image_size=8, noise=0.5).eval()
+    network = enresnet(2, 8, width=2, image_size=8, noise=0.5).eval()
+    assert draws_noise(network)
     set_noise(network, "fixed")
+    assert not draws_noise(network)
     # It refuses a file whose outputs are not the network's.
     export_onnx(network, torch.rand(2, 3, 8, 8), tmp_path / "fixed.onnx")
+
+
+def test_a_noisy_ensemble_is_compressed_without_its_noise_and_the_reader_is_told(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from gracile.commands.compressing import compress
+    from gracile.commands.subjects import Subject
+
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 8, 8)
+    split = RGSM(enresnet(2, 8, width=4, image_size=8), "group_l0", lam=0.45, beta=1.0, example=x)
+    subject = Subject("en2", split.sparse_model().eval(), None, x, None, tmp_path)
+    found = compress(subject, tmp_path, int8=False, batch_sizes=(1,), threads=(1,), rounds=2)
+    assert any("draws Gaussian noise; it is off" in note for note in found.notes)
+    assert "x)" in found.plan  # something was removed
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from gracile.models.enresnet import EnResNet, enresnet
 from gracile.models.l1_batch_norm import L1BatchNorm1d, L1BatchNorm2d
 from gracile.models.lenet import lenet
 from gracile.models.mlp import mlp
-from gracile.models.noise import GaussianNoise, set_noise
+from gracile.models.noise import GaussianNoise, draws_noise, set_noise
 from gracile.models.normalize import Normalize, UnitNorm, normalized
 from gracile.models.resnet import resnet18, resnet20, resnet38, resnet56
 from gracile.models.table import MODELS, build
@@ -27,6 +27,7 @@ __all__ = [
     "SquaredExponential",
     "UnitNorm",
     "build",
+    "draws_noise",
     "enresnet",
     "initialise",
     "lenet",

@@ -122,3 +122,8 @@ def set_noise(network: nn.Module, mode: NoiseMode, *, seed: int = 0) -> int:
     for module in found:
         module.mode, module.seed = mode, seed
     return len(found)
+
+
+def draws_noise(network: nn.Module) -> bool:
+    """Whether answers differ from pass to pass because some layer draws its noise fresh."""
+    return any(one.mode == "fresh" and one.level > 0 for one in network.modules() if isinstance(one, GaussianNoise))

@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from gracile.attacks import ENTRIES, evaluate
+from gracile.attacks import ATTACKS, ENTRIES, evaluate
 from gracile.core.files import write_json
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.data import Dataset, batches
-from gracile.models import GaussianNoise
+from gracile.models import draws_noise
 from gracile.recipes.schema import Strict
 
 log = logging.getLogger("gracile")
@@ -73,7 +73,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     order = torch.randperm(len(test), generator=generator(settings.seed, "attack", "samples"))
     chosen = test.subset(order[: settings.samples])
     x, y = next(batches(chosen, len(chosen)))
-    noisy = any(isinstance(module, GaussianNoise) and module.mode == "fresh" for module in network.modules())
+    noisy = draws_noise(network)
     accuracies: dict[str, float] = {}
     warned: list[str] = []
     for names, draws in ((settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)):
@@ -90,6 +90,20 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     result = {"settings": asked, "accuracies": accuracies, "warnings": warned}
     write_json(file, result)
     return result
+
+
+def tried_on(settings: AttackSettings, test: int) -> str:
+    """A sentence: which samples, of `test`, the attacks were tried on; columns on fewer cannot be compared row by row."""
+    samples = min(settings.samples or test, test)
+    tried = dict.fromkeys([*settings.attacks, *settings.expected])
+    fewer = [f"{ENTRIES[name].title} on the first {count} of them" for name, count in settings.limits.items()
+             if name in tried and count < samples]  # fmt: skip
+    averaged = [ENTRIES[name].title for name in settings.expected]
+    parts = [f"attacked in a ball of {settings.eps:.4g} on {samples} test samples", *fewer]
+    if averaged:
+        parts.append(f"{' and '.join(averaged)} over {settings.draws} draws of a network's noise")
+    worst = " and ".join(ENTRIES[name].title for name in settings.attacks if ATTACKS[ENTRIES[name].attack].norms)
+    return ", ".join([*parts, f"the worst case over {worst}"] if worst else parts)
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

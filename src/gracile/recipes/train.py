@@ -42,7 +42,7 @@ from gracile.recipes.arms import (
 from gracile.recipes.comparisons import check_comparisons, compared
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
-from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over
+from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over, tried_on
 from gracile.report import figures, read, weights
 from gracile.training import evaluate, fit, steps_per_epoch
 
@@ -62,6 +62,8 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     log.info("data: %s", splits.train.note or splits.train.name)
     results: dict[str, list[dict[str, Any]]] = {}
     notes = [splits.train.note] if splits.train.note else []
+    if settings.attacks is not None:
+        notes.append(tried_on(settings.attacks, len(splits.test)))
     for name, arm in settings.arms.items():
         for seed in settings.seeds:
             part = folder.part(part_name(name, seed, settings.seeds))
@@ -71,7 +73,10 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
                 result |= found["accuracies"]
                 notes += [f"{part.path.name}: {warning}" for warning in found["warnings"]]
             results.setdefault(name, []).append(result)
-    rows = [_table_row(name, settings.arms[name], found, published) for name, found in results.items()]
+    rows = [
+        _table_row(name, settings.arms[name], found, published, small=settings.weights)
+        for name, found in results.items()
+    ]
     values = {
         f"{name}.{key}": statistics.fmean(result[key] for result in found)
         for name, found in results.items()
@@ -241,7 +246,10 @@ def part_name(name: str, seed: int, seeds: list[int]) -> str:
     return name if len(seeds) == 1 else f"{name}-seed{seed}"
 
 
-def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[str, Any]]) -> dict[str, Any]:
+def _table_row(
+    name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[str, Any]], *, small: bool
+) -> dict[str, Any]:
+    """A line of the table; `small` asks for the share of small weights too."""
     row: dict[str, Any] = {"arm": name}
     titles = {
         "accuracy": "accuracy %",
@@ -250,6 +258,7 @@ def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list
         "sparsity": "sparsity %",
         "channel_sparsity": "channel sparsity %",
         "nonzero": "nonzero parameters",
+        **({"small_weights": "weights below 1e-3 %"} if small else {}),
         "macs_left": "MACs left %",
         "seconds": "seconds",
     }

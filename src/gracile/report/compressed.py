@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -38,12 +38,14 @@ class Attacked:
         ball: norm and size.
         scores: by attack, clean first and the worst case last.
         warnings: signs that the numbers claim too much.
+        quick: whether attacks took a fifth of their steps.
     """
 
     name: str
     ball: str
     scores: dict[str, Under]
     warnings: list[str]
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def attacked(name: str, found: Any) -> Attacked:
 
 def attacked_networks(found: dict[str, Any]) -> list[Attacked]:
     """The networks of an ``attack.json``."""
-    return [attacked(name, one) for name, one in _table(found.get("networks")).items()]
+    networks = [attacked(name, one) for name, one in _table(found.get("networks")).items()]
+    return [replace(one, quick=found.get("quick") is True) for one in networks]
 
 
 def number(value: Any) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from safetensors.numpy import load_file
 
 from gracile.core.errors import InputError, nearest, pick
@@ -20,6 +21,8 @@ Weights = Mapping[str, np.ndarray]  # by parameter name, each at least two-dimen
 SMALL = 1e-3
 # A channel is zero below this l2 norm.
 ZERO = 1e-15
+# Norms below this have a panel of their own, as in figure 4.5.
+NEAR = 2e-7
 
 
 def draw(run: Run, folder: Path, *, only: Collection[str] = (), layer: str | None = None) -> dict[str, Path]:
@@ -144,16 +147,19 @@ def kernels(arms: Mapping[str, np.ndarray], path: Path) -> Path:
         path: the PNG.
     """
     largest = max(float(np.quantile(np.abs(w), 0.999)) for w in arms.values()) or 1.0
-    figure = new_figure(4.6 * len(arms) + 0.8, 4.6)
-    panels = figure.subplots(1, len(arms), squeeze=False)[0]
+    tiled = {name: w.transpose(0, 2, 1, 3).reshape(w.shape[0] * w.shape[2], -1) for name, w in arms.items()}
+    # As wide as the widest image on 4 inches of height, with room for its name.
+    width = 0.4 + 4.0 * min(1.5, max(0.4, *(image.shape[1] / image.shape[0] for image in tiled.values())))
+    columns, rows = min(4, len(arms)), math.ceil(len(arms) / 4)
+    figure = new_figure(width * columns + 1.0, 4.6 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False)
     image = None
-    for axes, (name, weight) in zip(panels, arms.items(), strict=True):
-        filters, channels, height, width = weight.shape
-        tiled = weight.transpose(0, 2, 1, 3).reshape(filters * height, channels * width)
-        image = axes.imshow(tiled, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest", aspect="equal")
+    for axes, name in _spread(panels, arms):
+        filters, channels = arms[name].shape[:2]
+        image = axes.imshow(tiled[name], cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
         axes.set(title=name, xticks=[], yticks=[], xlabel=f"{channels} input channels", ylabel=f"{filters} filters")
     assert image is not None
-    figure.colorbar(image, ax=list(panels), shrink=0.8, label="weight")
+    figure.colorbar(image, ax=list(panels.ravel()), shrink=0.8, label="weight")
     return save(figure, path)
 
 
@@ -170,13 +176,16 @@ def channel_norms(arms: Mapping[str, Weights], path: Path) -> Path:
     panels = figure.subplots(len(norms), 2, squeeze=False)
     for (whole, near), (name, found) in zip(panels, norms.items(), strict=True):
         zeros = int((found < ZERO).sum())
-        whole.hist(found, bins=list(np.linspace(0, largest, 51)), color="C0")
-        near.hist(found[found < 2e-7], bins=list(np.linspace(0, 2e-7, 51)), color="C0")
-        whole.set(
-            xlabel="channel norm", ylabel="channels", yscale="symlog", title=f"{name}: {zeros} of {len(found)} zero"
-        )
-        near.set_ylim(0, max(1.0, near.get_ylim()[1]))
-        near.set(xlabel="channel norm, near zero", xlim=(0, 2e-7), yscale="symlog", title=f"{name}, below 2e-7")
+        for axes, shown, limit in ((whole, found, largest), (near, found[found < NEAR], NEAR)):
+            counts, *_ = axes.hist(shown, bins=list(np.linspace(0, limit, 51)), color="C0")
+            # A few channels are read off a plain scale, hundreds beside single ones off a logarithm.
+            if max(counts) > 20:
+                axes.set_yscale("symlog")
+            else:
+                axes.set_ylim(0, max(1.0, 1.1 * max(counts)))
+                axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        whole.set(xlabel="channel norm", ylabel="channels", title=f"{name}: {zeros} of {len(found)} zero")
+        near.set(xlabel="channel norm", xlim=(0, NEAR), title=f"{name}, below {NEAR:g}")
     return save(figure, path)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from gracile import fit
 from gracile.attacks import pgd
 from gracile.core.errors import InputError
+from gracile.core.files import write_json
 from gracile.data import Splits
 from gracile.models import enresnet, lenet, normalized, set_noise
 from gracile.recipes import load, methods, run
@@ -280,7 +281,11 @@ def test_a_sibling_run_takes_over_arms_trained_from_the_same_settings_and_no_oth
         .replace('compare.adversarial = { arm = "dense", to = "natural" }', "")
     )
     (finished / "again.toml").write_text(text)
+    file = finished / "first" / "dense" / "fingerprint.json"
+    write_json(file, json.loads(file.read_text()) | {"commit": "0123456789abcdef"})
     run(load(str(finished / "again.toml")), finished / "second")
+    notes = json.loads((finished / "second" / "result.json").read_text())["notes"]
+    assert "trained at commit 0123456789ab: dense" in notes
     log = (finished / "second" / "log.txt").read_text()
     assert "dense is taken over" in log
     assert "high is taken over" not in log

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -125,6 +126,16 @@ def take_over(part: RunFolder, mark: str) -> None:
             if (file.parent / name).exists():
                 shutil.copyfile(file.parent / name, part.path / name)
         return
+
+
+def other_commits(parts: Iterable[RunFolder]) -> list[str]:
+    """A sentence for each other version of gracile that trained some of these arms: in an earlier sitting, or in a run beside this one."""
+    now, found = environment()["commit"], {}
+    for part in parts:
+        then = json.loads((part.path / FINGERPRINT).read_text())["commit"]
+        if then != now:
+            found.setdefault(then, []).append(part.path.name)
+    return [f"trained at commit {str(then)[:12]}: {', '.join(names)}" for then, names in found.items()]
 
 
 def leave_mark(part: RunFolder, mark: str) -> None:

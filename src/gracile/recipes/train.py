@@ -42,7 +42,16 @@ from gracile.recipes.arms import (
 from gracile.recipes.comparisons import check_comparisons, compared
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.layers import write_layers
-from gracile.recipes.robust import TITLES, AttackSettings, fingerprint, leave_mark, robustness, take_over, tried_on
+from gracile.recipes.robust import (
+    TITLES,
+    AttackSettings,
+    fingerprint,
+    leave_mark,
+    other_commits,
+    robustness,
+    take_over,
+    tried_on,
+)
 from gracile.report import figures, read, weights
 from gracile.training import evaluate, fit, steps_per_epoch
 
@@ -84,6 +93,9 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         if found[0][key] is not None
     }
     differences, sentences = compared(settings.compare, results)
+    notes += other_commits(
+        folder.part(part_name(name, seed, settings.seeds)) for name in results for seed in settings.seeds
+    )
     return Outcome(rows, values | differences, _plots(settings, folder), sentences + notes)
 
 

@@ -207,3 +207,13 @@ def test_unusable_problems_are_refused(arguments, error, message):
 def test_an_unknown_method_is_refused():
     with pytest.raises(InputError, match="no method 'sgd'"):
         norm_ball_least_squares(torch.ones(3, 2), torch.ones(3, 1), 1.0, method="sgd")
+
+
+def test_rounding_does_not_grow_with_the_samples_added_at_once():
+    features, targets = torch.rand(8192, 40) + 1, torch.rand(8192, 2)
+    at_once, in_pieces = Statistics(40, 2), Statistics(40, 2)
+    at_once.add(features, targets)
+    for first in range(0, 8192, 1024):
+        in_pieces.add(features[first : first + 1024], targets[first : first + 1024])
+    assert torch.equal(at_once.gram, in_pieces.gram)
+    assert torch.equal(at_once.cross, in_pieces.cross)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +117,7 @@ def _max_degree(graph: Graph) -> Tensor:
 def _optimal(graph: Graph) -> Tensor:
     """min |W - 11'/n|_2 over symmetric, not negative W with rows summing to 1."""
     try:
-        import cvxpy
+        cvxpy: Any = importlib.import_module("cvxpy")
     except ImportError as error:
         raise MissingDependencyError(
             "The rule 'optimal' needs cvxpy, which is not installed.", "Install it: pip install cvxpy."

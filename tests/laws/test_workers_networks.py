@@ -25,6 +25,12 @@ NAMES = sorted(GRAPHS)
 SIZES = {"torus": 12}
 
 
+def rule_or_skip(rule: str) -> str:
+    if rule == "optimal":
+        pytest.importorskip("cvxpy", reason="the convex solver is not installed")
+    return rule
+
+
 def rows(workers: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(workers, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -33,7 +39,7 @@ def rows(workers: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(name: str, rule: str):
     built = graph(name, 8)
-    matrix = check_mixing(mixing_matrix(built, rule), built)
+    matrix = check_mixing(mixing_matrix(built, rule_or_skip(rule)), built)
     assert torch.equal(matrix, matrix.T)
     gap = spectral_gap(matrix)
     assert 0 < gap <= 1
@@ -59,7 +65,7 @@ def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(na
 @pytest.mark.parametrize("name", NAMES)
 def test_the_optimal_rule_has_the_largest_gap(name: str):
     built = graph(name, 8)
-    gaps = {rule: spectral_gap(mixing_matrix(built, rule)) for rule in RULES}
+    gaps = {rule: spectral_gap(mixing_matrix(built, rule_or_skip(rule))) for rule in RULES}
     assert gaps["optimal"] >= max(gaps.values()) - 1e-6
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gracile.core.errors import InputError
-from gracile.recipes import load, run, schema, shipped
+from gracile.recipes import arms, load, run, schema, shipped
+from gracile.recipes.comparisons import check_comparisons
 from gracile.recipes.kinds import KINDS, kind
 
 TINY = """
@@ -60,6 +61,18 @@ def test_every_shipped_recipe_is_sound_at_every_size(name: str):
         assert set(criterion.sizes) <= {"full", *recipe.sizes}
     if recipe.published:
         assert schema.published(recipe.published)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in shipped() if load(name).kind == "train"))
+def test_every_size_compares_and_judges_arms_it_trains(name: str):
+    recipe = load(name)
+    for size in ("full", *recipe.sizes):
+        settings = arms.Settings(**schema.resized(recipe, size).settings)
+        trained, compared = arms.trained_arms(settings), arms.made_comparisons(settings)
+        check_comparisons(compared, list(trained))
+        for criterion in recipe.accept:
+            if size in criterion.sizes:
+                assert criterion.value.partition(".")[0] in {*trained, *compared}
 
 
 @pytest.mark.parametrize("name", sorted(name for name, path in shipped().items() if path.is_relative_to(schema.PAPERS)))

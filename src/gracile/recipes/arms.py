@@ -176,6 +176,12 @@ def trained_arms(settings: Settings) -> dict[str, Arm]:
     return {name: arm for name, arm in settings.arms.items() if name not in settings.leave_out}
 
 
+def made_comparisons(settings: Settings) -> dict[str, Comparison]:
+    """The comparisons without those that speak of an arm this size leaves out."""
+    left_out = set(settings.leave_out)
+    return {name: one for name, one in settings.compare.items() if not left_out & {one.arm, one.to}}
+
+
 def load_data(settings: DataSettings, device: torch.device | str = "cpu") -> Splits:
     """The recipe's data."""
     return datasets.load(

@@ -34,6 +34,7 @@ from gracile.recipes.arms import (
     build_network,
     device_named,
     load_data,
+    made_comparisons,
     objective_of,
     schedule_of,
     trained_arms,
@@ -60,7 +61,7 @@ log = logging.getLogger("gracile")
 
 def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
     """Train every arm from every seed, or what is left of it, and set the table."""
-    settings = settings.model_copy(update={"arms": trained_arms(settings)})
+    settings = settings.model_copy(update={"arms": trained_arms(settings), "compare": made_comparisons(settings)})
     if not settings.arms or not settings.seeds:
         raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
     _check_found(settings.arms)

@@ -262,7 +262,10 @@ def test_a_recipe_measures_robustness_and_draws_weights(finished: Path):
     row = next(row for row in result["rows"] if row["arm"] == "en2")
     assert {"FGSM %", "C&W as the papers' code has it %", "PGD-20 %", "worst case a sample %"} <= set(row)
     assert float(row["weights below 1e-3 %"]) == pytest.approx(result["values"]["en2.small_weights"], abs=0.01)
-    said = "on 12 test samples, PGD-20 on the first 6 of them, PGD-20 over 2 draws of a network's noise, the worst case over FGSM"
+    said = (
+        "on 12 test samples, PGD-20 on the first 6 of them, C&W as the papers' code has it with steps=2, PGD-20 with steps=2, "
+        "PGD-20 over 2 draws of a network's noise, the worst case over FGSM"
+    )
     assert any(said in note for note in result["notes"])
     values = result["values"]
     assert values["adversarial.small_weights"] == pytest.approx(

@@ -94,11 +94,13 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
 
 
 def tried_on(settings: AttackSettings, test: int) -> str:
-    """A sentence: which samples, of `test`, the attacks were tried on; columns on fewer cannot be compared row by row."""
+    """A sentence: which samples, of `test`, the attacks were tried on, and with which settings of their own."""
     samples = min(settings.samples or test, test)
     tried = dict.fromkeys([*settings.attacks, *settings.expected])
     fewer = [f"{ENTRIES[name].title} on the first {count} of them" for name, count in settings.limits.items()
              if name in tried and count < samples]  # fmt: skip
+    fewer += [f"{ENTRIES[name].title} with {', '.join(f'{key}={value}' for key, value in changed.items())}"
+              for name, changed in settings.options.items() if name in tried]  # fmt: skip
     averaged = [ENTRIES[name].title for name in settings.expected]
     parts = [f"attacked in a ball of {settings.eps:.4g} on {samples} test samples", *fewer]
     if averaged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -100,18 +101,22 @@ class _Adversary(CrossEntropy):
         """The share of eps at this point of the ramp."""
         return 1.0 if progress >= self.ramp else progress / self.ramp
 
+
+class _OnAttacked(_Adversary, ABC):
+    """Cross-entropy on a batch that takes the clean one's place."""
+
     def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
         share = self.share(progress)
         adversarial = self.attacked(alone(network), x, y, share, seed) if share else x
         return super().loss(network, adversarial, y, progress, seed)
 
+    @abstractmethod
     def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
-        """The batch that takes the clean one's place."""
-        raise NotImplementedError
+        """The attacked batch, of the shape of x, at this share of eps."""
 
 
 @dataclass
-class PGD(_Adversary):
+class PGD(_OnAttacked):
     """Every step on the batch's projected gradient ascent from a random start (Madry et al. 2018).
 
     The defaults are the published setting of the EnResNet tables: 10 steps of 2/255 in a ball of 8/255.
@@ -130,7 +135,7 @@ class PGD(_Adversary):
 
 
 @dataclass
-class FGSM(_Adversary):
+class FGSM(_OnAttacked):
     """One long step from a random start: about two plain epochs an epoch (Wong, Rice and Kolter 2020).
 
     Attributes:
@@ -209,7 +214,7 @@ class Free(_Adversary):
         if self._delta is None or len(self._delta) < len(x):
             self._delta = torch.zeros_like(x, memory_format=torch.contiguous_format)
         self._leaf = self._delta[: len(x)].to(x).requires_grad_()
-        return CrossEntropy.loss(self, network, (x + self._leaf).clamp(0, 1), y, progress, seed)
+        return super().loss(network, (x + self._leaf).clamp(0, 1), y, progress, seed)
 
     def follow(self) -> None:
         leaf, delta = self._leaf, self._delta

@@ -13,10 +13,10 @@ from torch import Tensor
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.data import Dataset, batches
-from gracile.recipes.arms import DataSettings, load_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.report.figures import new_figure, save
+from gracile.recipes.settings import DataSettings
+from gracile.report.figures import new_figure, save_all
 
 log = logging.getLogger("gracile")
 
@@ -44,25 +44,24 @@ class Settings(Strict):
     rate_batches: int = 8
 
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
+def execute(settings: Settings, folder: RunFolder) -> Outcome:
     """Seconds to minutes; nothing is kept of an interrupted run."""
     from gracile.forward_forward import pictures
 
-    splits = load_data(settings.data)
+    splits = settings.data.splits()
     folder.rewrite_metrics([])
     values: dict[str, float] = {}
     rows, curves, drawn_sides = _shares(settings, splits.train, folder, values)
     reached = _reach(settings, splits.train, folder, values)
     for name, points in reached.items():
         rows += [{"law": name, "step size": rate, "agreement %": 100 * share} for rate, share in points]
-    plots = folder.path / "plots"
     drawn = {
         "sides": pictures.sides(new_figure(7.0, 4.0), *drawn_sides),
         "batch size": pictures.shares_by_batch(new_figure(7.0, 4.0), curves),
         "step size": pictures.agreement(new_figure(7.0, 4.0), reached),
     }
-    paths = {name: save(figure, plots / f"{name}.png").relative_to(folder.path) for name, figure in drawn.items()}
-    return Outcome(rows, values, paths, [splits.train.note] if splits.train.note else [])
+    notes = [splits.train.note] if splits.train.note else []
+    return Outcome(rows, values, save_all(drawn, folder.path / "plots"), notes)
 
 
 def _shares(

@@ -88,7 +88,7 @@ def _key(*parts: object) -> str:
     return "_".join(str(part) for part in parts).replace("-", "_").replace(":", "_").replace(".", "_")
 
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
+def execute(settings: Settings, folder: RunFolder) -> Outcome:
     """Run the sweeps and checks; they take minutes at most, so nothing is kept of an interrupted one."""
     from gracile.walks import pictures
     from gracile.walks.rates import derived
@@ -116,7 +116,6 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
         plots[name] = pictures.rates(
             folder.path / "plots" / f"{name}.png", dim, rated, f"d = {dim}: exact against predicted"
         )
-        plots[name] = plots[name].relative_to(folder.path)
     # Plain floats: what numpy returns does not go into JSON.
     return Outcome(rows, {name: float(value) for name, value in values.items()}, plots, notes)
 

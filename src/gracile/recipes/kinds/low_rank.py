@@ -12,7 +12,7 @@ from pydantic import Field
 from gracile.core.runs import RunFolder
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.report.figures import new_figure, save
+from gracile.report.figures import new_figure, save_all
 
 log = logging.getLogger("gracile")
 
@@ -48,7 +48,7 @@ class Settings(Strict):
     seed: int = 1
 
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
+def execute(settings: Settings, folder: RunFolder) -> Outcome:
     """Run every network; minutes at most, so nothing is kept of an interrupted run."""
     rows: list[dict[str, Any]] = []
     values: dict[str, float] = {}
@@ -124,7 +124,6 @@ def _one(
     kept = [number for number, (where, _) in enumerate(flow.observed) if where < -0.5]
     history = [monitor.rows[number]["junctions"] for number in kept]
     names = [one.name for one in monitor.junctions]
-    plots = folder.path / "plots"
     label = "-log loss"
     drawn = {
         "ratios": pictures.ratios(
@@ -136,10 +135,8 @@ def _one(
         "alignment": pictures.alignment_map(
             over, {n: [exact[number][n] for number in kept] for n in names}, xlabel=label, figure=new_figure(7.5, 3.0)),
     }  # fmt: skip
-    return rows, {
-        f"{name}, {far.network}": save(figure, plots / f"{name}-{far.network}.png").relative_to(folder.path)
-        for name, figure in drawn.items()
-    }
+    named = {f"{name}-{far.network}": figure for name, figure in drawn.items()}
+    return rows, save_all(named, folder.path / "plots")
 
 
 def _lemma_11(number: int, seed: int) -> dict[str, float]:

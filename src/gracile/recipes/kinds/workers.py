@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 from pathlib import Path
@@ -12,12 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from gracile.core.errors import InputError
-from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
-from gracile.recipes import workers_pictures as pictures
-from gracile.recipes.arms import DataSettings, ModelSettings, build_network, load_data
+from gracile.recipes import arms, tables
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict, parse
+from gracile.recipes.settings import DataSettings, ModelSettings, build_network
+from gracile.recipes.tables import Column, published_row
+from gracile.report import worker_figures
 from gracile.workers import (
     Channel,
     Classification,
@@ -32,8 +32,10 @@ from gracile.workers import (
     network,
     shards,
     spectral_gap,
-    train,
     under_torchrun,
+)
+from gracile.workers import (
+    train as train_workers,
 )
 
 log = logging.getLogger("gracile")
@@ -60,7 +62,7 @@ class RoundSettings(Strict):
     exact: bool = False
 
 
-class Arm(Strict):
+class NetworkArm(arms.Arm):
     """One network of workers.
 
     Attributes:
@@ -72,8 +74,9 @@ class Arm(Strict):
         method: a row of `gracile.workers.METHODS`.
         options: what it takes.
         drop: share of messages lost.
-        rounds, batch_size, every: in place of the recipe's.
-        published: the leading cells of the published row that this arm answers to.
+        rounds: in place of the recipe's.
+        batch_size: in place of the recipe's.
+        every: in place of the recipe's.
     """
 
     graph: str = "ring"
@@ -87,14 +90,28 @@ class Arm(Strict):
     rounds: int | None = None
     batch_size: int | None = None
     every: int | None = None
-    published: list[str | float] = Field(default_factory=list)
+
+    @property
+    def joined(self) -> str | list[tuple[int, ...]]:
+        """What makes the graph: its name, or its edges."""
+        return self.graph if self.edges is None else [tuple(pair) for pair in self.edges]
+
+    @property
+    def title(self) -> str:
+        """What the table calls the graph."""
+        if self.workers == 1:
+            return "one place"
+        return f"{self.graph if self.edges is None else 'edges'}, {self.workers}"
+
+    def network(self, channel: Channel, seed: int):
+        """The network of this process's workers."""
+        return network(self.joined, self.workers, rule=self.rule, drop=self.drop, seed=seed, channel=channel)
 
 
-class Settings(Strict):
+class Settings(arms.ArmSettings[NetworkArm]):
     """What a recipe of this kind holds.
 
     Attributes:
-        seeds: each arm runs once from each.
         processes: real processes a network is spread over; 1 hosts all workers in this one. Under torchrun it is its
             world size.
         patience: seconds a late message is waited for in real processes; without, as long as it takes.
@@ -104,65 +121,38 @@ class Settings(Strict):
     data: DataSettings
     model: ModelSettings = ModelSettings()
     training: RoundSettings
-    arms: dict[str, Arm]
-    seeds: list[int] = Field(default_factory=lambda: [0])
     processes: int = 1
     patience: float | None = None
     restarts: int = 0
 
-
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
-    """Run every arm from every seed that is not done yet, and set the table."""
-    if not settings.arms or not settings.seeds:
-        raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
-    results: dict[str, list[dict[str, Any]]] = {}
-    for name, arm in settings.arms.items():
-        _check(arm)
-        for seed in settings.seeds:
-            part = folder.part(_part(settings, name, seed))
-            done = part.path / "arm.json"
-            if not done.exists():
-                result = _run_arm(settings, name, seed, part)
-                write_json(done, result)
-                log.info("%s, seed %d: %.2f %% mean test accuracy", name, seed, result["accuracy"])
-            results.setdefault(name, []).append(json.loads(done.read_text()))
-    rows = [_table_row(name, settings.arms[name], found, published) for name, found in results.items()]
-    values = {
-        f"{name}.{key}": statistics.fmean(result[key] for result in found)
-        for name, found in results.items()
-        for key, value in found[0].items()
-        if isinstance(value, (int, float))
-    }
-    values |= _compared(values)
-    notes = [found[0]["note"] for found in results.values() if found[0]["note"]][:1]
-    marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
-    return Outcome(rows, values, _plots(settings, folder, results, marks), notes)
+    def check(self, published: list[dict[str, Any]]) -> None:
+        super().check(published)
+        for arm in self.trained().values():
+            # What the method or graph cannot be, before any data are read or any process is started.
+            arm.network(InProcess(arm.workers), 0)
+            method(arm.method, **arm.options)
 
 
-def _check(arm: Arm) -> None:
-    """Refuse before any data are read, or any process is started, what the method or graph cannot be."""
-    _network(arm, InProcess(arm.workers), 0)
-    method(arm.method, **arm.options)
-
-
-def _network(arm: Arm, channel: Channel, seed: int):
-    given = arm.graph if arm.edges is None else [tuple(pair) for pair in arm.edges]
-    return network(given, arm.workers, rule=arm.rule, drop=arm.drop, seed=seed, channel=channel)
-
-
-def _run_arm(settings: Settings, name: str, seed: int, part: RunFolder) -> dict[str, Any]:
+def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     """One arm from one seed, in this process, in several, or under torchrun; its numbers."""
-    arm = settings.arms[name]
-    given = (settings.model_dump(exclude_none=True), name, seed, str(part.path))
-    part.rewrite_metrics([])
+    arm = settings.arms[part.arm]
+    given = (settings.model_dump(exclude_none=True), part.arm, part.seed, str(part.path))
+    part.folder.rewrite_metrics([])
     if arm.workers == 1 or (settings.processes == 1 and not under_torchrun()):
-        return program(InProcess(arm.workers), *given)
-    if under_torchrun():
-        channel = from_environment(arm.workers, name=f"{name}-{seed}", patience=settings.patience)
+        found = program(InProcess(arm.workers), *given)
+    elif under_torchrun():
+        channel = from_environment(arm.workers, name=f"{part.arm}-{part.seed}", patience=settings.patience)
         try:
-            return program(channel, *given)
+            found = program(channel, *given)
         finally:
             channel.close()
+    else:
+        found = _launched(settings, arm, given)
+    log.info("%s: %.2f %% mean test accuracy", part.label, found["accuracy"])
+    return found
+
+
+def _launched(settings: Settings, arm: NetworkArm, given: tuple[Any, ...]) -> dict[str, Any]:
     launched = launch(
         program, arm.workers, settings.processes, *given, restarts=settings.restarts, patience=settings.patience
     )
@@ -189,9 +179,9 @@ def program(channel: Channel, settings: dict[str, Any], name: str, seed: int, pl
     """
     asked = parse(Settings, settings, "the settings of a process")
     arm, training, part = asked.arms[name], asked.training, RunFolder(Path(place))
-    splits = load_data(asked.data)
+    splits = asked.data.splits()
     parts = shards(splits.train.labels, arm.workers, arm.split, seed=seed)
-    joined = _network(arm, channel, seed)
+    joined = arm.network(channel, seed)
     problem = Classification(
         build_network(asked.model, splits, seed),
         splits.train,
@@ -206,7 +196,7 @@ def program(channel: Channel, settings: dict[str, Any], name: str, seed: int, pl
         accuracy, loss = problem.evaluate(x, splits.validation)
         return {"accuracy": accuracy, "loss": loss}
 
-    trained = train(
+    trained = train_workers(
         joined, method(arm.method, **arm.options), problem, arm.rounds or training.rounds,
         evaluate=watched, every=arm.every or training.every,
         observe=part.record if 0 in joined.local else None,
@@ -236,8 +226,31 @@ def program(channel: Channel, settings: dict[str, Any], name: str, seed: int, pl
     }
 
 
-def _part(settings: Settings, name: str, seed: int) -> str:
-    return name if len(settings.seeds) == 1 else f"{name}-seed{seed}"
+def outcome(
+    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
+) -> Outcome:
+    """Set the table and draw."""
+    columns = [
+        Column("accuracy", "mean accuracy %"),
+        Column("worst", "worst worker %"),
+        Column("mean_model", "mean model %"),
+        Column("distance", "distance", 3),
+        Column("rounds", "rounds", 0, spread=False),
+        Column("seconds", "seconds", 1),
+    ]
+    lead = lambda name: {
+        "graph": (arm := settings.arms[name]).title, "method": arm.method, "split": arm.split,
+    }  # fmt: skip
+    rows = tables.arm_rows(results, columns, lead)
+    for row, (name, found) in zip(rows, results.items(), strict=True):
+        row["MB sent"] = f"{tables.mean(found, 'bytes') / 1e6:.4g}"
+        row["spectral gap"] = f"{found[0]['gap']:.4f}"
+        row |= published_row(name, settings.arms[name].published, published)
+    values = tables.means(results)
+    values |= _compared(values)
+    notes = [found[0]["note"] for found in results.values() if found[0]["note"]][:1]
+    marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
+    return Outcome(rows, values, _plots(settings, folder, results, marks), notes)
 
 
 def _compared(values: dict[str, float]) -> dict[str, float]:
@@ -256,58 +269,28 @@ def _compared(values: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def _table_row(name: str, arm: Arm, found: list[dict[str, Any]], published: list[dict[str, Any]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": name, "graph": graph_name(arm), "method": arm.method, "split": arm.split}
-    titles = {
-        "accuracy": ("mean accuracy %", 2),
-        "worst": ("worst worker %", 2),
-        "mean_model": ("mean model %", 2),
-        "distance": ("distance", 3),
-        "rounds": ("rounds", 0),
-        "seconds": ("seconds", 1),
-    }
-    for key, (title, digits) in titles.items():
-        values = [result[key] for result in found]
-        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 and key != "rounds" else ""
-        row[title] = f"{statistics.fmean(values):.{digits}f}{spread}"
-    row["MB sent"] = f"{statistics.fmean(result['bytes'] for result in found) / 1e6:.4g}"
-    row["spectral gap"] = f"{found[0]['gap']:.4f}"
-    for answer in published:
-        if arm.published and list(answer.values())[: len(arm.published)] == arm.published:
-            row |= {f"published {key}": value for key, value in answer.items() if isinstance(value, (int, float))}
-    return row
-
-
-def graph_name(arm: Arm) -> str:
-    """What the table calls an arm's graph."""
-    return ("one place" if arm.workers == 1 else arm.graph if arm.edges is None else "edges") + (
-        f", {arm.workers}" if arm.workers > 1 else ""
-    )
-
-
 def _plots(
     settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: dict[str, float]
 ) -> dict[str, Path]:
     """For few arms a page each and their curves; for many, where their workers end."""
-    plots = {}
-    curves = {name: folder.part(_part(settings, name, settings.seeds[0])).metrics() for name in settings.arms}
+    drawn = settings.trained()
+    parts = arms.all_parts(settings, folder)
+    curves = {part.arm: part.folder.metrics() for part in parts if part.seed == settings.seeds[0]}
     if not all(curves.values()):
         # Under torchrun the process of worker 0 alone keeps the measurements, and draws.
         return {}
-    if len(settings.arms) > MANY:
+    place = folder.path / "plots"
+    if len(drawn) > MANY:
         spread = {name: [value for result in found for value in result["workers"]] for name, found in results.items()}
-        path = pictures.spread(folder.path / "plots" / "spread.png", spread)
-        return {"where workers end": path.relative_to(folder.path)}
-    if len(settings.arms) > 1:
-        path = pictures.comparison(folder.path / "plots" / "comparison.png", curves, published)
-        plots["accuracy by round and by bytes"] = path.relative_to(folder.path)
-    for name, arm in settings.arms.items():
-        if arm.workers == 1 or len(settings.arms) > FEW:
+        return {"where workers end": worker_figures.spread(place / "spread.png", spread)}
+    plots = {}
+    if len(drawn) > 1:
+        plots["accuracy by round and by bytes"] = worker_figures.comparison(place / "comparison.png", curves, published)
+    for name, arm in drawn.items():
+        if arm.workers == 1 or len(drawn) > FEW:
             continue
-        built = graph(arm.graph if arm.edges is None else [tuple(pair) for pair in arm.edges], arm.workers)
-        path = folder.path / "plots" / f"{name}.png"
-        title = f"{arm.method} on {graph_name(arm)} workers, {arm.split} shards"
+        title = f"{arm.method} on {arm.title} workers, {arm.split} shards"
         title = title if name == arm.method else f"{name}: {title}"
-        pictures.overview(path, built, curves[name], results[name][0]["workers"], title)
-        plots[name] = path.relative_to(folder.path)
+        built, accuracy = graph(arm.joined, arm.workers), results[name][0]["workers"]
+        plots[name] = worker_figures.overview(place / f"{name}.png", built, curves[name], accuracy, title)
     return plots

@@ -15,7 +15,7 @@ from torch import nn
 from gracile.core.runs import RunFolder
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.report.figures import new_figure, save
+from gracile.report.figures import new_figure, save_all
 
 log = logging.getLogger("gracile")
 
@@ -43,7 +43,7 @@ class Settings(Strict):
     seed: int = 0
 
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
+def execute(settings: Settings, folder: RunFolder) -> Outcome:
     """Flow, descend, decay; seconds to a minute, so nothing is kept of an interrupted run."""
     from gracile.dynamics import pictures
 
@@ -65,15 +65,13 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     }
     steps = _descend(settings, folder, values)
     values["weight_decay_error"] = _decay(settings)
-    plots = folder.path / "plots"
     drawn = {
         "flow": pictures.drift_curves(
             curves, xlabel="time", title="gradient flow: what must stay (rounding) and what moves", figure=new_figure(9.5, 4.2)),
         "steps": pictures.drift_curves(
             steps, xlabel="step size", title="optimisers: drift after the same time", figure=new_figure(7.5, 4.0)),
     }  # fmt: skip
-    paths = {name: save(figure, plots / f"{name}.png").relative_to(folder.path) for name, figure in drawn.items()}
-    return Outcome(rows, values, paths)
+    return Outcome(rows, values, save_all(drawn, folder.path / "plots"))
 
 
 def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -7,30 +7,32 @@ distinct samples stay distinct under almost every random layer, so a plug-in est
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import statistics
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from pydantic import Field
 
-from gracile.core.errors import DataError
-from gracile.core.files import write_json
+from gracile.core.errors import DataError, InputError
 from gracile.core.runs import RunFolder
-from gracile.data import Dataset, load
+from gracile.data import Dataset
 from gracile.layerwise import ELMClassifier, SLFNClassifier
 from gracile.layerwise.information import Mixture, elm_inversion_error, mixture_information, slfn_inversion_error
+from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
+from gracile.recipes.settings import Amounts
+from gracile.recipes.tables import spread
+from gracile.report.figures import new_figure, save_all
 
 log = logging.getLogger("gracile")
 
 
-class Swept(Strict):
+class Swept(Amounts):
     """One data set of the sweep.
 
     Attributes:
@@ -38,7 +40,6 @@ class Swept(Strict):
         rhos: nodes per input.
         trials: seeds 0, 1, ...: of the weights, and of the split where the data have none of their own.
         lam: ridge strength, or "auto" (leave-one-out).
-        train_limit, test_limit: samples; all by default.
         optional: leave it out, with a note, where it is not found.
     """
 
@@ -46,8 +47,7 @@ class Swept(Strict):
     rhos: list[float]
     trials: int = 10
     lam: float | str = "auto"
-    train_limit: int | None = None
-    test_limit: int | None = None
+    validation: float | int = 0
     optional: bool = False
 
 
@@ -55,10 +55,12 @@ class MixtureSettings(Strict):
     """The mixture of Gaussians N(mean, I) on which the information is computed.
 
     Attributes:
-        classes, inputs: Q and P.
+        classes: Q.
+        inputs: P.
         spread: standard deviation of the distance of a mean from the origin is about this.
         samples: of the Monte Carlo; as many train, and as many test, the learners.
-        rhos, trials: as for a data set.
+        rhos: as for a data set.
+        trials: as for a data set.
     """
 
     classes: int = 10
@@ -69,7 +71,7 @@ class MixtureSettings(Strict):
     trials: int = 3
 
 
-class Settings(Strict):
+class Settings(Parts):
     """What a recipe of this kind may say.
 
     Attributes:
@@ -82,59 +84,65 @@ class Settings(Strict):
     mixture: MixtureSettings = MixtureSettings()
     inverted: int = 20
 
+    def names(self) -> list[str]:
+        return [*self.sweeps, MIXTURE]
+
+    def seeds_of(self, arm: str) -> list[int]:
+        return list(range((self.mixture if arm == MIXTURE else self.sweeps[arm]).trials))
+
+    def check(self, published: list[dict[str, Any]]) -> None:
+        super().check(published)
+        if MIXTURE in self.sweeps:
+            raise InputError(f"A data set may not be called '{MIXTURE}'.", "Take another short name for it.")
+
 
 ESTIMATORS = ("elm", "slfn")
+MIXTURE = "mixture"
 
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
-    """Run every trial not yet on disk, then put table, values and figure together."""
-    results: dict[str, list[dict[str, Any]]] = {}
+def train(settings: Settings, part: Part) -> dict[str, Any]:
+    """One trial on one data set: its note, and the points of the sweep; none where the data were not found."""
+    if part.arm == MIXTURE:
+        return {"note": "", "points": _mixture_points(settings.mixture, part.seed, settings.inverted)}
+    sweep, trial = settings.sweeps[part.arm], part.seed
+    try:
+        splits = sweep.load(sweep.data, trial)
+    except DataError:
+        if not sweep.optional:
+            raise
+        return {"note": "", "points": []}
+    data = _arrays(splits.train), _arrays(splits.test)
+    # One factor for all features: pixels and counts come to [0, 1], so that the constant one of the bias weighs alike.
+    top = float(np.abs(data[0][0]).max()) or 1.0
+    points = _points(*data, top, sweep.rhos, sweep.lam, trial, settings.inverted, f"{sweep.data} trial {trial}")
+    return {"note": splits.test.note, "points": points}
+
+
+def outcome(
+    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
+) -> Outcome:
+    """Put table, values and figure together."""
     labels: dict[str, str] = {}
     notes: list[str] = []
-    for name, sweep in settings.sweeps.items():
-        try:
-            results[name], note = _sweep(sweep, settings.inverted, folder.part(name))
-        except DataError:
-            if not sweep.optional:
-                raise
-            notes.append(f"{name} is left out: it was not found.")
-            continue
+    found = {name: trials for name, trials in results.items() if all(trial["points"] for trial in trials)}
+    for name, trials in results.items():
+        # Where a data set has no split of its own, its note names the seed of the split; the row stands for all of them.
+        note = trials[0]["note"].replace(", seed 0", "")
         # A short note belongs beside every number; a long one stands below the table.
         labels[name] = f"{name} ({note})" if 0 < len(note) < 40 else name
-        if note:
+        if name not in found:
+            notes.append(f"{name} is left out: it was not found.")
+        elif note:
             notes.append(f"{name}: {note}.")
-    results["mixture"] = _mixture_trials(settings.mixture, settings.inverted, folder.part("mixture"))
-    labels["mixture"] = "mixture of Gaussians"
-    rows = [{"data": labels[name], **row} for name, trials in results.items() for row in _rows(trials)]
-    values = {key: value for name, trials in results.items() for key, value in _values(name, trials).items()}
+    labels[MIXTURE] = "mixture of Gaussians"
+    rows = [{"data": labels[name], **row} for name, trials in found.items() for row in _rows(trials)]
+    values = {key: value for name, trials in found.items() for key, value in _values(name, trials).items()}
     notes.append(
         "Accuracies in percent, mean ± sample standard deviation over trials. 'inversion' is the largest |x - k(y)| "
         "/ |x| of an SLFN; 'ELM recovered' the percentage of inputs that a random ReLU layer lets recover to 1e-6. "
         "I(y; t) is known for the mixture only."
     )
-    return Outcome(rows, values, {"rho": _plot(results, labels, folder)}, notes)
-
-
-def _sweep(sweep: Swept, inverted: int, part: RunFolder) -> tuple[list[dict[str, Any]], str]:
-    trials, note = [], ""
-    for trial in range(sweep.trials):
-        file = part.path / f"trial{trial}.json"
-        if not file.exists():
-            splits = load(
-                sweep.data, validation=0, seed=trial, train_limit=sweep.train_limit, test_limit=sweep.test_limit
-            )
-            train, test = _arrays(splits.train), _arrays(splits.test)
-            # One factor for all features: pixels and counts come to [0, 1], so that the constant one of the bias weighs
-            # alike.
-            top = float(np.abs(train[0]).max()) or 1.0
-            points = _points(train, test, top, sweep.rhos, sweep.lam, trial, inverted, f"{sweep.data} trial {trial}")
-            write_json(file, {"note": splits.test.note, "points": points})
-        stored = json.loads(file.read_text())
-        # Where a data set has no split of its own, its note names the seed of the split; the row stands for all of
-        # them.
-        note = stored["note"].replace(", seed 0", "") if trial == 0 else note
-        trials.append(stored)
-    return trials, note
+    return Outcome(rows, values, save_all({"rho": _figure(found, labels)}, folder.path / "plots"), notes)
 
 
 def _arrays(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -177,22 +185,16 @@ def _scaled(data: tuple[np.ndarray, np.ndarray], top: float, rows: int = 4096) -
         yield (data[0][start : start + rows] / np.float32(top)).astype(np.float32), data[1][start : start + rows]
 
 
-def _mixture_trials(settings: MixtureSettings, inverted: int, part: RunFolder) -> list[dict[str, Any]]:
-    trials = []
-    for trial in range(settings.trials):
-        file = part.path / f"trial{trial}.json"
-        if not file.exists():
-            mixture = Mixture.random(settings.classes, settings.inputs, settings.spread, trial)
-            train, test = (_drawn(mixture, settings.samples, 1000 * (trial + 1) + number) for number in (1, 2))
-            points = _points(train, test, 1.0, settings.rhos, "auto", trial, inverted, f"mixture trial {trial}")
-            whole = mixture_information(mixture, None, settings.samples, trial)
-            for point in points:
-                found = mixture_information(mixture, point["rho"], settings.samples, trial)
-                point["information"], point["information_error"] = found.value, found.error
-                point["information_lost"] = whole.value - found.value
-            write_json(file, {"note": "", "points": points})
-        trials.append(json.loads(file.read_text()))
-    return trials
+def _mixture_points(settings: MixtureSettings, trial: int, inverted: int) -> list[dict[str, Any]]:
+    mixture = Mixture.random(settings.classes, settings.inputs, settings.spread, trial)
+    train, test = (_drawn(mixture, settings.samples, 1000 * (trial + 1) + number) for number in (1, 2))
+    points = _points(train, test, 1.0, settings.rhos, "auto", trial, inverted, f"mixture trial {trial}")
+    whole = mixture_information(mixture, None, settings.samples, trial)
+    for point in points:
+        found = mixture_information(mixture, point["rho"], settings.samples, trial)
+        point["information"], point["information_error"] = found.value, found.error
+        point["information_lost"] = whole.value - found.value
+    return points
 
 
 def _drawn(mixture: Mixture, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -213,7 +215,7 @@ def _rows(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for i, point in enumerate(trials[0]["points"]):
         row = {"rho": point["rho"], "n": point["n"]}
         for name in ESTIMATORS:
-            row[name.upper()] = _mean_and_spread(_series(trials, name)[i])
+            row[name.upper()] = spread(_series(trials, name)[i])
         row["trials"] = len(trials)
         row["inversion"] = f"{max(_series(trials, 'inversion')[i]):.1e}"
         recovered, information = _series(trials, "recovered")[i], _series(trials, "information")[i]
@@ -221,11 +223,6 @@ def _rows(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row["I(y;t) nats"] = f"{statistics.fmean(information):.4f}" if information else ""
         rows.append(row)
     return rows
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}"
 
 
 def _values(name: str, trials: list[dict[str, Any]]) -> dict[str, float]:
@@ -255,23 +252,19 @@ def _values(name: str, trials: list[dict[str, Any]]) -> dict[str, float]:
     return {key: value for key, value in values.items() if value == value}
 
 
-def _plot(results: dict[str, list[dict[str, Any]]], labels: dict[str, str], folder: RunFolder) -> Path:
+def _figure(results: dict[str, list[dict[str, Any]]], labels: dict[str, str]) -> Figure:
     """Accuracy against rho for each data set, the published threshold at 2, and the mixture's information."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(3, len(results))
     lines = math.ceil(len(results) / columns)
-    figure = Figure(figsize=(4.6 * columns, 3.5 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * columns, 3.5 * lines)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for panel, (name, trials) in zip(panels, results.items(), strict=False):
         rhos = [point["rho"] for point in trials[0]["points"]]
         for estimator, colour in zip(ESTIMATORS, ("C0", "C1"), strict=True):
             series = _series(trials, estimator)
-            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in series]
+            bars = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in series]
             panel.errorbar(
-                rhos, [statistics.fmean(values) for values in series], spread,
+                rhos, [statistics.fmean(values) for values in series], bars,
                 color=colour, marker="o", markersize=3, capsize=2, label=estimator.upper(),
             )  # fmt: skip
         panel.axvline(2, color="grey", linestyle=":", linewidth=1)
@@ -291,7 +284,4 @@ def _plot(results: dict[str, list[dict[str, Any]]], labels: dict[str, str], fold
     panels[0].legend(fontsize=8, loc="lower right")
     for panel in panels[len(results) :]:
         panel.set_visible(False)
-    file = folder.path / "plots" / "rho.png"
-    file.parent.mkdir(exist_ok=True)
-    figure.savefig(file, dpi=130)
-    return Path("plots") / file.name
+    return figure

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, batches
-from gracile.recipes.arms import DataSettings, load_data
+from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.report.figures import new_figure, save
+from gracile.recipes.settings import DataSettings
+from gracile.report.figures import new_figure, save_all
 
 log = logging.getLogger("gracile")
 
-KINDS = ("positive", "negative")
+SAMPLES = ("positive", "negative")
 
 
 class Descent(Strict):
@@ -33,7 +31,8 @@ class Descent(Strict):
         lr: step size.
         epochs: passes over the training data.
         widths: of the layers; more than one are trained as a network, each layer on the length-normalised answer of the one below.
-        threshold, sharpness: the loss's.
+        threshold: of the loss.
+        sharpness: of the loss.
     """
 
     loss: str
@@ -44,7 +43,7 @@ class Descent(Strict):
     sharpness: float = 1.0
 
 
-class Settings(Strict):
+class Settings(Parts):
     """What a recipe of this kind may set.
 
     Attributes:
@@ -63,18 +62,26 @@ class Settings(Strict):
     probe_steps: int = 100
     seed: int = 0
 
+    def names(self) -> list[str]:
+        return list(self.runs)
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
-    """Run what is not done yet; a run ended is kept in its own folder."""
+    def seeds_of(self, arm: str) -> list[int]:
+        return [self.seed]
+
+
+def outcome(
+    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
+) -> Outcome:
+    """Set the table and draw."""
     from gracile.forward_forward import pictures
 
-    splits = load_data(settings.data)
-    found = {name: _run(settings, name, one, splits.train, folder.part(name)) for name, one in settings.runs.items()}
+    note = settings.data.splits().train.note
     rows: list[dict[str, Any]] = []
     values: dict[str, float] = {}
     shares: dict[str, Any] = {}
     probes: dict[str, Any] = {}
-    for name, layers in found.items():
+    for name, (found,) in results.items():
+        layers = found["layers"]
         for number, layer in enumerate(layers):
             single = len(layers) == 1
             label, key = (name, name) if single else (f"{name}, layer {number + 1}", f"{name}.layer{number + 1}")
@@ -103,13 +110,11 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
             row |= {"S at start": first["positive"], "S at end": last["positive"], "dead units % at end": last["dead"]}
             values[f"{key}.dead_end"] = last["dead"]
             rows.append(row)
-    plots = folder.path / "plots"
     drawn = {
         "shares": pictures.shares_by_step(new_figure(9.5, 2.2 * len(shares) + 0.6), shares),
         "sparsity": pictures.over_training(new_figure(10.0, 4.0), probes),
     }
-    paths = {name: save(figure, plots / f"{name}.png").relative_to(folder.path) for name, figure in drawn.items()}
-    return Outcome(rows, values, paths, [splits.train.note] if splits.train.note else [])
+    return Outcome(rows, values, save_all(drawn, folder.path / "plots"), [note] if note else [])
 
 
 def _correlation(real: np.ndarray, predicted: np.ndarray) -> float:
@@ -119,13 +124,11 @@ def _correlation(real: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.corrcoef(real, predicted)[0, 1])
 
 
-def _run(settings: Settings, name: str, one: Descent, train: Dataset, part: RunFolder) -> list[dict[str, Any]]:
-    """Per layer what was seen: ``shares`` by kind (``predicted``, ``real``, ``agree`` by iteration) and ``probes``."""
-    done = part.path / "seen.json"
-    if done.exists():
-        return json.loads(Path(done).read_text())
-    layers = _Descent(settings, one, train)
-    kinds = KINDS[:1] if layers.decrease else KINDS
+def train(settings: Settings, part: Part) -> dict[str, Any]:
+    """One run; per layer what was seen: ``shares`` by kind (``predicted``, ``real``, ``agree`` by iteration) and ``probes``."""
+    one, name = settings.runs[part.arm], part.arm
+    layers = _Descent(settings, one, settings.data.splits().train)
+    kinds = SAMPLES[:1] if layers.decrease else SAMPLES
     found: list[dict[str, Any]] = [
         {"shares": {kind: {"predicted": [], "real": [], "agree": []} for kind in kinds}, "probes": []}
         for _ in one.widths
@@ -138,8 +141,7 @@ def _run(settings: Settings, name: str, one: Descent, train: Dataset, part: RunF
         if iteration % 500 == 0:
             told = found[0]["shares"]["positive"]
             log.info("%s, iteration %d: %.1f %% sparser", name, iteration, 100 * np.mean(told["real"][-100:]))
-    write_json(done, found)
-    return found
+    return {"layers": found}
 
 
 class _Descent:

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from gracile.core.files import write_json
+from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
-from gracile.data import Dataset, Splits, load
+from gracile.data import Dataset, Splits
 from gracile.layerwise import Consensus, SSFNClassifier
 from gracile.models.mlp import mlp
+from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.report.figures import new_figure, save
-from gracile.workers import Classification, method, network, shards, train
+from gracile.recipes.settings import Amounts
+from gracile.recipes.tables import mean, spread
+from gracile.report.figures import new_figure, save_all
+from gracile.workers import Classification, method, network, shards
+from gracile.workers import train as train_workers
 
 log = logging.getLogger("gracile")
 
 
-class Arm(Strict):
+# The learner in one place, whose cost the arms' is held against, and the arm whose accuracy the baselines have to reach.
+CENTRAL, TARGET = "central", "admm"
+
+
+class ConsensusArm(Strict):
     """SSFN by consensus; see `gracile.layerwise.Consensus`.
 
     Attributes:
         split: who holds what: a row of `gracile.workers.SPLITS` with equal shards.
-        method, rounds, iterations, tolerance: of the consensus.
+        method: of the consensus.
+        rounds: of the consensus.
+        iterations: of the consensus, at most.
+        tolerance: of the consensus.
     """
 
     split: str = "iid"
@@ -53,8 +60,10 @@ class Baseline(Strict):
     Attributes:
         widths: units of the hidden layers.
         local_steps: 1 is synchronous SGD, as the mean of weights then is a step by the mean of gradients.
-        lr, batch_size: of each worker.
-        rounds: at most. every: rounds between measurements.
+        lr: of each worker.
+        batch_size: of each worker.
+        rounds: at most.
+        every: rounds between measurements.
         split: who holds what.
     """
 
@@ -67,14 +76,13 @@ class Baseline(Strict):
     split: str = "iid"
 
 
-class Settings(Strict):
+class Settings(Parts, Amounts):
     """What a recipe of this kind may say.
 
     Attributes:
         data: name or path of a data set of images or features.
-        validation: share of the training data on which equal accuracy is told.
-        train_limit, test_limit: samples; all by default.
-        workers, graph: the network.
+        workers: how many.
+        graph: that joins them.
         learner: parameters of `SSFNClassifier`; `lam` is a number.
         arms: by name; the others' bytes are compared with those of "admm".
         baselines: by name.
@@ -82,75 +90,75 @@ class Settings(Strict):
     """
 
     data: str = "mnist"
-    validation: float = 0.1
-    train_limit: int | None = None
-    test_limit: int | None = None
     workers: int = 6
     graph: str = "ring"
     learner: dict[str, Any] = Field(default_factory=dict)
-    arms: dict[str, Arm]
+    arms: dict[str, ConsensusArm]
     baselines: dict[str, Baseline]
     seeds: list[int] = Field(default=[0])
 
+    def names(self) -> list[str]:
+        return [CENTRAL, *self.arms, *self.baselines]
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
-    """Fit every arm, then train every baseline until it is as accurate as "admm"; what is done is kept."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    note = ""
-    for seed in settings.seeds:
-        splits = load(
-            settings.data,
-            validation=settings.validation,
-            seed=seed,
-            train_limit=settings.train_limit,
-            test_limit=settings.test_limit,
-        )
-        note = splits.test.note
-        for name, result in Task(settings, splits, seed).results(folder.part(f"seed{seed}")).items():
-            found.setdefault(name, []).append(result)
-    rows = [_row(name, results, found["admm"]) for name, results in found.items()]
+    def seeds_of(self, arm: str) -> list[int]:
+        return self.seeds
+
+    def needs(self, arm: str) -> list[str]:
+        return [] if arm == CENTRAL else [CENTRAL] if arm in self.arms else [TARGET]
+
+    def check(self, published: list[dict[str, Any]]) -> None:
+        super().check(published)
+        if TARGET not in self.arms or CENTRAL in (self.arms | self.baselines):
+            raise InputError(
+                f"The arms are held against '{TARGET}', and '{CENTRAL}' is the learner in one place.",
+                f"Name one of the arms '{TARGET}', and none '{CENTRAL}'.",
+            )
+
+
+def outcome(
+    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
+) -> Outcome:
+    """Set the table and draw."""
+    note = results.pop(CENTRAL)[-1]["note"]
+    rows = [_row(name, found, results[TARGET]) for name, found in results.items()]
     notes = [f"{settings.data}: {note}."] if note else []
     notes.append(
         "MB are those of all links together, until the network was first found at least as accurate on the validation "
         "split as SSFN by ADMM was. Baselines that never were show what they sent in all, marked >."
     )
-    return Outcome(rows, _values(settings, found), {"bytes": _picture(found, folder)}, notes)
+    return Outcome(
+        rows, _values(settings, results), save_all({"bytes": _figure(results)}, folder.path / "plots"), notes
+    )
 
 
-def _kept(file: Path, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    if not file.exists():
-        write_json(file, run())
-        kept = json.loads(file.read_text())
-        log.info("%s: %.2f %% of validation, %.4g MB", file.stem, kept["validation"], kept["bytes"] / 1e6)
-    return json.loads(file.read_text())
+def train(settings: Settings, part: Part) -> dict[str, Any]:
+    """The learner in one place, an arm, or a baseline until it is as accurate as the arm "admm"."""
+    task = _Task(settings, settings.load(settings.data, part.seed), part.seed)
+    if part.arm == CENTRAL:
+        return task.central()
+    if part.arm in settings.arms:
+        found = task.consensus(settings.arms[part.arm], part.beside(settings, CENTRAL).numbers())
+    else:
+        target = part.beside(settings, TARGET).numbers()["validation"]
+        found = task.descent(settings.baselines[part.arm], target)
+    log.info("%s: %.2f %% of validation, %.4g MB", part.label, found["validation"], found["bytes"] / 1e6)
+    return found
 
 
-@dataclass
-class Task:
+class _Task:
     """The data of one seed and what is learned from them."""
 
-    settings: Settings
-    splits: Splits
-    seed: int
+    def __init__(self, settings: Settings, splits: Splits, seed: int) -> None:
+        self.settings, self.splits, self.seed = settings, splits, seed
 
-    @cached_property
-    def central(self) -> SSFNClassifier:
+    def central(self) -> dict[str, Any]:
         """The same learner where all samples are in one place."""
-        return self._learner().fit(*_arrays(self.splits.train))
+        model = self._learner().fit(*_arrays(self.splits.train))
+        score = 100 * model.score(*_arrays(self.splits.test))
+        note = self.splits.test.note
+        return {"cost": model.costs_[-1], "layers": len(model.widths_), "test": score, "note": note}
 
-    def results(self, part: RunFolder) -> dict[str, dict[str, Any]]:
-        """Of every arm, then of every baseline."""
-        found = {
-            name: _kept(part.path / f"{name}.json", lambda arm=arm: self.consensus(arm))
-            for name, arm in self.settings.arms.items()
-        }
-        target = found["admm"]["validation"]
-        return found | {
-            name: _kept(part.path / f"{name}.json", lambda baseline=baseline: self.descent(baseline, target))
-            for name, baseline in self.settings.baselines.items()
-        }
-
-    def consensus(self, arm: Arm) -> dict[str, Any]:
+    def consensus(self, arm: ConsensusArm, central: dict[str, Any]) -> dict[str, Any]:
         """One arm: accuracy, cost against the central one's, bytes."""
         joined = network(self.settings.graph, self.settings.workers, seed=self.seed)
         order = torch.cat(self._shards(arm.split))
@@ -160,12 +168,12 @@ class Task:
         seconds = time.perf_counter() - began
         return {
             "cost": model.costs_[-1],
-            "central_cost": self.central.costs_[-1],
+            "central_cost": central["cost"],
             "layers": len(model.widths_),
-            "central_layers": len(self.central.widths_),
+            "central_layers": central["layers"],
             "validation": 100 * model.score(*_arrays(self.splits.validation)),
             "test": 100 * model.score(*_arrays(self.splits.test)),
-            "central_test": 100 * self.central.score(*_arrays(self.splits.test)),
+            "central_test": central["test"],
             "bytes": joined.bytes_sent,
             "seconds": seconds,
             "reached": True,
@@ -197,7 +205,9 @@ class Task:
         rule = method("average", lr=baseline.lr, local_steps=baseline.local_steps)
         began = time.perf_counter()
         with suppress(Reached):
-            train(joined, rule, problem, baseline.rounds, evaluate=accuracy, every=baseline.every, observe=watch)
+            train_workers(
+                joined, rule, problem, baseline.rounds, evaluate=accuracy, every=baseline.every, observe=watch
+            )
         last = rows[-1]
         return {**last, "reached": last["validation"] >= target, "seconds": time.perf_counter() - began, "curve": rows}
 
@@ -221,25 +231,24 @@ def _arrays(data: Dataset, order: Tensor | None = None) -> tuple[np.ndarray, np.
 
 
 def _row(name: str, results: list[dict[str, Any]], admm: list[dict[str, Any]]) -> dict[str, Any]:
-    mean = lambda key: statistics.fmean(result[key] for result in results)
-    spread = lambda key: f" ± {statistics.stdev(r[key] for r in results):.2f}" if len(results) > 1 else ""
+    over = lambda key: (result[key] for result in results)
     sign = "" if all(result["reached"] for result in results) else "> "
     row: dict[str, Any] = {
         "arm": name,
-        "validation %": f"{mean('validation'):.2f}{spread('validation')}",
-        "test %": f"{mean('test'):.2f}{spread('test')}",
-        "MB sent": f"{sign}{mean('bytes') / 1e6:.4g}",
+        "validation %": spread(over("validation")),
+        "test %": spread(over("test")),
+        "MB sent": f"{sign}{mean(results, 'bytes') / 1e6:.4g}",
         "over ADMM's": f"{sign}{_ratio(results, admm):.3g}",
-        "seconds": f"{mean('seconds'):.0f}",
+        "seconds": f"{mean(results, 'seconds'):.0f}",
     }
     if "cost" in results[0]:
         row |= {
             "layers": "/".join(str(result["layers"]) for result in results),
             "cost over central": f"{max(_gap(result) for result in results):+.1e}",
-            "central test %": f"{mean('central_test'):.2f}",
+            "central test %": f"{mean(results, 'central_test'):.2f}",
         }
     else:
-        row["rounds"] = f"{mean('round'):.0f}"
+        row["rounds"] = f"{mean(results, 'round'):.0f}"
     return row
 
 
@@ -255,9 +264,9 @@ def _ratio(results: list[dict[str, Any]], admm: list[dict[str, Any]]) -> float:
 def _values(settings: Settings, found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
     values: dict[str, float] = {}
     for name, results in found.items():
-        values[f"{name}.test"] = statistics.fmean(result["test"] for result in results)
-        values[f"{name}.bytes"] = statistics.fmean(result["bytes"] for result in results)
-        values[f"{name}.bytes_over_admm"] = _ratio(results, found["admm"])
+        values[f"{name}.test"] = mean(results, "test")
+        values[f"{name}.bytes"] = mean(results, "bytes")
+        values[f"{name}.bytes_over_admm"] = _ratio(results, found[TARGET])
         values[f"{name}.reached"] = float(all(result["reached"] for result in results))
         if name in settings.arms:
             values[f"{name}.cost_gap"] = max(_gap(result) for result in results)
@@ -265,7 +274,7 @@ def _values(settings: Settings, found: dict[str, list[dict[str, Any]]]) -> dict[
     return values
 
 
-def _picture(found: dict[str, list[dict[str, Any]]], folder: RunFolder) -> Path:
+def _figure(found: dict[str, list[dict[str, Any]]]) -> Figure:
     """Validation accuracy against bytes: the baselines' curves and a point an arm, of the first seed."""
     figure = new_figure(9.0, 4.4)
     axes = figure.subplots()
@@ -281,11 +290,9 @@ def _picture(found: dict[str, list[dict[str, Any]]], folder: RunFolder) -> Path:
             )
         else:
             axes.semilogx(first["bytes"] / 1e6, first["validation"], "o", color=f"C{number}", label=f"SSFN, {name}")
-    target = found["admm"][0]["validation"]
+    target = found[TARGET][0]["validation"]
     axes.axhline(target, color="0.6", linewidth=0.8)
     axes.set(xlabel="MB sent over all links", ylabel="validation accuracy, %", ylim=(target - 15, target + 3))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    path = folder.path / "plots" / "bytes.png"
-    save(figure, path)
-    return path.relative_to(folder.path)
+    return figure

@@ -6,17 +6,18 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, pick
-from gracile.core.files import write_atomically
 from gracile.core.seeding import derive_seed, generator
-from gracile.data import Dataset, batches
+from gracile.data import Dataset, Splits, batches
+from gracile.recipes.arms import Part
+from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
+from gracile.recipes.weights import save_weights
 
 log = logging.getLogger("gracile")
 
@@ -26,7 +27,9 @@ class Base(Strict):
 
     Attributes:
         optimizer: "sgd" or "adam".
-        lr, epochs, batch_size: of the training; 0 epochs leave a network as it comes.
+        lr: of the training.
+        epochs: of the training; 0 leave a network as it comes.
+        batch_size: of the training.
     """
 
     optimizer: str = "adam"
@@ -71,22 +74,13 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def build(name: str, data: Dataset, hidden: int, seed: int) -> nn.Module:
-    """A network by its row in `NETWORKS`, or by ``package.module:function`` (called without arguments).
+    """A network by its row in `NETWORKS`, or by ``FILE.py:NAME`` or ``package.module:NAME`` (called without arguments).
 
     Raises:
         InputError: no such network.
     """
     if ":" in name:
-        module, _, function = name.partition(":")
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            made = getattr(importlib.import_module(module), function)()
-        except (ImportError, AttributeError) as error:
-            raise InputError(
-                f"The network {name} cannot be imported: {error}.",
-                "Name a function of a module in this folder or installed.",
-            ) from error
+        made = own(name, "network")() if is_own(name) else _imported(name)()
         if not isinstance(made, nn.Module):
             raise InputError(f"{name} returned a {type(made).__name__}.", "Make it return the trained torch.nn.Module.")
         return made
@@ -95,8 +89,23 @@ def build(name: str, data: Dataset, hidden: int, seed: int) -> nn.Module:
         return pick(NETWORKS, name, "network")(data.input_shape, data.num_classes, hidden)
 
 
-def trained(network: nn.Module, data: Dataset, base: Base, loss: str, seed: int, file: Path) -> nn.Module:
-    """The network after training, read from `file` where an earlier start left it."""
+def _imported(name: str) -> Callable[[], Any]:
+    """A function of a module that is installed, or lies in the working directory."""
+    module, _, function = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"The network {name} cannot be imported: {error}.",
+            "Name it as FILE.py:NAME, or a function of a module in this folder or installed.",
+        ) from error
+
+
+def trained(network: nn.Module, splits: Splits, base: Base, part: Part) -> nn.Module:
+    """The network after training by the loss that the arm is called after, read from the part's folder once it is there."""
+    data, loss, seed, file = splits.train, part.arm, part.seed, part.path / "base.safetensors"
     if file.exists():
         network.load_state_dict(load_file(file))
         return network.eval()
@@ -124,8 +133,7 @@ def trained(network: nn.Module, data: Dataset, base: Base, loss: str, seed: int,
                 base.epochs,
                 total / len(data),
             )
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(file, lambda temporary: save_file(state, temporary))
+    save_weights(network, file)
     return network.eval()
 
 

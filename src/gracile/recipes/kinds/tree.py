@@ -12,7 +12,7 @@ from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.report.figures import new_figure, save
+from gracile.report.figures import new_figure, save_all
 
 
 class Settings(Strict):
@@ -31,7 +31,7 @@ class Settings(Strict):
     seed: int = 0
 
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
+def execute(settings: Settings, folder: RunFolder) -> Outcome:
     """Build every tree and compare it with its network; seconds."""
     from gracile.dynamics import count_paths, pictures, tree_decomposition, zoo
 
@@ -53,13 +53,9 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     number = count_paths(nn.Sequential(*layers[:-1]), torch.zeros(1, settings.counted[0]))
     rows.append({"network": "-".join(map(str, settings.counted)), "paths": number})
     product = int(np.prod([int(one) for one in settings.counted], dtype=object))
-    plots = {
-        "tree": save(
-            pictures.tree_drawing(small_tree(settings.seed), new_figure(5.5, 4.6)), folder.path / "plots" / "tree.png"
-        )
-    }
+    drawn = {"tree": pictures.tree_drawing(small_tree(settings.seed), new_figure(5.5, 4.6))}
     values = {"largest_error": worst, "share_of_signs": signs, "count_error": float(number - product)}
-    return Outcome(rows, values, {name: path.relative_to(folder.path) for name, path in plots.items()})
+    return Outcome(rows, values, save_all(drawn, folder.path / "plots"))
 
 
 def small_tree(seed: int) -> Any:

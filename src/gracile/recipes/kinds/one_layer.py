@@ -56,7 +56,7 @@ class Settings(Strict):
     seed: int = 0
 
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
+def execute(settings: Settings, folder: RunFolder) -> Outcome:
     """Run all parts; they take minutes at most, so nothing is kept of an interrupted one."""
     from gracile.one_layer import pictures
 
@@ -77,7 +77,7 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
     if deviations:
         lines["finite samples"] = ("inputs n", "|w_n − w|, root mean square", {settings.penalties[0]: deviations})
     paths["powers"] = pictures.powers(plots / "powers.png", lines)
-    return Outcome(rows, values, {name: path.relative_to(folder.path) for name, path in paths.items()}, _notes(values))
+    return Outcome(rows, values, paths, _notes(values))
 
 
 def _theorem(

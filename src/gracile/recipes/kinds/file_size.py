@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
 
 from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_json
@@ -17,16 +15,21 @@ from gracile.core.runs import RunFolder
 from gracile.data import Splits
 from gracile.data.batching import some
 from gracile.export import Int8Warning, accuracy, export_onnx
-from gracile.recipes import arms, train
+from gracile.recipes.arms import Part
 from gracile.recipes.kinds import Outcome
+from gracile.recipes.kinds import train as training
+from gracile.recipes.kinds.train import load_trained, train
 from gracile.shrinking import shrink
 
+__all__ = ["Settings", "outcome", "train"]
 
-class Settings(arms.Settings):
+
+class Settings(training.Settings):
     """A training recipe, and what is weighed of it.
 
     Attributes:
-        dense, sparse: the arms whose files are compared; the same network in both.
+        dense: the arm whose file the others are compared with.
+        sparse: the arm whose network is shrunk; the same network as the dense one's.
         calibration: training samples that calibrate int8.
         max_drop: points of validation accuracy int8 may cost before layers stay in float.
     """
@@ -36,16 +39,20 @@ class Settings(arms.Settings):
     calibration: int = 512
     max_drop: float = 1.0
 
+    def check(self, published: list[dict[str, Any]]) -> None:
+        for arm in (self.dense, self.sparse):
+            if arm not in self.trained():
+                raise InputError(f"There is no arm '{arm}' to weigh.", nearest(arm, self.trained()))
+        super().check(published)
 
-def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
-    """Train the arms, then write and weigh the files of the first seed."""
-    for arm in (settings.dense, settings.sparse):
-        if arm not in settings.arms:
-            raise InputError(f"There is no arm '{arm}' to weigh.", nearest(arm, settings.arms))
-    trained = train.execute(settings, folder, published)
-    splits = arms.load_data(settings.data)
+
+def outcome(
+    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
+) -> Outcome:
+    """The table of the trained arms, then the files of the first seed, written and weighed."""
+    trained = training.outcome(settings, folder, results, published)
     notes: list[str] = []
-    sizes = _weigh(settings, folder, splits, notes)
+    sizes = _weigh(settings, folder, settings.data.splits(), notes)
     write_json(folder.path / "sizes.json", sizes)
     dense = sizes["dense"]
     rows, values = [], dict(trained.values)
@@ -71,7 +78,11 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
 def _weigh(settings: Settings, folder: RunFolder, splits: Splits, notes: list[str]) -> dict[str, dict[str, float]]:
     """Bytes and test accuracy of the files: ``dense``, ``shrunk``, ``int8``."""
     example = torch.zeros(2, *splits.train.input_shape)
-    dense, sparse = (_trained(settings, folder, splits, arm) for arm in (settings.dense, settings.sparse))
+    seed = settings.seeds[0]
+    dense, sparse = (
+        load_trained(settings, Part(arm, seed, folder.path / settings.folder_of(arm, seed)), splits)
+        for arm in (settings.dense, settings.sparse)
+    )
     lean = shrink(sparse, example, dead="fold")
     with tempfile.TemporaryDirectory(prefix="gracile-") as place, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Int8Warning)
@@ -86,11 +97,3 @@ def _weigh(settings: Settings, folder: RunFolder, splits: Splits, notes: list[st
             name: {"bytes": file.stat().st_size, "accuracy": accuracy(file, splits.test).percent}
             for name, file in files.items()
         }
-
-
-def _trained(settings: Settings, folder: RunFolder, splits: Splits, arm: str) -> nn.Module:
-    """The arm's sparse network from the first seed."""
-    seed = settings.seeds[0]
-    network = arms.build_network(settings.arms[arm].model or settings.model, splits, seed)
-    network.load_state_dict(load_file(folder.path / train.part_name(arm, seed, settings.seeds) / "model.safetensors"))
-    return network.eval()

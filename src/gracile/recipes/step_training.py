@@ -19,7 +19,7 @@ from gracile.penalties import L1
 from gracile.training import Averaged, Constant, Diminishing, Schedule, evaluate, optimizer_factory
 
 if TYPE_CHECKING:
-    from gracile.recipes.study import Training
+    from gracile.recipes.kinds.study import Training
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Objective:
         return each.mean() if self.reduction == "mean" else each.sum()
 
 
-def train(
+def take_steps(
     network: nn.Sequential,
     splits: Splits,
     training: Training,

@@ -1,0 +1,41 @@
+"""What a recipe names as ``FILE.py:NAME``: a model, penalty, method or attack of the user's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gracile.core.errors import InputError
+from gracile.core.user_code import is_reference, load_name
+
+
+def is_own(name: object) -> bool:
+    """Whether a name in a recipe is of the user's own file."""
+    return isinstance(name, str) and is_reference(name)
+
+
+def own(name: str, what: str) -> Callable[..., Any]:
+    """The function or class that a recipe names as ``FILE.py:NAME``; the file's code is run, and the log says so.
+
+    Args:
+        name: the file, as an absolute path or from the working directory, and the name in it.
+        what: what it is taken for, in the singular ("model").
+
+    Raises:
+        InputError: no such file or name, or nothing that can be called.
+    """
+    found = load_name(name)
+    if not callable(found):
+        raise InputError(
+            f"The {what} {name} is a {type(found).__name__}.", f"Name a function or class that makes the {what}."
+        )
+    return found
+
+
+def taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given arguments that a function has, by name; all where it takes any."""
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return dict(given)
+    return {key: value for key, value in given.items() if key in parameters}

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from gracile.cli import main
 from gracile.commands.subjects import from_function
 from gracile.models import lenet
-from gracile.recipes import arms, schema
+from gracile.recipes import schema
+from gracile.recipes.kinds.train import Settings
+from gracile.recipes.settings import build_network
 from gracile.report import reading
 from gracile.report.writing import render
 from gracile.shrinking import load_lean
@@ -86,9 +88,9 @@ def test_everything_is_left_in_the_arms_folder(compressed: Path) -> None:
 
 
 def test_the_smaller_network_computes_what_the_sparse_one_did(finished: Path, compressed: Path) -> None:
-    settings = schema.parse(arms.Settings, schema.load(str(finished / "recipe.toml")).settings, "recipe")
-    splits = arms.load_data(settings.data)
-    sparse = arms.build_network(settings.model, splits, 0)
+    settings = schema.parse(Settings, schema.load(str(finished / "recipe.toml")).settings, "recipe")
+    splits = settings.data.splits()
+    sparse = build_network(settings.model, splits, 0)
     lean = load_lean(sparse, compressed / "lean.safetensors").eval()
     sparse.load_state_dict(load_file(finished / "rgsm" / "model.safetensors"))
     sparse.eval()

@@ -19,6 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="continue the newest run of this recipe, or the one in --out"
     )
     parser.add_argument(
+        "--only", action="append", default=[], metavar="ARM[:SEED]",
+        help="train this arm, with what it needs, in the run of --out, which others may share; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="arms trained at once, each in a process (default: 1)")
+    parser.add_argument("--cluster", metavar="tcp://HOST:PORT", help="a Dask scheduler whose workers train the arms")
+    parser.add_argument(
         "--data-root", type=Path, help="folder with a folder a data set (default: the variable GRACILE_DATA)"
     )
 
@@ -36,4 +42,12 @@ def run(args: argparse.Namespace) -> int:
 
     from gracile.commands.running import execute
 
-    return execute(recipe, out=args.out, resume=args.resume, data_root=args.data_root)
+    return execute(
+        recipe,
+        out=args.out,
+        resume=args.resume,
+        data_root=args.data_root,
+        only=args.only,
+        jobs=args.jobs,
+        cluster=args.cluster,
+    )

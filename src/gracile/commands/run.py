@@ -44,6 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-1, -2, ...)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, or the newest of this recipe")
     parser.add_argument(
+        "--only", action="append", default=[], metavar="ARM[:SEED]",
+        help="train this arm, with what it needs, in the run of --out, which others may share; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="arms trained at once, each in a process (default: 1)")
+    parser.add_argument("--cluster", metavar="tcp://HOST:PORT", help="a Dask scheduler whose workers train the arms")
+    parser.add_argument(
         "--data-root", type=Path, help="folder with a folder a data set (default: the variable GRACILE_DATA)"
     )
 
@@ -73,7 +79,15 @@ def run(args: argparse.Namespace) -> int:
 
     from gracile.commands.running import execute
 
-    return execute(recipe, out=args.out, resume=args.resume, data_root=args.data_root)
+    return execute(
+        recipe,
+        out=args.out,
+        resume=args.resume,
+        data_root=args.data_root,
+        only=args.only,
+        jobs=args.jobs,
+        cluster=args.cluster,
+    )
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:

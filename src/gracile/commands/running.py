@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +22,16 @@ RUNS = Path("runs")
 TOGETHER = ("train", "workers")
 
 
-def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, data_root: Path | None = None) -> int:
+def execute(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    data_root: Path | None = None,
+    only: Sequence[str] = (),
+    jobs: int = 1,
+    cluster: str | None = None,
+) -> int:
     """Run a recipe from the command line.
 
     Args:
@@ -29,6 +39,9 @@ def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, da
         out: the run's folder; ``runs/NAME-1``, ``-2``, ... by default.
         resume: continue the run in `out`, or the newest of this recipe.
         data_root: where data sets stand; sets ``GRACILE_DATA`` for this process.
+        only: see `gracile.recipes.run`.
+        jobs: see there.
+        cluster: see there.
 
     Returns:
         0, or 1 when a criterion fixed beforehand was missed.
@@ -46,9 +59,11 @@ def execute(recipe: Recipe, *, out: Path | None = None, resume: bool = False, da
     if out is None:
         out = latest_folder(RUNS, name) if resume else new_folder(RUNS, name)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if only or jobs > 1 or cluster is not None:
+            raise InputError("torchrun has made the processes already.", "Leave out --only, --jobs and --cluster.")
         return _execute_together(recipe, out, resume)
     try:
-        finished = runner.run(recipe, out, resume=resume)
+        finished = runner.run(recipe, out, resume=resume, only=only, jobs=jobs, cluster=cluster)
     except (KeyboardInterrupt, StorageError):
         if (out / "recipe.toml").exists():
             print(f"The run in {out} can be continued: gracile run --resume --out {out}", file=sys.stderr)

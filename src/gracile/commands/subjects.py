@@ -16,8 +16,9 @@ from gracile import data as datasets
 from gracile.core.errors import InputError, StorageError, nearest, pick
 from gracile.data import Splits, batches
 from gracile.recipes import schema
-from gracile.recipes.arms import Settings, build_network, load_data, trained_arms
-from gracile.recipes.methods import METHODS, RULES
+from gracile.recipes.kinds.train import Settings
+from gracile.recipes.methods import RULES
+from gracile.recipes.settings import build_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
             f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
         )
     settings = schema.parse(Settings, recipe.settings, str(file))
-    arms = trained_arms(settings)
-    methods = [name for name, one in arms.items() if one.method in METHODS]
+    arms = settings.trained()
+    methods = [name for name, one in arms.items() if one.method is not None and one.method not in RULES]
     if arm is None:
         if not methods:
             raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")
@@ -78,14 +79,14 @@ def from_run(path: Path, arm: str | None, seed: int | None) -> Subject:
         seed = settings.seeds[0]
     if seed not in settings.seeds:
         raise InputError(f"The run in {path} has no seed {seed}.", nearest(str(seed), map(str, settings.seeds)))
-    splits = load_data(settings.data)
+    splits = settings.data.splits()
     model = chosen.model or settings.model
     sparse = _trained(path, arm, seed, settings, build_network(model, splits, seed))
     dense = None
     for name, one in arms.items():
         if name != arm and one.method is None and (one.model or settings.model) == model and dense is None:
             dense = _trained(path, name, seed, settings, build_network(model, splits, seed))
-    name = arm if len(settings.seeds) == 1 else f"{arm}-seed{seed}"
+    name = settings.folder_of(arm, seed)
     others = [other for other in methods if other != arm]
     note = f"the run has other sparse arms, chosen with --arm: {', '.join(others)}" if others else ""
     return Subject(name, sparse, dense, _example(splits), splits, path / "compressed" / name, note)
@@ -143,7 +144,7 @@ def _example(splits: Splits) -> Tensor:
 
 
 def _trained(path: Path, arm: str, seed: int, settings: Settings, network: nn.Module) -> nn.Module:
-    name = arm if len(settings.seeds) == 1 else f"{arm}-seed{seed}"
+    name = settings.folder_of(arm, seed)
     file = path / name / "model.safetensors"
     if not file.is_file():
         raise InputError(

@@ -6,6 +6,8 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file

@@ -149,7 +149,7 @@ def _train_arm(
         weight_decay=training.weight_decay,
         nesterov=training.nesterov,
         schedule=schedule_of(training, an_epoch),
-        rule=rule,
+        learning_rule=rule,
         sparsifier=sparsifier,
         objective=None if rule is not None else objective,
         augment=augment if settings.data.flip or settings.data.crop else None,

@@ -103,7 +103,7 @@ class DynamicsMonitor(Monitor):
 
     def __post_init__(self) -> None:
         self.junctions = of_graph(self.graph)
-        self.steps = 0
+        self.steps: int = 0
         self._handles: list[Any] = []
         self._seen = 0
         self._outputs: Tensor | None = None

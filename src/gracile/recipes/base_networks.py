@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, pick
-from gracile.core.seeding import derive_seed, generator
-from gracile.data import Dataset, Splits, batches
+from gracile.core.seeding import derive_seed
+from gracile.data import Dataset, Splits
 from gracile.recipes.arms import Part
 from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
 from gracile.recipes.weights import save_weights
-
-log = logging.getLogger("gracile")
+from gracile.training import fit
 
 
 class Base(Strict):
@@ -105,40 +105,27 @@ def _imported(name: str) -> Callable[[], Any]:
 
 def trained(network: nn.Module, splits: Splits, base: Base, part: Part) -> nn.Module:
     """The network after training by the loss that the arm is called after, read from the part's folder once it is there."""
-    data, loss, seed, file = splits.train, part.arm, part.seed, part.path / "base.safetensors"
+    file = part.path / "base.safetensors"
     if file.exists():
         network.load_state_dict(load_file(file))
-        return network.eval()
-    objective = pick(LOSSES, loss, "loss")
-    optimizers = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    optimizer = pick(optimizers, base.optimizer, "optimizer")(network.parameters(), lr=base.lr)
-    network.train()
-    with torch.random.fork_rng(devices=[]):
-        # Dropout draws from the global generator; forked, so that nobody else's draws move.
-        torch.manual_seed(derive_seed(seed, "dropout", loss))
-        for epoch in range(1, base.epochs + 1):
-            total = 0.0
-            order = torch.randperm(len(data), generator=generator(seed, "order", epoch))
-            for x, y in batches(data, base.batch_size, order=order):
-                optimizer.zero_grad()
-                value = objective(network(x), y)
-                value.backward()
-                optimizer.step()
-                total += float(value.detach()) * len(y)
-            log.info(
-                "base network, loss %s, seed %d: epoch %d of %d, loss %.4f",
-                loss,
-                seed,
-                epoch,
-                base.epochs,
-                total / len(data),
-            )
+        return network
+    # Plain descent; Adam's weight of past gradients is its usual one.
+    momentum = {"sgd": 0.0, "adam": 0.9}
+    fit(
+        network,
+        Splits(splits.train, splits.validation.subset([]), splits.test),
+        epochs=base.epochs,
+        batch_size=base.batch_size,
+        optimizer=base.optimizer,
+        lr=base.lr,
+        momentum=pick(momentum, base.optimizer, "optimizer"),
+        weight_decay=0.0,
+        objective=pick(LOSSES, part.arm, "loss"),
+        seed=part.seed,
+        precision="float32",
+        folder=part.folder,
+        resume=True,
+        progress=f"base network, {part.label}" if part.shown else None,
+    )
     save_weights(network, file)
-    return network.eval()
-
-
-def accuracy(network: nn.Module, data: Dataset) -> float:
-    """Share of samples classified rightly, in percent."""
-    with torch.no_grad():
-        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in batches(data, 1000))
-    return 100 * right / len(data)
+    return network

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import mpmath
 import numpy as np
@@ -18,12 +19,8 @@ from gracile.walks.noise import Fixed, LogPareto, Uniform
 from gracile.walks.noise import noise as understand_noise
 from gracile.walks.reinforcement import Constant, Linear, Power
 from gracile.walks.reinforcement import reinforcement as understand_reinforcement
+from gracile.walks.simulation import Method, Simulation, simulate
 from gracile.walks.staying import Staying
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gracile.walks.simulation import Method, Simulation
 
 Clock = Literal["edge", "walk"]
 
@@ -158,8 +155,7 @@ class SenileWalk:
 
         Raises:
             InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below
-            every float where
-                no closed form is known.
+            every float where no closed form is known.
         """
         self._needs_edge_clock("The diffusion constant")
         return self._diffusivity
@@ -242,9 +238,12 @@ class SenileWalk:
         Raises:
             InputError: sizes that are no sizes; a method that this walk does not admit.
         """
-        from gracile.walks.simulation import simulate
-
-        return simulate(self, steps, walkers, seed, records=records, method=method, workers=workers)
+        by_walk = self.clock == "walk"
+        if not by_walk:
+            self._needs_float_delta()
+        return simulate(
+            self.staying, steps, walkers, seed, by_walk=by_walk, records=records, method=method, workers=workers
+        )
 
     def _needs_edge_clock(self, what: str) -> None:
         if self.clock == "walk":

@@ -22,11 +22,12 @@ from gracile.data import Dataset, Splits, batches
 from gracile.layerwise.redense import ReDense, bias_of
 from gracile.layerwise.softmax import Features, fit_softmax
 from gracile.recipes.arms import Part, Parts, kept
-from gracile.recipes.base_networks import Base, accuracy, build, trained
+from gracile.recipes.base_networks import Base, build, trained
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import Amounts
 from gracile.recipes.tables import mean, spread
 from gracile.report.figures import new_figure, save_all
+from gracile.training import evaluate
 
 log = logging.getLogger("gracile")
 
@@ -115,7 +116,7 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
     if settings.base.epochs:
         network = trained(network, splits, settings.base, part)
     network.eval()
-    task = _Task(settings, network, part, splits, accuracy(network, splits.test))
+    task = _Task(settings, network, part, splits, 100 * evaluate(network, splits.test).accuracy)
     log.info("base network, %s: %.2f %% of the test samples", part.label, task.start)
     return {"note": splits.test.note, "arms": [kept(file, partial(task.arm, *arm)) for arm, file in files.items()]}
 
@@ -214,7 +215,7 @@ class _Task:
         began = time.perf_counter()
         fitted = wider.fit(self.data, epochs=self.settings.inside_epochs, lr=self.settings.lr, seed=self.part.seed)
         return {
-            "redense": accuracy(wider, self.splits.test), "seconds": time.perf_counter() - began, "eps": wider.eps,
+            "redense": 100 * evaluate(wider, self.splits.test).accuracy, "seconds": time.perf_counter() - began, "eps": wider.eps,
             "start_difference": difference, "kept_loss": min(fitted.losses), "losses": fitted.losses,
         }  # fmt: skip
 

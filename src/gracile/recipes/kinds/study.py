@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import lzma
 import statistics
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,21 +13,33 @@ from pydantic import Field
 from torch import nn
 
 from gracile.channels.sizes import write_layers
+from gracile.core.errors import NonFiniteError
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
 from gracile.data import Splits
+from gracile.dynamics import SmoothnessMonitor
 from gracile.models import Normalize, UnitNorm, mlp, plain_weights
 from gracile.models.backpropagation import Loss, Reduction
 from gracile.models.common import Initialisation
 from gracile.recipes import arms, schema, tables
 from gracile.recipes.kinds import Outcome
+from gracile.recipes.perceptrons import ExplicitDescent, OutputLoss, is_plain, with_l1
 from gracile.recipes.settings import DataSettings
-from gracile.recipes.step_training import Objective, take_steps
 from gracile.recipes.tables import Column, mean, published_row, whole
 from gracile.recipes.weights import save_weights
 from gracile.report import step_figures
 from gracile.shrinking import save_lean, shrink
-from gracile.training import evaluate
+from gracile.training import (
+    Averaged,
+    Constant,
+    Diminishing,
+    History,
+    Schedule,
+    evaluate,
+    fit,
+    optimizer_factory,
+    steps_per_epoch,
+)
 
 log = logging.getLogger("gracile")
 
@@ -161,7 +172,7 @@ def outcome(
     marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
     curves: dict[str, list[list[dict[str, Any]]]] = {}
     for part in arms.all_parts(settings, folder):
-        curves.setdefault(part.arm, []).append(part.folder.metrics())
+        curves.setdefault(part.arm, []).append(_curve(part))
     plots = step_figures.draw(curves, marks, folder.path / "plots", smooth=settings.smoothness)
     note = settings.data.splits().train.note
     return Outcome(rows, tables.means(results) | _compared(results), plots, [note] if note else [])
@@ -192,30 +203,88 @@ def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
     return model
 
 
+# What a row of the optimisers needs for its decay of the past; plain gradient descent has none.
+MOMENTUM = {"sgd": 0.0, "adagrad": 0.0, "rmsprop": 0.9, "adam": 0.9, "adamw": 0.9}
+
+
+def descend(
+    network: nn.Sequential,
+    splits: Splits,
+    training: Training,
+    loss: OutputLoss,
+    *,
+    seed: int,
+    folder: RunFolder | None = None,
+    smoothness: bool = False,
+    progress: str | None = None,
+) -> History:
+    """Train `network` in place, by the explicit formulas where they apply.
+
+    Raises:
+        NonFiniteError: a reading diverged; the records before that stand in `folder`.
+    """
+    per_epoch = steps_per_epoch(len(splits.train), training.batch_size, drop_last=True)
+    schedules: dict[str, Schedule] = {
+        "constant": Constant(),
+        "diminishing": Diminishing(training.beta * training.lr, per_epoch),
+        "averaged": Averaged(per_epoch),
+    }
+    rule = None
+    if is_plain(network) and training.optimizer == "sgd":
+        rule = ExplicitDescent(network, loss, training.lr, training.lam)
+    factory = (
+        optimizer_factory(
+            training.optimizer, lr=training.lr, momentum=MOMENTUM[training.optimizer], weight_decay=training.lam
+        )
+        if rule is None
+        else rule.optimizer
+    )
+    curve = splits.validation.subset(torch.arange(min(training.samples, len(splits.validation))))
+    return fit(
+        network,
+        Splits(splits.train, curve, splits.test),
+        steps=training.steps,
+        record_every=training.every,
+        batch_size=training.batch_size,
+        drop_last=True,
+        optimizer=with_l1(factory, network, training.l1),
+        schedule=schedules[training.schedule],
+        learning_rule=rule,
+        objective=loss if rule is None else None,
+        seed=seed,
+        precision="float32",
+        folder=folder,
+        resume=True,
+        observe=[SmoothnessMonitor(network, lr=training.lr, loss=loss)] if smoothness else [],
+        progress=progress,
+    )
+
+
 def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     """One arm from one seed: its numbers."""
     splits = settings.data.splits()
     wanted, training = settings.network_of(part.arm), settings.training_of(part.arm)
-    part.folder.rewrite_metrics([])
     network = build(wanted, splits, part.seed)
-    objective = Objective(wanted.output, training.loss, training.reduction)
-    started = time.monotonic()
-    rows = take_steps(
-        network, splits, training, objective, seed=part.seed, smoothness=settings.smoothness, record=part.folder.record
-    )
-    seconds = time.monotonic() - started
-    network = plain_weights(network.eval())
-    reached = rows[-1]["step"] if rows else 0
-    if reached < training.steps:
-        log.warning("%s: the loss was no longer finite after step %d", part.label, reached)
+    loss = OutputLoss(wanted.output, training.loss, training.reduction)
+    try:
+        history = descend(
+            network, splits, training, loss, seed=part.seed, folder=part.folder, smoothness=settings.smoothness,
+            progress=part.label if part.shown else None,
+        )  # fmt: skip
+    except NonFiniteError as error:
+        # A reading that diverges is a finding.
+        log.warning("%s: %s", part.label, error.cause)
+        reached = max((row["step"] for row in part.folder.metrics()), default=0)
         return {"steps": reached, "accuracy": None, "validation_accuracy": None, "train_loss": None}
+    network = plain_weights(network.eval())
     test, validation = evaluate(network, splits.test), evaluate(network, splits.validation)
+    rows = _curve(part)
     result = {
         "steps": training.steps,
         "accuracy": 100 * test.accuracy,
         "validation_accuracy": 100 * validation.accuracy,
         "train_loss": rows[-1]["train_loss"],
-        "seconds": seconds,
+        "seconds": history.seconds,
     }
     if settings.smoothness:
         for key in step_figures.SMOOTH:
@@ -224,8 +293,14 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     write_layers(network, torch.zeros(2, *splits.train.input_shape), part.path / "layers.json")
     if settings.sizes:
         result |= measure_sizes(network, splits, part.path)
-    log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], seconds)
+    log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], history.seconds)
     return result
+
+
+def _curve(part: arms.Part) -> list[dict[str, Any]]:
+    """The records, where smoothness was measured with the range of the loss."""
+    rows = part.folder.metrics()
+    return [row | ({"loss_range": row["loss_high"] - row["loss_low"]} if "loss_low" in row else {}) for row in rows]
 
 
 def measure_sizes(network: nn.Module, splits: Splits, folder: Path) -> dict[str, Any]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import operator
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +19,13 @@ from gracile.channels import trace
 from gracile.channels.sizes import write_layers
 from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_json
-from gracile.core.rule import LearningRule
+from gracile.core.learning_rule import LearningRule
+from gracile.core.monitor import Monitor
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Augmentation, Splits, batches
-from gracile.dynamics import SmoothnessMonitor, watch
+from gracile.dynamics import monitors
 from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
 from gracile.recipes.kinds import Outcome
@@ -234,21 +232,21 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     # The graph of channels knows networks that give logits; what a rule trains has none to remove.
     left = lambda kept: {} if rule is not None else _what_is_left(kept, example)
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
-    observers = _observers(network, splits, training, seed, device) if settings.watch else []
+    watched = _monitors(network, splits, training, seed, device) if settings.watch else []
     taken = training.model_dump(include=GIVEN)
     history = fit(
         network,
         splits,
         **taken,
         schedule=built.schedule,
-        rule=rule,
+        learning_rule=rule,
         sparsifier=sparsifier,
         objective=None if rule is not None else built.objective,
         augment=augment if settings.data.flip or settings.data.crop else None,
         seed=seed,
         folder=part.folder,
         resume=True,
-        observe=lambda kept: reduce(operator.or_, (observe(kept) for observe in observers), left(kept)),
+        observe=[*watched, left],
         progress=part.label if part.shown else None,
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
@@ -351,14 +349,13 @@ def _found(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
     return load_trained(settings, part.beside(settings, arm), splits)
 
 
-def _observers(
+def _monitors(
     network: nn.Module, splits: Splits, training: TrainingSettings, seed: int, device: torch.device
-) -> list[Callable[[nn.Module], dict[str, float]]]:
-    """What is recorded of a watched arm each epoch: the dynamics, and the loss along its gradient on one batch of training data."""
+) -> list[Monitor]:
+    """What is recorded of a watched arm: every monitor there is, on one batch of training data."""
     order = torch.randperm(len(splits.train), generator=generator(seed, "smoothness"))
     x, y = next(iter(batches(splits.train, training.batch_size, order=order)))
-    x, y = x.to(device), y.to(device)
-    return [watch(network, x[:2]).observe, SmoothnessMonitor(network, x, y, lr=training.lr).observe]
+    return monitors(network, x.to(device), y.to(device), lr=training.lr)
 
 
 def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:

@@ -51,7 +51,7 @@ def small(**changes: object) -> schema.Recipe:
     recipe = schema.resized(schema.load("ff-mnist"), "smoke")
     data = {**recipe.settings["data"], "train_limit": 300, "test_limit": 100}
     return recipe.model_copy(
-        update={"settings": {**recipe.settings, "data": data, **changes}, "accept": [], "published": None}
+        update={"settings": {**recipe.settings, "data": data, **changes}, "accept": []}
     )
 
 

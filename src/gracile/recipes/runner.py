@@ -171,7 +171,7 @@ def _words(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"about {seconds / size:.0f} {unit}"
-    return f"about {max(1, seconds):.0f} seconds"
+    return f"about {seconds:.0f} seconds" if seconds >= 1.5 else "about a second"
 
 
 def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, list[dict[str, Any]]]:

@@ -37,8 +37,9 @@ from gracile.recipes.tables import published_row
 log = logging.getLogger("gracile")
 
 RESULT, FINGERPRINT, ENVIRONMENT = "arm.json", "fingerprint.json", "environment.json"
-# Seconds between looks at a part that another process holds, and how often parts whose process was killed are started anew.
-POLL, RESTARTS = 1.0, 3
+# Seconds between looks at a part that another process holds; how often parts whose process was killed are started anew;
+# seconds a cluster has to answer.
+POLL, RESTARTS, ANSWER = 1.0, 3, 30
 # Training draws from the process's own generators: two parts in threads of one process would take each other's draws.
 ONE_AT_A_TIME = threading.Lock()
 # What of a part's place tells whether it was trained where the table is set.
@@ -394,7 +395,7 @@ def _backend(spread: Spread) -> Iterator[None]:
             "A cluster needs Dask, which is not installed.", "Install it: pip install 'gracile[cluster]'"
         ) from None
     try:
-        client = Client(spread.cluster, timeout=30)
+        client = Client(spread.cluster, timeout=ANSWER)
     except (OSError, ValueError) as error:
         raise InputError(
             f"No Dask scheduler answers at {spread.cluster}: {error}.", "Start one, as with: dask scheduler"

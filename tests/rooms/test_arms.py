@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from gracile.commands.running import report
 from gracile.core.claims import take
 from gracile.core.errors import InputError
-from gracile.recipes import arms, load, run, schema, shipped
+from gracile.recipes import arms, engine, load, run, schema, shipped
 from gracile.recipes.kinds import kind
 from gracile.recipes.tables import Column, arm_rows, published_row, spread
 
@@ -97,7 +98,7 @@ def test_one_by_one_as_an_array_of_jobs_does(recipe: schema.Recipe, tmp_path: Pa
     ],
 )
 def test_what_cannot_be_spread_is_told(recipe: schema.Recipe, tmp_path: Path, options: dict, message: str, monkeypatch):
-    monkeypatch.setattr(arms, "ANSWER", 1)
+    monkeypatch.setattr(engine, "ANSWER", 1)
     with pytest.raises(InputError, match=message):
         run(recipe, tmp_path / "run", **options)
 
@@ -117,7 +118,7 @@ def test_what_a_living_process_holds_is_left_to_it(recipe: schema.Recipe, tmp_pa
 
 
 def test_what_is_needed_and_held_is_waited_for(recipe: schema.Recipe, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(arms, "POLL", 0.01)
+    monkeypatch.setattr(engine, "POLL", 0.01)
     folder = tmp_path / "run"
     run(recipe, folder, only=["slim"])
     done = folder / "slim-seed0" / "arm.json"
@@ -138,10 +139,9 @@ def test_what_is_needed_and_held_is_waited_for(recipe: schema.Recipe, tmp_path: 
 
 def started(folder: Path, recipe: schema.Recipe) -> subprocess.Popen[bytes]:
     """A process that runs a recipe, once it has written a checkpoint."""
-    code = "import sys; from pathlib import Path; from gracile.recipes import load, run; run(load(sys.argv[1]), Path(sys.argv[2]))"
+    code = "import sys; from pathlib import Path; from gracile.recipes import load, run; "
+    code += "run(load(sys.argv[1]), Path(sys.argv[2]))"
     file = folder.with_suffix(".toml")
-    import tomli_w
-
     file.write_text(tomli_w.dumps(recipe.model_dump(exclude_none=True)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", code, str(file), str(folder)], env=environment)
@@ -270,7 +270,8 @@ import torch
 from torch import nn
 
 def net(num_classes, in_channels, image_size, width=8):
-    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size[0] * image_size[1], width), nn.ReLU(), nn.Linear(width, num_classes))
+    pixels = in_channels * image_size[0] * image_size[1]
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.ReLU(), nn.Linear(width, num_classes))
 
 class Hard:
     name = "hard"

@@ -24,7 +24,8 @@ def test_a_safe_name_stays_as_it_is(name: str):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../victim/dense", "/tmp/victim", "a/b", "a\\b", "C:x", " a", "a ", "a.", ".git", "a\n", "a\0", "con", "NUL.txt", "x" * 101],
+    ["", ".", "..", "../victim/dense", "/tmp/victim", "a/b", "a\\b", "C:x", " a", "a ", "a.", ".git", "a\n", "a\0",
+     "con", "NUL.txt", "x" * 101],
 )  # fmt: skip
 def test_a_name_that_could_lead_elsewhere_is_refused(name: str):
     with pytest.raises(InputError, match=r"arm .* cannot be the name of a folder"):
@@ -66,7 +67,8 @@ def test_a_folder_is_held_once_and_free_after(tmp_path: Path):
 
 def left_behind(folder: Path) -> Path:
     """The claim of a process that was killed."""
-    code = f"import os; from pathlib import Path; from gracile.core.claims import take; take(Path({str(folder)!r})); os.kill(os.getpid(), 9)"
+    code = "import os; from pathlib import Path; from gracile.core.claims import take; "
+    code += f"take(Path({str(folder)!r})); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     [file] = folder.glob("claim-*")
     return file

@@ -19,7 +19,7 @@ from gracile.core.files import write_json, write_text
 from gracile.core.names import inside
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
-from gracile.recipes import arms, schema
+from gracile.recipes import arms, engine, schema
 from gracile.recipes.kinds import Kind, Outcome, WholeKind, kind
 from gracile.recipes.settings import loaded
 from gracile.report import write_report
@@ -82,9 +82,9 @@ def run(
     log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
     loaded.cache_clear()
     try:
-        finished = _finish(recipe, module, settings, folder, arms.Spread(tuple(only), jobs, cluster))
+        finished = _finish(recipe, module, settings, folder, engine.Spread(tuple(only), jobs, cluster))
         if finished.missing:
-            at_work = isinstance(settings, arms.Parts) and arms.still_trained(settings, folder)
+            at_work = isinstance(settings, arms.Parts) and engine.still_trained(settings, folder)
             folder.set_status("running" if at_work else "interrupted")
         else:
             folder.set_status("done")
@@ -106,16 +106,16 @@ def run(
 
 
 def _finish(
-    recipe: schema.Recipe, module: Kind, settings: schema.Strict, folder: RunFolder, spread: arms.Spread
+    recipe: schema.Recipe, module: Kind, settings: schema.Strict, folder: RunFolder, spread: engine.Spread
 ) -> Finished:
     """Do what is left of a run, and set its table once all is done."""
     published = schema.published(recipe.published) if recipe.published else []
     if isinstance(settings, arms.Parts):
         settings.check(published)
-        missing = arms.train_parts(recipe.kind, settings, folder, spread)
+        missing = engine.train_parts(recipe.kind, settings, folder, spread)
         if missing:
             return Finished(folder, Outcome([], {}), [], missing)
-    elif spread != arms.Spread():
+    elif spread != engine.Spread():
         raise InputError(
             f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
         )

@@ -13,6 +13,8 @@ from gracile.core.errors import InputError, StorageError
 from gracile.core.files import append_json_line, read_json_lines, write_json, write_text
 from gracile.core.names import inside, safe_name
 
+# Where runs go that are given no folder.
+RUNS = Path("runs")
 Status = Literal["running", "interrupted", "failed", "done"]
 
 
@@ -99,7 +101,7 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def latest_folder(root: Path, name: str) -> Path:
-    """The newest run of `name` under `root`.
+    """The newest run of `name` under `root` that can be continued: one that failed before it kept anything cannot.
 
     Raises:
         InputError: there is none.
@@ -107,8 +109,16 @@ def latest_folder(root: Path, name: str) -> Path:
     numbers = [
         int(folder.name[len(name) + 1 :])
         for folder in root.glob(f"{name}-*")
-        if folder.is_dir() and folder.name[len(name) + 1 :].isdigit()
+        if folder.is_dir() and folder.name[len(name) + 1 :].isdigit() and _holds_work(folder)
     ]
     if not numbers:
         raise InputError(f"There is no run of '{name}' under {root} to resume.", "Run it without --resume first.")
     return root / f"{name}-{max(numbers)}"
+
+
+def _holds_work(run: Path) -> bool:
+    if not (run / "recipe.toml").is_file():
+        return False
+    if RunFolder(run).status() != "failed":
+        return True
+    return any(next(run.glob(f"*/{kept}"), None) for kept in ("checkpoint*", "arm.json", "metrics.jsonl"))

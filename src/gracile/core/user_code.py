@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import logging
+import inspect
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from gracile.core.console import told
 from gracile.core.errors import InputError, nearest
-
-# A logger of its own, so that a command can show this line while it keeps the others to the log file.
-log = logging.getLogger("gracile.user_code")
 
 
 def is_reference(text: str) -> bool:
@@ -48,6 +48,14 @@ def load_name(reference: str) -> object:
     return getattr(module, name)
 
 
+def taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given arguments that a function takes, by name; all of them where it takes any."""
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return dict(given)
+    return {key: value for key, value in given.items() if key in parameters}
+
+
 def _module(file: Path) -> ModuleType:
     if not file.is_file():
         raise InputError(f"There is no file {file}.", "Give its path as seen from the working directory.")
@@ -56,7 +64,7 @@ def _module(file: Path) -> ModuleType:
     name = f"_gracile_{file.stem}_{mark}"
     if name in sys.modules:
         return sys.modules[name]
-    log.info("running the code of %s", file)
+    told.info("running the code of %s", file)
     if str(place.parent) not in sys.path:
         sys.path.insert(0, str(place.parent))
     spec = importlib.util.spec_from_file_location(name, place)

@@ -81,6 +81,17 @@ class Parts(Strict):
         for arm in self.names():
             part_name(arm, 0, self.seeds_of(arm))
 
+    def rehearse(self, *, timed: bool = False) -> list[dict[str, Any]]:
+        """Build, without training, what can be built beforehand, so that what cannot be trained is refused before a run begins.
+
+        Args:
+            timed: take a few steps of each arm, to tell how long it would take.
+
+        Returns:
+            a row for each arm: ``arm``, ``seeds``, and what the kind knows; ``seconds`` for all seeds.
+        """
+        return [{"arm": arm, "seeds": len(self.seeds_of(arm))} for arm in self.names()]
+
     def folder_of(self, arm: str, seed: int) -> str:
         """The name of a part's folder."""
         return part_name(arm, seed, self.seeds_of(arm))

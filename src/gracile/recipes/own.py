@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 from gracile.core.errors import InputError
@@ -31,11 +30,3 @@ def own(name: str, what: str) -> Callable[..., Any]:
             f"The {what} {name} is a {type(found).__name__}.", f"Name a function or class that makes the {what}."
         )
     return found
-
-
-def taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the given arguments that a function has, by name; all where it takes any."""
-    parameters = inspect.signature(function).parameters
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        return dict(given)
-    return {key: value for key, value in given.items() if key in parameters}

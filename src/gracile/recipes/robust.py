@@ -17,9 +17,10 @@ from gracile.attacks.table import Row
 from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
+from gracile.core.user_code import taken
 from gracile.data import Dataset, batches
 from gracile.models import draws_noise
-from gracile.recipes.own import is_own, own, taken
+from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
 
 log = logging.getLogger("gracile")

@@ -70,8 +70,17 @@ def run(
         InputError: the folder holds a finished or different run; no such arm or seed.
         GracileError: whatever the run met; the folder stays resumable.
     """
-    module = kind(recipe.kind)
-    settings = schema.parse(module.Settings, recipe.settings, f"[settings] of the recipe '{recipe.name}'")
+    module, settings, published = _read(recipe)
+    loaded.cache_clear()
+    spread = engine.Spread(tuple(only), jobs, cluster)
+    if not isinstance(settings, arms.Parts) and spread != engine.Spread():
+        raise InputError(
+            f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
+        )
+    if not (path / "recipe.toml").exists() and isinstance(settings, arms.Parts):
+        # What cannot be trained leaves no folder behind.
+        settings.check(published)
+        settings.rehearse()
     folder = RunFolder(path)
     resolved = recipe.model_dump(exclude={"sizes", "settings"}, exclude_none=True)
     resolved["settings"] = settings.model_dump(exclude_none=True)
@@ -80,9 +89,8 @@ def run(
     handler = folder.log_to_file()
     folder.set_status("running")
     log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
-    loaded.cache_clear()
     try:
-        finished = _finish(recipe, module, settings, folder, engine.Spread(tuple(only), jobs, cluster))
+        finished = _finish(recipe, module, settings, folder, published, spread)
         if finished.missing:
             at_work = isinstance(settings, arms.Parts) and engine.still_trained(settings, folder)
             folder.set_status("running" if at_work else "interrupted")
@@ -105,20 +113,88 @@ def run(
     return finished
 
 
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a run would train.
+
+    Attributes:
+        recipe: in its size.
+        rows: one for each arm, with what is known beforehand.
+    """
+
+    recipe: schema.Recipe
+    rows: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        seconds = sum(row["seconds"] for row in self.rows if "seconds" in row)
+        lines = [f"{self.recipe.title} (size {self.recipe.size}, kind {self.recipe.kind})"]
+        if self.rows:
+            lines.append(format_rows([_with_time(row) for row in self.rows]))
+        else:
+            lines.append("It is run at one go: there is nothing to say of its parts.")
+        if seconds:
+            lines.append(f"{_words(seconds)} in all on this machine, by a few steps timed here. Nothing was written.")
+        return "\n\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for a program; ``seconds`` for all seeds of an arm."""
+        return {"recipe": self.recipe.name, "size": self.recipe.size, "kind": self.recipe.kind, "arms": self.rows}
+
+
+def rehearse(recipe: schema.Recipe) -> Rehearsed:
+    """Build everything that a run would train, time a few steps, and write nothing.
+
+    Args:
+        recipe: in the size it is to run at.
+
+    Raises:
+        GracileError: what the run itself would refuse at its start.
+    """
+    _, settings, published = _read(recipe)
+    rows: list[dict[str, Any]] = []
+    if isinstance(settings, arms.Parts):
+        settings.check(published)
+        rows = settings.rehearse(timed=True)
+        loaded.cache_clear()
+    return Rehearsed(recipe, rows)
+
+
+def _with_time(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose seconds are words."""
+    return {key: value for key, value in row.items() if key != "seconds"} | (
+        {"time": _words(row["seconds"])} if "seconds" in row else {}
+    )
+
+
+def _words(seconds: float) -> str:
+    """About how long, in one unit."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"about {seconds / size:.0f} {unit}"
+    return f"about {max(1, seconds):.0f} seconds"
+
+
+def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, list[dict[str, Any]]]:
+    """A recipe's kind, its settings as that kind knows them, and its published rows."""
+    module = kind(recipe.kind)
+    settings = schema.parse(module.Settings, recipe.settings, f"[settings] of the recipe '{recipe.name}'")
+    return module, settings, schema.published(recipe.published) if recipe.published else []
+
+
 def _finish(
-    recipe: schema.Recipe, module: Kind, settings: schema.Strict, folder: RunFolder, spread: engine.Spread
+    recipe: schema.Recipe,
+    module: Kind,
+    settings: schema.Strict,
+    folder: RunFolder,
+    published: list[dict[str, Any]],
+    spread: engine.Spread,
 ) -> Finished:
     """Do what is left of a run, and set its table once all is done."""
-    published = schema.published(recipe.published) if recipe.published else []
     if isinstance(settings, arms.Parts):
         settings.check(published)
         missing = engine.train_parts(recipe.kind, settings, folder, spread)
         if missing:
             return Finished(folder, Outcome([], {}), [], missing)
-    elif spread != engine.Spread():
-        raise InputError(
-            f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
-        )
     # Of processes that find all parts done at the same moment, one sets the table.
     claim = take(folder.path)
     if claim is None:
@@ -232,3 +308,17 @@ def describe(finished: Finished) -> str:
     parts += list(finished.outcome.notes)
     parts.append(f"Everything is in {finished.folder.path}; open {finished.folder.path / 'report.html'}.")
     return "\n\n".join(parts[:1]) + "\n\n" + "\n".join(parts[1:])
+
+
+def answer(finished: Finished) -> tuple[str, dict[str, Any], int]:
+    """What the command line says of a run: in words, as plain values, and the exit status, 1 where a criterion was missed."""
+    accept = [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in finished.verdicts]
+    values = {
+        "folder": str(finished.folder.path),
+        "missing": list(finished.missing),
+        "rows": finished.outcome.rows,
+        "values": finished.outcome.values,
+        "accept": accept,
+        "notes": list(finished.outcome.notes),
+    }
+    return describe(finished), values, 0 if all(met for _, met in finished.verdicts) else 1

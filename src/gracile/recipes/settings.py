@@ -13,9 +13,10 @@ from torch import nn
 from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
+from gracile.core.user_code import taken
 from gracile.data import Splits
 from gracile.models import build, normalized
-from gracile.recipes.own import is_own, own, taken
+from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
 
 log = logging.getLogger("gracile")

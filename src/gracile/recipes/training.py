@@ -49,6 +49,11 @@ class TrainingSettings(Strict):
     def rates(self, steps: int) -> Schedule | None:
         """The factor on the learning rate, at so many steps an epoch."""
         if self.schedule == "cosine":
+            if not 0 <= self.warmup < self.epochs:
+                raise InputError(
+                    f"A warm-up of {self.warmup:g} epochs does not fit into {self.epochs}.",
+                    "Set training.warmup below training.epochs, as with --set training.warmup=0.",
+                )
             return Cosine(self.epochs, self.warmup)
         if self.schedule == "milestones":
             return Milestones(self.milestones, self.gamma)

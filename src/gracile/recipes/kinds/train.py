@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gracile.channels import trace
 from gracile.channels.sizes import write_layers
 from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_json
+from gracile.core.learning_rule import LearningRule
 from gracile.core.monitor import Monitor
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
@@ -34,12 +36,14 @@ from gracile.recipes.tables import Column, published_row
 from gracile.recipes.training import TrainingSettings
 from gracile.recipes.weights import save_weights
 from gracile.report import figures, read, weights
-from gracile.training import evaluate, fit, steps_per_epoch
+from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
 # What a run beside this one has to have of an arm for it to be taken over; the first says that its training is whole.
 TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "robust.json")
+# Steps that a rehearsal takes of each arm.
+TIMED = 4
 # What of a recipe's training is an argument of `fit` under the same name.
 GIVEN = {"epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision"}
 
@@ -149,6 +153,30 @@ class Settings(arms.ArmSettings[MethodArm]):
                     "Set natural = true for it, or leave training.adversarial out.",
                 )
 
+    def rehearse(self, *, timed: bool = False) -> list[dict[str, Any]]:
+        device = device_named(self.device)
+        splits = self.data.splits(device)
+        rows = []
+        for name, arm in self.trained().items():
+            seed, training = self.seeds[0], self.training_of(name)
+            # A network of the same shape stands for the one that is found later.
+            found = None if arm.found is None else build_network(self.model_of(arm.found), splits, seed).to(device)
+            built = _build(self, name, seed, splits, device, found)
+            row = {
+                "arm": name,
+                "method": arm.method or "dense",
+                "seeds": len(self.seeds),
+                "parameters": sum(one.numel() for one in built.network.parameters()),
+                "samples": len(splits.train),
+                "epochs": training.epochs,
+                "steps": built.steps,
+            }
+            if timed:
+                each = _seconds_per_step(built, splits, training.batch_size, device)
+                row["seconds"] = each * built.steps * len(self.seeds)
+            rows.append(row)
+        return rows
+
 
 def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     """One arm from one seed, trained and attacked: its numbers."""
@@ -197,23 +225,12 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     """Train the arm; its numbers."""
     started = time.monotonic()
     seed, arm, training = part.seed, settings.arms[part.arm], settings.training_of(part.arm)
-    network = build_network(settings.model_of(part.arm), splits, seed)
-    rule = None
-    if arm.method in methods.RULES:
-        network, rule = methods.learn_by_rule(arm.method, network, splits.train, seed, arm.options)
-    network.to(device)
+    found = None if arm.found is None else _found(settings, part, splits).to(device)
+    built = _build(settings, part.arm, seed, splits, device, found)
+    network, sparsifier, rule = built.network, built.sparsifier, built.rule
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     # The graph of channels knows networks that give logits; what a rule trains has none to remove.
     left = lambda kept: {} if rule is not None else _what_is_left(kept, example)
-    objective = training.objective(natural=arm.natural)
-    an_epoch = steps_per_epoch(len(splits.train), training.batch_size)
-    steps = training.epochs * an_epoch * objective.replays
-    sparsifier: Sparsifier | None = None
-    if arm.method is not None and rule is None:
-        found = None if arm.found is None else _found(settings, part, splits).to(device)
-        sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
-    if arm.target is not None:
-        sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
     watched = _monitors(network, splits, training, seed, device) if settings.watch else []
     taken = training.model_dump(include=GIVEN)
@@ -221,10 +238,10 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
         network,
         splits,
         **taken,
-        schedule=training.rates(an_epoch),
+        schedule=built.schedule,
         learning_rule=rule,
         sparsifier=sparsifier,
-        objective=None if rule is not None else objective,
+        objective=None if rule is not None else built.objective,
         augment=augment if settings.data.flip or settings.data.crop else None,
         seed=seed,
         folder=part.folder,
@@ -242,6 +259,65 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     result["small_weights"] = 100 * weights.small_share(weights.read_weights(part.path / "model.safetensors"))
     log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """What an arm's training begins with."""
+
+    network: nn.Module
+    rule: LearningRule | None
+    sparsifier: Sparsifier | None
+    objective: Objective
+    schedule: Schedule | None
+    steps: int
+
+
+def _build(
+    settings: Settings, name: str, seed: int, splits: Splits, device: torch.device, found: nn.Module | None
+) -> Built:
+    """An arm from one seed, before its first step.
+
+    Args:
+        settings: of the recipe.
+        name: of the arm.
+        seed: of its weights.
+        splits: its data.
+        device: where it is trained.
+        found: the network that the arm's `found` left.
+    """
+    arm, training = settings.arms[name], settings.training_of(name)
+    network = build_network(settings.model_of(name), splits, seed)
+    rule = None
+    if arm.method in methods.RULES:
+        network, rule = methods.learn_by_rule(arm.method, network, splits.train, seed, arm.options)
+    network.to(device)
+    example = torch.zeros(2, *splits.train.input_shape, device=device)
+    objective = training.objective(natural=arm.natural)
+    an_epoch = steps_per_epoch(len(splits.train), training.batch_size)
+    steps = training.epochs * an_epoch * objective.replays
+    sparsifier: Sparsifier | None = None
+    if arm.method is not None and rule is None:
+        sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
+    if arm.target is not None:
+        sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
+    return Built(network, rule, sparsifier, objective, training.rates(an_epoch), steps)
+
+
+def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: torch.device) -> float:
+    """Of a forward and a backward pass, the second best of a few: the first pays for what is set up once."""
+    x, y = next(iter(batches(splits.train, batch_size)))
+    x, y = x.to(device), y.to(device)
+    times = []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        if built.rule is not None:
+            built.rule(x, y)
+        else:
+            built.network.train()
+            built.objective.loss(built.network, x, y, 0.0, 0)[0].backward()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[1]
 
 
 def _measured(kept: nn.Module, splits: Splits, seed: int, device: torch.device) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""The engine of arms: independent parts of a run, each trained once, in this process, in several, or on many machines.
+"""Arms: what recipes say of them, their parts and folders, what is kept of them, and parts that other runs trained already.
 
-A part is an arm from one seed. It has a folder of its own in the run's, where ``arm.json`` says that it is done. Who trains a
-part holds a claim on its folder (`gracile.core.claims`), so any number of processes may share a run: each takes what is free,
-a dead one's part is taken up from its checkpoint, and who finds all parts done sets the table.
+A part is an arm from one seed, independent of the others. It has a folder of its own in the run's, where ``arm.json`` says that
+it is done. `gracile.recipes.engine` trains them.
 """
 
 from __future__ import annotations
@@ -12,35 +11,25 @@ import hashlib
 import json
 import logging
 import shutil
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from pydantic import Field
 
-from gracile.core.claims import held, take
-from gracile.core.errors import CollapseWarning, InputError, MissingDependencyError, pick
+from gracile.core.errors import CollapseWarning, InputError, pick
 from gracile.core.files import write_json
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder, part_name
-from gracile.recipes.kinds import Kind, Outcome, kind
-from gracile.recipes.schema import Strict, parse
-from gracile.recipes.settings import loaded
+from gracile.recipes.kinds import Outcome
+from gracile.recipes.schema import Strict
 from gracile.recipes.tables import published_row
 
 log = logging.getLogger("gracile")
 
 RESULT, FINGERPRINT, ENVIRONMENT = "arm.json", "fingerprint.json", "environment.json"
-# Seconds between looks at a part that another process holds, and how often parts whose process was killed are started anew.
-POLL, RESTARTS = 1.0, 3
-# Training draws from the process's own generators: two parts in threads of one process would take each other's draws.
-ONE_AT_A_TIME = threading.Lock()
 # What of a part's place tells whether it was trained where the table is set.
 PLACES = {
     "commit": "at commit {:.12}",
@@ -185,7 +174,7 @@ class Part:
         return Part(arm, self.seed, self.path.with_name(settings.folder_of(arm, self.seed)))
 
 
-class ArmKind(Kind, Protocol):
+class ArmKind(Protocol):
     """A kind's module whose `Settings` are `Parts`."""
 
     Settings: type[Parts]
@@ -212,21 +201,6 @@ class ArmKind(Kind, Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Which parts are trained, and where.
-
-    Attributes:
-        only: ``ARM`` or ``ARM:SEED``, with what they need; all parts if empty.
-        jobs: processes on this machine, which share its threads.
-        cluster: address of a Dask scheduler, such as ``tcp://host:8786``, whose workers see the run's folder.
-    """
-
-    only: Sequence[str] = ()
-    jobs: int = 1
-    cluster: str | None = None
-
-
 def all_parts(settings: Parts, folder: RunFolder, *, shown: bool = True) -> list[Part]:
     """Every part of a run, those that others need before these."""
     return [
@@ -234,34 +208,6 @@ def all_parts(settings: Parts, folder: RunFolder, *, shown: bool = True) -> list
         for arm in settings.names()
         for seed in settings.seeds_of(arm)
     ]
-
-
-def train_parts(name: str, settings: Parts, folder: RunFolder, spread: Spread) -> list[str]:
-    """Train what is not done yet.
-
-    Args:
-        name: of the kind.
-        settings: checked.
-        folder: the run's.
-        spread: which parts, and where.
-
-    Returns:
-        the folders' names of parts that are still to be done, by others or later.
-
-    Raises:
-        InputError: `spread` names no part, or a number of processes below 1.
-        MissingDependencyError: a cluster without Dask.
-    """
-    if spread.jobs < 1:
-        raise InputError(f"jobs={spread.jobs} processes cannot train.", "Ask for 1 or more.")
-    alone = spread.jobs == 1 and spread.cluster is None
-    parts = all_parts(settings, folder, shown=alone)
-    chosen = _chosen(settings, parts, spread.only)
-    if alone:
-        _train_here(cast(ArmKind, kind(name)), settings, chosen)
-    else:
-        _train_elsewhere(name, settings, folder, chosen, spread)
-    return [part.path.name for part in parts if not part.done]
 
 
 def results_of(settings: Parts, folder: RunFolder) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
@@ -274,144 +220,6 @@ def results_of(settings: Parts, folder: RunFolder) -> tuple[dict[str, list[dict[
         notes += [note for note in numbers.pop("notes", []) if note not in notes]
         results.setdefault(part.arm, []).append(numbers)
     return results, notes + trained_elsewhere(parts)
-
-
-def _chosen(settings: Parts, parts: list[Part], only: Sequence[str]) -> list[Part]:
-    """The parts asked for and what they need, in the order of training."""
-    by_place = {(part.arm, part.seed): part for part in parts}
-    wanted: list[tuple[str, int]] = [] if only else list(by_place)
-    for asked in only:
-        arm, colon, seed = asked.rpartition(":") if asked not in settings.names() else (asked, "", "")
-        pick(dict.fromkeys(settings.names()), arm if colon else asked, "arm")
-        seeds = {str(one): one for one in settings.seeds_of(arm)}
-        wanted += (
-            [(arm, pick(seeds, seed, f"seed of the arm '{arm}'"))] if colon else [(arm, s) for s in seeds.values()]
-        )
-    for arm, seed in wanted:
-        # Grows while it is walked through: what is needed may need others.
-        wanted += [(need, seed) for need in settings.needs(arm) if (need, seed) not in wanted]
-    return [part for place, part in by_place.items() if place in wanted]
-
-
-def _ready(settings: Parts, part: Part) -> bool:
-    return all(part.beside(settings, need).done for need in settings.needs(part.arm))
-
-
-def _train_here(module: ArmKind, settings: Parts, parts: list[Part]) -> None:
-    """One after another; what others hold is left to them, unless it is needed here."""
-    place = environment()
-    left = [part for part in parts if not part.done]
-    while left:
-        before = len(left)
-        for part in left:
-            if _ready(settings, part):
-                _train_part(module, settings, part, place)
-        left = [part for part in left if not part.done]
-        if len(left) == before:
-            if all(_ready(settings, part) for part in left):
-                return
-            time.sleep(POLL)
-
-
-def _train_part(module: ArmKind, settings: Parts, part: Part, place: Mapping[str, Any]) -> None:
-    """Train a part unless another process holds it."""
-    claim = None if part.done else take(part.path)
-    if claim is None:
-        return
-    with claim, heeded_warnings() as heard:
-        if part.done:
-            return
-        part.notes.clear()
-        write_json(part.path / ENVIRONMENT, place)
-        numbers = module.train(settings, part)
-        notes = [*part.notes, *heard]
-        write_json(part.path / RESULT, numbers | ({"notes": notes} if notes else {}))
-
-
-def train_one(name: str, settings: Mapping[str, Any], path: Path, arm: str, seed: int, threads: int) -> None:
-    """What a process of its own does: one part, by whoever trains it.
-
-    Args:
-        name: of the kind.
-        settings: as its `Settings` dump them.
-        path: of the part's folder.
-        arm: its arm.
-        seed: its seed.
-        threads: of torch.
-    """
-    part = Part(arm, seed, path, shown=False)
-    with ONE_AT_A_TIME:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        module = cast(ArmKind, kind(name))
-        handler = part.folder.log_to_file()
-        try:
-            read = cast(Parts, parse(module.Settings, dict(settings), f"the settings of {part.label}"))
-            while not part.done:
-                _train_part(module, read, part, environment())
-                if not part.done:
-                    time.sleep(POLL)
-        finally:
-            logging.getLogger("gracile").removeHandler(handler)
-            handler.close()
-            loaded.cache_clear()
-            torch.set_num_threads(before)
-
-
-def _train_elsewhere(name: str, settings: Parts, folder: RunFolder, parts: list[Part], spread: Spread) -> None:
-    """In processes of joblib, on this machine or a cluster's; those that others need first."""
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    threads = max(1, torch.get_num_threads() // (1 if spread.cluster else spread.jobs))
-    # None beside values: the schema's defaults need not be None.
-    dumped = settings.model_dump(exclude_none=True)
-    ask = partial(delayed(train_one), name, dumped)
-    left, died = [part for part in parts if not part.done], 0
-    with _backend(spread):
-        while left:
-            ready = [part for part in left if _ready(settings, part)]
-            log.info(
-                "%s at once: %s", "cluster" if spread.cluster else spread.jobs, ", ".join(p.path.name for p in ready)
-            )
-            try:
-                Parallel(batch_size=1, pre_dispatch="all")(
-                    ask(part.path.absolute(), part.arm, part.seed, threads) for part in ready
-                )
-            except TerminatedWorkerError:
-                died += 1
-                if died > RESTARTS:
-                    raise InputError(
-                        f"Processes of this run were killed {died} times.",
-                        "Perhaps memory is short: ask for fewer jobs, and go on with --resume.",
-                    ) from None
-                log.warning("A process was killed; its part is taken up from its checkpoint.")
-            left = [part for part in left if not part.done]
-
-
-@contextlib.contextmanager
-def _backend(spread: Spread) -> Iterator[None]:
-    from joblib import parallel_config
-
-    if spread.cluster is None:
-        threads = max(1, torch.get_num_threads() // spread.jobs)
-        with parallel_config(backend="loky", n_jobs=spread.jobs, inner_max_num_threads=threads):
-            yield
-        return
-    try:
-        from distributed import Client
-    except ImportError:
-        raise MissingDependencyError(
-            "A cluster needs Dask, which is not installed.", "Install it: pip install 'gracile[cluster]'"
-        ) from None
-    try:
-        client = Client(spread.cluster, timeout=30)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"No Dask scheduler answers at {spread.cluster}: {error}.", "Start one, as with: dask scheduler"
-        ) from None
-    with client, parallel_config(backend="dask", wait_for_workers_timeout=60):
-        yield
 
 
 @contextlib.contextmanager
@@ -473,11 +281,6 @@ def trained_elsewhere(parts: Iterable[Part]) -> list[str]:
             if then.get(key) != now[key]:
                 found.setdefault(words.format(str(then.get(key))), []).append(part.path.name)
     return [f"trained {where}: {', '.join(names)}" for where, names in found.items()]
-
-
-def still_trained(settings: Parts, folder: RunFolder) -> bool:
-    """Whether some process works on a part of this run."""
-    return any(held(part.path) for part in all_parts(settings, folder) if not part.done)
 
 
 Kept = TypeVar("Kept")

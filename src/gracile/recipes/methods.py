@@ -64,7 +64,9 @@ def build(
     Raises:
         InputError: no such method, an option it does not have, or no found network where one is needed.
     """
-    method = own(name, "method") if is_own(name) else pick({**METHODS, **RULES}, name, "method")
+    if not is_own(name) and name not in METHODS:
+        pick(dict.fromkeys((*METHODS, *RULES)), name, "method")
+    method = own(name, "method") if is_own(name) else METHODS[name]
     options = _with_own_penalty(options)
     _check_options(name, method, options, hidden=("model", *FROM_THE_RUN))
     parameters = inspect.signature(method).parameters

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from gracile.core.errors import InputError
 from gracile.core.user_code import is_reference, load_name
 
 
-def is_own(name: object) -> bool:
+def is_own(name: object) -> TypeGuard[str]:
     """Whether a name in a recipe is of the user's own file."""
     return isinstance(name, str) and is_reference(name)
 

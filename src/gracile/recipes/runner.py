@@ -19,7 +19,7 @@ from gracile.core.files import write_json, write_text
 from gracile.core.names import inside
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
-from gracile.recipes import arms, schema
+from gracile.recipes import arms, engine, schema
 from gracile.recipes.kinds import Kind, Outcome, WholeKind, kind
 from gracile.recipes.settings import loaded
 from gracile.report import write_report
@@ -72,8 +72,8 @@ def run(
     """
     module, settings, published = _read(recipe)
     loaded.cache_clear()
-    spread = arms.Spread(tuple(only), jobs, cluster)
-    if not isinstance(settings, arms.Parts) and spread != arms.Spread():
+    spread = engine.Spread(tuple(only), jobs, cluster)
+    if not isinstance(settings, arms.Parts) and spread != engine.Spread():
         raise InputError(
             f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
         )
@@ -92,7 +92,7 @@ def run(
     try:
         finished = _finish(recipe, module, settings, folder, published, spread)
         if finished.missing:
-            at_work = isinstance(settings, arms.Parts) and arms.still_trained(settings, folder)
+            at_work = isinstance(settings, arms.Parts) and engine.still_trained(settings, folder)
             folder.set_status("running" if at_work else "interrupted")
         else:
             folder.set_status("done")
@@ -187,12 +187,12 @@ def _finish(
     settings: schema.Strict,
     folder: RunFolder,
     published: list[dict[str, Any]],
-    spread: arms.Spread,
+    spread: engine.Spread,
 ) -> Finished:
     """Do what is left of a run, and set its table once all is done."""
     if isinstance(settings, arms.Parts):
         settings.check(published)
-        missing = arms.train_parts(recipe.kind, settings, folder, spread)
+        missing = engine.train_parts(recipe.kind, settings, folder, spread)
         if missing:
             return Finished(folder, Outcome([], {}), [], missing)
     # Of processes that find all parts done at the same moment, one sets the table.

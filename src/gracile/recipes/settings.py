@@ -99,10 +99,11 @@ def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Modu
         InputError: no such model, or one that does not take the data or the options.
     """
     shape, name = splits.train.input_shape, settings.name
+    dims = len(shape)
     if name == "auto":
-        name = "mlp" if len(shape) == 1 else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
+        name = "mlp" if dims == 1 else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
     known: dict[str, Any] = {"num_classes": splits.train.num_classes}
-    if len(shape) > 1:
+    if dims > 1:
         known |= {"in_channels": shape[0], "image_size": (shape[1], shape[2])}
     elif is_own(name) or name == "mlp":
         known["in_features"] = shape[0]

@@ -12,7 +12,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -26,7 +25,8 @@ from gracile.recipes.base_networks import Base, build, trained
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import Amounts
 from gracile.recipes.tables import mean, spread
-from gracile.report.figures import new_figure, save_all
+from gracile.report.figures import save_all
+from gracile.report.layerwise_figures import redense_curves
 from gracile.training import evaluate
 
 log = logging.getLogger("gracile")
@@ -87,7 +87,13 @@ def outcome(
     note = each[-1]["note"]
     data = f"{Path(settings.data).name} ({note})" if note else Path(settings.data).name
     rows = [{"data": data, **_row(settings, group, published)} for group in _groups(arms)]
-    drawn = {f"curves-{method}": _figure(settings, arms, method) for method in settings.methods}
+    drawn = {}
+    for method in settings.methods:
+        groups = [group for group in _groups(arms) if group[0]["layer"] == "last" and group[0]["method"] == method]
+        title = (
+            f"{settings.network} on {settings.data}, ReDense trained by {method} (mean of {len(settings.seeds)} seeds)"
+        )
+        drawn[f"curves-{method}"] = redense_curves(groups, title)
     notes = [f"{Path(settings.data).name}: {note}."] if note else []
     beside = "sample standard deviation" if len(settings.seeds) > 1 else "one seed, no spread"
     notes.append(
@@ -318,44 +324,3 @@ def _values(arms: list[dict[str, Any]]) -> dict[str, float]:
             for arm in monotone
         )
     return values
-
-
-def _figure(settings: Settings, arms: list[dict[str, Any]], method: str) -> Figure:
-    """Training loss, testing loss and testing accuracy of a method against the epoch."""
-    figure = new_figure(13.0, 4.2)
-    panels = figure.subplots(1, 3)
-    groups = [group for group in _groups(arms) if group[0]["layer"] == "last" and group[0]["method"] == method]
-    for number, group in enumerate(groups):
-        first = group[0]
-        label = f"{first['loss']}" if len(settings.losses) > 1 else f"{first['matrix']} R, m = {first['m']}"
-        for kind, losses, curve, style in (
-            ("", "losses", "curve", "-"),
-            (" control", "control_losses", "control_curve", ":"),
-        ):
-            # The control does not depend on m: one line a loss is enough.
-            if kind and len(settings.losses) == 1 and number:
-                continue
-            named = "control" if kind and len(settings.losses) == 1 else label + kind
-            colour = "black" if named == "control" else f"C{number}"
-            for panel, series in zip(panels, _series(group, losses, curve), strict=True):
-                panel.plot(series, style, color=colour, label=named, linewidth=1.4)
-    for panel, title in zip(panels, ("Training loss", "Testing loss", "Testing accuracy [%]"), strict=True):
-        panel.set_title(title)
-        panel.set_xlabel("epoch of ReDense")
-        panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
-    figure.suptitle(
-        f"{settings.network} on {settings.data}, ReDense trained by {method} (mean of {len(settings.seeds)} seeds)",
-        fontsize=10,
-    )
-    return figure
-
-
-def _series(group: list[dict[str, Any]], losses: str, curve: str) -> list[list[float]]:
-    """Means over seeds of training loss, testing loss, testing accuracy."""
-    across = lambda columns: [fmean(values) for values in zip(*columns, strict=True)]
-    return [
-        across([arm[losses] for arm in group]),
-        across([[row[0] for row in arm[curve]] for arm in group]),
-        across([[row[1] for row in arm[curve]] for arm in group]),
-    ]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from pydantic import Field
 
 from gracile.core.errors import DataError, InputError
@@ -27,7 +26,8 @@ from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import Amounts
 from gracile.recipes.tables import spread
-from gracile.report.figures import new_figure, save_all
+from gracile.report.figures import save_all
+from gracile.report.layerwise_figures import rho_sweep
 
 log = logging.getLogger("gracile")
 
@@ -137,12 +137,20 @@ def outcome(
     labels[MIXTURE] = "mixture of Gaussians"
     rows = [{"data": labels[name], **row} for name, trials in found.items() for row in _rows(trials)]
     values = {key: value for name, trials in found.items() for key, value in _values(name, trials).items()}
+    shown = {labels[name]: trials for name, trials in found.items()}
+    figure = rho_sweep(
+        {
+            label: {key: _series(trials, key) for key in (*ESTIMATORS, "information") if key in trials[0]["points"][0]}
+            for label, trials in shown.items()
+        },
+        {label: [point["rho"] for point in trials[0]["points"]] for label, trials in shown.items()},
+    )
     notes.append(
         "Accuracies in percent, mean ± sample standard deviation over trials. 'inversion' is the largest |x - k(y)| "
         "/ |x| of an SLFN; 'ELM recovered' the percentage of inputs that a random ReLU layer lets recover to 1e-6. "
         "I(y; t) is known for the mixture only."
     )
-    return Outcome(rows, values, save_all({"rho": _figure(found, labels)}, folder.path / "plots"), notes)
+    return Outcome(rows, values, save_all({"rho": figure}, folder.path / "plots"), notes)
 
 
 def _arrays(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -250,38 +258,3 @@ def _values(name: str, trials: list[dict[str, Any]]) -> dict[str, float]:
         values[f"{name}_information_lost_from_2"] = max(e for rho, e in zip(rhos, lost, strict=True) if rho >= 2)
         values |= {f"{name}_information_lost_rho{rho:g}": e for rho, e in zip(rhos, lost, strict=True)}
     return {key: value for key, value in values.items() if value == value}
-
-
-def _figure(results: dict[str, list[dict[str, Any]]], labels: dict[str, str]) -> Figure:
-    """Accuracy against rho for each data set, the published threshold at 2, and the mixture's information."""
-    columns = min(3, len(results))
-    lines = math.ceil(len(results) / columns)
-    figure = new_figure(4.6 * columns, 3.5 * lines)
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
-    for panel, (name, trials) in zip(panels, results.items(), strict=False):
-        rhos = [point["rho"] for point in trials[0]["points"]]
-        for estimator, colour in zip(ESTIMATORS, ("C0", "C1"), strict=True):
-            series = _series(trials, estimator)
-            bars = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in series]
-            panel.errorbar(
-                rhos, [statistics.fmean(values) for values in series], bars,
-                color=colour, marker="o", markersize=3, capsize=2, label=estimator.upper(),
-            )  # fmt: skip
-        panel.axvline(2, color="grey", linestyle=":", linewidth=1)
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(rhos, [f"{rho:g}" for rho in rhos])
-        panel.minorticks_off()
-        panel.set_title(labels[name], fontsize=9)
-        panel.set_xlabel("rho = n / P")
-        panel.set_ylabel("test accuracy [%]")
-        panel.grid(alpha=0.3)
-        if "information" in trials[0]["points"][0]:
-            other = panel.twinx()
-            other.plot(
-                rhos, [statistics.fmean(values) for values in _series(trials, "information")], "k--", linewidth=1
-            )
-            other.set_ylabel("I(y; t) [nats], dashed")
-    panels[0].legend(fontsize=8, loc="lower right")
-    for panel in panels[len(results) :]:
-        panel.set_visible(False)
-    return figure

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
@@ -25,7 +24,8 @@ from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import Amounts
 from gracile.recipes.tables import mean, spread
-from gracile.report.figures import new_figure, save_all
+from gracile.report.figures import save_all
+from gracile.report.layerwise_figures import accuracy_by_bytes
 from gracile.workers import Classification, method, network, shards
 from gracile.workers import train as train_workers
 
@@ -121,14 +121,14 @@ def outcome(
     """Set the table and draw."""
     note = results.pop(CENTRAL)[-1]["note"]
     rows = [_row(name, found, results[TARGET]) for name, found in results.items()]
+    firsts = {name: found[0] for name, found in results.items()}
+    figure = accuracy_by_bytes(firsts, firsts[TARGET]["validation"])
     notes = [f"{settings.data}: {note}."] if note else []
     notes.append(
         "MB are those of all links together, until the network was first found at least as accurate on the validation "
         "split as SSFN by ADMM was. Baselines that never were show what they sent in all, marked >."
     )
-    return Outcome(
-        rows, _values(settings, results), save_all({"bytes": _figure(results)}, folder.path / "plots"), notes
-    )
+    return Outcome(rows, _values(settings, results), save_all({"bytes": figure}, folder.path / "plots"), notes)
 
 
 def train(settings: Settings, part: Part) -> dict[str, Any]:
@@ -272,27 +272,3 @@ def _values(settings: Settings, found: dict[str, list[dict[str, Any]]]) -> dict[
             values[f"{name}.cost_gap"] = max(_gap(result) for result in results)
             values[f"{name}.below_central"] = max(result["central_test"] - result["test"] for result in results)
     return values
-
-
-def _figure(found: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Validation accuracy against bytes: the baselines' curves and a point an arm, of the first seed."""
-    figure = new_figure(9.0, 4.4)
-    axes = figure.subplots()
-    for number, (name, results) in enumerate(found.items()):
-        first = results[0]
-        if "curve" in first:
-            sent = [row for row in first["curve"] if row["bytes"]]
-            axes.semilogx(
-                [row["bytes"] / 1e6 for row in sent],
-                [row["validation"] for row in sent],
-                color=f"C{number}",
-                label=name,
-            )
-        else:
-            axes.semilogx(first["bytes"] / 1e6, first["validation"], "o", color=f"C{number}", label=f"SSFN, {name}")
-    target = found[TARGET][0]["validation"]
-    axes.axhline(target, color="0.6", linewidth=0.8)
-    axes.set(xlabel="MB sent over all links", ylabel="validation accuracy, %", ylim=(target - 15, target + 3))
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return figure

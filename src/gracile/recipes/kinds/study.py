@@ -141,7 +141,8 @@ class Settings(arms.ArmSettings[ChangedArm]):
     def check(self, published: list[dict[str, Any]]) -> None:
         super().check(published)
         for arm in self.names():
-            self.network_of(arm), self.training_of(arm)
+            self.network_of(arm)
+            self.training_of(arm)
 
 
 COLUMNS = (

@@ -72,17 +72,18 @@ def _run(command: ModuleType, parser: argparse.ArgumentParser, args: argparse.Na
     from gracile.core.console import show_progress, show_warnings
     from gracile.core.memory import keep_freed_memory
 
+    # Of the processes that torchrun starts, the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
     if getattr(args, "data_root", None) is not None:
         os.environ["GRACILE_DATA"] = str(args.data_root)
     if args.quiet:
         # Read by tqdm when it is imported.
         os.environ["TQDM_DISABLE"] = "1"
     keep_freed_memory()
-    show_progress(quiet=args.quiet, worded=lambda text: typed(text, parser))
+    show_progress(quiet=args.quiet or not first, worded=lambda text: typed(text, parser))
     show_warnings()
     answer = command.run(args)
-    # Of the processes that torchrun starts, the first speaks for all.
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         print(json.dumps(_plain(answer.values), indent=2) if args.json else answer.text, flush=True)
     return answer.status
 

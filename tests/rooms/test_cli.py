@@ -53,6 +53,7 @@ def test_every_command_explains_itself_without_torch(name: str):
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 200
+    assert max(map(len, done.stdout.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -151,6 +152,7 @@ def test_the_doctor_names_versions_threads_data_and_what_is_missing(tmp_path: Pa
     ("size", "Pass image_size=28 (or any other).", "Pass --image-size 28 (or any other)."),
     ("root", "or name the folder above it with root= or", "or name the folder above it with --data-root or"),
     ("arm", "or pass keep_last=False to let it go.", "or pass --set arms.ARM.options.keep_last=false to let it go."),
+    ("switch", "or pass dry_run=True.", "or pass --dry-run."),
     ("other", "The budget macs=0.1 stays.", "The budget macs=0.1 stays."),
 ])  # fmt: skip
 def test_advice_names_what_run_can_be_told(dest: str, text: str, typed_text: str):
@@ -316,8 +318,18 @@ def test_every_command_answers_in_json_and_quietly(arguments: list[str], two_run
     assert not [line for line in printed.err.splitlines() if not line.startswith("WARNING")]
 
 
+def test_a_runs_table_fits_into_100_columns(two_runs: Path, monkeypatch, capsys):
+    monkeypatch.chdir(two_runs)
+    assert cli.main(["run", "--resume", "--out", "runs/digits-1"]) == 0
+    table = capsys.readouterr().out.partition("\n\n")[0]
+    assert "rgsm" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
 def test_every_command_is_asked_for_json():
-    marks = next(mark for mark in test_every_command_answers_in_json_and_quietly.pytestmark if mark.name == "parametrize")
+    marks = next(
+        mark for mark in test_every_command_answers_in_json_and_quietly.pytestmark if mark.name == "parametrize"
+    )
     # compress has its own test above.
     assert {arguments[0] for arguments in marks.args[1]} | {"compress"} == set(cli.COMMANDS)
 

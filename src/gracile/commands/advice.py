@@ -27,12 +27,13 @@ def typed(text: str, parser: argparse.ArgumentParser) -> str:
         for action in parser._actions
         if action.option_strings
     }
+    switches = {name for action in parser._actions if action.nargs == 0 for name in action.option_strings}
 
     def option(found: re.Match[str]) -> str:
         name, value = found[1], found[2]
         known = options.get(RENAMED.get(name, name))
         if known is not None:
-            return f"{known} {value}" if value else known
+            return f"{known} {value}" if value and known not in switches else known
         if name in OF_AN_ARM and "set" in options:
             return f"--set arms.ARM.options.{name}={value.lower() if value in ('True', 'False') else value}"
         return found[0]

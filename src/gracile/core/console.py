@@ -40,4 +40,8 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
         # Standard error as it is now: who captures it may have put another in its place.
-        print(f"{record.levelname}: {self.worded(text)}" if record.levelno >= logging.WARNING else text, file=sys.stderr, flush=True)
+        print(
+            f"{record.levelname}: {self.worded(text)}" if record.levelno >= logging.WARNING else text,
+            file=sys.stderr,
+            flush=True,
+        )

@@ -46,7 +46,9 @@ def _is_file(name: str, *suffixes: str) -> bool:
 
 
 def _is_repository(name: str) -> bool:
-    # A path that ends like a file is a misspelt path, not a repository.
+    # What stands here is meant, whether it can be read or not; and what ends like a file is a misspelt path.
+    if Path(name).exists():
+        return False
     readable = Path(name).suffix.lower() in {".parquet", ".csv", ".tsv", ".npz"}
     return not readable and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name) is not None
 

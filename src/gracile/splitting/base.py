@@ -58,6 +58,8 @@ class VariableSplitting(ABC):
             raise InputError(f"There is no coupling '{coupling}'.", "Choose 'gradient' or 'decoupled'.")
         self.model = unwrapped(model)
         self.lam = float(lam)
+        # Set by a dial, so that advice speaks of what its user chose.
+        self.steered_to = ""
         self.beta = float(beta)
         self.coupling: Coupling = coupling
         self.restart = restart
@@ -97,6 +99,10 @@ class VariableSplitting(ABC):
         """Per layer whose u has nothing left, or would have had but for `keep_last`, one sentence with its remedy."""
 
     # What all have.
+
+    def _milder(self, limit: float) -> str:
+        """What keeps a layer from losing all, as the beginning of a sentence."""
+        return f"Choose a milder budget than {self.steered_to}" if self.steered_to else f"Lower lam below {limit:.3g}"
 
     def attach(self, optimizer: Optimizer) -> RemovableHandle:
         """Hook this splitting into an optimiser; the training loop stays as it is.

@@ -110,7 +110,7 @@ class Dial:
                 f"The budget {name} is out of reach: with one group left a layer it comes to {reach:.3g}.",
                 "Choose a milder budget, or pass keep_last=False.",
             )
-        self.split.lam = 0.0
+        self.split.lam, self.split.steered_to = 0.0, f"{budget}={value:g}"
 
     def _measuring(self, example: Tensor | None) -> Callable[[float], float]:
         """The kept share as a function of mu; falls as mu rises."""

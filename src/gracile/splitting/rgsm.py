@@ -369,7 +369,7 @@ class RGSM(VariableSplitting):
             )
             messages[name] = (
                 f"RGSM removed every group of {name} (lam={self.lam:g}, beta={self.beta:g}); {kept}. "
-                f"Lower lam below {limit:.3g}, {remedy}."
+                f"{self._milder(limit)}, {remedy}."
             )
         return messages
 

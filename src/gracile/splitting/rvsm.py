@@ -162,6 +162,6 @@ class RVSM(VariableSplitting):
             if float(largest) > 0 and self.lam >= limit:
                 messages[weight.layer] = (
                     f"RVSM zeroed every weight of {weight.layer} (lam={self.lam:g}, beta={self.beta:g}). "
-                    f"Lower lam below {limit:.3g}, or leave the layer out with layers=[...]."
+                    f"{self._milder(limit)}, or leave the layer out with layers=[...]."
                 )
         return messages

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,16 +53,16 @@ class Arm(Strict):
 AnyArm = TypeVar("AnyArm", bound=Arm)
 
 
-class Parts(Strict):
+class Parts(Strict, ABC):
     """Settings of a kind whose runs have parts."""
 
+    @abstractmethod
     def names(self) -> list[str]:
         """The arms that are trained, those that others need before these."""
-        raise AttributeError(f"{type(self).__name__} does not name its arms")
 
+    @abstractmethod
     def seeds_of(self, arm: str) -> list[int]:
         """What an arm is trained from."""
-        raise AttributeError(f"{type(self).__name__} does not name its seeds")
 
     def needs(self, arm: str) -> list[str]:
         """The arms whose part of the same seed must be done first."""

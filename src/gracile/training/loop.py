@@ -20,7 +20,7 @@ from gracile.core.sparsifier import Sparsifier
 from gracile.data import Augmentation, Dataset, Splits, batches
 from gracile.training.checkpointer import Checkpointer
 from gracile.training.interrupts import GracefulStop
-from gracile.training.losses import Loss, Objective, as_objective
+from gracile.training.objectives import Loss, Objective, as_objective
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
 from gracile.training.recorder import Observer, Recorder, told
@@ -181,7 +181,7 @@ def fit(
                 if recorded:
                     row = recorder.row(position, first=not history.rows)
                     row.update(lr=stepper.last_rate(position), seconds=round(saver.spent(), 3))
-                    check_row(row, place)
+                    check_row(row, network, position, place)
                     history.rows.append(row)
                     bar.set_postfix_str(told(row))
                     position = position.without_sums()

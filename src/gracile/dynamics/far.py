@@ -86,7 +86,7 @@ def normalised_flow(
     at: Sequence[float] = (),
     observe: Callable[[float], Any] | None = None,
     step: float | None = None,
-    max_steps: int = 20_000,
+    steps: int = 20_000,
 ) -> FarFlow:
     """Move a model along its gradient flow, by arc length, until the logarithm of the loss is below `until`.
 
@@ -100,7 +100,7 @@ def normalised_flow(
         at: logarithms of the loss at which `observe` is called, once passed; it is called at the start and the end too.
         observe: called with the logarithm of the loss, the model standing there.
         step: with ReLUs: fixed Runge-Kutta steps of this arc length (order 4), as an adaptive solver stalls at kinks.
-        max_steps: give up after these.
+        steps: give up after these.
 
     Raises:
         InputError: the loss does not get there, as on data that are not separable.
@@ -117,7 +117,7 @@ def normalised_flow(
         found.steps += 1
         field_.move(solver.y)
         now = field_.value()
-        if solver.status != "running" or found.steps >= max_steps or not math.isfinite(now):
+        if solver.status != "running" or found.steps >= steps or not math.isfinite(now):
             raise InputError(
                 f"After {found.steps} steps the log loss is {now:.6g}, above {until:.6g}: {message or 'it takes too long'}.",
                 "Use separable data, raise tolerance, or ask for less.",

@@ -79,7 +79,9 @@ def _files_of(path: Path) -> dict[str, _Array]:
             with zipfile.ZipFile(path) as archive:
                 found = [member for member in archive.namelist() if member.endswith(".npy")]
                 return {member[:-4]: _Array.of(path, member) for member in found}
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except DataError:
+            raise
+        except Exception as error:
             raise _damaged(path, error) from error
     folder = path if path.is_dir() else path.parent
     return {file.stem: _Array.of(file, None) for file in sorted(folder.glob("*.npy"))}
@@ -122,7 +124,9 @@ class _Array:
         try:
             with _stream(self.path, self.member) as stream:
                 return np.lib.format.read_array(stream, allow_pickle=False)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        except DataError:
+            raise
+        except Exception as error:
             raise _damaged(self.path, error) from error
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
@@ -140,7 +144,7 @@ class _Array:
                     count = min(size, self.shape[0] - start)
                     content = stream.read(count * row_bytes)
                     yield np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
             if isinstance(error, DataError):
                 raise
             raise _damaged(self.path, error) from error
@@ -155,7 +159,8 @@ def _stream(path: Path, member: str | None) -> Iterator[IO[bytes]]:
             archive = stack.enter_context(zipfile.ZipFile(path))
             try:
                 opened = archive.open(member)
-            except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown way of packing
+            except Exception as error:
+                # Encrypted, an unknown way of packing, offsets outside the file: zipfile raises what comes up.
                 raise _damaged(path, error) from error
             yield stack.enter_context(opened)
 

@@ -262,7 +262,7 @@ def _guarded(file: Path, action: Any) -> Any:
     """Run a pyarrow call and turn what it raises on damaged files into one sentence."""
     try:
         return action()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         kind = "Arrow" if _is_arrow(file) else "parquet"
         raise DataError(

@@ -102,7 +102,9 @@ def test_no_public_signature_uses_a_synonym() -> None:
     assert sorted(wrong) == sorted(STANDING)
 
 
-@pytest.mark.parametrize("part", ["iterations", "max_iter", "num_steps", "learning_rate", "tol", "random_state", "rate"])
+@pytest.mark.parametrize(
+    "part", ["iterations", "max_iter", "num_steps", "learning_rate", "tol", "random_state", "rate"]
+)
 def test_the_search_knows_a_synonym(part: str) -> None:
     assert synonym(part) is not None
 

@@ -25,8 +25,8 @@ def open_source(request: Request) -> Opened:
     Links to folders are followed. A folder that holds nothing but one folder is entered.
 
     Raises:
-        DataError: there are no class folders or only one, one holds no image, a split has a class that training has not,
-            or it cannot be told whether a folder is a class or a split.
+        DataError: there are no class folders or only one, one holds no image, a split has a class that training has
+            not, or it cannot be told whether a folder is a class or a split.
     """
     root = Path(request.name)
     name = root.resolve().name

@@ -55,14 +55,15 @@ def load(
         image_size: side, or (height, width), that images are scaled and centre-cropped to.
         label: the label column of a table.
         channels: 1 or 3: what images become. By default 3 as soon as one of those looked at first is in colour.
-        missing: what becomes of empty cells in a table of numbers: ``error``; ``mean`` fills them with the mean of their
-            column over the training split; ``drop`` leaves their rows out.
+        missing: what becomes of empty cells in a table of numbers: ``error``; ``mean`` fills them with the mean of
+            their column over the training split; ``drop`` leaves their rows out.
         skip_corrupt: leave out images that cannot be read, and say which.
         max_bytes: data larger than this stay in a file and are streamed; half of the free memory by default.
 
     Returns:
-        train, validation (possibly empty) and test. Without a test split in the source a fifth is held out; see `note`. `told`
-        says what was read as what, and what was left out; the log of the library (logger ``gracile``) has it too.
+        train, validation (possibly empty) and test. Without a test split in the source a fifth is held out; see `note`.
+        `told` says what was read as what, and what was left out; the log of the library (logger ``gracile``) has it
+        too.
 
     Raises:
         DataError: the data cannot be found, read or understood.

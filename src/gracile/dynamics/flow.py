@@ -59,9 +59,10 @@ def gradient_flow(
 ) -> Flow:
     """Move a model along ``d theta / dt = -grad loss``, in float64.
 
-    Adaptive steps are of order 8 (DOP853). Across a kink of a ReLU no solver keeps its order, so by default the switches are held within a
-    smooth piece, the time at which the next one changes is found, and the integration starts again there. Where the flow slides along a
-    kink there is no next piece: take ``method="rk4"`` with a fixed step, whose error is then proportional to the step.
+    Adaptive steps are of order 8 (DOP853). Across a kink of a ReLU no solver keeps its order, so by default the
+    switches are held within a smooth piece, the time at which the next one changes is found, and the integration starts
+    again there. Where the flow slides along a kink there is no next piece: take ``method="rk4"`` with a fixed step,
+    whose error is then proportional to the step.
 
     Args:
         model: in float64; its trainable parameters are moved in place.
@@ -70,8 +71,9 @@ def gradient_flow(
         tolerance: relative and absolute tolerance of a step.
         method: ``adaptive`` or ``rk4``.
         step: of ``rk4``.
-        sign_changes: at a ReLU's sign change ``cross`` exactly, ``stop``, or ``ignore`` (adaptive steps right over the kink). Kinks of
-            max-pooling are always ignored. With ``rk4`` only ``ignore`` and ``cross`` (the same there: changes are noted).
+        sign_changes: at a ReLU's sign change ``cross`` exactly, ``stop``, or ``ignore`` (adaptive steps right over the
+            kink). Kinks of max-pooling are always ignored. With ``rk4`` only ``ignore`` and ``cross`` (the same there:
+            changes are noted).
         observe: called with the time at the start and `records` times at even distances; the model then stands there.
         records: how often.
 

@@ -1,9 +1,9 @@
 """Which weights meet at which neurons, and which invariance the theory grants them.
 
-A *junction* is a set of neurons (channels) with the layers that make them and the layers that read them. All seven cases of theorem 1
-are one formula on it: the sum over the makers of ``W W^T + b b^T`` minus the sum over the readers of ``V^T V``, with the weights
-rearranged so that the rows of W and the columns of V are the shared neurons. Layers that are added up are the `[U Z]` of a residual
-block, layers that read the same neurons its `[Y; Z]`.
+A *junction* is a set of neurons (channels) with the layers that make them and the layers that read them. All seven
+cases of theorem 1 are one formula on it: the sum over the makers of ``W W^T + b b^T`` minus the sum over the readers of
+``V^T V``, with the weights rearranged so that the rows of W and the columns of V are the shared neurons. Layers that
+are added up are the `[U Z]` of a residual block, layers that read the same neurons its `[Y; Z]`.
 
 Source: Le and Jegelka, Training invariances and the low-rank phenomenon, lemma 2 and theorem 1; see docs/dynamics.md.
 """
@@ -105,12 +105,13 @@ class Junction:
 
     Attributes:
         name: such as ``conv1 -> conv2`` or ``[u, z] -> [y, w]``.
-        case: of theorem 1, such as ``linear-linear``; ``residual stream`` for the sum over a whole stream with identity skips.
+        case: of theorem 1, such as ``linear-linear``; ``residual stream`` for the sum over a whole stream with identity
+            skips.
         number: of the case in the paper, None beyond it.
         size: neurons (channels).
         makers, readers: the weights.
-        invariance: ``full``: every entry of D is conserved; ``pattern``: the diagonal, and entries of neurons that are switched alike
-            on every example; ``diagonal``: the diagonal only; ``none``.
+        invariance: ``full``: every entry of D is conserved; ``pattern``: the diagonal, and entries of neurons that are
+            switched alike on every example; ``diagonal``: the diagonal only; ``none``.
         reason: why it is not more.
         mask: name of the module or node whose activation is the only one between, where `invariance` is ``pattern``.
     """

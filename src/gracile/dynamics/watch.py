@@ -212,13 +212,14 @@ class DynamicsMonitor(Monitor):
             loss: kept with the row.
             outputs: (n, classes) or (n, 1), for the margin; by default those of the last forward pass, where attached.
             targets: (n,) class numbers, or +-1 for one output.
-            full: also what is costly: the whole of D for wide layers, all singular values, the bounds. By default at every
-                `full_every`-th step.
+            full: also what is costly: the whole of D for wide layers, all singular values, the bounds. By default at
+                every `full_every`-th step.
 
         Returns:
-            ``step``, ``loss``, ``margin``, ``margin_normalised`` (over the product of Frobenius norms), ``sign_changes`` (share of weights
-            since the last record), in full records ``sign_changes_from_start`` and ``bounds`` (per layer of the linear tail ``value, bound,
-            ratio, limit, paper_limit``), and ``junctions``: per name a dictionary of
+            ``step``, ``loss``, ``margin``, ``margin_normalised`` (over the product of Frobenius norms),
+            ``sign_changes`` (share of weights since the last record), in full records ``sign_changes_from_start`` and
+            ``bounds`` (per layer of the linear tail ``value, bound, ratio, limit, paper_limit``), and ``junctions``:
+            per name a dictionary of
 
             - ``drift_conserved``, ``drift_free``: Frobenius norms of the change of D since the start, over the entries gradient flow
               must conserve and over the others, relative to ``|W1|_F^2 + |W2|_F^2`` at the start; ``drift_diagonal`` alike;

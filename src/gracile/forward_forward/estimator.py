@@ -21,13 +21,14 @@ from gracile.training import Cosine, History, fit
 class FFClassifier(NetworkClassifier):
     """Layers that learn each on its own to tell inputs with their right label from inputs with a wrong one (Hinton 2022).
 
-    Trained by `gracile.fit`, so that a fit with the same seed on the same machine gives the same bits. Lengths of inputs matter only
-    against the label's; features of very different scale are standardised first, in a pipeline.
+    Trained by `gracile.fit`, so that a fit with the same seed on the same machine gives the same bits. Lengths of
+    inputs matter only against the label's; features of very different scale are standardised first, in a pipeline.
 
     Args:
         widths: units of each layer.
         goodness, loss, negatives, label, normalize, bias, threshold, sharpness, skip: see `FFNetwork`.
-        label_strength: value of the hot label's entry, as a multiple of the root mean square length of the training inputs.
+        label_strength: value of the hot label's entry, as a multiple of the root mean square length of the training
+            inputs.
         optimizer: ``sgd``, ``adam`` or ``adamw``.
         lr, momentum, weight_decay: the optimiser's; the rate falls to 0 along half a cosine.
         epochs: passes over the data.

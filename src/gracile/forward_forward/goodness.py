@@ -1,7 +1,7 @@
 """Measures of how active a layer is: one row each.
 
-A layer of forward-forward is trained on one number a sample, its goodness, with nothing behind the layer: the gradient is a closed form,
-and no graph is kept.
+A layer of forward-forward is trained on one number a sample, its goodness, with nothing behind the layer: the gradient
+is a closed form, and no graph is kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Forward-forward watched while it learns: what the laws predict of each step, and what the step then does.
 
-The layer is the one of Yang (2023): relu, no bias, weights N(0, 2 / n) (a variance), inputs of length 1, plain gradient descent on the sum
-over the batch.
+The layer is the one of Yang (2023): relu, no bias, weights N(0, 2 / n) (a variance), inputs of length 1, plain gradient
+descent on the sum over the batch.
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ def enresnet(
     """En_n ResNet (Wang, Yuan, Shi and Osher 2019): n noisy pre-activation ResNets whose logits are averaged.
 
     A ResNet steps along the characteristics of a transport equation; a diffusion term makes the solution regular, and
-    by Feynman and Kac it is reached by (1) Gaussian noise in every residual mapping and (2) the mean over n networks.
-    n times the parameters of one: 544,564 for two ResNet-20, 1,361,410 for five, with ten classes.
+    by Feynman and Kac it is reached by (1) Gaussian noise in every residual mapping and (2) the mean over n networks. n
+    times the parameters of one: 544,564 for two ResNet-20, 1,361,410 for five, with ten classes.
 
     Args:
         n: members, at least 1.

@@ -19,10 +19,10 @@ SCALINGS = ("sample", "batch", "none")
 class GaussianNoise(nn.Module):
     """``x + level * std(x) * z`` with z standard normal, in training and in evaluation.
 
-    Its mode, changed by `set_noise`, is ``fresh``: drawn from torch's global generator, as dropout draws; ``fixed``: one
-    field z, a function of seed, stream and shape, for every sample of every pass, which makes the network a function
-    again; or ``off``. No gradient goes through the deviation: multiplied by z it has mean zero, and following it would
-    double the cost.
+    Its mode, changed by `set_noise`, is ``fresh``: drawn from torch's global generator, as dropout draws; ``fixed``:
+    one field z, a function of seed, stream and shape, for every sample of every pass, which makes the network a
+    function again; or ``off``. No gradient goes through the deviation: multiplied by z it has mean zero, and following
+    it would double the cost.
 
     Args:
         level: the coefficient, at least 0.

@@ -154,7 +154,8 @@ def resnet18(
 ) -> ResNet:
     """ResNet-18 with CIFAR's stem (3x3, no pooling), two blocks each of 64, 128, 256 and 512 channels; 11.17 M.
 
-    Arguments, result and errors as for `resnet20`, but images of at least 8 pixels, and 64 channels in the first of four stages.
+    Arguments, result and errors as for `resnet20`, but images of at least 8 pixels, and 64 channels in the first of
+    four stages.
     """
     _check_width(width)
     return ResNet(

@@ -33,13 +33,16 @@ class Trajectories:
         gap: ``|w - u|``.
         gradient: norm of L_beta's gradient in w; for `rvscgd` of its coarse one along the sphere.
         sparsity: share in [0, 1] of exact zeros in u.
-        support: share in [0, 1] of u's support and the teacher's that both have in common, over their union; 1 is recovery.
+        support: share in [0, 1] of u's support and the teacher's that both have in common, over their union; 1 is
+            recovery.
         w, u: ``(starts, d)``, the last.
-        lagrangian_rise, angle_rise: ``(starts,)``, the largest rise over any single step, recorded or not; at most 0 where there
-            was none.
-        lagrangian_rise_from, angle_rise_from: the largest angle from which it rose by more than rounding; 0 where it never did.
-        potential_rise: the largest rise of L_beta with, in place of f, what the step is the gradient of: f itself for `rvsm`,
-            ``c (1 - cos theta)``, c the `coarse_slope`, for `rvscgd`; NaN for `rvscgd` on data, where there is none.
+        lagrangian_rise, angle_rise: ``(starts,)``, the largest rise over any single step, recorded or not; at most 0
+            where there was none.
+        lagrangian_rise_from, angle_rise_from: the largest angle from which it rose by more than rounding; 0 where it
+            never did.
+        potential_rise: the largest rise of L_beta with, in place of f, what the step is the gradient of: f itself for
+            `rvsm`, ``c (1 - cos theta)``, c the `coarse_slope`, for `rvscgd`; NaN for `rvscgd` on data, where there is
+            none.
         least_gradient: the least gradient norm over all steps.
     """
 
@@ -80,8 +83,8 @@ def rvsm(
     data: Tensor | None = None,
     records: int = 101,
 ) -> Trajectories:
-    """Relaxed variable splitting with the ReLU (Dinh 2020, algorithm 1): ``u = prox(w)``, then
-    ``w <- w - lr grad f(w) - lr beta (w - u)``.
+    """Relaxed variable splitting with the ReLU (Dinh 2020, algorithm 1): ``u = prox(w)``, then ``w <- w - lr grad f(w)
+    - lr beta (w - u)``.
 
     Args:
         w: starts, ``(starts, d)`` or ``(d,)``, none zero.

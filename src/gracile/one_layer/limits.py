@@ -19,7 +19,8 @@ class Limit:
     """A limit point held against the theorem, ``(starts,)`` each.
 
     Attributes:
-        residual: ``|w* - m (w - u) - C w|`` for the best C: 0 where w* is, up to scale, an expansion of w (eqs. 3.13, 3.14).
+        residual: ``|w* - m (w - u) - C w|`` for the best C: 0 where w* is, up to scale, an expansion of w (eqs. 3.13,
+            3.14).
         constant: that C.
         theta: angle to w*.
         gamma: angle between u and w; pi/2 where u is zero.
@@ -40,8 +41,8 @@ def limit_identity(
 ) -> Limit:
     """Hold limit points of `rvsm` (3.1) or `rvscgd` (3.2) against eqs. 3.13 to 3.15.
 
-    Where the gradient of L_beta vanishes, ``w* = m (w - u) + C w`` with ``m = beta k pi/(pi - theta)`` for theorem 3.1 and
-    ``m = beta 2 sqrt(2 pi)/k`` for theorem 3.2.
+    Where the gradient of L_beta vanishes, ``w* = m (w - u) + C w`` with ``m = beta k pi/(pi - theta)`` for theorem 3.1
+    and ``m = beta 2 sqrt(2 pi)/k`` for theorem 3.2.
 
     Args:
         theorem: ``3.1`` or ``3.2``.

@@ -55,10 +55,11 @@ class Verification:
     Attributes:
         conditions: the theorem's hypotheses, for the angle at the edge of what delta admits.
         seen, limit: the trajectories, and their ends held against the theorem.
-        admitted: ``(starts,)`` bool, whether the first angle is at most pi - delta; all False where other hypotheses fail.
+        admitted: ``(starts,)`` bool, whether the first angle is at most pi - delta; all False where other hypotheses
+            fail.
         exact: the probability that a uniform start has such an angle, where other hypotheses hold.
-        concluded: ``(starts,)`` bool: from no angle of delta or more did L_beta or the angle rise, and the last angle is below
-            delta; pi/2 stands for delta where beta admits none.
+        concluded: ``(starts,)`` bool: from no angle of delta or more did L_beta or the angle rise, and the last angle
+            is below delta; pi/2 stands for delta where beta admits none.
     """
 
     conditions: Conditions
@@ -119,9 +120,9 @@ def verify(
 def gradient_ratio(seen: Trajectories, k: int, *, beta: float, lr: float) -> Tensor:
     """Theorem 3.1 (ii) with its constant, ``(starts,)``, at most 1.
 
-    A step of lr takes at least ``lr (1 - lr (h + beta)/2) |grad L_beta|^2`` off L_beta, h the largest curvature, and L_beta is
-    at least 0, so after t steps the least squared gradient so far is at most ``L_beta(0)`` over t times that. Returned is the
-    largest ratio of the two sides over the records.
+    A step of lr takes at least ``lr (1 - lr (h + beta)/2) |grad L_beta|^2`` off L_beta, h the largest curvature, and
+    L_beta is at least 0, so after t steps the least squared gradient so far is at most ``L_beta(0)`` over t times that.
+    Returned is the largest ratio of the two sides over the records.
     """
     fall = lr * (1 - lr * (largest_curvature(k) + beta) / 2)
     least = seen.gradient.square().cummin(0).values

@@ -59,9 +59,9 @@ def fit(
 ) -> History:
     """Train a classifier on the device where it stands.
 
-    Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its part
-    of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for its
-    part: dropout, noise and the random starts of attacks. Only rank 0 writes.
+    Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its
+    part of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for
+    its part: dropout, noise and the random starts of attacks. Only rank 0 writes.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].

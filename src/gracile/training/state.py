@@ -19,10 +19,11 @@ class History:
     """What happened.
 
     Attributes:
-        rows: one per record: ``epoch`` (a fraction within one), ``step``, ``lr`` (of the last step), ``train_loss`` and ``train_accuracy``
-            (means over the steps since the last record), ``val_loss, val_accuracy``, ``seconds`` and, with a sparsifier,
-            ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``; accuracies and shares in [0, 1]. What monitors
-            record joins them; the first row that holds a monitor's numbers also tells, under ``series``, how each is drawn.
+        rows: one per record: ``epoch`` (a fraction within one), ``step``, ``lr`` (of the last step), ``train_loss`` and
+            ``train_accuracy`` (means over the steps since the last record), ``val_loss, val_accuracy``, ``seconds``
+            and, with a sparsifier, ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``;
+            accuracies and shares in [0, 1]. What monitors record joins them; the first row that holds a monitor's
+            numbers also tells, under ``series``, how each is drawn.
         seconds: spent training and evaluating, over all sittings.
     """
 

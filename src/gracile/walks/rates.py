@@ -1,8 +1,8 @@
 """How nu(delta) leaves nu(0): what theorems 2.3 to 2.6 say for f(m) = m, with the constants they leave open.
 
-In d = 1, E[tau] ~ 2 log(1/p) where p = E min(delta xi, 1) is the least hazard, so nu ~ K / log(1/p) with
-K = (1 - log 2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu
-under small losses lost(m) is a linear functional of them, `first_order`.
+In d = 1, E[tau] ~ 2 log(1/p) where p = E min(delta xi, 1) is the least hazard, so nu ~ K / log(1/p) with K = (1 - log
+2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu under small
+losses lost(m) is a linear functional of them, `first_order`.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class SenileWalk:
 
         Raises:
             InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below
-            every float where no closed form is known.
+                every float where no closed form is known.
         """
         self._needs_edge_clock("The diffusion constant")
         return self._diffusivity
@@ -313,9 +313,9 @@ class SenileWalk:
     def _slow(self, variance: float) -> Growth:
         """The law of E|S_n|^2 for f(m) = C m with infinite E[tau].
 
-        E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits. Where
-        P(tau >= n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1,
-        n^kappa sin(pi kappa) / (pi kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
+        E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits. Where P(tau >=
+        n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1, n^kappa sin(pi kappa) / (pi
+        kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
         """
         assert isinstance(self.reinforcement, LinearReinforcement)
         c = self.reinforcement.c

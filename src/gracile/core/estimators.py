@@ -118,7 +118,7 @@ def refuse_columns(y: Any) -> None:
     shape = getattr(y, "shape", ())
     if len(shape) > 1 and shape[1] > 1:
         raise DataError(
-            f"y has {shape[1]} columns, and one label a sample is learned.",
+            f"y has {shape[1]} columns, and one label per sample is learned.",
             "Give one column; turn one-hot rows into labels with y.argmax(1).",
         )
 

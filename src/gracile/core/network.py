@@ -34,7 +34,7 @@ class Network(Protocol):
         """The mean over all workers, as each of the local ones comes to know it.
 
         Args:
-            values: (len(local), ...), one row a local worker.
+            values: (len(local), ...), one row per local worker.
             rounds: rounds of gossip over the graph's links, after which workers agree only approximately; None for the
                 exact mean.
 

@@ -108,8 +108,7 @@ def like(flat: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _dense(tensor: Tensor) -> bool:
-    """Whether the elements fill one stretch of memory without gaps or overlaps, in whatever order (channels-last does).
-    """
+    """Whether the elements fill one stretch of memory without gaps, in whatever order (channels-last does)."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size == 1:

@@ -14,8 +14,10 @@ class LayerSummary:
 
     Attributes:
         layer: module name.
-        weights, zeros: entries, and how many are exactly zero.
-        groups, zero_groups: groups that reach into this layer, and how many are all zero; None for single weights.
+        weights: entries.
+        zeros: how many of them are exactly zero.
+        groups: groups that reach into this layer; None for single weights.
+        zero_groups: how many of them are all zero; None for single weights.
     """
 
     layer: str

@@ -45,7 +45,7 @@ def load(
     Args:
         name_or_path: what a row of `gracile.data.table.SOURCES` recognises: a data set's name, a file, a folder, or
             ``owner/name`` on the hub.
-        root: folder with a folder a data set; the variable GRACILE_DATA by default.
+        root: folder with a folder per data set; the variable GRACILE_DATA by default.
         validation: share (float) or number (int) of training samples set aside, each class in proportion; never from
             the test split. A source with a validation split of its own keeps that one.
         seed: which samples are drawn.
@@ -210,7 +210,7 @@ def _choose(
 
 
 def _share(share: float, labels: np.ndarray) -> int:
-    """A share of the rows as a number, never below one a class."""
+    """A share of the rows as a number, never below one per class."""
     return max(round(share * len(labels)), len(np.unique(labels)))
 
 

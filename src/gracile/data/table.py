@@ -63,7 +63,7 @@ SOURCES = {
     "parquet": Row("a .parquet, .arrow or .feather file, or a folder of them", _is_columnar, parquet.open_source),
     "csv": Row("a .csv or .tsv file, or .gz of one", lambda name: _is_file(name, *TEXT), csv_table.open_source),
     "npz": Row("a .npz file with x and y, or x.npy and y.npy", _is_numpy, npz.open_source),
-    "folder": Row("a folder of images, a folder a class", lambda name: Path(name).is_dir(), folder.open_source),
+    "folder": Row("a folder of images, a folder per class", lambda name: Path(name).is_dir(), folder.open_source),
     "hub": Row("owner/name on the Hugging Face hub", _is_repository, hub.open_source),
 }
 

@@ -26,7 +26,9 @@ def lemma_11(y: Tensor, u: Tensor, z: Tensor, *, factor: float = 2.0) -> tuple[f
     and Y add up.
 
     Args:
-        y: (h, a). u: (b, h). z: (b, a).
+        y: (h, a).
+        u: (b, h).
+        z: (b, a).
         factor: 2 (ours) or 8 (the paper's).
 
     Returns:
@@ -64,8 +66,10 @@ class Link:
     Attributes:
         name: of the layer, ``[u, z]`` for a block.
         junction: between it and the next layer.
-        factor: F_j, ours. paper: 8^{N_j} M_j.
-        trace, loss: t_j and e_j; constant under gradient flow.
+        factor: F_j, ours.
+        paper: ``8^{N_j} M_j``, the paper's.
+        trace: t_j, constant under gradient flow.
+        loss: e_j, constant under gradient flow.
         outputs: c.
     """
 

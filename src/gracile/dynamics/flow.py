@@ -86,7 +86,9 @@ def gradient_flow(
     """
     field_ = _Field(model, loss)
     if not time > 0 or records < 1 or not tolerance > 0:
-        raise InputError(f"time={time}, tolerance={tolerance} and records={records} must be positive.", "Correct them.")
+        raise InputError(
+            f"time={time}, tolerance={tolerance} and records={records} must be positive.", "Pass values above 0."
+        )
     if method == "rk4" and (not step or step <= 0 or sign_changes == "stop"):
         raise InputError("rk4 needs a step above 0, and cannot stop at sign changes.", "Give step, or use 'adaptive'.")
     flow = Flow()

@@ -40,8 +40,9 @@ class Term:
 
     Attributes:
         name: the module's path, or the parameter's name.
-        kind: ``linear``, ``conv``, ``diagonal`` (one factor a channel) or ``shift`` (a parameter that is added).
-        weight, bias: full names of parameters; the bias of a reader does not matter and is None.
+        kind: ``linear``, ``conv``, ``diagonal`` (one factor per channel) or ``shift`` (a parameter that is added).
+        weight: full name of the parameter.
+        bias: full name of the parameter, if there is one; the bias of a reader does not matter and is None.
         dim: the weight's dimension that holds the shared neurons.
         groups: of a convolution.
         index: (neurons, m) positions along that dimension; m > 1 where a flattened image is read.
@@ -109,7 +110,8 @@ class Junction:
             skips.
         number: of the case in the paper, None beyond it.
         size: neurons (channels).
-        makers, readers: the weights.
+        makers: the weights of the layers that make the neurons.
+        readers: the weights of the layers that read them.
         invariance: ``full``: every entry of D is conserved; ``pattern``: the diagonal, and entries of neurons that are
             switched alike on every example; ``diagonal``: the diagonal only; ``none``.
         reason: why it is not more.
@@ -350,7 +352,7 @@ class _Reader:
             self.uses.append(_Use(name, "diagonal", name, None, 0, 1, made, True, neurons))
             self._put(node, made, raw=True)
         else:
-            # The same factor for every channel commutes with all, one a channel with diagonals.
+            # The same factor for every channel commutes with all, one per channel with diagonals.
             many = any(one.op == "get_attr" and self._numel(one) > 1 for one in others)
             self._pass(tensors[0], Between.DIAGONAL if many else Between.LINEAR)
             self._put(node, neurons, self._still_raw(tensors[0]))

@@ -168,7 +168,8 @@ class DynamicsMonitor(Monitor):
         """Count a training step, and record at every `every`-th; `attach` calls it by itself.
 
         Args:
-            loss, targets: as for `record`.
+            loss: see `record`.
+            targets: see `record`.
         """
         self.steps += 1
         due = self.steps % self.every == 0
@@ -469,7 +470,9 @@ def watch(
         'pattern'
     """
     if every < 1 or full_every < 1:
-        raise InputError(f"every={every} and full_every={full_every} must be at least 1.", "Correct them.")
+        raise InputError(
+            f"every={every} and full_every={full_every} must be at least 1.", "Pass whole numbers of steps from 1 on."
+        )
     place = RunFolder(Path(folder)) if isinstance(folder, str | Path) else folder
     board = _board(place) if tensorboard and place is not None else None
     whole = every * max(1, full_every // every)

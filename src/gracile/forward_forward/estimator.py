@@ -26,20 +26,30 @@ class FFClassifier(NetworkClassifier):
 
     Args:
         widths: units of each layer.
-        goodness, loss, negatives, label, normalize, bias, threshold, sharpness, skip: see `FFNetwork`.
+        goodness: what a layer tells right from wrong by; see `FFNetwork` for this and the next eight.
+        loss: of each layer.
+        negatives: which wrong labels are shown.
+        label: where the label goes.
+        normalize: between the layers.
+        bias: whether layers have biases.
+        threshold: of the loss.
+        sharpness: of the loss.
+        skip: first layers whose goodness does not count in the answer.
         label_strength: value of the hot label's entry, as a multiple of the root mean square length of the training
             inputs.
         optimizer: ``sgd``, ``adam`` or ``adamw``.
-        lr, momentum, weight_decay: the optimiser's; the rate falls to 0 along half a cosine.
+        lr: learning rate at the start; it falls to 0 along half a cosine.
+        momentum: of the optimiser.
+        weight_decay: of the optimiser.
         epochs: passes over the data.
-        batch_size: samples a step.
+        batch_size: samples per step.
         seed: of weights, order and negatives.
         device: "cpu" or "cuda".
 
     Attributes:
         classes_: the labels, sorted (Q,).
         net_: the `FFNetwork`; its outputs are total goodness.
-        history_: `gracile.training.History`, one row an epoch.
+        history_: `gracile.training.History`, one row per epoch.
     """
 
     history_: History

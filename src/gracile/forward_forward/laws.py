@@ -121,11 +121,14 @@ def theorem2(
     Args:
         x: (b, m) inputs of the samples asked about, positive, negative or neither.
         h: (b, n) their activations before the step.
-        positive, negative: inputs (k, m) and activations (k, n) of the two batches; as many of each where the loss
-            compares them in pairs.
+        positive: inputs (k, m) and activations (k, n) of the positive batch.
+        negative: those of the negative batch; as many as positive ones where the loss compares them in pairs.
         loss: a row of `LOSSES`.
-        threshold, sharpness: the loss's.
-        bias, unit_length, undefined: see `theorem1`.
+        threshold: of the loss.
+        sharpness: of the loss.
+        bias: see `theorem1`.
+        unit_length: see `theorem1`.
+        undefined: see `theorem1`.
 
     Raises:
         InputError: inputs not of unit length, shapes that do not fit, a sample that activates nothing, or a negative
@@ -156,13 +159,14 @@ def network_changes(
     Args:
         network: steps on the mean local losses of the batch, all layers at once; not changed.
         x: (b, ...) inputs of the batch.
-        y, wrong: its right and wrong labels, as `FFNetwork.gradients` takes them.
+        y: its right labels, as `FFNetwork.gradients` takes them.
+        wrong: its wrong labels, likewise.
         shown: (b,) the labels with which the samples asked about are shown: `y` for the positive ones, `wrong` for the
             negative.
         undefined: see `theorem1`.
 
     Returns:
-        One a layer.
+        One per layer.
     """
     kept = [parameter.grad for parameter in network.parameters()]
     network.gradients(x, y, wrong)

@@ -231,5 +231,5 @@ def _check_numbers(
         )
     if not (sharpness > 0 and label_value > 0):
         raise InputError(
-            f"sharpness = {sharpness} and the label's value {label_value} must be positive.", "Correct them."
+            f"sharpness = {sharpness} and the label's value {label_value} must be positive.", "Pass values above 0."
         )

@@ -112,8 +112,15 @@ def sgd_step_(
     make eight.
 
     Args:
-        weights, biases: changed in place.
-        lr: step size. The rest as for `mlp_gradients`.
+        weights: changed in place.
+        x: see `mlp_gradients`, as for the rest.
+        targets: (n, classes).
+        activations: one per layer.
+        lr: step size.
+        biases: changed in place.
+        lam: coefficient of the penalty.
+        loss: ``squared`` or ``cross_entropy``.
+        reduction: over the samples of the batch.
 
     Returns:
         The loss before the step, without the penalty, and the outputs (n, classes).

@@ -96,10 +96,14 @@ def enresnet(
     Args:
         n: members, at least 1.
         depth: 6 k + 2 layers, such as 20, 32 or 38.
-        num_classes, in_channels, image_size, width: see `gracile.models.resnet20`.
+        num_classes: see `gracile.models.resnet20`.
+        in_channels: see `gracile.models.resnet20`.
+        image_size: see `gracile.models.resnet20`.
         noise: its level: what the deviation of each residual sum is multiplied with; 0.1 in the authors' code.
         scaling: see `gracile.models.GaussianNoise`; ``batch`` is the authors' code.
-        draws, at_once: see `EnResNet`.
+        width: channels of the first stage.
+        draws: see `EnResNet`.
+        at_once: see `EnResNet`.
 
     Returns:
         A module from (n, in_channels, height, width) to (n, num_classes); `gracile.models.set_noise` changes its noise.

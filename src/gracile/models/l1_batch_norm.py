@@ -29,7 +29,7 @@ class _L1BatchNorm(nn.Module):
         track_running_stats: without, batch statistics are used in evaluation too.
 
     Raises:
-        InputError: input of another rank or width; in training, one value a channel.
+        InputError: input of another rank or width; in training, one value per channel.
     """
 
     channel_rule = "l1_batch_norm"  # tells the channel graph, without knowing it, what this does to channels
@@ -84,7 +84,7 @@ class _L1BatchNorm(nn.Module):
     def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and x.numel() <= self.num_features:
             raise InputError(
-                f"{type(self).__name__} in training was given one value a channel, shape {tuple(x.shape)}.",
+                f"{type(self).__name__} in training was given one value per channel, shape {tuple(x.shape)}.",
                 "Train on batches of at least two samples.",
             )
         over = [0, *range(2, x.dim())]

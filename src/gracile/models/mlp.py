@@ -34,7 +34,8 @@ def mlp(
 
     Args:
         num_classes: outputs.
-        in_channels, image_size: the image's shape, from which the number of inputs follows.
+        in_channels: channels of the image; with its size they give the number of inputs.
+        image_size: height and width, or one number for both.
         in_features: the number of inputs itself; then `in_channels` and `image_size` are not looked at.
         widths: units of each hidden layer; none makes a linear classifier.
         activation: after each hidden layer, a row of `ACTIVATIONS`.

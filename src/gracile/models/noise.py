@@ -65,7 +65,7 @@ def add_noise(layers: Sequence[GaussianNoise], x: Tensor) -> Tensor:
     """What the noise layers of several networks do to activations that lie one network after the other.
 
     Args:
-        layers: one a network, alike in all but the stream.
+        layers: one per network, alike in all but the stream.
         x: (n, networks * channels, height, width).
 
     Returns:

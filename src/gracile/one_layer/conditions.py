@@ -32,7 +32,8 @@ class Condition:
     Attributes:
         name: its place in the theorem.
         claim: what must hold, in words.
-        value, limit: the number held against its bound; an upper one but for the count of patches.
+        value: the number that the hypothesis bounds.
+        limit: its bound; an upper one but for the count of patches.
         met: whether it holds.
     """
 
@@ -136,8 +137,11 @@ def check_conditions(
 
     Args:
         theorem: ``3.1`` or ``3.2``.
-        k, d: patches and their dimension.
-        lam, beta, lr: the iteration's coefficients.
+        k: patches.
+        d: their dimension.
+        lam: weight of the penalty, at least 0.
+        beta: strength of the coupling, above 0.
+        lr: step size, above 0.
         theta: angle in [0, pi] between the start and the teacher; of many starts the largest.
         norm: ``|w0|``, above 0; `rvscgd` keeps it 1.
         delta: the theorem's delta; the least that admits beta by default.

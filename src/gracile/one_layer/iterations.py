@@ -35,11 +35,13 @@ class Trajectories:
         sparsity: share in [0, 1] of exact zeros in u.
         support: share in [0, 1] of u's support and the teacher's that both have in common, over their union; 1 is
             recovery.
-        w, u: ``(starts, d)``, the last.
-        lagrangian_rise, angle_rise: ``(starts,)``, the largest rise over any single step, recorded or not; at most 0
+        w: ``(starts, d)``, the last.
+        u: ``(starts, d)``, the last.
+        lagrangian_rise: ``(starts,)``, the largest rise of L_beta over any single step, recorded or not; at most 0
             where there was none.
-        lagrangian_rise_from, angle_rise_from: the largest angle from which it rose by more than rounding; 0 where it
-            never did.
+        lagrangian_rise_from: the largest angle from which it rose by more than rounding; 0 where it never did.
+        angle_rise: as `lagrangian_rise`, of the angle.
+        angle_rise_from: as `lagrangian_rise_from`, of the angle.
         potential_rise: the largest rise of L_beta with, in place of f, what the step is the gradient of: f itself for
             `rvsm`, ``c (1 - cos theta)``, c the `coarse_slope`, for `rvscgd`; NaN for `rvscgd` on data, where there is
             none.
@@ -83,8 +85,9 @@ def rvsm(
     data: Tensor | None = None,
     records: int = 101,
 ) -> Trajectories:
-    """Relaxed variable splitting with the ReLU (Dinh 2020, algorithm 1): ``u = prox(w)``, then ``w <- w - lr grad f(w)
-    - lr beta (w - u)``.
+    """Relaxed variable splitting with the ReLU (Dinh 2020, algorithm 1).
+
+    A step is ``u = prox(w)``, then ``w <- w - lr grad f(w) - lr beta (w - u)``.
 
     Args:
         w: starts, ``(starts, d)`` or ``(d,)``, none zero.
@@ -136,8 +139,9 @@ def rvscgd(
     data: Tensor | None = None,
     records: int = 101,
 ) -> Trajectories:
-    """Relaxed variable splitting by coarse gradients with the step function (Dinh 2020, algorithm 2): ``u = prox(w)``,
-    ``v = w - lr E g - lr beta (w - u)``, then ``w <- v/|v|``. Starts are normalised first.
+    """Relaxed variable splitting by coarse gradients with the step function (Dinh 2020, algorithm 2).
+
+    A step is ``u = prox(w)``, ``v = w - lr E g - lr beta (w - u)``, then ``w <- v/|v|``. Starts are normalised first.
 
     Arguments and errors are those of `rvsm`.
     """
@@ -159,7 +163,7 @@ def rvscgd(
     return _Walk(w_star, lam, beta, lr, member, force, risk, potential, normalise=True).run(w, steps, records)
 
 
-# The gradient of f, or the two numbers a start by which it is a sum of w and w_star.
+# The gradient of f, or the two numbers per start by which it is a sum of w and w_star.
 Force = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor] | Tensor"]
 Risk = Callable[[Tensor, Tensor, Tensor], Tensor]
 

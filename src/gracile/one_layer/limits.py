@@ -49,7 +49,8 @@ def limit_identity(
         w: last iterates, ``(starts, d)``.
         w_star: the unit teacher, ``(d,)``.
         k: patches.
-        lam, beta: coefficients.
+        lam: weight of the penalty.
+        beta: strength of the coupling.
         penalty: as in the iteration.
     """
     member = elementwise(penalty)

@@ -54,7 +54,8 @@ class Verification:
 
     Attributes:
         conditions: the theorem's hypotheses, for the angle at the edge of what delta admits.
-        seen, limit: the trajectories, and their ends held against the theorem.
+        seen: the trajectories.
+        limit: their ends held against the theorem.
         admitted: ``(starts,)`` bool, whether the first angle is at most pi - delta; all False where other hypotheses
             fail.
         exact: the probability that a uniform start has such an angle, where other hypotheses hold.
@@ -91,9 +92,13 @@ def verify(
         w: starts of norm 1, ``(starts, d)``.
         w_star: unit teacher, ``(d,)``.
         k: patches.
-        lam, beta, steps, penalty, records: as in the iteration.
-        lr: the largest that the theorem admits, by default.
-        delta: the least that admits beta, by default.
+        lam: weight of the penalty, at least 0.
+        beta: strength of the coupling, above 0.
+        steps: of the iteration.
+        lr: step size; the largest that the theorem admits, by default.
+        delta: the theorem's; the least that admits beta, by default.
+        penalty: a row of `gracile.penalties.ELEMENTWISE`, a row with settings, or an instance.
+        records: how many steps to keep of the series, evenly spaced.
 
     Raises:
         InputError: arguments out of range.
@@ -146,7 +151,16 @@ def sample_deviation(
     """How far the iteration over n inputs ends from the exact one, from the same starts.
 
     Args:
+        theorem: ``3.1`` (`rvsm`) or ``3.2`` (`rvscgd`).
+        w: starts of norm 1, ``(starts, d)``.
+        w_star: unit teacher, ``(d,)``.
+        k: patches.
         sizes: the numbers of inputs, each drawn anew.
+        lam: weight of the penalty, at least 0.
+        beta: strength of the coupling, above 0.
+        lr: step size.
+        steps: of the iteration.
+        penalty: see `verify`.
         seed: of the inputs.
 
     Returns:

@@ -288,7 +288,7 @@ def measured_picture(name: str, found: Measured) -> str:
 
 
 def attacked_tables(named: Named) -> str:
-    """Accuracy under each attack, a column a network, with the signs that it claims too much."""
+    """Accuracy under each attack, a column per network, with the signs that it claims too much."""
     parts = []
     for name, arm, _ in named:
         titles = {key: under.title for one in arm.attacked for key, under in one.scores.items()}

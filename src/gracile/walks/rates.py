@@ -67,7 +67,7 @@ def _unperturbed(dim: int, terms: int = 1 << 20) -> tuple[Array, Array, float, f
 
 
 def first_order(dim: int, lost: Callable[[Array, Array], Array]) -> float:
-    """d nu / d t at t = 0 where q(m) = q0(m) - t lost(m, q0(m)), for f(m) = m in d >= 2.
+    """The derivative d nu / d t at t = 0 where q(m) = q0(m) - t lost(m, q0(m)), for f(m) = m in d >= 2.
 
     With Phi(n) = sum_{m<n} lost(m) / q0(m): dE[tau] = -sum_n G(n) Phi(n) and dP(tau odd) = -sum_n (-1)^(n+1) G(n)
     Phi(n).
@@ -191,7 +191,8 @@ class Point:
     Attributes:
         decades: -log10 delta.
         x: the place on the derived axis.
-        nu, error_bound: the exact diffusivity.
+        nu: the exact diffusivity.
+        error_bound: a bound on its absolute error.
         gain: nu(delta) - nu(0).
     """
 

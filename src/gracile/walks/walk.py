@@ -48,8 +48,10 @@ class Diffusivity:
         error_bound: a bound on the absolute error of `nu`: truncation, remainders, quadrature and rounding. For a
             closed form it is proved by interval arithmetic; else it takes libm and scipy at their documented accuracy,
             once over.
-        mean_tau, mean_tau_error: E[tau] and its bound.
-        p_odd, p_odd_error: P(tau odd) and its bound.
+        mean_tau: E[tau].
+        mean_tau_error: a bound on its absolute error.
+        p_odd: P(tau odd).
+        p_odd_error: a bound on its absolute error.
         growth: the law of E|S_n|^2 where it is not nu n.
         method: "closed form", "series", or why there was nothing to sum.
     """
@@ -151,7 +153,7 @@ class SenileWalk:
         return series.survival(self.staying.leave(np.arange(1.0, n)))
 
     def diffusivity(self) -> Diffusivity:
-        """nu = P(tau odd) / ((1 - P(tau odd) / d) E[tau]), equation (2.1), with bounds.
+        """The diffusion constant nu = P(tau odd) / ((1 - P(tau odd) / d) E[tau]), equation (2.1), with bounds.
 
         Raises:
             InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below

@@ -11,7 +11,6 @@ import grimp
 CIRCLES: list[set[str]] = [
     {"gracile.channels.graph", "gracile.channels.liveness"},
     {f"gracile.layerwise.{name}" for name in ("dkn", "elm", "estimator", "hnf", "slfn", "ssfn", "storage", "table")},
-    {"gracile.recipes.study", "gracile.recipes.study_training"},
 ]
 
 

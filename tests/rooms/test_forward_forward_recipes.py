@@ -137,9 +137,9 @@ def test_fit_needs_no_validation_split():
 
 
 def test_compress_says_that_there_is_nothing_to_export(tmp_path: Path):
-    from gracile.commands.subjects import from_run
+    from gracile.recipes.trained import trained
 
     folder = run(small(), tmp_path / "run").folder
     with pytest.raises(InputError, match=r"learned by forward-forward and has no logits.*--arm"):
-        from_run(folder.path, "forward-forward", None)
-    assert from_run(folder.path, "backpropagation", None).name == "backpropagation"
+        trained(folder.path, "forward-forward")
+    assert trained(folder.path, "backpropagation").name == "backpropagation"

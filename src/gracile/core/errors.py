@@ -27,6 +27,10 @@ class GracileError(Exception):
         self.cause = cause
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[GracileError], tuple[str, str]]:
+        # From a process of a run to the one that started it.
+        return type(self), (self.cause, self.remedy)
+
 
 class InputError(GracileError, ValueError):
     """An argument, recipe key or option that cannot be used."""

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gracile.core.files import write_atomically
+from gracile.core.names import safe_name
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,6 +28,11 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG at 120 dots an inch."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
     return path
+
+
+def save_all(drawn: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
+    """Write figures into a folder, each as ``NAME.png``; their files by name."""
+    return {name: save(figure, folder / f"{safe_name(name, 'figure')}.png") for name, figure in drawn.items()}
 
 
 def learning_curves(arms: Mapping[str, Sequence[Rows]], path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gracile.core.errors import InputError
 from gracile.core.files import read_json_lines
+from gracile.core.runs import part_name
 from gracile.report.compressed import Attacked, Measured, attacked_networks, measured, number
 
 
@@ -196,8 +197,7 @@ def _arms(path: Path, settings: dict[str, Any]) -> list[Arm]:
     seeds = [seed for seed in settings.get("seeds", [0]) if isinstance(seed, int)]
     arms = []
     for name, table in named.items():
-        # The folder's name holds the seed only where there are several.
-        folders = {seed: path / (name if len(seeds) == 1 else f"{name}-seed{seed}") for seed in seeds}
+        folders = {seed: path / part_name(name, seed, seeds) for seed in seeds}
         trained = [_trained(seed, folder) for seed, folder in folders.items() if folder.is_dir()]
         parts = [folder.name for folder in folders.values()]
         timed = _first(path / "compressed", parts, "compress.json")

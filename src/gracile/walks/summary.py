@@ -111,10 +111,14 @@ def walk(
         delta: strength of the perturbation.
         model: I fixed, II random, III growing; by default what `noise` says.
         noise: a row of `gracile.walks.NOISES`, such as ``pareto:0.5``, or a law.
-        reinforcement: ``identity``, C or ``constant:C`` or ``power:C,P`` for f(m) = m, C m, C, C m^P; or a function of m.
+        reinforcement: ``identity``, C or ``constant:C`` or ``power:C,P`` for f(m) = m, C m, C, C m^P; or a function of
+            m.
         clock: what n counts in model III.
         steps: of the simulation; 0 for none.
-        walkers, seed, workers, method: of the simulation, see `gracile.walks.SenileWalk.simulate`.
+        walkers: how many are simulated.
+        seed: of the simulation.
+        workers: threads of the simulation.
+        method: of the simulation; see `gracile.walks.SenileWalk.simulate`.
         folder: for a picture of the growth; none by default.
 
     Raises:
@@ -146,7 +150,8 @@ class Sweep:
     """How nu(delta) leaves nu(0), by dimension and law.
 
     Attributes:
-        slopes: rows with ``dim``, ``noise``, ``axis``, the ``predicted`` and the ``fitted`` slope and the last ``decades`` of delta.
+        slopes: rows with ``dim``, ``noise``, ``axis``, the ``predicted`` and the ``fitted`` slope and the last
+            ``decades`` of delta.
         pictures: the files.
     """
 

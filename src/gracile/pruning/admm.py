@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.pruning.base import Pruning, add_to_gradient, at_step
+from gracile.pruning.base import Pruning, at_step
 from gracile.pruning.shares import Scope, check_scope, check_share
 from gracile.pruning.units import units
 
@@ -95,7 +95,7 @@ class ADMM(Pruning):
     def _before(self, factor: float | Tensor) -> None:
         if self.masks is None:
             for weight, w, u, z in zip(self.weights, self.values(), self.u, self.z, strict=True):
-                add_to_gradient(weight.tensor, self.rho * (w - u) + z, factor)
+                self._add(weight.tensor, self.rho * (w - u) + z, factor)
 
     def _after(self) -> None:
         if self.masks is not None:

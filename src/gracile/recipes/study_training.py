@@ -179,4 +179,4 @@ def _shrink(layers: list[nn.Linear], mu: float) -> None:
     """The proximal map of ``mu |w|_1`` on every weight."""
     with torch.no_grad():
         for layer in layers:
-            layer.weight.copy_(L1().shadow(layer.weight, mu))
+            layer.weight.copy_(L1().unchecked_prox(layer.weight, mu))

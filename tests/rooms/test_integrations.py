@@ -17,6 +17,7 @@ from gracile import RGSM, RVSM
 from gracile.core.errors import StorageError
 from gracile.pruning import ADMM
 from gracile.splitting import Dial
+from tests.peers import peer
 
 EPOCHS, SAMPLES, BATCH = 4, 64, 16
 STEPS = EPOCHS * SAMPLES // BATCH
@@ -52,7 +53,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def lightning(monkeypatch: pytest.MonkeyPatch):
-    found = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+    found = peer("lightning.pytorch")
     for name in ("lightning.pytorch", "lightning.fabric"):
         monkeypatch.setattr(logging.getLogger(name), "level", logging.ERROR)
     return found
@@ -153,8 +154,8 @@ class Classifier(nn.Module):
 
 @pytest.fixture
 def transformers():
-    pytest.importorskip("accelerate", reason="accelerate is not installed")
-    return pytest.importorskip("transformers", reason="transformers is not installed")
+    peer("accelerate")
+    return peer("transformers")
 
 
 def transformers_run(transformers: Any, name: str, folder: Path, *, die_at: int | None = None, resume: bool = False):

@@ -247,6 +247,12 @@ class StepHooks:
             self._after(whole)
 
 
+# A compiled step runs its hooks as they are: what they look at, frames and identities, is not there to be traced. This is what
+# torch.compiler.disable sets, which would import the compiler with this module.
+for _hook in (StepHooks._before_step, StepHooks._after_step):
+    _hook._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def _called_from(frame: FrameType) -> bool:
     """Whether this frame is still running, beneath the present one; a step that raised an error is not."""
     here: FrameType | None = sys._getframe(1)

@@ -59,14 +59,14 @@ class Companion:
             )
         else:
             self.method = self._build(model, int(steps))
-        if resumed:
-            if not self._state:
-                raise StorageError(
-                    "The checkpoint that this run goes on from holds no state of its sparse training.",
-                    "Start from its weights as a new run, or choose a checkpoint that was written with this callback.",
-                )
-            self.method.load_state_dict(self._state)
+        if resumed and not self._state:
+            raise StorageError(
+                "The checkpoint that this run goes on from holds no state of its sparse training.",
+                "Start from its weights as a new run, or choose a checkpoint that was written with this callback.",
+            )
         self.method.attach(*optimizers)
+        if resumed:
+            self.method.load_state_dict(self._state)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint is to hold, on the CPU and apart from what goes on changing."""

@@ -71,7 +71,10 @@ class ADMM(Pruning):
 
     @torch.no_grad()
     def _start(self) -> None:
-        # Here and not before: the loop may have moved the weights to another device or memory layout.
+        # Here and not before: the loop may have moved the weights to another device or memory layout. A state that was loaded
+        # stays.
+        if self.u:
+            return
         self.u = self._projected(self.values())
         self.z = [torch.zeros_like(value) for value in self.u]
 

@@ -14,6 +14,7 @@ from gracile.one_layer import sample
 from gracile.one_layer.binary import coarse_slope
 from gracile.one_layer.risk import check_shapes, risk_of
 from gracile.penalties import Constraint, Penalty, elementwise
+from gracile.penalties.base import unchecked
 from gracile.penalties.table import Named
 
 # Starts that go through all steps together: what they touch then stays in a core's second-level cache.
@@ -205,7 +206,7 @@ class _Walk:
             # The part across w* by itself, so that small angles keep their digits.
             off = torch.addcmul(w, along_star[:, None], star, value=-1, out=work).norm(dim=1)
             norm, theta = torch.hypot(along_star, off), torch.atan2(off, along_star)
-            u = self.penalty.shadow(w, self.lam / self.beta)
+            u = unchecked(self.penalty)(w, self.lam / self.beta)
             gap = torch.sub(w, u, out=work)
             gap_norm = gap.norm(dim=1)
             risk = self.risk(w, norm, theta)

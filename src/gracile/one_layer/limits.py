@@ -11,6 +11,7 @@ from gracile.one_layer.binary import coarse_slope
 from gracile.one_layer.conditions import Theorem
 from gracile.one_layer.risk import angle
 from gracile.penalties import Penalty, elementwise
+from gracile.penalties.base import unchecked
 from gracile.penalties.table import Named
 
 
@@ -54,7 +55,7 @@ def limit_identity(
         penalty: as in the iteration.
     """
     member = elementwise(penalty)
-    u = member.shadow(w, lam / beta)
+    u = unchecked(member)(w, lam / beta)
     theta = angle(w, w_star)
     scale = k * math.pi / (math.pi - theta) if theorem == "3.1" else theta.new_full((), 1 / coarse_slope(k))
     target = w_star - (beta * scale)[..., None] * (w - u)

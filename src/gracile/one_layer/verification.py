@@ -19,6 +19,7 @@ from gracile.one_layer.risk import angle, largest_curvature
 from gracile.one_layer.sample import gaussian_patches
 from gracile.one_layer.starts import far_probability
 from gracile.penalties import Penalty, elementwise
+from gracile.penalties.base import Steered
 from gracile.penalties.table import Named
 
 ITERATIONS: dict[Theorem, Callable[..., Trajectories]] = {"3.1": rvsm, "3.2": rvscgd}
@@ -43,8 +44,11 @@ def critical_lam(penalty: Named | Penalty, beta: float, d: int, ratio: float) ->
         InputError: no such penalty on single weights.
     """
     member = elementwise(penalty)
-    if not isinstance(member, Penalty):
-        raise InputError(f"'{member.name}' is a constraint, which the theorems do not cover.", "Choose a penalty.")
+    if not isinstance(member, Steered):
+        raise InputError(
+            f"{type(member).__name__} is a constraint, or does not say which mu zeroes a weight (critical_mu).",
+            "Choose a penalty of the table.",
+        )
     return beta * float(member.critical_mu(torch.tensor(ratio / math.sqrt(d), dtype=torch.float64)))
 
 

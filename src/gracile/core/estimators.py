@@ -106,12 +106,15 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     """A classifier whose network scores every class.
 
     Attributes:
-        classes_: the labels, sorted (Q,); of several targets a list with those of each.
+        classes_: the labels, sorted (Q,); of several targets a list with those of each, and of a multi-label problem
+            (columns of 0 and 1) the numbers of the columns.
+        multilabel_: whether it is one.
         temperature_: what scores are divided by before the softmax that makes probabilities of them, one number a
             target (targets,).
     """
 
     classes_: Any
+    multilabel_: bool = False
     temperature_: np.ndarray
 
     def decision_function(self, X: Any) -> Any:
@@ -123,25 +126,28 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             part[:, 1] - part[:, 0] if len(classes) == 2 else part
             for part, classes in zip(self._parts(X), self._targets(), strict=True)
         ]
-        if not isinstance(self.classes_, list):
+        if not self._several:
             return scores[0]
         return np.stack(scores, 1) if all(part.ndim == 1 for part in scores) else scores
 
     def predict(self, X: Any) -> np.ndarray:
         """The label of the highest score (samples,), or (samples, targets)."""
         found = [classes[part.argmax(1)] for part, classes in zip(self._parts(X), self._targets(), strict=True)]
-        if not isinstance(self.classes_, list):
+        if not self._several:
             return found[0]
         kinds = {part.dtype.kind for part in found}
         return np.stack([part if len(kinds) == 1 else part.astype(object) for part in found], 1)
 
     def predict_proba(self, X: Any) -> Any:
-        """The probability of each class (samples, Q), from 0 to 1; of several targets a list with those of each.
+        """The probability of each class (samples, Q), from 0 to 1; its likeliest class is `predict`'s.
 
-        Its likeliest class is `predict`'s.
+        Of several targets a list with the probabilities of each, and of a multi-label problem that of each label
+        (samples, labels).
         """
         found = [softmax(part / t) for part, t in zip(self._parts(X), self.temperature_, strict=True)]
-        return found if isinstance(self.classes_, list) else found[0]
+        if self.multilabel_:
+            return np.stack([part[:, 1] for part in found], 1)
+        return found if self._several else found[0]
 
     def predict_log_proba(self, X: Any) -> Any:
         """The logarithm of `predict_proba`."""
@@ -159,7 +165,14 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             return float(accuracy_score(y, found, sample_weight=sample_weight))
         return float(np.average((y == found).all(1), weights=sample_weight))
 
+    @property
+    def _several(self) -> bool:
+        return self.multilabel_ or isinstance(self.classes_, list)
+
     def _targets(self) -> list[np.ndarray]:
+        """The classes of each target."""
+        if self.multilabel_:
+            return [np.array([0, 1])] * len(self.classes_)
         return self.classes_ if isinstance(self.classes_, list) else [self.classes_]
 
     def _parts(self, X: Any) -> list[np.ndarray]:
@@ -173,13 +186,13 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         Raises:
             DataError: a label that is not among them, or another number of targets.
         """
-        if isinstance(self.classes_, list):
+        if self._several:
             if y.ndim != 2 or y.shape[1] != len(self.classes_):
                 raise DataError(
                     f"y has the shape {y.shape} and there are {len(self.classes_)} targets.",
                     f"Give (samples, {len(self.classes_)}).",
                 )
-            return np.stack([index_of(y[:, i], known) for i, known in enumerate(self.classes_)], 1)
+            return np.stack([index_of(y[:, i], known) for i, known in enumerate(self._targets())], 1)
         return index_of(labels_of(y), self.classes_)
 
 

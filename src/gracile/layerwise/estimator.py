@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.sparse import issparse
 from sklearn.base import RegressorMixin
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import type_of_target
 from torch import Tensor, nn
 
 from gracile.core.errors import DataError, InputError
@@ -23,6 +25,7 @@ from gracile.core.estimators import (
     NetworkClassifier,
     NetworkEstimator,
     Restorable,
+    as_tensor,
     check_classes,
     classes_of,
     device_of,
@@ -42,6 +45,8 @@ from gracile.layerwise.survey import Moments, Survey
 
 # Samples whose held-out scores choose the temperature, a single number.
 CALIBRATION = 2000
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -229,6 +234,7 @@ class Classifier(NetworkClassifier, Learner):
             InputError: a parameter out of its range, a singular Gram matrix, or workers that do not agree.
         """
         X, y, weights = self._checked(X, y, sample_weight, multi_output=True)
+        y = y.toarray() if issparse(y) else y
         self._set_classes(y, classes)
         index = self._index(y)
         joint = consensus(workers)
@@ -258,6 +264,7 @@ class Classifier(NetworkClassifier, Learner):
         found: set[Any] = set()
         survey = self._survey(passes, lambda y, _: found.update(np.unique(labels_of(y)).tolist()))
         self.classes_ = check_classes(np.unique(np.array(list(found if classes is None else classes))))
+        self.multilabel_ = False
         self.n_features_in_ = survey.features
 
         def indexed() -> Iterator[tuple[Any, np.ndarray, Any]]:
@@ -267,10 +274,11 @@ class Classifier(NetworkClassifier, Learner):
 
     def _set_classes(self, y: np.ndarray, classes: Iterable[Any] | None = None) -> None:
         """Those of y unless they are given."""
+        self.multilabel_ = type_of_target(y) == "multilabel-indicator"
         if y.ndim == 2 and y.shape[1] > 1:
             if classes is not None:
                 raise InputError("classes are given for one target only.", "Leave them out for several targets.")
-            self.classes_ = [classes_of(column) for column in y.T]
+            self.classes_ = np.arange(y.shape[1]) if self.multilabel_ else [classes_of(column) for column in y.T]
         else:
             found = classes_of(y)
             self.classes_ = found if classes is None else check_classes(np.unique(np.asarray(list(classes))))
@@ -300,11 +308,15 @@ class Classifier(NetworkClassifier, Learner):
         """The samples' weights times those of their classes."""
         if self.class_weight is None:
             return weights
-        if isinstance(self.class_weight, Mapping) and isinstance(self.classes_, list):
+        if isinstance(self.class_weight, Mapping) and self._several:
             raise InputError("A weight for each label is for one target only.", 'Use class_weight="balanced".')
         factors = np.ones(len(index))
         for column, classes in zip(index.reshape(len(index), -1).T, self._targets(), strict=True):
             factors *= _weights_of_classes(self.class_weight, column, classes, weights)[column]
+        if isinstance(self.lam, str):
+            # A heavy class is no class of many copies: one of its samples is left out as a whole when lam is chosen,
+            # which a weight of at most 1 says. A chosen lam follows the weights' size, so nothing else changes.
+            factors /= factors.max()
         return factors if weights is None else factors * weights
 
 
@@ -390,7 +402,10 @@ class Regressor(RegressorMixin, Learner):
             if not np.isfinite(values).all():
                 raise DataError("A batch of y contains NaN or infinity.", "Drop those samples.")
             total += float(len(values) if w is None else w.sum())
-            moments.add(torch.from_numpy(values.reshape(len(values), -1)), None if w is None else torch.from_numpy(w))
+            moments.add(
+                as_tensor(values.reshape(len(values), -1), torch.float64, CPU),
+                None if w is None else as_tensor(w, torch.float64, CPU),
+            )
 
         survey = self._survey(batches, see)
         if streamed:

@@ -156,7 +156,8 @@ def generalised(sums: Statistics) -> tuple[Tensor, float, float]:
     spectrum = sums.spectrum()
     lams = candidates(spectrum, torch.float32)
     s, energy = spectrum.values[:, None], spectrum.coefficients.square().sum(1)[:, None]
-    costs = (sums.energy - (energy * (s + 2 * lams) / (s + lams).square()).sum(0)).clamp(min=0)
+    # Below the floor costs are rounding, and the strongest ridge that reaches it is as good as any.
+    costs = (sums.energy - (energy * (s + 2 * lams) / (s + lams).square()).sum(0)).clamp(min=1e-10 * sums.energy)
     free = (sums.count - (s / (s + lams)).sum(0)).clamp(min=1e-9 * sums.count)
     errors = sums.count * costs / free.square()
     best = int(errors.argmin())

@@ -8,12 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.core.estimators import check_classes, device_of
-from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor, solved
+from gracile.core.estimators import as_tensor, check_classes, device_of
+from gracile.layerwise.estimator import CPU, Classifier, Learned, Learner, Regressor, solved
 from gracile.layerwise.flow import chain, hidden
 from gracile.layerwise.passes import check_weights
 from gracile.layerwise.ridge import ridge
@@ -118,6 +119,7 @@ class SumClassifier(SumLearner, Classifier):
             raise InputError('class_weight="balanced" needs all labels at once.', "Give a weight for each label.")
         begins = self._begins()
         X, y = self._valid(X, y, reset=begins, multi_output=True)
+        y = y.toarray() if issparse(y) else y
         weights = None if sample_weight is None else check_weights(sample_weight, len(y))
         if begins:
             if classes is None:
@@ -148,7 +150,9 @@ class SumRegressor(SumLearner, Regressor):
         if begins:
             # Sums around the first target: plain ones lose all digits where the mean is far from zero.
             self._targets_seen, self._around, self.flat_ = Moments(), values[0].copy(), y.ndim == 1
-        self._targets_seen.add(torch.from_numpy(values), None if weights is None else torch.from_numpy(weights))
+        self._targets_seen.add(
+            as_tensor(values, torch.float64, CPU), None if weights is None else as_tensor(weights, torch.float64, CPU)
+        )
         moved = np.column_stack([values - self._around, np.ones(len(y))])
         sums = self._add(X, moved, weights, moved.shape[1], torch.from_numpy)
         assert self._targets_seen.mean is not None

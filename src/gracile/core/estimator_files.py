@@ -29,16 +29,11 @@ def write(estimator: Any, path: Path) -> None:
         StorageError: the file cannot be written.
     """
     check_is_fitted(estimator, "net_")
-    fitted = {
-        name: value
-        for name, value in vars(estimator).items()
-        if name.endswith("_") and not name.startswith("_") and not name.endswith("__") and name != "net_"
-    }
     header = {
         "format": FORMAT,
         "class": type(estimator).__name__,
         "parameters": json.dumps(_plain(estimator.get_params(deep=False))),
-        "fitted": json.dumps(_plain(fitted)),
+        "fitted": json.dumps(_plain(estimator._fitted())),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in estimator.net_.state_dict().items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
@@ -69,9 +64,10 @@ def read(path: Path, table: Mapping[str, type[Some]], device: torch.device) -> S
     except InputError as error:
         raise StorageError(f"{path} holds a {header['class']}.", error.remedy) from None
     estimator: Any = kind(**{**_rich(json.loads(header["parameters"])), "device": str(device)})
-    for name, value in _rich(json.loads(header["fitted"])).items():
+    fitted = _rich(json.loads(header["fitted"]))
+    for name, value in fitted.items():
         setattr(estimator, name, value)
-    estimator.net_ = estimator._restored(tensors)
+    estimator.net_ = estimator._restored(fitted, tensors).to(device)
     return estimator
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
@@ -72,9 +74,14 @@ class NetworkEstimator(BaseEstimator):
         """
         return read(Path(path), {cls.__name__: cls}, device_of(device))
 
-    def _restored(self, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """The network from its tensors, once parameters and fitted attributes are set."""
-        raise InputError(f"{type(self).__name__} does not say how its network is read.", "Define `_restored` in it.")
+    def _fitted(self) -> dict[str, Any]:
+        """What `save` keeps beside parameters and network: numbers, strings, arrays, and lists and mappings of them."""
+        own = lambda name: name.endswith("_") and not name.startswith("_") and not name.endswith("__")
+        return {name: value for name, value in vars(self).items() if own(name) and name != "net_"}
+
+    @abstractmethod
+    def _restored(self, fitted: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+        """The network from its tensors, once parameters and what `_fitted` kept are set."""
 
     def _valid(self, X: Any, *y: Any, **options: Any) -> Any:
         """scikit-learn's check of X, or of X and y; sparse matrices come as CSR."""
@@ -256,6 +263,18 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return raised / raised.sum(1, keepdims=True)
 
 
+def temperature(scores: np.ndarray, index: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """The divisor of scores (samples, Q) whose softmax gives the classes `index` (samples,) the highest likelihood."""
+    picked = np.arange(len(index)), index
+
+    def loss(log: float) -> float:
+        likelihood = np.log(softmax(scores / np.exp(log))[picked].clip(min=1e-300))
+        return -float(np.average(likelihood, weights=weights))
+
+    found = minimize_scalar(loss, bounds=(-7.0, 5.0), method="bounded", options={"xatol": 1e-10})
+    return float(np.exp(found.x))
+
+
 def in_our_words(check: Callable[[], Any]) -> Any:
     """Run scikit-learn's check; a NaN is told as the other errors are, with a remedy."""
     try:
@@ -276,6 +295,16 @@ def as_tensor(x: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     # torch takes neither negative strides nor foreign byte orders, and warns about memory it may not write to.
     x = np.ascontiguousarray(x.toarray() if issparse(x) else x, dtype=NUMPY[dtype])
     return torch.from_numpy(x if x.flags.writeable else x.copy()).to(device)
+
+
+def tensor_of(values: Any) -> Tensor:
+    """An array of any kind as a tensor of its own number type (float64 for longdouble)."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.asarray(values.toarray() if issparse(values) else values)
+    kind = np.dtype(np.float64) if array.dtype.char == "g" else array.dtype.newbyteorder("=")
+    array = np.ascontiguousarray(array, dtype=kind).reshape(array.shape)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

@@ -37,7 +37,7 @@ from gracile.layerwise.statistics import Spectrum, Statistics, Stream, singular,
 from gracile.layerwise.survey import Moments
 
 # Widths of the Gaussian tried by gamma="auto", in units of 1 / (mean squared distance) ...
-GAMMAS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+GAMMAS = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 # ... on so many samples: the choice is coarse, and its cost is cubic in them.
 FEW = 600
 # Parts the samples are divided into, each predicted by a fit on the others.
@@ -177,6 +177,11 @@ def _sums_of_folds(features: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor 
 
 def _solution(gram: Tensor, cross: Tensor, lam: float) -> Tensor:
     """(gram + lam I)^-1 cross, of a matrix that differences of sums may have left slightly indefinite."""
+    shifted = gram.clone()
+    shifted.diagonal().add_(lam)
+    factor, info = torch.linalg.cholesky_ex(shifted)
+    if not int(info):
+        return torch.cholesky_solve(cross, factor)
     values, basis = torch.linalg.eigh(gram)
     return basis @ ((basis.T @ cross) / (values.clamp(min=0) + lam)[:, None])
 

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.sparse import issparse
 from sklearn.base import RegressorMixin
 from sklearn.utils.class_weight import compute_class_weight
@@ -30,7 +29,7 @@ from gracile.core.estimators import (
     classes_of,
     device_of,
     labels_of,
-    softmax,
+    temperature,
     whole,
 )
 from gracile.core.network import Network
@@ -125,7 +124,7 @@ class Learner(NetworkEstimator):
     def _learn(self, source: Source) -> Learned:
         """Fit the network to a stream and set what else the class promises."""
 
-    def _restored(self, tensors: Mapping[str, Tensor]) -> nn.Module:
+    def _restored(self, fitted: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         return self.network_type.restored(tensors)
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> tuple[Any, np.ndarray, np.ndarray | None]:
@@ -337,18 +336,6 @@ def _weights_of_classes(
         return found
     sums = np.bincount(index, weights, minlength=len(classes))
     return weights.sum() / (len(classes) * np.where(sums > 0, sums, 1.0))
-
-
-def temperature(scores: np.ndarray, index: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """The divisor of scores (samples, Q) whose softmax gives the classes `index` (samples,) the highest likelihood."""
-    picked = np.arange(len(index)), index
-
-    def loss(log: float) -> float:
-        likelihood = np.log(softmax(scores / np.exp(log))[picked].clip(min=1e-300))
-        return -float(np.average(likelihood, weights=weights))
-
-    found = minimize_scalar(loss, bounds=(-7.0, 5.0), method="bounded", options={"xatol": 1e-10})
-    return float(np.exp(found.x))
 
 
 class Regressor(RegressorMixin, Learner):

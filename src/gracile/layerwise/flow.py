@@ -149,6 +149,11 @@ def width_for(rows: int) -> int:
     return min(4000, max(1000, rows // 4))
 
 
+def paired_width_for(rows: int) -> int:
+    """Nodes of a lossless layer, which come in pairs of one direction: up to twice as many, at most 4000 again."""
+    return min(4000, 2 * width_for(rows))
+
+
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """An `nn.Linear` that holds these tensors; its gradients are switched off."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")

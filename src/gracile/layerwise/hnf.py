@@ -21,7 +21,7 @@ from gracile.core.estimators import is_number, whole
 from gracile.core.seeding import generator
 from gracile.layerwise.consensus import Shared, in_ball
 from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor, solved
-from gracile.layerwise.flow import chain, cosine, lossless_weights, orthonormal, width_for
+from gracile.layerwise.flow import chain, cosine, lossless_weights, orthonormal, paired_width_for
 from gracile.layerwise.ridge import ridge
 from gracile.layerwise.source import Features, Source
 from gracile.layerwise.statistics import Dual, Statistics
@@ -117,7 +117,7 @@ class _HNF(Learner):
         if isinstance(self.m, str):
             if self.m != "auto":
                 raise InputError(f"m = {self.m!r} is no number of rows.", f'Set m to "auto", or to {least} or more.')
-            return layers, max(least, width_for(source.rows) // 2**layers)
+            return layers, max(least, paired_width_for(source.rows) // 2**layers)
         m = whole("m", self.m)
         if m < least:
             raise InputError(
@@ -138,7 +138,7 @@ class HNFClassifier(_HNF, Classifier):
     Args:
         layers: hidden layers; each doubles the width, from 2 m.
         m: rows of the first R, at least P + 1 (as published); the first width is 2 m. "auto": so many that the last
-            layer has a quarter of the samples as nodes, from 1000 to 4000, where P allows.
+            layer has half as many nodes as there are samples, from 2000 to 4000, where P allows.
         matrix: "orthonormal" (random) or "dct" (with random signs).
         alpha: the ball's radius over the earlier solution's norm; 1 as published. Below 1 the ball need not hold any
             solution as good as the earlier one, which then stays. "auto": no ball; each layer's output is a ridge

@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
+from gracile.core.estimators import tensor_of
 from gracile.layerwise.statistics import Dual, Spectrum, Statistics, gather
 
 ROWS = 4096
@@ -168,13 +169,13 @@ def _check_radius(eps: float) -> None:
 
 
 def _matrix(values: Any, name: str) -> Tensor:
-    tensor = torch.as_tensor(values)
+    tensor = tensor_of(values)
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
     if name == "T" and tensor.ndim == 1:
         tensor = tensor[:, None]
     if tensor.ndim != 2 or 0 in tensor.shape:
-        raise DataError(f"{name} has the shape {tuple(tensor.shape)}.", "Give a matrix with one row a sample.")
+        raise DataError(f"{name} has the shape {tuple(tensor.shape)}.", "Give a matrix with one row per sample.")
     if not bool(torch.isfinite(tensor).all()):
         raise DataError(f"{name} contains NaN or infinity.", "Drop or fill those samples.")
     return tensor

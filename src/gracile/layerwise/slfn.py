@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gracile.core.errors import DataError, InputError
 from gracile.core.estimators import is_number
 from gracile.core.seeding import generator
-from gracile.layerwise.flow import fold, lossless_weights, width_for
+from gracile.layerwise.flow import fold, lossless_weights, paired_width_for
 from gracile.layerwise.source import Source
 from gracile.layerwise.sums import SumClassifier, SumLearner, SumRegressor
 
@@ -62,7 +62,7 @@ class _SLFN(SumLearner):
 
     def _first_layer(self, source: Source) -> tuple[Tensor, Tensor]:
         if self.rho == "auto":
-            m = max(source.features, width_for(source.rows) // 2)
+            m = max(source.features, paired_width_for(source.rows) // 2)
         elif is_number(self.rho) and float(self.rho) > 0:
             m = max(1, round(float(self.rho) * source.features / 2))
         else:
@@ -119,8 +119,8 @@ class SLFNClassifier(_SLFN, SumClassifier):
     """Single-layer network with kept information, for classes.
 
     Args:
-        rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2). "auto": a
-            quarter of the samples, from 1000 to 4000 nodes, and at least 2 P.
+        rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2). "auto": half
+            as many nodes as samples, from 2000 to 4000, and at least 2 P.
         lam, scale, seed, batch_size, device, dtype: see `Learner`. As published: ``scale=None``.
         class_weight: see `Classifier`.
 

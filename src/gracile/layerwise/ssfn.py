@@ -145,11 +145,11 @@ class _SSFN(Learner):
     def __init__(
         self,
         alpha: float | str = "auto",
-        max_layers: int = 20,
+        max_layers: int = 10,
         max_nodes: int = 1000,
-        node_step: int = 50,
+        node_step: int = 100,
         node_gain: float = 0.005,
-        layer_gain: float = 0.1,
+        layer_gain: float = 0.02,
         lam: float | str = "auto",
         finetune_epochs: int = 0,
         lr: float = 1e-3,
@@ -294,7 +294,8 @@ class SSFNClassifier(_SSFN, Classifier):
         max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the
             outputs).
         node_step: random nodes added at a time.
-        node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share.
+        node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share. As published:
+            ``alpha=2, max_layers=20, node_step=50, layer_gain=0.1``.
         lam: ridge strength of the first, linear solution.
         finetune_epochs, lr: epochs of Adam on all matrices afterwards; none by default.
         scale, seed, batch_size, device, dtype: see `Learner`. As published: ``scale=None``.
@@ -315,11 +316,11 @@ class SSFNClassifier(_SSFN, Classifier):
     def __init__(
         self,
         alpha: float | str = "auto",
-        max_layers: int = 20,
+        max_layers: int = 10,
         max_nodes: int = 1000,
-        node_step: int = 50,
+        node_step: int = 100,
         node_gain: float = 0.005,
-        layer_gain: float = 0.1,
+        layer_gain: float = 0.02,
         lam: float | str = "auto",
         finetune_epochs: int = 0,
         lr: float = 1e-3,

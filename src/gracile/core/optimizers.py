@@ -1,7 +1,8 @@
 """What may stand around an optimiser's step: wrappers, closures, gradient scaling, skipped steps; found here, once.
 
-A method of sparse training adds to the gradients between the backward pass and the step. Where exactly that is depends on
-who calls the step, and a term that is left out, doubled or scaled wrongly shows nowhere. So what cannot be found is refused.
+A method of sparse training adds to the gradients between the backward pass and the step. Where exactly that is depends
+on who calls the step, and a term that is left out, doubled or scaled wrongly shows nowhere. So what cannot be found is
+refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def opened(optimizer: Any) -> Optimizer:
     """The optimiser inside a trainer's wrapper, whose `step` runs torch's hooks.
 
     Args:
-        optimizer: a `torch.optim.Optimizer`, or a wrapper that keeps one as ``.optimizer``, ``.base_optimizer`` or ``.optim``.
+        optimizer: a `torch.optim.Optimizer`, or a wrapper that keeps one as ``.optimizer``, ``.base_optimizer`` or
+            ``.optim``.
 
     Raises:
         InputError: no such optimiser is inside, or its weights move elsewhere than in `step`.
@@ -83,8 +85,8 @@ def held(optimizers: Iterable[Optimizer]) -> set[int]:
 def gradient_scale(optimizer: Optimizer, kwargs: dict[str, Any]) -> float | Tensor:
     """What the gradients are still multiplied by when the step begins, because the step itself will divide it out.
 
-    A `GradScaler` unscales beforehand, except for optimisers that ask for it inside: to them it hands its scale as an attribute
-    or, the older way, itself by keyword.
+    A `GradScaler` unscales beforehand, except for optimisers that ask for it inside: to them it hands its scale as an
+    attribute or, the older way, itself by keyword.
 
     Args:
         optimizer: the one that steps.
@@ -146,11 +148,12 @@ class StepHooks:
     Args:
         optimizers: each moves some of the weights; as `opened` returns them.
         weights: what the method acts on.
-        couple: called with the optimiser, the gradients' scale and `overflow` when the gradients of a step stand: before the
-            step, or within its closure, each time that one was evaluated; and whether it is the first time of this step.
+        couple: called with the optimiser, the gradients' scale and `overflow` when the gradients of a step stand:
+            before the step, or within its closure, each time that one was evaluated; and whether it is the first time
+            of this step.
         value: what the coupling adds to the closure's loss; None leaves it.
-        after: called after each step of one, with whether that ends a step of the run: one of every optimiser that moves any of
-            the weights.
+        after: called after each step of one, with whether that ends a step of the run: one of every optimiser that
+            moves any of the weights.
     """
 
     def __init__(

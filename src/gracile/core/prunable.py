@@ -111,14 +111,14 @@ def plain_name(name: str) -> str:
 def weights(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weight]:
     """The trainable weights of a model, in order of the modules.
 
-    Weights of convolutions, linear and recurrent layers, attention and embeddings, and every other parameter that is a matrix.
-    Behind `weight_norm`, `spectral_norm` or `torch.nn.utils.prune` it is the tensor whose zeros are the weight's: the
-    direction v, or the original.
+    Weights of convolutions, linear and recurrent layers, attention and embeddings, and every other parameter that is a
+    matrix. Behind `weight_norm`, `spectral_norm` or `torch.nn.utils.prune` it is the tensor whose zeros are the
+    weight's: the direction v, or the original.
 
     Args:
         model: may be wrapped.
-        layers: ``all``, a kind (``conv``, ``linear``, ``embedding``, ``recurrent``), or names: of a module, for all weights in
-            it, or of any trainable parameter, also a bias.
+        layers: ``all``, a kind (``conv``, ``linear``, ``embedding``, ``recurrent``), or names: of a module, for all
+            weights in it, or of any trainable parameter, also a bias.
 
     Raises:
         InputError: a name without a trainable weight; no weight left; a lazy layer that was never called.

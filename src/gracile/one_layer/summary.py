@@ -26,7 +26,8 @@ class OneLayer:
     Attributes:
         setting: ``theorem``, ``dim``, ``patches``, ``penalty``, ``delta``, ``beta``, ``lam``, ``starts``.
         study: hypotheses, trajectories and conclusions.
-        deviation: root mean square distance between where samples and the exact risk lead, with the number of samples, if asked.
+        deviation: root mean square distance between where samples and the exact risk lead, with the number of samples,
+            if asked.
         picture: of the trajectories, if one was drawn.
     """
 

@@ -46,9 +46,9 @@ TOLD = {table: command for table, command in TABLES.items() if command is not No
 
 # Tables with rows that the docs or the help still leave out, and tables whose rows are names where a reader expects the thing
 # itself; there should be none.
-NOT_IN_DOCS = {"gracile.recipes.kinds.KINDS"}
+NOT_IN_DOCS = {"gracile.cli.COMMANDS", "gracile.recipes.kinds.KINDS"}
 NOT_IN_HELP = {"gracile.models.MODELS", "gracile.data.table.SOURCES"}
-NAMES_ONLY = {"gracile.recipes.kinds.KINDS", "gracile.recipes.methods.METHODS", "gracile.recipes.methods.RULES"}
+NAMES_ONLY = {"gracile.recipes.kinds.KINDS"}
 
 
 def rows(table: str) -> Mapping[str, Any]:

@@ -91,9 +91,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's own module inside DDP, data-parallel, averaging or `torch.compile` wrappers; parameters are the same
-    objects.
-    """
+    """The user's own module inside DDP, data-parallel, averaging or `torch.compile` wrappers, with the same parameters."""
     while True:
         if isinstance(model, (DistributedDataParallel, DataParallel, AveragedModel)):
             model = model.module
@@ -171,7 +169,9 @@ def _named(name: str, candidates: list[_Candidate]) -> list[_Candidate]:
     """What a name stands for: that parameter, or every weight in that module."""
     exact = [one for one in candidates if one.trainable and name in (one.weight.name, plain_name(one.weight.name))]
     return exact or [
-        one for one in candidates if one.reason is None and (one.weight.layer == name or one.weight.name.startswith(f"{name}."))
+        one
+        for one in candidates
+        if one.reason is None and (one.weight.layer == name or one.weight.name.startswith(f"{name}."))
     ]
 
 

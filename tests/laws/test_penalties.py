@@ -222,9 +222,9 @@ def test_nan_surfaces_as_an_error_and_not_as_zero(penalty, dtype):
 
 
 @pytest.mark.parametrize("penalty", [*ELEMENT_MEMBERS.values(), *CONSTRAINT_MEMBERS.values()])
-def test_the_unchecked_shadow_lets_nan_through(penalty):
+def test_the_unchecked_proximal_map_lets_nan_through(penalty):
     w = torch.tensor([[math.nan, 1.0, 0.5, 0.3, 2.0]])
-    assert penalty.shadow(w, 0.5)[0, 0].isnan()
+    assert penalty.unchecked_prox(w, 0.5)[0, 0].isnan()
 
 
 @each_group

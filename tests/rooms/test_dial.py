@@ -72,7 +72,7 @@ def test_rvsm_ends_at_its_sparsity(blobs: Splits, penalty: str):
 
 def test_the_plan_falls_from_everything_to_the_budget():
     dial = Dial(RVSM(network()), steps=100, sparsity=0.9, ramp=0.5, settle=0.2)
-    plan = [dial.plan(step) for step in range(101)]
+    plan = [dial.plan(step)["sparsity"] for step in range(101)]
     assert plan[0] == 1
     assert plan[50:] == pytest.approx([0.1] * 51)
     assert all(after <= before for before, after in itertools.pairwise(plan))
@@ -80,11 +80,11 @@ def test_the_plan_falls_from_everything_to_the_budget():
 
 def test_nothing_goes_before_the_beginning():
     dial = Dial(RVSM(network()), steps=100, sparsity=0.9, begin=0.3, ramp=0.2, settle=0.5)
-    plan = [dial.plan(step) for step in range(101)]
+    plan = [dial.plan(step)["sparsity"] for step in range(101)]
     assert plan[:31] == [1] * 31
     assert plan[31] < 1
     assert plan[50:] == pytest.approx([0.1] * 51)
-    assert dial.set_to(dial.plan(10)) == 1
+    assert dial.set_to(dial.plan(10)) == {"sparsity": 1}
     assert dial.split.lam == 0
 
 
@@ -96,7 +96,7 @@ def test_without_costs_layers_lose_nearly_alike():
     for by_cost in (True, False):
         split = RGSM(model, "group_l0", grouping="coupled", example=example)
         dial = Dial(split, steps=10, macs=0.4, example=example, by_cost=by_cost)
-        assert dial.set_to(0.4) == pytest.approx(0.4, abs=0.03)
+        assert dial.set_to({"macs": 0.4})["macs"] == pytest.approx(0.4, abs=0.03)
         rows = [row for row in split.summary().layers if row.groups]
         shares[by_cost] = [row.zero_groups / row.groups for row in rows]
     spread = {by_cost: max(found) - min(found) for by_cost, found in shares.items()}
@@ -133,8 +133,8 @@ def test_without_settling_the_dense_weights_stay_dense(blobs: Splits):
 
 
 @pytest.mark.parametrize(("build", "message"), [
-    (lambda m: Dial(RVSM(m), steps=9), "0 are given"),
-    (lambda m: Dial(RVSM(m), steps=9, macs=0.5, sparsity=0.5), "2 are given"),
+    (lambda m: Dial(RVSM(m), steps=9), "none is given"),
+    (lambda m: Dial(RVSM(m), steps=9, macs=0.5, sparsity=0.5), "removes no macs"),
     (lambda m: Dial(RVSM(m), steps=9, sparsity=1.5), "between 0 and 1"),
     (lambda m: Dial(RVSM(m), steps=9, macs=0.5), "removes no macs"),
     (lambda m: Dial(RGSM(m), steps=9, macs=0.5), "Pass example="),
@@ -147,3 +147,15 @@ def test_without_settling_the_dense_weights_stay_dense(blobs: Splits):
 def test_budgets_that_cannot_be_are_refused(build, message: str):
     with pytest.raises(InputError, match=message):
         build(network())
+
+
+def test_a_layer_that_dies_under_a_budget_is_told_of_the_budget_and_not_of_lam():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    split = RVSM(model, "l0", lam=1e-4, beta=0.1)
+    assert split._milder("Lower lam below 0.3") == "Lower lam below 0.3"
+    Dial(split, steps=1000, sparsity=0.5)
+    split.lam = 1e6
+    messages = split._collapsed().values()
+    assert messages
+    assert all("Choose a milder budget than sparsity=0.5" in one and "Lower lam" not in one for one in messages)

@@ -1,8 +1,8 @@
 """Claims: which of several processes, on one machine or many, works in a folder that they share.
 
-A claim is a file ``claim-1`` made exclusively in the folder, touched every few seconds while its process lives. A claim is dead
-once its process is gone from this machine, or its file has not been touched for long. Who takes over from ``claim-k`` makes
-``claim-(k+1)``, exclusively again, so that of any number of others only one succeeds.
+A claim is a file ``claim-1`` made exclusively in the folder, touched every few seconds while its process lives. A claim
+is dead once its process is gone from this machine, or its file has not been touched for long. Who takes over from
+``claim-k`` makes ``claim-(k+1)``, exclusively again, so that of any number of others only one succeeds.
 """
 
 from __future__ import annotations

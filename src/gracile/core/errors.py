@@ -1,8 +1,7 @@
 """Errors that carry their remedy.
 
-What a user did wrong is a `GracileError`: one sentence that names the cause, one that names the
-remedy. The command line prints it without a traceback and exits with status 2; any other exception is a bug of ours
-and keeps its
+What a user did wrong is a `GracileError`: one sentence that names the cause, one that names the remedy. The command
+line prints it without a traceback and exits with status 2; any other exception is a bug of ours and keeps its
 traceback.
 """
 

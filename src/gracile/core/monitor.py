@@ -29,8 +29,9 @@ class Series:
 class Monitor(ABC):
     """Measures a network while it is trained.
 
-    A monitor changes nothing: neither weights, gradients, buffers, the state of random generators nor the training mode of any module.
-    `gracile.fit` takes a list of them as ``observe``. Only `observe` must be written; the other methods do nothing by default.
+    A monitor changes nothing: neither weights, gradients, buffers, the state of random generators nor the training mode
+    of any module. `gracile.fit` takes a list of them as ``observe``. Only `observe` must be written; the other methods
+    do nothing by default.
 
     Attributes:
         title: one line on what it measures.

@@ -3,11 +3,11 @@
 from gracile.dynamics.far import FarFlow, log_logistic, normalised_flow
 from gracile.dynamics.flow import Flow, gradient_flow
 from gracile.dynamics.junctions import Junction, find
-from gracile.dynamics.monitor import DynamicsMonitor, watch
 from gracile.dynamics.paths import count_paths
 from gracile.dynamics.smoothness import Smoothness, SmoothnessMonitor, smoothness
 from gracile.dynamics.table import MONITORS, monitors
 from gracile.dynamics.tree import TreeNetwork, tree_decomposition
+from gracile.dynamics.watch import DynamicsMonitor, watch
 
 __all__ = [
     "MONITORS",

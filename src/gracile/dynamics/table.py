@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gracile.core.errors import pick
 from gracile.core.monitor import Monitor, Series
-from gracile.dynamics.monitor import DynamicsMonitor
 from gracile.dynamics.smoothness import SmoothnessMonitor
+from gracile.dynamics.watch import DynamicsMonitor
 
 
 class MonitorClass(Protocol):

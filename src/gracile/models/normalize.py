@@ -15,7 +15,8 @@ class Normalize(nn.Module):
     """``(x - mean) / std``, per channel of (n, c, h, w) or per feature of (n, f).
 
     Args:
-        mean, std: one number a channel or feature, or a single one for all; they are buffers, saved with the model.
+        mean: one number per channel or feature, or a single one for all; a buffer, saved with the model.
+        std: likewise.
 
     Raises:
         InputError: lengths differ, or a standard deviation is not positive.

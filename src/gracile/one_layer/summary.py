@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from gracile.one_layer.conditions import Theorem
 from gracile.one_layer.starts import random_starts, sparse_teacher
-from gracile.one_layer.study import Study, coupling, sample_deviation, study, weight
+from gracile.one_layer.verification import Verification, critical_lam, largest_beta, sample_deviation, verify
 
 # Weights up to this share of 1/sqrt(d), the size of a teacher's entry, are zeroed by default.
 RATIO, DELTA = 0.5, 0.5
@@ -25,19 +25,20 @@ class OneLayer:
 
     Attributes:
         setting: ``theorem``, ``dim``, ``patches``, ``penalty``, ``delta``, ``beta``, ``lam``, ``starts``.
-        study: hypotheses, trajectories and conclusions.
-        deviation: root mean square distance between where samples and the exact risk lead, with the number of samples, if asked.
+        verification: hypotheses, trajectories and conclusions.
+        deviation: root mean square distance between where samples and the exact risk lead, with the number of samples,
+            if asked.
         picture: of the trajectories, if one was drawn.
     """
 
     setting: dict[str, Any]
-    study: Study
+    verification: Verification
     deviation: tuple[int, float] | None = None
     picture: Path | None = None
 
     def shares(self) -> dict[str, float]:
         """Percent of starts: ``covered`` by the theorem, ``expected`` on the sphere, ``concluded`` of the covered and ``all_concluded``."""
-        found = self.study
+        found = self.verification
         covered = float(found.admitted.double().mean())
         concluded = found.concluded.double()
         return {
@@ -49,7 +50,7 @@ class OneLayer:
 
     def spreads(self) -> dict[str, tuple[float, float, float]]:
         """Least, median and largest over all starts, by name."""
-        seen, limit = self.study.seen, self.study.limit
+        seen, limit = self.verification.seen, self.verification.limit
         named = {
             "Lagrangian at the end": seen.lagrangian[-1],
             "its largest rise in one step": seen.lagrangian_rise,
@@ -68,7 +69,7 @@ class OneLayer:
         told, share = self.setting, self.shares()
         lines = [
             f"d = {told['dim']}, k = {told['patches']}, {told['penalty']}: delta {told['delta']:.4g}, beta {told['beta']:.4g}, "
-            f"lam {told['lam']:.4g}\n\n{self.study.conditions}\n",
+            f"lam {told['lam']:.4g}\n\n{self.verification.conditions}\n",
             f"starts that the theorem covers: {share['covered']:.2f} % (of all starts on the sphere: {share['expected']:.4g} %); "
             f"of them {share['concluded']:.2f} % end as it says",
             f"starts that end as it says, covered or not: {share['all_concluded']:.2f} %\n",
@@ -91,7 +92,7 @@ class OneLayer:
         }
         found = {
             "setting": self.setting,
-            "conditions": str(self.study.conditions),
+            "conditions": str(self.verification.conditions),
             "percent": self.shares(),
             "over_starts": spread,
         }
@@ -142,11 +143,11 @@ def one_layer(
     """
     if delta is None and beta is None:
         delta = DELTA
-    beta = coupling(theorem, delta or 0.0, patches) if beta is None else beta
-    lam = weight(penalty, beta, dim, RATIO) if lam is None else lam
+    beta = largest_beta(theorem, delta or 0.0, patches) if beta is None else beta
+    lam = critical_lam(penalty, beta, dim, RATIO) if lam is None else lam
     teacher, first = sparse_teacher(dim, nonzero, seed), random_starts(starts, dim, seed)
     setting = {"lam": lam, "beta": beta, "steps": steps, "penalty": penalty}
-    found = study(theorem, first, teacher, patches, **setting, lr=lr, delta=delta)
+    found = verify(theorem, first, teacher, patches, **setting, lr=lr, delta=delta)
     if require:
         found.conditions.require()
     deviation = picture = None

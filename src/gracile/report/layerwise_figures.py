@@ -18,8 +18,8 @@ def redense_curves(groups: Sequence[Numbers], title: str) -> Figure:
     """Training loss, testing loss and testing accuracy against the epoch, means over seeds; dotted, the control.
 
     Args:
-        groups: one list of arms per line, an arm a seed: ``loss``, ``matrix``, ``m``, ``losses`` by epoch, ``curve`` of testing
-            loss and accuracy, and the same two of the ``control_``.
+        groups: one list of arms per line, an arm a seed: ``loss``, ``matrix``, ``m``, ``losses`` by epoch, ``curve`` of
+            testing loss and accuracy, and the same two of the ``control_``.
         title: above.
     """
     figure = new_figure(13.0, 4.2)
@@ -56,7 +56,8 @@ def rho_sweep(
     """Accuracy of each learner against rho, a panel per data set, with the published threshold at 2.
 
     Args:
-        sweeps: panel's title to learner to the accuracies of all trials per rho; ``information`` is drawn dashed, in nats.
+        sweeps: panel's title to learner to the accuracies of all trials per rho; ``information`` is drawn dashed, in
+            nats.
         rhos: panel's title to nodes per input.
     """
     columns = min(3, len(sweeps))

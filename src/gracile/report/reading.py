@@ -22,7 +22,7 @@ class Trained:
 
     Attributes:
         seed: None where the run does not say.
-        metrics: rows of ``metrics.jsonl``, one an epoch.
+        metrics: rows of ``metrics.jsonl``, one per epoch.
         result: ``arm.json``: numbers of the test split, percent; None until the arm has ended.
         layers: ``layers.json``; None where it was not written.
     """
@@ -40,7 +40,7 @@ class Arm:
     Attributes:
         name: as the recipe calls it.
         settings: its table of the recipe.
-        trained: one a seed, in the recipe's order; only those that have begun.
+        trained: one per seed, in the recipe's order; only those that have begun.
         measured: what ``gracile compress`` measured, if it did.
         attacked: what ``gracile attack`` found of it and of the networks attacked beside it.
     """
@@ -71,11 +71,11 @@ class Arm:
         return statistics.stdev(found) if len(found) > 1 else None
 
     def macs_left(self) -> float | None:
-        """Multiply-adds a sample after physical removal, mean over seeds; None where layer sizes were not kept."""
+        """Multiply-adds per sample after physical removal, mean over seeds; None where layer sizes were not kept."""
         return self._size("macs_left")
 
     def macs(self) -> float | None:
-        """Multiply-adds a sample before removal."""
+        """Multiply-adds per sample before removal."""
         return self._size("macs")
 
     def parameters_left(self) -> float | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
 STYLES = 8  # colours of the style sheet; beyond them lines are dashed
-HOVERS = 60  # points a line that answer to the mouse
+HOVERS = 60  # points per line that answer to the mouse
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Point:
 
     Attributes:
         label: written beside it.
-        x, y: where.
+        x: its abscissa.
+        y: its ordinate.
         style: number of its colour.
         spread: standard deviation of y, drawn as a bar.
         size: what the area of its circle stands for, relative to the largest; None draws a small one.
@@ -115,8 +116,10 @@ class Axis:
     """A scale from data to units of the drawing.
 
     Attributes:
-        low, high: of the data.
-        start, end: of the drawing.
+        low: least value of the data.
+        high: largest value of the data.
+        start: where `low` lies in the drawing.
+        end: where `high` lies in it.
         log: logarithmic; low and high are positive then.
         whole: only integers are marked.
     """
@@ -167,7 +170,7 @@ def axis(
     return Axis(made[0], made[1] if made[1] > made[0] else made[0] + 1.0, start, end)
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
+def _frame(x: Axis, y: Axis, xlabel: str, ylabel: str) -> str:
     parts = []
     for value in y.ticks():
         at = y(value)
@@ -180,10 +183,10 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
         parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{compact(value)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(xlabel)}</text>')
     parts.append(
         f'<text class="name" transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>"
+        f"{escape(ylabel)}</text>"
     )
     return "".join(parts)
 
@@ -191,8 +194,8 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
 def line_chart(
     title: str,
     lines: Sequence[Line],
-    x_label: str,
-    y_label: str,
+    xlabel: str,
+    ylabel: str,
     *,
     log: bool = False,
     low: float | None = None,
@@ -212,7 +215,7 @@ def line_chart(
     x = Axis(*ends, LEFT, WIDTH - RIGHT, whole=all(at == int(at) for at in xs))
     values = [value for line in drawn for _, value in line.points]
     y = axis(values, HEIGHT - BOTTOM, TOP, log=log, low=low, high=high)
-    parts = [_frame(x, y, x_label, y_label)]
+    parts = [_frame(x, y, xlabel, ylabel)]
     # The faint ones first: the named curve lies on top.
     for line in sorted(drawn, key=lambda line: not line.faint):
         path = " ".join(f"{x(at):.1f} {y(value):.1f}" for at, value in line.points)
@@ -225,7 +228,7 @@ def line_chart(
             stride = math.ceil(len(line.points) / HOVERS)
             parts += [_dot(x, y, line, point) for point in line.points[::-stride]]
     last = "; ".join(f"{line.name} ends at {line.points[-1][1]:.4g}" for line in drawn if not line.faint)
-    return svg(title, f"{y_label} against {x_label}: {last}.", "".join(parts))
+    return svg(title, f"{ylabel} against {xlabel}: {last}.", "".join(parts))
 
 
 def _dot(x: Axis, y: Axis, line: Line, point: tuple[float, float], visible: bool = False) -> str:
@@ -243,7 +246,7 @@ def histogram(
     title: str,
     edges: tuple[float, float],
     shares: Sequence[tuple[str, int, Sequence[float], float]],
-    x_label: str,
+    xlabel: str,
 ) -> str:
     """Histograms of logarithms laid over each other as outlines; exact zeros stand apart on the left.
 
@@ -251,7 +254,7 @@ def histogram(
         title: of the image.
         edges: decimal logarithms of the first and the last edge.
         shares: name, style, percent a bin, percent of exact zeros.
-        x_label: what is binned.
+        xlabel: what is binned.
     """
     zero_at, zero_width = LEFT + 4, 26
     start = LEFT + zero_width + 22
@@ -282,7 +285,7 @@ def histogram(
         parts.append(f'<text x="{x(exponent):.1f}" y="{bottom + 15}" text-anchor="middle">{label}</text>')
     parts.append(f'<text x="{zero_at + zero_width / 2}" y="{bottom + 15}" text-anchor="middle">zero</text>')
     middle = (start + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(xlabel)}</text>')
     parts.append(
         f'<text class="name" transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
         "exactly zero, %</text>"
@@ -303,11 +306,11 @@ def histogram(
             f'<path {_stroke(style)} d="M{start} {bottom}{steps}V{bottom}"><title>{escape(name)}</title></path>'
         )
     told = "; ".join(f"{name}: {zeros:.1f} % exactly zero" for name, _, _, zeros in shares)
-    return svg(title, f"Distribution of {x_label}. {told}.", "".join(parts))
+    return svg(title, f"Distribution of {xlabel}. {told}.", "".join(parts))
 
 
 def bars(title: str, rows: Sequence[tuple[str, int, int]], style: int) -> str:
-    """One bar a layer: its width before as an outline, what stays filled.
+    """One bar per layer: its width before as an outline, what stays filled.
 
     Args:
         title: of the image.
@@ -336,8 +339,8 @@ def bars(title: str, rows: Sequence[tuple[str, int, int]], style: int) -> str:
 def scatter(
     title: str,
     points: Sequence[Point],
-    x_label: str,
-    y_label: str,
+    xlabel: str,
+    ylabel: str,
     *,
     fronts: Sequence[Sequence[Point]] = (),
     log: bool = False,
@@ -346,7 +349,7 @@ def scatter(
     x = axis([point.x for point in points], LEFT, WIDTH - RIGHT - 14, log=log, low=None if log else 0.0)
     ys = [point.y + sign * (point.spread or 0) for point in points for sign in (-1, 1)]
     y = axis(ys, HEIGHT - BOTTOM - 12, TOP + 12)
-    parts = [_frame(x, y, x_label, y_label)]
+    parts = [_frame(x, y, xlabel, ylabel)]
     for front in fronts:
         ordered = sorted(front, key=lambda point: point.x)
         stairs = f"M{x(ordered[0].x):.1f} {y(ordered[0].y):.1f}" + "".join(
@@ -371,7 +374,7 @@ def scatter(
     for point, radius in zip(points, radii, strict=True):
         parts.append(_label(point, x(point.x), y(point.y), radius, taken))
     listed = "; ".join(f"{point.label}: {point.y:.4g} at {point.x:.4g}" for point in points)
-    return svg(title, f"{y_label} against {x_label}. {listed}.", "".join(parts))
+    return svg(title, f"{ylabel} against {xlabel}. {listed}.", "".join(parts))
 
 
 def _label(point: Point, cx: float, cy: float, radius: float, taken: list[tuple[float, float, float, float]]) -> str:

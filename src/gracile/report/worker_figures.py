@@ -49,7 +49,8 @@ def overview(path: Path, graph: Graph, rows: Rows, accuracy: Sequence[float], ti
     Args:
         path: the PNG.
         graph: who is joined to whom.
-        rows: measurements, with ``round``, ``bytes``, ``distance``, ``accuracy`` and where known ``before`` and ``bound``.
+        rows: measurements, with ``round``, ``bytes``, ``distance``, ``accuracy`` and where known ``before`` and
+            ``bound``.
         accuracy: test accuracy of each worker that answered, percent.
         title: above.
     """

@@ -18,7 +18,8 @@ def write_report(folders: Sequence[Path], path: Path | None = None) -> Path:
 
     Args:
         folders: run folders, finished or not.
-        path: the HTML file; by default ``report.html`` in the folder of a single run, ``comparison.html`` here for several.
+        path: the HTML file; by default ``report.html`` in the folder of a single run, ``comparison.html`` here for
+            several.
 
     Returns:
         The file.

@@ -1,5 +1,4 @@
-"""Checkpoints: one safetensors file with tensors and a JSON header, replaced atomically; nothing pickled is ever
-read."""
+"""Checkpoints: one safetensors file of tensors and a JSON header, replaced atomically; nothing pickled is ever read."""
 
 from __future__ import annotations
 

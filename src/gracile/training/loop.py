@@ -20,7 +20,7 @@ from gracile.core.sparsifier import Sparsifier
 from gracile.data import Augmentation, Dataset, Splits, batches
 from gracile.training.checkpointer import Checkpointer
 from gracile.training.interrupts import GracefulStop
-from gracile.training.losses import Loss, Objective, as_objective
+from gracile.training.objectives import Loss, Objective, as_objective
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
 from gracile.training.recorder import Observer, Recorder, told
@@ -59,9 +59,9 @@ def fit(
 ) -> History:
     """Train a classifier on the device where it stands.
 
-    Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its part
-    of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for its
-    part: dropout, noise and the random starts of attacks. Only rank 0 writes.
+    Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its
+    part of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for
+    its part: dropout, noise and the random starts of attacks. Only rank 0 writes.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
@@ -181,7 +181,7 @@ def fit(
                 if recorded:
                     row = recorder.row(position, first=not history.rows)
                     row.update(lr=stepper.last_rate(position), seconds=round(saver.spent(), 3))
-                    check_row(row, place)
+                    check_row(row, network, position, place)
                     history.rows.append(row)
                     bar.set_postfix_str(told(row))
                     position = position.without_sums()

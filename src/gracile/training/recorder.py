@@ -11,7 +11,7 @@ from gracile.core.monitor import Monitor
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Dataset
 from gracile.training.evaluation import evaluate
-from gracile.training.losses import Loss, LossObjective, Objective
+from gracile.training.objectives import Loss, LossObjective, Objective
 from gracile.training.state import TrainingState
 
 Observer = Monitor | Callable[[nn.Module], dict[str, float]]

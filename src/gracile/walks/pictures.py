@@ -20,7 +20,7 @@ def _figure(width: float, height: float, columns: int = 1):
 
 
 def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]]], title: str) -> Path:
-    """nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines, and the quotient of both.
+    """Draw nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines, and the quotient of both.
 
     Args:
         path: the PNG.
@@ -71,7 +71,7 @@ def _pretty(name: str) -> str:
 
 
 def trajectories(path: Path, walks: Mapping[str, SenileWalk], steps: int, seed: int) -> Path:
-    """Trajectories in the plane, one panel a walk, all from the same seed.
+    """Trajectories in the plane, one panel per walk, all from the same seed.
 
     Args:
         path: the PNG.

@@ -1,8 +1,8 @@
 """How nu(delta) leaves nu(0): what theorems 2.3 to 2.6 say for f(m) = m, with the constants they leave open.
 
-In d = 1, E[tau] ~ 2 log(1/p) where p = E min(delta xi, 1) is the least hazard, so nu ~ K / log(1/p) with
-K = (1 - log 2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu
-under small losses lost(m) is a linear functional of them, `first_order`.
+In d = 1, E[tau] ~ 2 log(1/p) where p = E min(delta xi, 1) is the least hazard, so nu ~ K / log(1/p) with K = (1 - log
+2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu under small
+losses lost(m) is a linear functional of them, `first_order`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gracile.core.errors import InputError
 from gracile.walks import series
 from gracile.walks.noise import Fixed, GrowingHalfNormal, HalfCauchy, LogPareto, Noise, Pareto
 from gracile.walks.noise import noise as understand_noise
-from gracile.walks.reinforcement import Linear
+from gracile.walks.reinforcement import LinearReinforcement
 from gracile.walks.staying import Staying
 from gracile.walks.walk import SenileWalk
 
@@ -60,14 +60,14 @@ def slow_constant() -> float:
 @cache
 def _unperturbed(dim: int, terms: int = 1 << 20) -> tuple[Array, Array, float, float]:
     """q0(m) for m < terms, G(n) for n <= terms, E[tau] and P(tau odd)."""
-    walk = Staying(dim, Linear(1.0), 0.0, -math.inf, Fixed())
+    walk = Staying(dim, LinearReinforcement(1.0), 0.0, -math.inf, Fixed())
     leave = walk.leave0(np.arange(1.0, terms))
     found = SenileWalk(dim).diffusivity()
     return 1 - leave, series.survival(leave), found.mean_tau, found.p_odd
 
 
 def first_order(dim: int, lost: Callable[[Array, Array], Array]) -> float:
-    """d nu / d t at t = 0 where q(m) = q0(m) - t lost(m, q0(m)), for f(m) = m in d >= 2.
+    """The derivative d nu / d t at t = 0 where q(m) = q0(m) - t lost(m, q0(m)), for f(m) = m in d >= 2.
 
     With Phi(n) = sum_{m<n} lost(m) / q0(m): dE[tau] = -sum_n G(n) Phi(n) and dP(tau odd) = -sum_n (-1)^(n+1) G(n)
     Phi(n).
@@ -191,7 +191,8 @@ class Point:
     Attributes:
         decades: -log10 delta.
         x: the place on the derived axis.
-        nu, error_bound: the exact diffusivity.
+        nu: the exact diffusivity.
+        error_bound: a bound on its absolute error.
         gain: nu(delta) - nu(0).
     """
 

@@ -11,7 +11,7 @@ from gracile.core.console import told
 from gracile.core.errors import InputError
 from gracile.walks import rates
 from gracile.walks.noise import Noise
-from gracile.walks.reinforcement import Constant, Power
+from gracile.walks.reinforcement import ConstantReinforcement, PowerReinforcement
 from gracile.walks.simulation import Simulation
 from gracile.walks.walk import Diffusivity, Recurrence, SenileWalk
 
@@ -111,10 +111,14 @@ def walk(
         delta: strength of the perturbation.
         model: I fixed, II random, III growing; by default what `noise` says.
         noise: a row of `gracile.walks.NOISES`, such as ``pareto:0.5``, or a law.
-        reinforcement: ``identity``, C or ``constant:C`` or ``power:C,P`` for f(m) = m, C m, C, C m^P; or a function of m.
+        reinforcement: ``identity``, C or ``constant:C`` or ``power:C,P`` for f(m) = m, C m, C, C m^P; or a function of
+            m.
         clock: what n counts in model III.
         steps: of the simulation; 0 for none.
-        walkers, seed, workers, method: of the simulation, see `gracile.walks.SenileWalk.simulate`.
+        walkers: how many are simulated.
+        seed: of the simulation.
+        workers: threads of the simulation.
+        method: of the simulation; see `gracile.walks.SenileWalk.simulate`.
         folder: for a picture of the growth; none by default.
 
     Raises:
@@ -146,7 +150,8 @@ class Sweep:
     """How nu(delta) leaves nu(0), by dimension and law.
 
     Attributes:
-        slopes: rows with ``dim``, ``noise``, ``axis``, the ``predicted`` and the ``fitted`` slope and the last ``decades`` of delta.
+        slopes: rows with ``dim``, ``noise``, ``axis``, the ``predicted`` and the ``fitted`` slope and the last
+            ``decades`` of delta.
         pictures: the files.
     """
 
@@ -217,10 +222,10 @@ def _reinforcement(given: Any) -> Any:
     name, _, numbers = given.partition(":")
     try:
         if name == "constant":
-            return Constant(float(numbers))
+            return ConstantReinforcement(float(numbers))
         if name == "power":
             c, p = map(float, numbers.split(","))
-            return Power(c, p)
+            return PowerReinforcement(c, p)
         return given if given == "identity" else float(given)
     except InputError:
         raise

@@ -17,7 +17,7 @@ from gracile.core.errors import InputError
 from gracile.walks import closed_form, series
 from gracile.walks.noise import Fixed, LogPareto, Uniform
 from gracile.walks.noise import noise as understand_noise
-from gracile.walks.reinforcement import Constant, Linear, Power
+from gracile.walks.reinforcement import ConstantReinforcement, LinearReinforcement, PowerReinforcement
 from gracile.walks.reinforcement import reinforcement as understand_reinforcement
 from gracile.walks.simulation import Method, Simulation, simulate
 from gracile.walks.staying import Staying
@@ -48,8 +48,10 @@ class Diffusivity:
         error_bound: a bound on the absolute error of `nu`: truncation, remainders, quadrature and rounding. For a
             closed form it is proved by interval arithmetic; else it takes libm and scipy at their documented accuracy,
             once over.
-        mean_tau, mean_tau_error: E[tau] and its bound.
-        p_odd, p_odd_error: P(tau odd) and its bound.
+        mean_tau: E[tau].
+        mean_tau_error: a bound on its absolute error.
+        p_odd: P(tau odd).
+        p_odd_error: a bound on its absolute error.
         growth: the law of E|S_n|^2 where it is not nu n.
         method: "closed form", "series", or why there was nothing to sum.
     """
@@ -89,8 +91,8 @@ class SenileWalk:
 
     Args:
         dim: d >= 1.
-        reinforcement: f: "identity" (the default, f(m) = m), a number C for C m, `Linear`, `Constant`, `Power`,
-            `Custom`, or a callable on arrays with f >= -1.
+        reinforcement: f: "identity" (the default, f(m) = m), a number C for C m, `LinearReinforcement`,
+            `ConstantReinforcement`, `PowerReinforcement`, `CustomReinforcement`, or a callable on arrays with f >= -1.
         delta: the strength of the perturbation, >= 0; a float, or an mpmath number below the smallest float.
         noise: the law of xi: None is model I (xi = 1); a row of `NOISES` such as "half-cauchy" or "pareto:0.5", a law
             object, a scipy frozen distribution or a callable x -> P(xi <= x) are model II; "half-normal-n" is model
@@ -151,11 +153,11 @@ class SenileWalk:
         return series.survival(self.staying.leave(np.arange(1.0, n)))
 
     def diffusivity(self) -> Diffusivity:
-        """nu = P(tau odd) / ((1 - P(tau odd) / d) E[tau]), equation (2.1), with bounds.
+        """The diffusion constant nu = P(tau odd) / ((1 - P(tau odd) / d) E[tau]), equation (2.1), with bounds.
 
         Raises:
             InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below
-            every float where no closed form is known.
+                every float where no closed form is known.
         """
         self._needs_edge_clock("The diffusion constant")
         return self._diffusivity
@@ -166,16 +168,16 @@ class SenileWalk:
             return self._from_sums(series.Sums(1.0, 0.0, 1.0, 0.0), "tau = 1")
         f = self.reinforcement
         if self.delta == 0:
-            if isinstance(f, Power) and f.p > 1 and f.c > 0:
+            if isinstance(f, PowerReinforcement) and f.p > 1 and f.c > 0:
                 return self._localised()
-            if not isinstance(f, (Linear, Constant, Power)):
+            if not isinstance(f, (LinearReinforcement, ConstantReinforcement, PowerReinforcement)):
                 raise InputError(
                     "Without perturbation no finite number of values of f decides whether E[tau] is finite.",
-                    "Give delta > 0, or Linear, Constant or Power.",
+                    "Give delta > 0, or LinearReinforcement, ConstantReinforcement or PowerReinforcement.",
                 )
         loss, half = self._constant_loss()
-        if loss is not None and isinstance(f, (Linear, Constant)):
-            if isinstance(f, Linear) and f.c > 0:
+        if loss is not None and isinstance(f, (LinearReinforcement, ConstantReinforcement)):
+            if isinstance(f, LinearReinforcement) and f.c > 0:
                 return self._from_intervals(*closed_form.linear(self.dim, f.c, loss, half))
             return self._from_intervals(*closed_form.constant(self.dim, f.c, loss, half))
         if not isinstance(self.noise, LogPareto):
@@ -190,8 +192,7 @@ class SenileWalk:
 
         Raises:
             InputError: the walk stays on one edge for ever with positive probability (the criteria exclude it), or
-            E[tau] cannot be
-                decided.
+                E[tau] cannot be decided.
         """
         found = self.diffusivity()
         if found.method == "localised":
@@ -314,11 +315,11 @@ class SenileWalk:
     def _slow(self, variance: float) -> Growth:
         """The law of E|S_n|^2 for f(m) = C m with infinite E[tau].
 
-        E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits. Where
-        P(tau >= n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1,
-        n^kappa sin(pi kappa) / (pi kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
+        E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits. Where P(tau >=
+        n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1, n^kappa sin(pi kappa) / (pi
+        kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
         """
-        assert isinstance(self.reinforcement, Linear)
+        assert isinstance(self.reinforcement, LinearReinforcement)
         c = self.reinforcement.c
         k = math.exp(math.lgamma(1 + 2 * self.dim / c) - math.lgamma(1 + 1 / c))
         kappa = (2 * self.dim - 1) / c
@@ -334,7 +335,7 @@ class SenileWalk:
         g = series.survival(leave)
         odd = float(np.sum((g[:-1] * leave)[::2]))
         # P(start <= tau < infinity) <= sum of the hazards beyond <= (2d - 1) start^(1-p) / (C (p - 1)).
-        assert isinstance(self.reinforcement, Power)
+        assert isinstance(self.reinforcement, PowerReinforcement)
         p, c = self.reinforcement.p, self.reinforcement.c
         rest = min((2 * self.dim - 1) * float(start - 1) ** (1 - p) / (c * (p - 1)), 1.0) * float(g[-1])
         return Diffusivity(0.0, 0.0, math.inf, 0.0, odd + rest / 2, rest / 2 + 1e-12, None, "localised")

@@ -168,10 +168,10 @@ def _points(
         n = 2 * max(1, round(rho * inputs / 2))
         # The learner sees bytes divided by `top` chunk by chunk: scaling the ridge's inputs is scaling the first
         # weights.
-        elm = ELMClassifier(n=n, lam=lam, seed=seed).fit_stream(
+        elm = ELMClassifier(n=n, lam=lam, scale=None, dtype="float32", seed=seed).fit_stream(
             lambda: _scaled(train, top), classes=np.unique(train[1])
         )
-        slfn = SLFNClassifier(rho=n / inputs, lam=lam, seed=seed).fit_stream(
+        slfn = SLFNClassifier(rho=n / inputs, lam=lam, scale=None, dtype="float32", seed=seed).fit_stream(
             lambda: _scaled(train, top), classes=np.unique(train[1])
         )
         known = np.isin(test[1], elm.classes_)

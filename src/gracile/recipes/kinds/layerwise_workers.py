@@ -212,7 +212,9 @@ class _Task:
         return {**last, "reached": last["validation"] >= target, "seconds": time.perf_counter() - began, "curve": rows}
 
     def _learner(self) -> SSFNClassifier:
-        return SSFNClassifier(**self.settings.learner, seed=self.seed)
+        growth = {"alpha": 2.0, "max_layers": 20, "node_step": 50, "layer_gain": 0.1}
+        published = {**growth, "scale": None, "dtype": "float32"}
+        return SSFNClassifier(**published | self.settings.learner, seed=self.seed)
 
     def _shards(self, split: str) -> list[Tensor]:
         return shards(self.splits.train.labels, self.settings.workers, split, seed=self.seed)

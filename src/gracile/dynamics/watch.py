@@ -168,7 +168,8 @@ class DynamicsMonitor(Monitor):
         """Count a training step, and record at every `every`-th; `attach` calls it by itself.
 
         Args:
-            loss, targets: as for `record`.
+            loss: see `record`.
+            targets: see `record`.
         """
         self.steps += 1
         due = self.steps % self.every == 0
@@ -212,13 +213,14 @@ class DynamicsMonitor(Monitor):
             loss: kept with the row.
             outputs: (n, classes) or (n, 1), for the margin; by default those of the last forward pass, where attached.
             targets: (n,) class numbers, or +-1 for one output.
-            full: also what is costly: the whole of D for wide layers, all singular values, the bounds. By default at every
-                `full_every`-th step.
+            full: also what is costly: the whole of D for wide layers, all singular values, the bounds. By default at
+                every `full_every`-th step.
 
         Returns:
-            ``step``, ``loss``, ``margin``, ``margin_normalised`` (over the product of Frobenius norms), ``sign_changes`` (share of weights
-            since the last record), in full records ``sign_changes_from_start`` and ``bounds`` (per layer of the linear tail ``value, bound,
-            ratio, limit, paper_limit``), and ``junctions``: per name a dictionary of
+            ``step``, ``loss``, ``margin``, ``margin_normalised`` (over the product of Frobenius norms),
+            ``sign_changes`` (share of weights since the last record), in full records ``sign_changes_from_start`` and
+            ``bounds`` (per layer of the linear tail ``value, bound, ratio, limit, paper_limit``), and ``junctions``:
+            per name a dictionary of
 
             - ``drift_conserved``, ``drift_free``: Frobenius norms of the change of D since the start, over the entries gradient flow
               must conserve and over the others, relative to ``|W1|_F^2 + |W2|_F^2`` at the start; ``drift_diagonal`` alike;
@@ -468,7 +470,9 @@ def watch(
         'pattern'
     """
     if every < 1 or full_every < 1:
-        raise InputError(f"every={every} and full_every={full_every} must be at least 1.", "Correct them.")
+        raise InputError(
+            f"every={every} and full_every={full_every} must be at least 1.", "Pass whole numbers of steps from 1 on."
+        )
     place = RunFolder(Path(folder)) if isinstance(folder, str | Path) else folder
     board = _board(place) if tensorboard and place is not None else None
     whole = every * max(1, full_every // every)

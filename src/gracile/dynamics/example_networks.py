@@ -1,4 +1,4 @@
-"""Small networks on which the statements are shown, one a row; all are float64 and without biases unless they say so."""
+"""Small networks on which the statements are shown, one per row; all are float64 and without biases unless they say so."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ class FreeBlock(nn.Module):
     """``U s(Y x) + Z x``, all three learned.
 
     Args:
-        inputs, hidden, outputs: widths.
-        act: s; the identity by default.
+        inputs: width of x.
+        hidden: width of ``Y x``.
+        outputs: width of the result.
+        activation: s; the identity by default.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, act: nn.Module | None = None) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.y = _linear(inputs, hidden)
         self.u = _linear(hidden, outputs)
         self.z = _linear(inputs, outputs)
-        self.act = act or nn.Identity()
+        self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.u(self.act(self.y(x))) + self.z(x)
+        return self.u(self.activation(self.y(x))) + self.z(x)
 
 
 class SkipBlock(nn.Module):
-    """``U Y x + x``, or ``U Y x + d * x`` with a learned factor a neuron."""
+    """``U Y x + x``, or ``U Y x + d * x`` with a learned factor per neuron."""
 
     def __init__(self, width: int, hidden: int, *, diagonal: bool) -> None:
         super().__init__()

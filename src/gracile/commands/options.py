@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from gracile.deploy import Candidate
 
 
+DATA = "a folder of images by class, a parquet, csv or npz file, digits or another named data set, or OWNER/NAME on the hub"
+
+
 def seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
 
@@ -45,7 +48,7 @@ def where(parser: argparse.ArgumentParser) -> None:
 
 def data(parser: argparse.ArgumentParser, text: str) -> None:
     """Which data, and how they are read."""
-    parser.add_argument("--data", help=f"{text}: a path, a data set's name, or OWNER/NAME on the hub")
+    parser.add_argument("--data", help=f"{text}: {DATA}")
     parser.add_argument("--label", metavar="COLUMN", help="the label's column, where it is not found by itself")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize images to this")
 

@@ -24,6 +24,8 @@ TARGETS = {
     "params": "this share of parameters stays after physical removal",
     "sparsity": "this share of all parameters is zero",
 }
+# Of `gracile.models.MODELS`, which would bring torch along; the tests hold it to that.
+MODELS = "lenet, mlp, vgg16, enresnet or resnet18, resnet20, resnet38, resnet56"
 CHANGES = ("data", "label", "image_size", "model", "epochs", "batch_size", "lr", "device")
 
 
@@ -31,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", nargs="?", help="a shipped recipe's name, or a TOML file (default: classify)")
     options.data(parser, "your data")
-    add("--model", help="a network's name, such as resnet20, or FILE.py:FUNCTION, a function that returns yours")
+    add("--model", help=f"{MODELS}, or FILE.py:FUNCTION, a function that returns yours")
     add("--epochs", type=int, help="passes over the training data")
     add("--batch-size", type=int, help="samples per step")
     add("--lr", type=float, help="learning rate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import sys
@@ -80,7 +81,10 @@ def _run(command: ModuleType, parser: argparse.ArgumentParser, args: argparse.Na
         # Read by tqdm when it is imported.
         os.environ["TQDM_DISABLE"] = "1"
     keep_freed_memory()
-    show_progress(quiet=args.quiet or not first, worded=lambda text: typed(text, parser))
+    if first:
+        show_progress(quiet=args.quiet, worded=lambda text: typed(text, parser))
+    else:
+        logging.getLogger("gracile").addHandler(logging.NullHandler())
     show_warnings()
     answer = command.run(args)
     if first:

@@ -168,6 +168,15 @@ def test_advice_about_a_users_table_can_be_typed(tmp_path: Path, monkeypatch, ca
     assert not Path("runs").exists()
 
 
+def test_a_file_that_stands_here_is_never_sent_to_the_hub(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gracile.data.hub.open_source", lambda request: pytest.fail("asked the hub"))
+    Path("owner").mkdir()
+    Path("owner/name").touch()
+    assert cli.main(["run", "--data", "owner/name"]) == 2
+    assert "which no data source reads" in capsys.readouterr().err
+
+
 # What a command asks of a recipe
 
 

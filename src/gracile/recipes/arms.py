@@ -211,6 +211,14 @@ def all_parts(settings: Parts, folder: RunFolder, *, shown: bool = True) -> list
     ]
 
 
+def records_of(settings: Parts, folder: RunFolder) -> dict[str, list[list[dict[str, Any]]]]:
+    """Arm to one list of ``metrics.jsonl``'s rows a seed."""
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    for part in all_parts(settings, folder):
+        found.setdefault(part.arm, []).append(part.folder.metrics())
+    return found
+
+
 def results_of(settings: Parts, folder: RunFolder) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     """The numbers of a run whose parts are all done: arm to one table a seed; and what their readers must know."""
     results: dict[str, list[dict[str, Any]]] = {}

@@ -163,7 +163,7 @@ def test_advice_about_a_users_table_can_be_typed(tmp_path: Path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("a,b,answer\n" + "\n".join(f"{i},{i % 3},{i % 2}" for i in range(40)))
     assert cli.main(["run", "--data", "mine.csv", "--label", "anser"]) == 2
-    assert "Name one of them with --label." in capsys.readouterr().err
+    assert "it has a, b, answer. Name one of them as the label." in capsys.readouterr().err
     assert cli.main(["run", "--data", "mine.csv", "--label", "answer", "--dry-run"]) == 0
     assert not Path("runs").exists()
 

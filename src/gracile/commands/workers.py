@@ -13,6 +13,7 @@ gracile.workers for the parts.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from gracile.commands import Answer, options
 
@@ -58,7 +59,9 @@ def run(args: argparse.Namespace) -> Answer:
     from gracile.recipes.over_workers import train_over_workers
     from gracile.recipes.runner import answer
 
-    given = {name: value for name in OF_METHODS if (value := getattr(args, name)) is not None}
+    given: dict[str, Any] = {name: value for name in OF_METHODS if (value := getattr(args, name)) is not None}
+    if args.asynchronous:
+        given["asynchronous"] = True
     finished = train_over_workers(
         args.data or "digits",
         edges=None if args.edges is None else _edges(args.edges),
@@ -66,7 +69,6 @@ def run(args: argparse.Namespace) -> Answer:
         folder=args.out,
         **{name: getattr(args, name) for name in PLAIN},
         **given,
-        **({"asynchronous": True} if args.asynchronous else {}),
     )
     return Answer(*answer(finished))
 

@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
     if header is None:
         raise StorageError(
-            f"{path} is a safetensors file but no checkpoint of gracile.", "Choose a checkpoint of a run."
+            f"{path} is a safetensors file but no checkpoint of gracile.", "Name a run's checkpoint.safetensors."
         )
     return _put_tensors(json.loads(header), tensors)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import sys
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from gracile import __version__
+from gracile.commands.advice import typed
 from gracile.commands.table import COMMANDS, command_parser, module
 from gracile.core.errors import GracileError, nearest
 
@@ -36,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"gracile: there is no command '{given.command}'. {nearest(given.command, COMMANDS)}", file=sys.stderr
             )
             return 2
-        command = module(given.command)
-        return _run(command, command_parser(given.command).parse_args(given.rest))
-    except GracileError as error:
-        print(f"gracile: {error}", file=sys.stderr)
-        return 2
+        command, parser = module(given.command), command_parser(given.command)
+        try:
+            return _run(command, parser, parser.parse_args(given.rest))
+        except GracileError as error:
+            print(f"gracile: {error.cause} {typed(error.remedy, parser)}", file=sys.stderr)
+            return 2
     except KeyboardInterrupt:
         print("gracile: interrupted.", file=sys.stderr)
         return 130
@@ -65,22 +68,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(command: ModuleType, args: argparse.Namespace) -> int:
+def _run(command: ModuleType, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Call a command in a process that is made ready for it, and print its answer."""
     from gracile.core.console import show_progress, show_warnings
     from gracile.core.memory import keep_freed_memory
 
+    # Of the processes that torchrun starts, the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
     if getattr(args, "data_root", None) is not None:
         os.environ["GRACILE_DATA"] = str(args.data_root)
     if args.quiet:
         # Read by tqdm when it is imported.
         os.environ["TQDM_DISABLE"] = "1"
     keep_freed_memory()
-    show_progress(quiet=args.quiet)
+    if first:
+        show_progress(quiet=args.quiet, worded=lambda text: typed(text, parser))
+    else:
+        logging.getLogger("gracile").addHandler(logging.NullHandler())
     show_warnings()
     answer = command.run(args)
-    # Of the processes that torchrun starts, the first speaks for all.
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         print(json.dumps(_plain(answer.values), indent=2) if args.json else answer.text, flush=True)
     return answer.status
 

@@ -18,7 +18,7 @@ import tomli_w
 from gracile.core.claims import take
 from gracile.core.errors import InputError
 from gracile.recipes import arms, engine, load, run, schema, shipped
-from gracile.recipes.kinds import kind
+from gracile.recipes.kinds import KINDS, kind
 from gracile.recipes.runner import describe
 from gracile.recipes.tables import Column, arm_rows, published_row, spread
 
@@ -231,6 +231,8 @@ def test_every_arm_of_a_shipped_recipe_answers_to_one_published_row(name: str):
         settings = kind(recipe.kind).Settings(**schema.resized(recipe, size).settings)
         if isinstance(settings, arms.Parts):
             settings.check(published)
+            # As they go to another process.
+            assert schema.parse(type(settings), settings.model_dump(exclude_none=True), name) == settings
 
 
 PUBLISHED = [{"model": "a", "lam": 0.1, "accuracy": 90}, {"model": "a", "lam": 0.2, "accuracy": 80}]
@@ -316,7 +318,10 @@ def test_model_penalty_method_and_attack_of_the_users_own(recipe: schema.Recipe,
     assert values["hard.sparsity"] == values["l0.sparsity"] > 0
     assert values["harder.sparsity"] > values["hard.sparsity"]
     assert all("noise %" in row for row in finished.outcome.rows)
-    assert f"running the code of {file}" in (tmp_path / "run" / "log.txt").read_text()
+    told = (tmp_path / "run" / "log.txt").read_text()
+    assert all(
+        f"running code of your own: the {what} {file}" in told for what in ("model", "penalty", "method", "attack")
+    )
 
 
 @pytest.mark.parametrize(
@@ -331,3 +336,39 @@ def test_model_penalty_method_and_attack_of_the_users_own(recipe: schema.Recipe,
 def test_code_that_is_not_there_is_told(recipe: schema.Recipe, tmp_path: Path, changes: dict, message: str):
     with pytest.raises(InputError, match=message):
         run(recipe.model_copy(update={"settings": {**recipe.settings, **changes}}), tmp_path / "run")
+
+
+# A kind of someone else's, which the engine, the table and the page have never heard of.
+
+COUNTING = """
+from gracile.recipes import tables
+from gracile.recipes.arms import Arm, ArmSettings
+from gracile.recipes.kinds import Outcome
+
+class Counted(Arm):
+    start: int
+
+class Settings(ArmSettings[Counted]):
+    step: int = 1
+
+def train(settings, part):
+    return {"count": settings.arms[part.arm].start + settings.step * part.seed}
+
+def outcome(settings, folder, results, published):
+    rows = tables.arm_rows(results, [tables.Column("count", "how many", 1)])
+    return Outcome(rows, tables.means(results))
+"""
+
+
+def test_a_foreign_kind_goes_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "counting_kind.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(KINDS, "counting", "counting_kind")
+    settings = {"arms": {"a": {"start": 1}, "b": {"start": 2}}, "seeds": [10, 20], "step": 2}
+    recipe = schema.Recipe(name="counts", title="counts", kind="counting", settings=settings)
+    finished = run(recipe, tmp_path / "run", only=["b:20"])
+    assert set(finished.missing) == {"a-seed10", "a-seed20", "b-seed10"}
+    finished = run(recipe, tmp_path / "run", resume=True)
+    assert finished.outcome.rows == [{"arm": "a", "how many": "31.0 ± 14.1"}, {"arm": "b", "how many": "32.0 ± 14.1"}]
+    assert finished.outcome.values == {"a.count": 31.0, "b.count": 32.0}
+    assert (tmp_path / "run" / "report.html").exists()

@@ -50,9 +50,7 @@ def test_the_committed_result_is_of_this_recipe(file: Path):
 def small(**changes: object) -> schema.Recipe:
     recipe = schema.resized(schema.load("ff-mnist"), "smoke")
     data = {**recipe.settings["data"], "train_limit": 300, "test_limit": 100}
-    return recipe.model_copy(
-        update={"settings": {**recipe.settings, "data": data, **changes}, "accept": [], "published": None}
-    )
+    return recipe.model_copy(update={"settings": {**recipe.settings, "data": data, **changes}, "accept": []})
 
 
 def test_both_arms_have_the_same_layers_and_an_arm_may_train_otherwise(tmp_path: Path):

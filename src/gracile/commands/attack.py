@@ -1,14 +1,15 @@
 """Attack a classifier and say what accuracy stands, with confidence intervals.
 
-  gracile attack runs/digits-1                              the sparse network of a run and its dense twin, on test data
-  gracile attack runs/digits-1 --arm rgsm --eps 4/255       one of them, in a smaller ball
+  gracile attack runs/digits-1                           a run's sparse network and its dense twin
+  gracile attack runs/digits-1 --arm rgsm --eps 4/255    one of them, in a smaller ball
   gracile attack net.py:make --weights w.safetensors --data photos/
-                                                            your own: a function that returns the network
-  gracile attack net.py:make --data cifar10 --draws 20      one that draws random numbers: expectation over 20 draws
+                                                         a function that returns your network
+  gracile attack net.py:make --data cifar10 --draws 20   one that draws random numbers
 
-Reports clean accuracy, FGSM, IFGSM-20, C&W, NAttack, AutoAttack and the worst case per sample, and warns where the
-numbers claim too much: gradients that vanish, losses that do not rise, black-box attacks that beat gradients.
-Leaves attack.json and table.md in RUN/attacked/ARM/, where `gracile report` finds them. In Python: gracile.attack.
+Reports clean accuracy, FGSM, IFGSM-20, C&W, NAttack, AutoAttack and the worst case per sample, and
+warns where the numbers claim too much: gradients that vanish, losses that do not rise, black-box
+attacks that beat gradients. Leaves attack.json and table.md in RUN/attacked/ARM/, where
+`gracile report` finds them. In Python: gracile.attack.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gracile.commands import Answer, options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    options.candidate(parser)
+    options.candidate(parser, "data for a network of your own, or in place of the run's")
     parser.add_argument("--eps", default="8/255", help="size of the ball, such as 8/255 or 0.03 (default: 8/255)")
     parser.add_argument("--norm", default="linf", help="linf or l2 (default: linf)")
     parser.add_argument(

@@ -1,8 +1,10 @@
 """Print what makes a shell complete these commands, their options and files.
 
-gracile completion bash > ~/.local/share/bash-completion/completions/gracile
-gracile completion zsh > ~/.zfunc/_gracile         with fpath=(~/.zfunc $fpath) before compinit in ~/.zshrc
-gracile completion tcsh > ~/.gracile.tcsh          and source it in ~/.tcshrc
+  gracile completion bash > ~/.local/share/bash-completion/completions/gracile
+  gracile completion zsh > ~/.zfunc/_gracile    with fpath=(~/.zfunc $fpath) in ~/.zshrc
+  gracile completion tcsh > ~/.gracile.tcsh     and source it in ~/.tcshrc
+
+A new shell has it; print it again after an update.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
   gracile compress runs/digits-1 --int8                     the sparse network of a run
   gracile compress runs/digits-1 --arm rgsm --seed 1        one of several
   gracile compress net.py:make --weights w.safetensors --data photos/ --int8
-                                                            your own: a function that returns the network
+                                                            a function that returns your network
   gracile compress net.py:make --shape 3,32,32              without data: no int8, no accuracy
 
-Leaves lean.safetensors, lean.onnx, with --int8 lean.int8.onnx, table.md and compress.json in RUN/compressed/ARM/.
-In Python: gracile.compress.
+Leaves lean.safetensors, lean.onnx, with --int8 lean.int8.onnx, table.md and compress.json in
+RUN/compressed/ARM/. In Python: gracile.compress.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Say what is installed, what this machine can do, which data sets are found, and what is missing for what.
+"""Say what is installed, what this machine can do, and which data sets are found.
 
   gracile doctor                  worth attaching to a report of a fault
   gracile doctor --data-root D    with the data sets under D

@@ -1,10 +1,11 @@
 """Relaxed splitting on the one-layer network of theorems 3.1 and 3.2, from many random starts.
 
-  gracile one-layer --theorem 3.1 --delta 0.5             which hypotheses are met, what became of the starts, a picture
-  gracile one-layer --theorem 3.2 --beta 0.5 --lam 0.02 --samples 4000    the step function; 4 starts also on samples
+  gracile one-layer --theorem 3.1 --delta 0.5    which hypotheses are met, what became of the starts
+  gracile one-layer --theorem 3.2 --beta 0.5 --lam 0.02 --samples 4000
+                                                 the step function; 4 starts also on samples
 
-By default beta is the largest that delta = 0.5 admits, lam zeroes weights up to half of 1/sqrt(d), and lr is the largest that
-the theorem admits. In Python: gracile.one_layer.summary.one_layer.
+By default beta is the largest that delta = 0.5 admits, lam zeroes weights up to half of 1/sqrt(d),
+and lr is the largest that the theorem admits. In Python: gracile.one_layer.summary.one_layer.
 """
 
 from __future__ import annotations

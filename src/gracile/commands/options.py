@@ -57,8 +57,8 @@ def data_root(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def candidate(parser: argparse.ArgumentParser) -> None:
-    """A trained network: of a run, or of the user's own."""
+def candidate(parser: argparse.ArgumentParser, data_for: str = "data for a network of your own") -> None:
+    """A trained network: of a run, or of the user's own, and its data."""
     parser.add_argument(
         "source", metavar="RUN|FILE.py:FUNCTION", help="a run's folder, or a function that returns a network"
     )
@@ -66,7 +66,7 @@ def candidate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="a safetensors file with the weights of your own network"
     )
-    data(parser, "data for a network of your own")
+    data(parser, data_for)
     data_root(parser)
     parser.add_argument("--seed", type=int, help="the run's seed (default: its first)")
 

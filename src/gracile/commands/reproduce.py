@@ -2,7 +2,7 @@
 
   gracile reproduce                          what can be reproduced, by document
   gracile reproduce table-4.1                at the published size
-  gracile reproduce table-4.1 --size cpu     a smaller one that two cores finish; smoke takes seconds
+  gracile reproduce table-4.1 --size cpu     one that two cores finish; smoke takes seconds
 
 In Python: gracile.run.
 """
@@ -34,7 +34,7 @@ def _list() -> Answer:
     from gracile.recipes import schema
 
     documents: dict[str, list[schema.Recipe]] = {}
-    for name, path in schema.shipped().items():
+    for name, path in sorted(schema.shipped().items(), key=lambda one: (one[1].parent.name, one[0])):
         if path.is_relative_to(schema.PAPERS):
             documents.setdefault(path.parent.name, []).append(schema.load(name))
     lines = []

@@ -2,12 +2,13 @@
 
   gracile run digits                         a recipe that ships with gracile
   gracile run my-recipe.toml                 your own
-  gracile run --data photos/                 a folder of images by class, a parquet data set, a CSV or an .npz
+  gracile run --data photos/                 a folder of images by class, parquet, CSV or .npz
   gracile run --data photos/ --model net.py:make   with a network of your own
   gracile run digits --dry-run               say what would be trained, how large and how long
   gracile run --resume --out runs/digits-1   go on after Ctrl-C or a crash
 
-Every run leaves a folder with the resolved recipe, metrics, environment, checkpoints, plots and a log. In Python: gracile.run.
+Every run leaves a folder with the resolved recipe, metrics, environment, checkpoints, plots and a
+log. In Python: gracile.run.
 """
 
 from __future__ import annotations

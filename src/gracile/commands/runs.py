@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> Answer:
     from gracile.report.listing import list_runs
 
     found = list_runs(args.folder, recipe=args.recipe, status=args.status, sort=args.sort)
-    text = tabulate([one.row() for one in found], headers="keys", tablefmt="github", missingval="") or "no runs"
+    text = tabulate([one.row() for one in found], headers="keys", tablefmt="simple", missingval="") or "no runs"
     if args.compare:
         text += f"\n\n{write_report([one.path for one in found], args.out or Path('comparison.html'))}"
     return Answer(text, [one.to_json() for one in found])

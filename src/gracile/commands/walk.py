@@ -1,8 +1,8 @@
 """Diffusivity of senile reinforced random walks, exact and simulated.
 
-  gracile walk --dim 1 --delta 0.01 --model I             one walk: nu with its bound, and a simulation with its standard error
+  gracile walk --dim 1 --delta 0.01 --model I             nu with its bound, and as simulated
   gracile walk --delta 0.1 --noise pareto:0.5 --out walk  model II, and a picture of its growth
-  gracile walk sweep                                      nu(delta) for theorems 2.3 to 2.6 on the predicted axes, and trajectories
+  gracile walk sweep                                      nu(delta) for theorems 2.3 to 2.6, drawn
 
 In Python: gracile.walk for numbers, gracile.walks.SenileWalk for the walk.
 """

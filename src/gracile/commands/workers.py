@@ -2,11 +2,12 @@
 
   gracile workers --graph two-star --method average --data mnist
   gracile workers --graph ring --workers 16 --method choco --compress top-k:0.01 --split label
-  gracile workers --graph star --processes 6          each worker in a process of its own: the same bits
-  torchrun --nproc-per-node 2 -m gracile workers ...  the same, on one machine or many
+  gracile workers --graph star --processes 6     each worker in a process of its own: the same bits
+  torchrun --nproc-per-node 2 -m gracile workers ...   the same, on one machine or many
 
-The run's folder holds pictures of the graph, each worker's accuracy, the consensus distance against its bound, and bytes.
-In Python: gracile.train_over_workers for a run, gracile.workers for the parts.
+The run's folder holds pictures of the graph, each worker's accuracy, the consensus distance against
+its bound, and bytes. In Python: gracile.train_over_workers for a run,
+gracile.workers for the parts.
 """
 
 from __future__ import annotations

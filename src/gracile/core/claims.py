@@ -91,6 +91,8 @@ def _made(file: Path) -> bool:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as writing:
             json.dump({"machine": _machine(), "process": os.getpid()}, writing)
+        # Whoever else shares the folder has to read it.
+        os.chmod(temporary, 0o644)
         try:
             os.link(temporary, file)
         except FileExistsError:

@@ -123,9 +123,9 @@ def compress(
         MissingDependencyError: the packages that export are not installed.
     """
     if int8 and data is None:
-        raise InputError("int8 needs data to calibrate on.", "Give data, or leave out int8.")
+        raise InputError("int8 needs data to calibrate on.", "Pass data=, or leave int8= out.")
     if eps is not None and data is None:
-        raise InputError("Robust accuracy needs labelled data.", "Give data, or leave out eps.")
+        raise InputError("Robust accuracy needs labelled data.", "Pass data=, or leave eps= out.")
     if calibration < 1:
         raise InputError(f"int8 cannot be calibrated with {calibration} samples.", "Give one at least, such as 512.")
     out, notes = Path(folder), [note] if note else []

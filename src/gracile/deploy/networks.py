@@ -60,7 +60,7 @@ def from_file(
     if (data is None) == (shape is None):
         raise InputError(
             "The network's inputs are given twice." if data else "Nothing tells the network's inputs.",
-            "Give either data or the shape of one input: --data photos/, or --shape 3,32,32.",
+            "Pass either data=, or the shape= of one input, such as 3,32,32.",
         )
     model = _made(reference, data)
     dense = None

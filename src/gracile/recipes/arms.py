@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,16 +53,16 @@ class Arm(Strict):
 AnyArm = TypeVar("AnyArm", bound=Arm)
 
 
-class Parts(Strict):
+class Parts(Strict, ABC):
     """Settings of a kind whose runs have parts."""
 
+    @abstractmethod
     def names(self) -> list[str]:
         """The arms that are trained, those that others need before these."""
-        raise AttributeError(f"{type(self).__name__} does not name its arms")
 
+    @abstractmethod
     def seeds_of(self, arm: str) -> list[int]:
         """What an arm is trained from."""
-        raise AttributeError(f"{type(self).__name__} does not name its seeds")
 
     def needs(self, arm: str) -> list[str]:
         """The arms whose part of the same seed must be done first."""
@@ -208,6 +209,14 @@ def all_parts(settings: Parts, folder: RunFolder, *, shown: bool = True) -> list
         for arm in settings.names()
         for seed in settings.seeds_of(arm)
     ]
+
+
+def records_of(settings: Parts, folder: RunFolder) -> dict[str, list[list[dict[str, Any]]]]:
+    """Arm to one list of ``metrics.jsonl``'s rows a seed."""
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    for part in all_parts(settings, folder):
+        found.setdefault(part.arm, []).append(part.folder.metrics())
+    return found
 
 
 def results_of(settings: Parts, folder: RunFolder) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
 from gracile.core.errors import InputError
 from gracile.core.user_code import is_reference, load_name
+
+log = logging.getLogger("gracile")
 
 
 def is_own(name: object) -> TypeGuard[str]:
@@ -24,6 +27,8 @@ def own(name: str, what: str) -> Callable[..., Any]:
     Raises:
         InputError: no such file or name, or nothing that can be called.
     """
+    # The loader says once per process that a file is run; each run's log says it too.
+    log.info("running code of your own: the %s %s", what, name)
     found = load_name(name)
     if not callable(found):
         raise InputError(

@@ -129,7 +129,7 @@ class Rehearsed:
         seconds = sum(row["seconds"] for row in self.rows if "seconds" in row)
         lines = [f"{self.recipe.title} (size {self.recipe.size}, kind {self.recipe.kind})"]
         if self.rows:
-            lines.append(format_rows([_with_time(row) for row in self.rows]))
+            lines.append(format_rows([_with_time(row) for row in self.rows], "simple"))
         else:
             lines.append("It is run at one go: there is nothing to say of its parts.")
         if seconds:
@@ -171,7 +171,7 @@ def _words(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"about {seconds / size:.0f} {unit}"
-    return f"about {max(1, seconds):.0f} seconds"
+    return f"about {seconds:.0f} seconds" if seconds >= 1.5 else "about a second"
 
 
 def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, list[dict[str, Any]]]:
@@ -276,9 +276,9 @@ def _show(folder: RunFolder) -> None:
         )
 
 
-def format_rows(rows: list[dict[str, Any]]) -> str:
-    """The result table as Markdown, which is also readable in a terminal."""
-    return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g", missingval="")
+def format_rows(rows: list[dict[str, Any]], form: str = "github") -> str:
+    """The result table as Markdown; as ``simple``, narrower, for a terminal."""
+    return tabulate(rows, headers="keys", tablefmt=form, floatfmt=".4g", missingval="")
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -300,7 +300,7 @@ def describe(finished: Finished) -> str:
             f"Still to be done in {finished.folder.path}: {', '.join(finished.missing)}. Who finishes the last part sets the "
             f"table; gracile run --resume --out {finished.folder.path} does what nobody works on."
         )
-    parts = [format_rows(finished.outcome.rows)]
+    parts = [format_rows(finished.outcome.rows, "simple")]
     parts += [
         f"{'met   ' if met else 'MISSED'}  {criterion.claim} ({criterion.value} = {finished.outcome.values.get(criterion.value)})"
         for criterion, met in finished.verdicts

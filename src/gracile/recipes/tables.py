@@ -54,7 +54,9 @@ def means(results: Results) -> dict[str, float]:
 def arm_rows(
     results: Results,
     columns: Sequence[Column],
+    *,
     lead: Callable[[str], Mapping[str, Any]] = lambda arm: {},
+    last: Callable[[str], Mapping[str, Any]] = lambda arm: {},
     missing: str = "",
 ) -> list[dict[str, Any]]:
     """A row an arm.
@@ -63,6 +65,7 @@ def arm_rows(
         results: arm to its numbers, one table a seed.
         columns: in order; an arm whose results do not know one has no such cell.
         lead: what stands before the columns of an arm, after its name.
+        last: what stands behind them, such as its `published_row`.
         missing: stands for a number that not every seed has.
     """
     rows = []
@@ -77,7 +80,7 @@ def arm_rows(
                 row[column.title] = spread((one[column.key] for one in found), column.digits)
             else:
                 row[column.title] = f"{mean(found, column.key):.{column.digits}f}"
-        rows.append(row)
+        rows.append({**row, **last(arm)})
     return rows
 
 

@@ -59,6 +59,8 @@ class VariableSplitting(ABC):
             raise InputError(f"There is no coupling '{coupling}'.", "Choose 'gradient' or 'decoupled'.")
         self.model = unwrapped(model)
         self.lam = float(lam)
+        # Set by a dial, so that advice speaks of what its user chose.
+        self.steered_to = ""
         self.beta = float(beta)
         self.coupling: Coupling = coupling
         self.restart = restart
@@ -113,6 +115,10 @@ class VariableSplitting(ABC):
         """Per layer whose u has nothing left, or would have had but for `keep_last`, one sentence with its remedy."""
 
     # What all have.
+
+    def _milder(self, less: str) -> str:
+        """What keeps a layer from losing all: less of lam, or of the budget that steers it."""
+        return f"Choose a milder budget than {self.steered_to}" if self.steered_to else less
 
     def attach(self, *optimizers: Any) -> StepHooks:
         """Hook this splitting into the optimisers; the training loop stays as it is.

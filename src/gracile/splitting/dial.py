@@ -117,7 +117,7 @@ class Dial:
         self._hooks: StepHooks | None = None
         self._prepare(example)
         self._check_reach()
-        self.split.lam = 0.0
+        self.split.lam, self.split.steered_to = 0.0, ", ".join(f"{budget}={value:g}" for budget, value in given.items())
         if steps < SETTINGS_PER_RUN:
             log.warning(
                 "A run of %d steps is short for a dial: the network has %d of them to get used to what goes, and may not "

@@ -462,7 +462,7 @@ class RGSM(VariableSplitting):
             )
             messages[name] = (
                 f"RGSM removed every group of {name} (lam={self.lam:g}, beta={self.beta:g}); {kept}. "
-                f"{less}, {remedy}."
+                f"{self._milder(less)}, {remedy}."
             )
         return messages
 

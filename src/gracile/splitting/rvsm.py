@@ -155,7 +155,7 @@ class RVSM(VariableSplitting):
                     less += f" below {float(self.penalty.critical_mu(largest)) * self.beta:.3g}"
                 messages[weight.layer] = (
                     f"RVSM zeroed every weight of {weight.layer} (lam={self.lam:g}, beta={self.beta:g}). "
-                    f"{less}, or leave the layer out with layers=[...]."
+                    f"{self._milder(less)}, or leave the layer out with layers=[...]."
                 )
         return messages
 

@@ -167,13 +167,11 @@ def outcome(
     settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
 ) -> Outcome:
     """Set the table and draw the curves."""
-    rows = tables.arm_rows(results, COLUMNS, missing="diverged")
-    for row in rows:
-        row |= published_row(row["arm"], settings.arms[row["arm"]].published, published)
+    answer = lambda arm: published_row(arm, settings.arms[arm].published, published)
+    rows = tables.arm_rows(results, COLUMNS, last=answer, missing="diverged")
     marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
-    curves: dict[str, list[list[dict[str, Any]]]] = {}
-    for part in arms.all_parts(settings, folder):
-        curves.setdefault(part.arm, []).append(_curve(part))
+    records = arms.records_of(settings, folder)
+    curves = {arm: [_with_range(rows) for rows in seeds] for arm, seeds in records.items()}
     plots = step_figures.draw(curves, marks, folder.path / "plots", smooth=settings.smoothness)
     note = settings.data.splits().train.note
     return Outcome(rows, tables.means(results) | _compared(results), plots, [note] if note else [])
@@ -279,7 +277,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         return {"steps": reached, "accuracy": None, "validation_accuracy": None, "train_loss": None}
     network = plain_weights(network.eval())
     test, validation = evaluate(network, splits.test), evaluate(network, splits.validation)
-    rows = _curve(part)
+    rows = _with_range(part.folder.metrics())
     result = {
         "steps": training.steps,
         "accuracy": 100 * test.accuracy,
@@ -298,9 +296,8 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     return result
 
 
-def _curve(part: arms.Part) -> list[dict[str, Any]]:
+def _with_range(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records, where smoothness was measured with the range of the loss."""
-    rows = part.folder.metrics()
     return [row | ({"loss_range": row["loss_high"] - row["loss_low"]} if "loss_low" in row else {}) for row in rows]
 
 

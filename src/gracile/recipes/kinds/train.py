@@ -385,9 +385,9 @@ def outcome(
         Column("macs_left", "MACs left %"),
         Column("seconds", "seconds", 1),
     ]
-    rows = tables.arm_rows(results, columns)
-    for row in rows:
-        row |= published_row(row["arm"], settings.arms[row["arm"]].published, published)
+    rows = tables.arm_rows(
+        results, columns, last=lambda arm: published_row(arm, settings.arms[arm].published, published)
+    )
     differences, sentences = compared(settings.comparisons(), results)
     notes = [splits.train.note] if splits.train.note else []
     if settings.attacks is not None:
@@ -396,11 +396,9 @@ def outcome(
 
 
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
-    parts = arms.all_parts(settings, folder)
-    rows: dict[str, list[list[dict[str, Any]]]] = {}
+    rows = arms.records_of(settings, folder)
     flat: dict[str, np.ndarray] = {}
-    for part in parts:
-        rows.setdefault(part.arm, []).append(part.folder.metrics())
+    for part in arms.all_parts(settings, folder):
         if part.arm not in flat:
             kept = weights.read_weights(part.path / "model.safetensors")
             flat[part.arm] = np.concatenate([one.ravel() for one in kept.values()])

@@ -241,11 +241,12 @@ def outcome(
     lead = lambda name: {
         "graph": (arm := settings.arms[name]).title, "method": arm.method, "split": arm.split,
     }  # fmt: skip
-    rows = tables.arm_rows(results, columns, lead)
-    for row, (name, found) in zip(rows, results.items(), strict=True):
-        row["MB sent"] = f"{tables.mean(found, 'bytes') / 1e6:.4g}"
-        row["spectral gap"] = f"{found[0]['gap']:.4f}"
-        row |= published_row(name, settings.arms[name].published, published)
+    last = lambda name: {
+        "MB sent": f"{tables.mean(results[name], 'bytes') / 1e6:.4g}",
+        "spectral gap": f"{results[name][0]['gap']:.4f}",
+        **published_row(name, settings.arms[name].published, published),
+    }
+    rows = tables.arm_rows(results, columns, lead=lead, last=last)
     values = tables.means(results)
     values |= _compared(values)
     notes = [found[0]["note"] for found in results.values() if found[0]["note"]][:1]
@@ -274,8 +275,7 @@ def _plots(
 ) -> dict[str, Path]:
     """For few arms a page each and their curves; for many, where their workers end."""
     drawn = settings.trained()
-    parts = arms.all_parts(settings, folder)
-    curves = {part.arm: part.folder.metrics() for part in parts if part.seed == settings.seeds[0]}
+    curves = {arm: seeds[0] for arm, seeds in arms.records_of(settings, folder).items()}
     if not all(curves.values()):
         # Under torchrun the process of worker 0 alone keeps the measurements, and draws.
         return {}

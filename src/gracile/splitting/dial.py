@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gracile.channels import ChannelGraph, trace
 from gracile.core.errors import InputError
 from gracile.core.optimizers import StepHooks, opened
-from gracile.core.shards import full, local, local_part
+from gracile.core.shards import check_whole, full, local, local_part
 from gracile.core.summary import Summary
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
@@ -148,6 +148,7 @@ class Dial:
                     f"A budget of {physical[0]} counts what can be removed, for which the network is traced.",
                     "Pass example=one input batch.",
                 )
+            check_whole(split.model)
             self._graph = trace(split.model, example)
             dense = self._graph.dense()
             self._dense = {"macs": dense.macs, "params": dense.parameters}

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gracile.core.errors import StorageError
+from gracile.core.files import CHECKPOINT as CHECKPOINT
 from gracile.core.files import write_atomically
 
-CHECKPOINT = "checkpoint.safetensors"
 TENSOR = "tensor:"
 
 

@@ -187,9 +187,7 @@ def against_sklearn() -> None:
 def best() -> None:
     data = pixels(np.float32)
     for seed in (0, 1, 2):
-        model = ELMClassifier(
-            n=6000, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None, seed=seed
-        )
+        model = ELMClassifier(n=6000, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None, seed=seed)
         clock, cores, accuracy = timed(model, data)
         print(
             f"ELM n = 6000, contrast weights, receptive fields, seed {seed}: {accuracy:.2f} % "

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.core.estimators import NetworkClassifier, as_tensor, classes_of, device_of, is_number, labels_of, temperature, whole
+from gracile.core.estimators import (
+    NetworkClassifier,
+    as_tensor,
+    classes_of,
+    device_of,
+    is_number,
+    labels_of,
+    temperature,
+    whole,
+)
 from gracile.core.seeding import derive_seed
 from gracile.data import Dataset, Splits
 from gracile.forward_forward.network import FFNetwork

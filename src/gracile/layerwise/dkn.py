@@ -92,7 +92,6 @@ class DKNNet(nn.Module):
         """What a layer adds to z (b, 2 Q + r)."""
         return dense_block(z, outputs, self.randoms[depth]) * self.scales[depth + 1]
 
-
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor]) -> DKNNet:
         """The network whose `state_dict` these are."""

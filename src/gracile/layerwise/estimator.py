@@ -328,7 +328,9 @@ def _weights_of_classes(
             raise InputError(f"class_weight names the label {unknown[0]!r}, which is not in y.", "Leave it out.")
         return np.array([float(given.get(label, 1.0)) for label in classes.tolist()])
     if given != "balanced":
-        raise InputError(f"class_weight = {given!r} is not known.", 'Choose None, "balanced" or a weight for each label.')
+        raise InputError(
+            f"class_weight = {given!r} is not known.", 'Choose None, "balanced" or a weight for each label.'
+        )
     if weights is None:
         found = np.ones(len(classes))
         present = np.unique(index)
@@ -407,6 +409,7 @@ class Regressor(RegressorMixin, Learner):
 
     def _set_target_scale(self, mean: np.ndarray, variance: np.ndarray) -> None:
         deviation = np.sqrt(variance)
+        self._target_variance = variance
         self.target_mean_ = mean
         self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
 

@@ -105,9 +105,9 @@ def digest_of(x: Any, y: np.ndarray, start: int | None) -> int:
 
 
 def keys_of(x: Any) -> np.ndarray:
-    """A number for each row (b,), uint64, that looks random and is the same for equal rows."""
-    pieces = [_mixed(_rows(_dense(x[first : first + ROWS]))) for first in range(0, x.shape[0], ROWS)]
-    return np.concatenate(pieces)
+    """A number for each row (b,), uint64, that looks random and is the same for rows of equal numbers of any type."""
+    starts = range(0, x.shape[0], ROWS)
+    return np.concatenate([_mixed(_rows(_dense(x[first : first + ROWS]).astype(np.float64) + 0.0)) for first in starts])
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:

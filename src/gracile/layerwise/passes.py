@@ -23,7 +23,7 @@ ROWS = 4096
 
 
 class Passes:
-    """Batches (X, y, weights or None) of a user's stream, anew at every call; the first pass tells what later ones have to hold.
+    """Batches (X, y, weights or None) of a user's stream, anew at every call; later passes have to hold what the first did.
 
     Empty batches are left out. Rows are hashed exactly, so that a pass may come in other batches than the one before.
 
@@ -138,7 +138,7 @@ def array_of(y: Any) -> np.ndarray:
 
 
 def check_matrix(x: Any, features: int | None) -> Any:
-    """A batch of a user's stream: a finite matrix with the number of features of the earlier ones; CSR where it is sparse.
+    """A batch of a user's stream: a finite matrix of as many features as earlier ones had; CSR where it is sparse.
 
     Raises:
         DataError: otherwise.
@@ -170,7 +170,7 @@ def check_weights(w: Any, samples: int) -> np.ndarray:
     if w.ndim == 0:
         w = np.full(samples, float(w))
     if w.shape != (samples,):
-        raise DataError(f"sample_weight has the shape {w.shape}.", f"Give one number a sample, ({samples},).")
+        raise DataError(f"sample_weight has the shape {w.shape}.", f"Give one number per sample, ({samples},).")
     if not (np.isfinite(w).all() and (w >= 0).all()):
         raise DataError("sample_weight holds NaN, infinity or negative numbers.", "Give numbers from 0 up.")
     return w

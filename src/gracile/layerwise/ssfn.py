@@ -103,7 +103,7 @@ def grow(sums: Statistics | Shared, kept: int, step: int, gain: float, eps: floa
         sums: statistics of the widest layer, its random part not yet divided by sqrt(r); its first `kept` features
             repeat the earlier outputs.
         kept: 2 Q.
-        step: nodes a step.
+        step: nodes per step.
         gain: share, such as 0.005.
         eps: the ball; None chooses a ridge by generalised cross-validation, whose error is then the cost.
     """
@@ -291,7 +291,7 @@ class SSFNClassifier(_SSFN, Classifier):
             regularises strongly; below 1 it need not hold any solution as good as the earlier layer's, and growing then
             ends. "auto": no ball; each output matrix is the ridge solution of least generalised cross-validation error,
             and nodes and layers are added while that error falls.
-        max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the
+        max_layers, max_nodes: where growing ends (`max_nodes` random nodes per layer, beside the 2 Q that repeat the
             outputs).
         node_step: random nodes added at a time.
         node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share. As published:

@@ -1,4 +1,4 @@
-"""Learners with one random hidden layer: what they learn are sums over samples, so that data may come piece by piece."""
+"""Learners with one random hidden layer: what they learn are sums over samples, so data may come piece by piece."""
 
 from __future__ import annotations
 

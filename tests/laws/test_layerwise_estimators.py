@@ -296,8 +296,9 @@ def test_streams_of_any_kind_are_taken(name):
     for stream in (batches, list(batches()), DataLoader(tensors, batch_size=77)):
         streamed = clone(whole).fit_stream(stream)
         np.testing.assert_allclose(answers(streamed, x), answers(whole, x), rtol=1e-5, atol=1e-6)
-    weighted = clone(whole).fit_stream([(x[:100], y[:100], np.full(100, 2.0)), (x[100:], y[100:], np.ones(200))])
-    heavier = clone(whole).fit(x, y, sample_weight=np.repeat([2.0, 1.0], [100, 200]))
+    weights = np.repeat([2.0, 0.0, 1.0], [100, 20, 180])
+    weighted = clone(whole).fit_stream([(x[:110], y[:110], weights[:110]), (x[110:], y[110:], weights[110:])])
+    heavier = clone(whole).fit(x, y, sample_weight=weights)
     np.testing.assert_allclose(answers(weighted, x), answers(heavier, x), rtol=1e-5, atol=1e-6)
 
 

@@ -205,7 +205,6 @@ def test_float32_learners_send_float32():
         ("ELMClassifier", {"lam": "auto"}, InputError),
         ("ELMClassifier", {"weights": "contrast"}, InputError),
         ("SSFNClassifier", {"finetune_epochs": 1}, InputError),
-        ("SSFNClassifier", {"alpha": "auto"}, InputError),
     ],
 )
 def test_what_needs_all_samples_in_one_place_is_refused(name, options, error):
@@ -243,7 +242,7 @@ def test_a_process_may_lack_a_class_that_it_knows_of():
 
 def test_a_network_given_plainly_takes_the_default_settings():
     x, y = data("SSFNClassifier")
-    model = SSFNClassifier(alpha=2.0, max_layers=1, max_nodes=20, lam=1.0).fit(x, y, workers=Here(3))
+    model = SSFNClassifier(max_layers=1, max_nodes=20, lam=1.0).fit(x, y, workers=Here(3))
     assert model.score(x, y) > 0.9
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
+import graphlib
 import math
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from gracile import layerwise
 from gracile.core.errors import DataError, InputError
 from gracile.core.seeding import generator
 from gracile.layerwise import DKNClassifier, ELMClassifier, HNFClassifier, SLFNClassifier, SSFNClassifier
@@ -249,3 +252,18 @@ def test_examples_of_the_page_hold():
     failed, tried = doctest.testfile(str(page), module_relative=False)
     assert tried > 30
     assert failed == 0
+
+
+def test_no_module_of_the_room_needs_itself():
+    """Importing one module never leads back to it: each can be read, and used, after the ones it names."""
+    room = Path(layerwise.__file__).parent
+    needs = {
+        file.stem: {
+            node.module.rpartition(".")[2]
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gracile.layerwise.")
+        }
+        for file in room.glob("*.py")
+    }
+    assert len(needs) > 15
+    tuple(graphlib.TopologicalSorter(needs).static_order())  # Raises CycleError.

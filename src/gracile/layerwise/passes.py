@@ -58,8 +58,6 @@ class Passes:
         for batch in self.given() if callable(self.given) else self.given:
             if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
                 raise DataError("A batch of the stream is no pair.", "Yield (X, y), or (X, y, sample_weight).")
-            if not len(batch[1]):
-                continue
             x, y, w = check_matrix(batch[0], self._features), array_of(batch[1]), None
             if x.shape[0] != len(y):
                 raise DataError(
@@ -67,6 +65,12 @@ class Passes:
                 )
             if len(batch) == 3:
                 w = check_weights(batch[2], len(y))
+                present = w > 0
+                if not present.all():
+                    # A sample of no weight is no sample.
+                    x, y, w = x[torch.from_numpy(present) if isinstance(x, Tensor) else present], y[present], w[present]
+            if not len(y):
+                continue
             self._features = x.shape[1]
             digest = (digest + digest_of(x, y, rows if self.ordered else None)) % 2**64
             rows += len(y)

@@ -1,4 +1,4 @@
-"""What scikit-learn estimators around a torch network share: checks in our words, arrays of any kind, classes, files."""
+"""What scikit-learn estimators around a torch network share: checks in our words, any arrays, classes, files."""
 
 from __future__ import annotations
 

@@ -292,3 +292,15 @@ def test_a_penalty_of_ones_own_is_steered_if_it_says_what_it_zeroes():
     dial = Dial(RVSM(model, Steered(), beta=0.5), steps=8, sparsity=0.8)
     move(model, dial, 8)
     assert dial.summary().sparsity == pytest.approx(0.8, abs=0.001)
+
+
+def test_a_layer_that_dies_under_a_budget_is_told_of_the_budget_and_not_of_lam():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    split = RVSM(model, "l0", lam=1e-4, beta=0.1)
+    assert split._milder("Lower lam below 0.3") == "Lower lam below 0.3"
+    Dial(split, steps=1000, sparsity=0.5)
+    split.lam = 1e6
+    messages = split._collapsed().values()
+    assert messages
+    assert all("Choose a milder budget than sparsity=0.5" in one and "Lower lam" not in one for one in messages)

@@ -129,7 +129,7 @@ class Rehearsed:
         seconds = sum(row["seconds"] for row in self.rows if "seconds" in row)
         lines = [f"{self.recipe.title} (size {self.recipe.size}, kind {self.recipe.kind})"]
         if self.rows:
-            lines.append(format_rows([_with_time(row) for row in self.rows], "simple"))
+            lines.append(_for_terminal([_with_time(row) for row in self.rows]))
         else:
             lines.append("It is run at one go: there is nothing to say of its parts.")
         if seconds:
@@ -276,9 +276,16 @@ def _show(folder: RunFolder) -> None:
         )
 
 
-def format_rows(rows: list[dict[str, Any]], form: str = "github") -> str:
-    """The result table as Markdown; as ``simple``, narrower, for a terminal."""
-    return tabulate(rows, headers="keys", tablefmt=form, floatfmt=".4g", missingval="")
+def format_rows(rows: list[dict[str, Any]]) -> str:
+    """The result table as Markdown."""
+    return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g", missingval="")
+
+
+def _for_terminal(rows: list[dict[str, Any]]) -> str:
+    """The same, narrower: long titles take two lines."""
+    return tabulate(
+        rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="", maxheadercolwidths=12 if rows else None
+    )
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -300,7 +307,7 @@ def describe(finished: Finished) -> str:
             f"Still to be done in {finished.folder.path}: {', '.join(finished.missing)}. Who finishes the last part sets the "
             f"table; gracile run --resume --out {finished.folder.path} does what nobody works on."
         )
-    parts = [format_rows(finished.outcome.rows, "simple")]
+    parts = [_for_terminal(finished.outcome.rows)]
     parts += [
         f"{'met   ' if met else 'MISSED'}  {criterion.claim} ({criterion.value} = {finished.outcome.values.get(criterion.value)})"
         for criterion, met in finished.verdicts

@@ -45,7 +45,11 @@ def where(parser: argparse.ArgumentParser) -> None:
 
 def data(parser: argparse.ArgumentParser, text: str) -> None:
     """Which data, and how they are read."""
-    parser.add_argument("--data", help=f"{text}: a path, a data set's name, or OWNER/NAME on the hub")
+    parser.add_argument(
+        "--data",
+        help=f"{text}: a parquet, csv or npz file, a folder of images, a named set (digits, mnist, fashion-mnist, cifar10, cifar100, "
+        "letter), or OWNER/NAME on the hub",
+    )
     parser.add_argument("--label", metavar="COLUMN", help="the label's column, where it is not found by itself")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize images to this")
 

@@ -31,7 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", nargs="?", help="a shipped recipe's name, or a TOML file (default: classify)")
     options.data(parser, "your data")
-    add("--model", help="a network's name, such as resnet20, or FILE.py:FUNCTION, a function that returns yours")
+    add(
+        "--model",
+        help="a network's name (enresnet, lenet, mlp, resnet18, resnet20, resnet38, resnet56, vgg16), or FILE.py:FUNCTION, a "
+        "function that returns yours",
+    )
     add("--epochs", type=int, help="passes over the training data")
     add("--batch-size", type=int, help="samples per step")
     add("--lr", type=float, help="learning rate")

@@ -68,10 +68,10 @@ DATA: dict[str, tuple[Callable[[], Arrays], float | int, int]] = {
     "Friedman 1": (lambda: datasets.make_friedman1(4000, noise=1.0, random_state=0), 0.5, 3),
     "Friedman 2": (lambda: datasets.make_friedman2(4000, noise=1.0, random_state=0), 0.5, 3),
     "Letter": (letter, 4000, 1),
-    "100,000 rows": (table_of_classes, 20_000, 1),
+    "100000 rows": (table_of_classes, 20_000, 1),
 }
 # SVC's time grows with the square of the rows and more.
-SLOW = {("100,000 rows", "SVC")}
+SLOW = {("100000 rows", "SVC")}
 
 
 def contenders(classes: bool) -> dict[str, Callable[[], Any]]:
@@ -187,9 +187,7 @@ def against_sklearn() -> None:
 def best() -> None:
     data = pixels(np.float32)
     for seed in (0, 1, 2):
-        model = ELMClassifier(
-            n=6000, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None, seed=seed
-        )
+        model = ELMClassifier(n=6000, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None, seed=seed)
         clock, cores, accuracy = timed(model, data)
         print(
             f"ELM n = 6000, contrast weights, receptive fields, seed {seed}: {accuracy:.2f} % "

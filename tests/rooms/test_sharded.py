@@ -96,6 +96,8 @@ def sharded(kind: str, names: list[str]) -> None:
             method.sparsify_()
             for key, parameter in model.named_parameters():
                 torch.testing.assert_close(parameter.full_tensor(), expected[key], rtol=0, atol=1e-6)
+        with pytest.raises(InputError, match="before fully_shard"):
+            RGSM(model, example=EXAMPLE)
         with pytest.raises(InputError, match="lies in parts"):
             ADMM(model, steps=3).attach(optimizer)
     finally:
@@ -129,12 +131,10 @@ def flat(names: list[str]) -> None:
                 with FullyShardedDataParallel.summon_full_params(model):
                     for ours, theirs in zip(model.parameters(), single.parameters(), strict=True):
                         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
-        split = METHODS["rgsm input_channel"](network())
-        split = None
-        with pytest.raises(InputError):
-            split = RGSM(model, layers="all")
-            split.attach(torch.optim.SGD(model.parameters(), lr=0.1))
-            split.shadow()
+        with pytest.raises(InputError, match="use fully_shard"):
+            RGSM(model, layers="all")
+        with pytest.raises(InputError, match="use fully_shard"):
+            RVSM(model, "top_k").shadow()
     finally:
         torch.distributed.destroy_process_group()
 
@@ -163,6 +163,10 @@ def in_step(kind: str) -> None:
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_flattened_weights_train_as_on_one_process(tmp_path: Path):
+    as_torchrun(flat, tmp_path, ["rvsm l1", "rvsm decoupled"])
 
 
 @pytest.mark.parametrize("kind", ["ddp", "zero"])

@@ -1,4 +1,4 @@
-"""What scikit-learn estimators around a torch network share: checks in our words, arrays of any kind, classes, files."""
+"""What scikit-learn estimators around a torch network share: checks in our words, any arrays, classes, files."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def labels_of(y: Any) -> np.ndarray:
     y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if y.ndim > 1 and y.shape[1] > 1:
         raise DataError(
-            f"y has {y.shape[1]} columns, and one label a sample is learned.",
+            f"y has {y.shape[1]} columns, and one label per sample is learned.",
             "Give one column; turn one-hot rows into labels with y.argmax(1).",
         )
     return y.reshape(-1)

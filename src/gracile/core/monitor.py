@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ class Monitor(ABC):
         Returns:
             Numbers by key, which join the record's row. A key without an entry in `series` is recorded and not drawn.
         """
+
+    def begin(self, optimizer: Optimizer) -> None:  # noqa: B027 - most monitors need no optimiser
+        """Called once before the first step, after a saved state was taken up.
+
+        Args:
+            optimizer: whose steps follow; hooks may be put on it, and on the network, until `end`.
+        """
+
+    def end(self) -> None:  # noqa: B027 - there is nothing to undo by default
+        """Called once when training is over, also where it failed: undo `begin`."""
 
     def before_step(self, x: Tensor, y: Tensor) -> None:  # noqa: B027 - a monitor that needs no batch leaves it out
         """Called before each step that is recorded, with its batch.

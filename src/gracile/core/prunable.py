@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "recurrent": (nn.RNNBase, nn.RNNCellBase),
 }
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+WEIGHT_NORM = "behind weight_norm"
 # Modules that wrappers put in the way of a name.
 WRAPPED = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod")
 
@@ -81,6 +82,11 @@ class Weight:
         return self.kind == "conv"
 
     @property
+    def flattened(self) -> bool:
+        """Whether FSDP of the first kind holds it as a stretch of a vector, in which no group can be told."""
+        return self.kind != "other" and "bias" not in self.layer and self.tensor.ndim < 2
+
+    @property
     def output_dim(self) -> int:
         """The dimension that runs over output channels or features."""
         return 1 - self.input_dim
@@ -110,8 +116,8 @@ def weights(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weigh
     """The trainable weights of a model, in order of the modules.
 
     Weights of convolutions, linear and recurrent layers, attention and embeddings, and every other parameter that is a
-    matrix. Behind `weight_norm`, `spectral_norm` or `torch.nn.utils.prune` it is the tensor whose zeros are the
-    weight's: the direction v, or the original.
+    matrix. Behind `spectral_norm` or `torch.nn.utils.prune` it is the original, whose zeros are the weight's.
+    `weight_norm` is left alone: it divides by the norm of each row, and of a row of zeros it makes NaN.
 
     Args:
         model: may be wrapped.
@@ -195,11 +201,11 @@ def _candidate(model: nn.Module, path: str, module: nn.Module, key: str, paramet
         # It lies at <layer>.parametrizations.<tensor>.
         home, _, tensor = re.sub(r"(^|\.)parametrizations\.", r"\1", path).rpartition(".")
         owner = model.get_submodule(home)
-        reason = _behind(module, key)
+        reason = _behind(module)
     elif key.endswith("_orig"):
         tensor = key.removesuffix("_orig")
-    elif key.endswith("_v") and f"{key[:-2]}_g" in module._parameters:
-        tensor = key[:-2]
+    elif key[-2:] in ("_v", "_g") and {f"{key[:-2]}_v", f"{key[:-2]}_g"} <= set(module._parameters):
+        reason = WEIGHT_NORM
     kind = next((kind for kind, types in KINDS.items() if isinstance(owner, types)), "other")
     # GPT-2's linear layers.
     transposed_linear = (type(owner).__name__, hasattr(owner, "nf")) == ("Conv1D", True)
@@ -216,21 +222,36 @@ def _candidate(model: nn.Module, path: str, module: nn.Module, key: str, paramet
     return _Candidate(weight, reason, parameter.requires_grad)
 
 
-def _behind(parametrization: ParametrizationList, key: str) -> str | None:
+def _behind(parametrization: ParametrizationList) -> str | None:
     """Why a tensor behind a parametrisation is left alone: its zeros are not the weight's."""
     only = parametrization[0] if len(parametrization) == 1 else None
-    if isinstance(only, _SpectralNorm) or (isinstance(only, _WeightNorm) and key == "original1"):
-        return None
-    return "biases, norms and other vectors" if isinstance(only, _WeightNorm) else "behind a parametrisation"
+    if isinstance(only, _WeightNorm):
+        return WEIGHT_NORM
+    return None if isinstance(only, _SpectralNorm) else "behind a parametrisation"
 
 
 def _spared(owner: nn.Module, tensor: str, parameter: Tensor, kind: str) -> str | None:
     """Why a parameter is no weight; None if it is one."""
     norm = isinstance(owner, NORMS) or re.search(r"norm(\dd)?$", type(owner).__name__.lower()) is not None
-    wide = sum(size > 1 for size in parameter.shape) > 1
-    if norm or "bias" in tensor or parameter.ndim < 2 or (kind == "other" and not wide):
+    # Of a layer that is known every other parameter is a weight, also where FSDP has flattened it.
+    matrix = kind != "other" or sum(size > 1 for size in parameter.shape) > 1
+    if norm or "bias" in tensor or not matrix:
         return "biases, norms and other vectors"
     return None
+
+
+def check_not_flattened(found: Sequence[Weight]) -> None:
+    """Refuse weights of which shape and neighbours are lost.
+
+    Raises:
+        InputError: FSDP of the first kind has flattened one.
+    """
+    for weight in found:
+        if weight.flattened:
+            raise InputError(
+                f"FullyShardedDataParallel has flattened '{weight.name}', and no group or block can be told in it.",
+                "In place of it use fully_shard, or split single weights by a penalty, such as l0.",
+            )
 
 
 def copied(model: nn.Module) -> nn.Module:

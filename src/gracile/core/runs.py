@@ -21,8 +21,8 @@ Status = Literal["running", "interrupted", "failed", "done"]
 class RunFolder:
     """One run's folder.
 
-    ``recipe.toml`` (resolved), ``environment.json``, ``status.json``, ``log.txt``, and per arm a folder with ``metrics.jsonl``,
-    checkpoints and models; at the end ``result.json``, ``table.md`` and ``plots/``.
+    ``recipe.toml`` (resolved), ``environment.json``, ``status.json``, ``log.txt``, and per arm a folder with
+    ``metrics.jsonl``, checkpoints and models; at the end ``result.json``, ``table.md`` and ``plots/``.
 
     Args:
         path: the folder; made if absent.

@@ -119,6 +119,19 @@ def laid_out_alike(one: Tensor, other: Tensor) -> bool:
     return layout(one) == layout(other)
 
 
+def check_whole(model: nn.Module) -> None:
+    """Refuse to trace a model that lies in parts.
+
+    Raises:
+        InputError: it does.
+    """
+    if any(is_sharded(parameter) for parameter in model.parameters()):
+        raise InputError(
+            "The model lies in parts on several processes, and channels are found in a whole one.",
+            "Build the splitting before fully_shard.",
+        )
+
+
 def reshard(model: nn.Module) -> None:
     """Put the parts back that `fully_shard` gathered for a forward pass, so that the model's parameters are those trained."""
     module = sys.modules.get("torch.distributed.fsdp")

@@ -24,8 +24,8 @@ def is_reference(text: str) -> bool:
 def load_name(reference: str) -> object:
     """What a name in a Python file stands for. The file's code is run, which the log says.
 
-    A file is run once in a process as long as it does not change, so that two names of one file belong to one module. Modules that
-    lie beside the file can be imported from it, as when Python runs it.
+    A file is run once in a process as long as it does not change, so that two names of one file belong to one module.
+    Modules that lie beside the file can be imported from it, as when Python runs it.
 
     Args:
         reference: ``FILE.py:NAME``; a relative path starts at the working directory.
@@ -34,7 +34,8 @@ def load_name(reference: str) -> object:
         The object: a function, a class, or whatever the file defines under this name.
 
     Raises:
-        InputError: the text is no such reference, there is no such file, its code fails, or it does not define the name.
+        InputError: the text is no such reference, there is no such file, its code fails, or it does not define the
+            name.
     """
     path, _, name = reference.rpartition(":")
     if not is_reference(reference) or not name.isidentifier():

@@ -123,7 +123,9 @@ class _Field:
         self.held: list[Tensor] | None = None
         self.evaluations = 0
         if not self.parameters:
-            raise InputError("The model has no trainable parameter.", "Set requires_grad on some.")
+            raise InputError(
+                "The model has no trainable parameter.", "Call requires_grad_(True) on some of its parameters."
+            )
         if any(one.dtype != torch.float64 for one in model.parameters()):
             raise InputError("Gradient flow needs float64.", "Call model.double(), and give the loss data in float64.")
 

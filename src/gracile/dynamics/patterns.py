@@ -80,6 +80,10 @@ class Patterns:
                 everywhere &= self.active[junction.name]
             self.sums[junction.name], self.active[junction.name] = sums, everywhere
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Patterns:
+        # As for the monitor: a copy of the watched network carries the hooks.
+        return self
+
     def state_dict(self) -> dict[str, Any]:
         """What was seen so far."""
         return {"sums": dict(self.sums), "active": dict(self.active), "passes": dict(self.passes)}

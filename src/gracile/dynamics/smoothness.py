@@ -86,11 +86,13 @@ def smoothness(
     """
     if not factors or not all(factor * lr > 0 for factor in factors):
         raise InputError(
-            f"Steps of {list(factors)} times {lr} do not lead along a gradient.", "Make all of them positive."
+            f"Steps of {list(factors)} times {lr} do not lead along a gradient.", "Pass lr and factors above 0."
         )
     start = {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
     if not start:
-        raise InputError("The model has no parameter that is trained.", "Set requires_grad on some.")
+        raise InputError(
+            "The model has no parameter that is trained.", "Call requires_grad_(True) on some of its parameters."
+        )
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         states = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in devices]

@@ -31,10 +31,12 @@ CALIBRATION = 2000
 
 
 class FFClassifier(NetworkClassifier):
-    """Layers that learn each on its own to tell inputs with their right label from inputs with a wrong one (Hinton 2022).
+    """Layers that each learn on their own to tell inputs with the right label from inputs with a wrong one.
 
     Trained by `gracile.fit`, so that a fit with the same seed on the same machine gives the same bits. Lengths of
     inputs matter only against the label's; features of very different scale are standardised first, in a pipeline.
+
+    Source: G. Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations" (2022).
 
     Args:
         widths: units of each layer.

@@ -9,7 +9,7 @@ Source: the dense kernel network (chapter 4), of which only the idea is publishe
 - The outputs that a training sample hands to the next layer are predictions by a fit on other samples, four folds of
   five. Its fitted ones come so close to its own label that the next layer would learn to copy them. Predictions that
   leave only the sample itself out give its label away too: against the smooth fit of its neighbours they lie a little
-  on the far side of it, which the next layer reads (on noisy targets its own error then halves, and the true one rises).
+  on the far side of it, which the next layer reads (on noisy targets its error then halves, and the true one rises).
 - Blocks are scaled to equal mean squared norm before they enter the kernel, as x would drown the others otherwise.
 """
 
@@ -91,7 +91,6 @@ class DKNNet(nn.Module):
     def block(self, z: Tensor, outputs: Tensor, depth: int) -> Tensor:
         """What a layer adds to z (b, 2 Q + r)."""
         return dense_block(z, outputs, self.randoms[depth]) * self.scales[depth + 1]
-
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor]) -> DKNNet:
@@ -198,7 +197,7 @@ def _by_fold(y: Tensor, weights: Tensor, fold: Tensor) -> Tensor:
 def exact_kernel_ridge(
     z: Tensor, t: Tensor, folds: Tensor, gamma: float, lam: float | str, w: Tensor | None = None
 ) -> KernelFit:
-    """Kernel ridge regression on every sample; arguments as `kernel_ridge`, z (samples, d), t (samples, Q), w (samples,)."""
+    """Kernel ridge regression on every sample: `kernel_ridge` of z (samples, d), t (samples, Q), w (samples,) at once."""
     spectrum = spectrum_of(z, t, gamma, w)
     lams = _strengths(spectrum, lam, z.dtype)
     best = int(dual_loo(spectrum, lams, w).square().sum((1, 2)).argmin()) if len(lams) > 1 else 0
@@ -365,7 +364,7 @@ class _DKN(Learner):
         return choose_gamma(*joined_chunks(few))
 
     def _dense(self, source: Source, held: list[Tensor], randoms: list[Tensor], scales: list[float]) -> Stream:
-        """The stream of z of the next layer, made with the held-out outputs of the earlier ones, and not yet weighted."""
+        """The stream of the next layer's z, made with the held-out outputs of the earlier ones; not yet weighted."""
 
         def stream() -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
             start = 0

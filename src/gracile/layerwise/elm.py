@@ -67,7 +67,7 @@ def contrasts(x: Tensor, t: Tensor, n: int, random: torch.Generator) -> Tensor:
 
 
 def rectangles(n: int, image_shape: Sequence[int], random: torch.Generator, shortest: int = 5) -> Tensor:
-    """Masks of random rectangles, one a node, the same in all channels (n, c h w), float64.
+    """Masks of random rectangles, one per node, the same in all channels (n, c h w), float64.
 
     Both corners are uniform; sides below `shortest` pixels (or the image's own side) are drawn again.
     """

@@ -193,7 +193,7 @@ class Classifier(NetworkClassifier, Learner):
 
     Attributes:
         classes_: the labels, sorted (Q,), or a list of them for several targets.
-        temperature_: of the softmax that makes probabilities of scores, one number a target (targets,). It is the one
+        temperature_: of the softmax that makes probabilities of scores, one number per target (targets,). It is the one
             of the highest likelihood of samples left out one at a time, in closed form; over workers and by partial_fit
             the variance of the errors, as if scores were the one-hot targets with Gaussian noise.
     """
@@ -249,7 +249,7 @@ class Classifier(NetworkClassifier, Learner):
         Args:
             batches: a DataLoader, a list, or a function that returns an iterable anew at every call, of (X, y) or (X,
                 y, sample_weight) with X (b, features), y (b,) and sample_weight (b,). It is passed over one to a few
-                times a layer and has to give the same samples each time: no augmentation, and for DKN no shuffling
+                times per layer and has to give the same samples each time: no augmentation, and for DKN no shuffling
                 either.
             classes: all labels, where known; otherwise the first pass finds them.
 
@@ -264,7 +264,7 @@ class Classifier(NetworkClassifier, Learner):
         survey = self._survey(passes, lambda y, _: found.update(np.unique(labels_of(y)).tolist()))
         self.classes_ = check_classes(np.unique(np.array(list(found if classes is None else classes))))
         self.multilabel_ = False
-        self.n_features_in_ = survey.features
+        self.n_features_in_ = int(survey.features or 0)
 
         def indexed() -> Iterator[tuple[Any, np.ndarray, Any]]:
             return ((x, self._index(y), w) for x, y, w in passes())
@@ -328,7 +328,9 @@ def _weights_of_classes(
             raise InputError(f"class_weight names the label {unknown[0]!r}, which is not in y.", "Leave it out.")
         return np.array([float(given.get(label, 1.0)) for label in classes.tolist()])
     if given != "balanced":
-        raise InputError(f"class_weight = {given!r} is not known.", 'Choose None, "balanced" or a weight for each label.')
+        raise InputError(
+            f"class_weight = {given!r} is not known.", 'Choose None, "balanced" or a weight for each label.'
+        )
     if weights is None:
         found = np.ones(len(classes))
         present = np.unique(index)
@@ -396,7 +398,7 @@ class Regressor(RegressorMixin, Learner):
 
         survey = self._survey(batches, see)
         if streamed:
-            self.n_features_in_ = survey.features
+            self.n_features_in_ = int(survey.features or 0)
         assert moments.mean is not None
         mean, variance = moments.mean.numpy(), moments.variance().numpy()
         if workers is not None:
@@ -407,6 +409,7 @@ class Regressor(RegressorMixin, Learner):
 
     def _set_target_scale(self, mean: np.ndarray, variance: np.ndarray) -> None:
         deviation = np.sqrt(variance)
+        self._target_variance = variance
         self.target_mean_ = mean
         self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
 

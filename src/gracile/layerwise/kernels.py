@@ -20,7 +20,7 @@ def squared_distances(z: Tensor, w: Tensor) -> Tensor:
 
 
 def spectrum_of(z: Tensor, t: Tensor, gamma: float, w: Tensor | None) -> Spectrum:
-    """Kernel ridge regression of targets t (samples, Q) on z (samples, d), in the eigenbasis of its kernel matrix, float64.
+    """Kernel ridge regression of t (samples, Q) on z (samples, d), in the eigenbasis of its kernel matrix, float64.
 
     With weights w (samples,) kernel and targets are those times the roots of both samples' weights.
     """

@@ -23,7 +23,7 @@ ROWS = 4096
 
 
 class Passes:
-    """Batches (X, y, weights or None) of a user's stream, anew at every call; the first pass tells what later ones have to hold.
+    """Batches (X, y, weights or None) of a user's stream, anew at every call; later passes have to hold what the first did.
 
     Empty batches are left out. Rows are hashed exactly, so that a pass may come in other batches than the one before.
 
@@ -58,8 +58,6 @@ class Passes:
         for batch in self.given() if callable(self.given) else self.given:
             if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
                 raise DataError("A batch of the stream is no pair.", "Yield (X, y), or (X, y, sample_weight).")
-            if not len(batch[1]):
-                continue
             x, y, w = check_matrix(batch[0], self._features), array_of(batch[1]), None
             if x.shape[0] != len(y):
                 raise DataError(
@@ -67,6 +65,12 @@ class Passes:
                 )
             if len(batch) == 3:
                 w = check_weights(batch[2], len(y))
+                present = w > 0
+                if not present.all():
+                    # A sample of no weight is no sample.
+                    x, y, w = x[torch.from_numpy(present) if isinstance(x, Tensor) else present], y[present], w[present]
+            if not len(y):
+                continue
             self._features = x.shape[1]
             digest = (digest + digest_of(x, y, rows if self.ordered else None)) % 2**64
             rows += len(y)
@@ -105,9 +109,9 @@ def digest_of(x: Any, y: np.ndarray, start: int | None) -> int:
 
 
 def keys_of(x: Any) -> np.ndarray:
-    """A number for each row (b,), uint64, that looks random and is the same for equal rows."""
-    pieces = [_mixed(_rows(_dense(x[first : first + ROWS]))) for first in range(0, x.shape[0], ROWS)]
-    return np.concatenate(pieces)
+    """A number for each row (b,), uint64, that looks random and is the same for rows of equal numbers of any type."""
+    starts = range(0, x.shape[0], ROWS)
+    return np.concatenate([_mixed(_rows(_dense(x[first : first + ROWS]).astype(np.float64) + 0.0)) for first in starts])
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:
@@ -138,7 +142,7 @@ def array_of(y: Any) -> np.ndarray:
 
 
 def check_matrix(x: Any, features: int | None) -> Any:
-    """A batch of a user's stream: a finite matrix with the number of features of the earlier ones; CSR where it is sparse.
+    """A batch of a user's stream: a finite matrix of as many features as earlier ones had; CSR where it is sparse.
 
     Raises:
         DataError: otherwise.
@@ -170,7 +174,7 @@ def check_weights(w: Any, samples: int) -> np.ndarray:
     if w.ndim == 0:
         w = np.full(samples, float(w))
     if w.shape != (samples,):
-        raise DataError(f"sample_weight has the shape {w.shape}.", f"Give one number a sample, ({samples},).")
+        raise DataError(f"sample_weight has the shape {w.shape}.", f"Give one number per sample, ({samples},).")
     if not (np.isfinite(w).all() and (w >= 0).all()):
         raise DataError("sample_weight holds NaN, infinity or negative numbers.", "Give numbers from 0 up.")
     return w

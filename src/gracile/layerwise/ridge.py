@@ -40,7 +40,7 @@ def check_lam(lam: float | str) -> None:
     Raises:
         InputError: otherwise.
     """
-    if (isinstance(lam, str) and lam == "auto") or (is_number(lam) and lam >= 0):
+    if (isinstance(lam, str) and lam == "auto") or (is_number(lam) and float(lam) >= 0):
         return
     raise InputError(f"lam = {lam!r} is no regularisation strength.", 'Give a number from 0 up, or "auto".')
 

@@ -1,4 +1,4 @@
-"""How inputs are scaled: each feature by its own deviation or all by one, whichever predicts left-out samples better."""
+"""How inputs are scaled: each feature by its own deviation or all by one, whichever predicts unseen samples better."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def scaling_of(source: Source, inputs: Moments, scale: str | None) -> Source:
     assert inputs.mean is not None
     mean, variance = inputs.mean, inputs.variance()
     if source.workers is not None:
-        found = source.workers.moments(inputs.weight, mean.numpy(), variance.numpy())  # pyright: ignore[reportArgumentType]
+        own = mean.numpy(), variance.numpy()
+        found = source.workers.moments(inputs.weight, *own)  # pyright: ignore[reportArgumentType]
         mean, variance = map(torch.from_numpy, found)
     # What varies by rounding alone is constant.
     variance = torch.where(variance > 1e-24 * mean.square(), variance, 0.0)

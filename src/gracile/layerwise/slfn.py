@@ -119,8 +119,8 @@ class SLFNClassifier(_SLFN, SumClassifier):
     """Single-layer network with kept information, for classes.
 
     Args:
-        rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2). "auto": half
-            as many nodes as samples, from 2000 to 4000, and at least 2 P.
+        rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2). "auto":
+            half as many nodes as samples, from 2000 to 4000, and at least 2 P.
         lam, scale, seed, batch_size, device, dtype: see `Learner`. As published: ``scale=None``.
         class_weight: see `Classifier`.
 

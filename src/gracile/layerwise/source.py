@@ -63,7 +63,7 @@ class Source:
         rows: samples, of all workers.
         encode: y (b,) or (b, Q) to targets (b, Q) on the CPU.
         device, dtype: where and in what the learner works.
-        batch_size: samples a chunk at most.
+        batch_size: samples per chunk at most.
         scaling: of the inputs, None to take them as they are.
         workers: the network that other parts of the data lie with, None when this is all.
         share: (which, of how many): only this contiguous share of each batch.

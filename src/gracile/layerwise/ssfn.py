@@ -32,6 +32,9 @@ from gracile.layerwise.ridge import generalised, ridge
 from gracile.layerwise.source import Source
 from gracile.layerwise.statistics import Dual, Statistics
 
+# The published size of the ball, over sqrt(2 Q).
+BALL = 2.0
+
 
 class SSFNNet(nn.Module):
     """The grown network.
@@ -103,7 +106,7 @@ def grow(sums: Statistics | Shared, kept: int, step: int, gain: float, eps: floa
         sums: statistics of the widest layer, its random part not yet divided by sqrt(r); its first `kept` features
             repeat the earlier outputs.
         kept: 2 Q.
-        step: nodes a step.
+        step: nodes per step.
         gain: share, such as 0.005.
         eps: the ball; None chooses a ridge by generalised cross-validation, whose error is then the cost.
     """
@@ -176,16 +179,17 @@ class _SSFN(Learner):
 
     def _learn(self, source: Source) -> Learned:
         self._check_own()
-        if source.workers is not None and (self.finetune_epochs or isinstance(self.alpha, str)):
+        if source.workers is not None and self.finetune_epochs:
             raise InputError(
-                'Fine-tuning and alpha="auto" look at samples in one place.',
-                "With workers set finetune_epochs to 0 and alpha to a number, such as 2.",
+                "Fine-tuning takes gradient steps on samples in one place.", "Set finetune_epochs to 0 with workers."
             )
+        # Cross-validation needs everyone's sums in one place; consensus has the ball.
+        alpha = BALL if self.alpha == "auto" and source.workers is not None else self.alpha
         q = source.outputs
         net = SSFNNet([torch.zeros(source.features + 1, q, dtype=source.dtype, device=source.device)], [])
         first = ridge(source.through(net.features), self.lam)
         self.lam_ = first.lam
-        eps = None if isinstance(self.alpha, str) else float(self.alpha) * math.sqrt(2 * q)
+        eps = None if isinstance(alpha, str) else float(alpha) * math.sqrt(2 * q)
         outputs, randoms = [first.weights.to(source.dtype)], []
         self.costs_, self.widths_ = [], []
         last, judged = (first.problem, first.weights, first.lam), math.inf
@@ -290,8 +294,8 @@ class SSFNClassifier(_SSFN, Classifier):
         alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`, as published. A small ball
             regularises strongly; below 1 it need not hold any solution as good as the earlier layer's, and growing then
             ends. "auto": no ball; each output matrix is the ridge solution of least generalised cross-validation error,
-            and nodes and layers are added while that error falls.
-        max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the
+            and nodes and layers are added while that error falls; over workers 2.
+        max_layers, max_nodes: where growing ends (`max_nodes` random nodes per layer, beside the 2 Q that repeat the
             outputs).
         node_step: random nodes added at a time.
         node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share. As published:

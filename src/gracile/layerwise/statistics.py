@@ -32,7 +32,8 @@ def weighted(features: Tensor, targets: Tensor, weights: Tensor | None) -> tuple
 
 # Rows of the Gram matrix handled at a time, of which only what lies on and above the diagonal is touched.
 PANEL = 256
-# Samples summed in the features' own precision. Of 4096 in float32 the rounding already hides a ridge strength of 0.01 under 6000 features.
+# Samples summed in the features' own precision. Of 4096 in float32 the rounding already hides a ridge strength of 0.01
+# under 6000 features.
 PIECE = 1024
 
 
@@ -81,7 +82,7 @@ def _lifted(features: Tensor, alpha: Tensor) -> Tensor:
 
 
 class Statistics:
-    """Gram matrix Y'Y, cross product Y'T, energy |T|^2 and count (of weights, in sum) of all samples added so far, in float64.
+    """Gram matrix Y'Y, cross product Y'T, energy |T|^2 and count (sum of weights) of all samples added so far, float64.
 
     Its size depends on n and Q alone. Two of them add up, so that workers that saw different samples can be joined.
 
@@ -111,8 +112,8 @@ class Statistics:
     def add(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         """Add samples as a `Stream` yields them: features (samples, n), targets (samples, Q), of one floating type.
 
-        Products of at most `PIECE` samples are taken in the features' own precision and summed in float64, so rounding does
-        not grow with the samples.
+        Products of at most `PIECE` samples are taken in the features' own precision and summed in float64, so rounding
+        does not grow with the samples.
         """
         for first in range(0, len(features), PIECE):
             piece = features[first : first + PIECE]

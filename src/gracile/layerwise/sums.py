@@ -1,9 +1,10 @@
-"""Learners with one random hidden layer: what they learn are sums over samples, so that data may come piece by piece."""
+"""Learners with one random hidden layer: what they learn are sums over samples, so data may come piece by piece."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -14,18 +15,23 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.core.estimators import as_tensor, check_classes, device_of
+from gracile.layerwise.consensus import Shared
 from gracile.layerwise.estimator import CPU, Classifier, Learned, Learner, Regressor, solved
 from gracile.layerwise.flow import chain, hidden
 from gracile.layerwise.passes import check_weights
 from gracile.layerwise.ridge import ridge
-from gracile.layerwise.source import Source, dtype_of
-from gracile.layerwise.statistics import Statistics
+from gracile.layerwise.source import Features, Source, dtype_of
+from gracile.layerwise.statistics import Dual, Statistics, accumulate
 from gracile.layerwise.survey import Moments
 
 
 def _adds_up(learner: SumLearner) -> bool:
-    """Whether all that is random or chosen is known before the first sample is seen."""
-    if isinstance(learner.lam, str) or learner.scale is not None or not learner._known_before():
+    """Whether all that is random or chosen is known before the first sample is seen.
+
+    Raises:
+        AttributeError: it is not, in words that say what to set.
+    """
+    if not learner._open():
         raise AttributeError(
             "partial_fit adds up sums, for which everything but the samples has to be known before: set lam and the "
             "width to numbers and scale to None."
@@ -48,32 +54,36 @@ class SumLearner(Learner):
     def _known_before(self) -> bool:
         """Whether the first layer depends on the number of features alone."""
 
+    def _open(self) -> bool:
+        """Whether samples may be added later."""
+        return not isinstance(self.lam, str) and self.scale is None and self._known_before()
+
     def _learn(self, source: Source) -> Learned:
         self._sums = None
         weight, bias = self._first_layer(source)
         features = lambda x: hidden(x, weight, bias)
-        found = ridge(source.through(features), self.lam)
-        self.lam_ = found.lam
+        problem: Statistics | Dual | Shared
+        if source.workers is None and self._open():
+            self._layer, self.lam_ = (weight, bias), float(self.lam)
+            problem, output = self._gathered(source.through(features))
+        else:
+            found = ridge(source.through(features), self.lam)
+            problem, output, self.lam_ = found.problem, found.weights, found.lam
         first = (weight, bias) if source.scaling is None else source.scaling.folded(weight, bias)
-        net = _stacked(first, found.weights, source.dtype)
-        return solved(net, features, found.problem, found.weights, found.lam)
+        return solved(_stacked(first, output, source.dtype), features, problem, output, self.lam_)
 
-    def _begins(self) -> bool:
-        """Whether this is the first call of partial_fit.
-
-        Raises:
-            InputError: `fit` was called before, which keeps no sums.
-        """
-        if self._sums is None and hasattr(self, "net_"):
-            raise InputError(
-                "This estimator has been fitted at once, and no sums were kept that more samples could be added to.",
-                "Begin with partial_fit, on sklearn.base.clone(estimator).",
-            )
-        return self._sums is None
+    def _gathered(self, features: Features) -> tuple[Statistics, Tensor]:
+        """The problem and its solution, with sums kept that more samples may be added to."""
+        sums = features.problem(primal=True)
+        assert isinstance(sums, Statistics)
+        self._sums = sums
+        return sums, sums.ridge(self.lam_)
 
     def _add(self, X: Any, targets: Any, weights: np.ndarray | None, outputs: int, encode: Any) -> Statistics:
         """The sums of earlier calls with these samples in them."""
         dtype = torch.float64 if self.dtype == "auto" else dtype_of(self.dtype, 0)
+        if self._sums is not None:
+            dtype = self._layer[0].dtype
         device = device_of(self.device)
         batches = lambda: [(X, targets, weights)]
         size = int(self.batch_size)
@@ -85,6 +95,19 @@ class SumLearner(Learner):
         for y, t, w in source.through(lambda x: hidden(x, weight, bias))():
             self._sums.add(y, t, w)
         return self._sums
+
+    def _begins(self) -> bool:
+        """Whether there are no earlier samples.
+
+        Raises:
+            InputError: there are, and their sums are not known.
+        """
+        if self._sums is None and hasattr(self, "net_"):
+            raise InputError(
+                "This estimator was fitted without keeping sums that more samples could be added to.",
+                "Begin with partial_fit, on sklearn.base.clone(estimator).",
+            )
+        return self._sums is None
 
     def _solve(self, sums: Statistics) -> Tensor:
         self.lam_ = float(self.lam)
@@ -104,15 +127,16 @@ class SumClassifier(SumLearner, Classifier):
     def partial_fit(self, X: Any, y: Any, classes: Iterable[Any] | None = None, sample_weight: Any = None) -> Self:
         """Learn more samples; after all of them the network is the one of a single fit, to rounding.
 
-        It is there where lam and the width are numbers and scale is None. A call to `fit` starts anew.
+        It is there where lam and the width are numbers and scale is None; the estimator then keeps its sums, n x n
+        numbers. After `fit` it goes on from its samples; a call to `fit` starts anew.
 
         Args:
             X, y, sample_weight: as `fit`'s.
             classes: all labels; needed at the first call, unless its y holds them all.
 
         Raises:
-            DataError, InputError: as `fit` does, except that a single sample will do; also after `fit`, which keeps no
-                sums.
+            DataError, InputError: as `fit` does, except that a single sample will do; also where the estimator comes
+                from a file, which keeps no sums.
         """
         self._check_parameters()
         if self.class_weight == "balanced":
@@ -138,6 +162,23 @@ class SumRegressor(SumLearner, Regressor):
     """The half of regressors."""
 
     _targets_seen: Moments
+    _around: np.ndarray
+
+    def _gathered(self, features: Features) -> tuple[Statistics, Tensor]:
+        source = features.source
+        scaled = source.encode
+        ones = lambda y: torch.cat([scaled(y), torch.ones(len(y), 1, dtype=torch.float64)], 1)
+        sums = accumulate(replace(source, encode=ones, outputs=source.outputs + 1).through(features.network))
+        cross, constant = sums.cross[:, :-1], sums.cross[:, -1:]
+        problem = Statistics.of(sums.gram, cross, sums.energy - sums.count, sums.count)
+        # Kept as sums around the mean, in the targets' own units.
+        own = cross * torch.as_tensor(self.target_scale_, device=cross.device)
+        self._around, self._targets_seen = self.target_mean_.copy(), Moments()
+        self._targets_seen.weight = sums.count
+        self._targets_seen.mean = torch.as_tensor(self.target_mean_)
+        self._targets_seen.squares = torch.as_tensor(self._target_variance * sums.count)
+        self._sums = Statistics.of(sums.gram.clone(), torch.cat([own, constant], 1), 0.0, sums.count)
+        return problem, problem.ridge(self.lam_)
 
     @available_if(_adds_up)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

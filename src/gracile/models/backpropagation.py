@@ -152,7 +152,7 @@ def _checked(
     if not len(weights) == len(activations) == len(offsets) or not weights:
         raise InputError(
             f"{len(weights)} weights, {len(offsets)} biases and {len(activations)} activations make no perceptron.",
-            "Give one of each a layer, and at least one layer.",
+            "Give one of each per layer, and at least one layer.",
         )
     for name in activations:
         pick(ACTIVATIONS, name, "activation")

@@ -34,7 +34,7 @@ class EnResNet(nn.Module):
     def __init__(self, members: Sequence[ResNet], *, at_once: bool | None = None, draws: int = 1) -> None:
         super().__init__()
         if draws < 1:
-            raise InputError(f"draws is {draws}.", "Average over at least one pass.")
+            raise InputError(f"draws is {draws}.", "Pass draws=1 or more.")
         self.members = nn.ModuleList(members)
         self.at_once, self.draws = at_once, draws
 

@@ -34,7 +34,7 @@ class Normalize(nn.Module):
         if means.numel() != stds.numel():
             raise InputError(
                 f"Normalize was given {means.numel()} means and {stds.numel()} standard deviations.",
-                "Give one of each a channel.",
+                "Give one of each per channel or feature.",
             )
         if not bool((stds > 0).all()):
             raise InputError(

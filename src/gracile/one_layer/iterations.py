@@ -295,7 +295,10 @@ def _checked(
         raise InputError(f"lam must be a finite number of at least 0, not {lam}.", "Start from 1e-3.")
     for name, value in (("beta", beta), ("lr", lr)):
         if not (value > 0 and math.isfinite(value)):
-            raise InputError(f"{name} must be a finite number above 0, not {value}.", "See check_conditions.")
+            raise InputError(
+                f"{name} must be a finite number above 0, not {value}.",
+                f"Pass {name} > 0; check_conditions says which values the theorem admits.",
+            )
     for name, value, least in (("steps", steps, 1), ("records", records, 2)):
         if value < least:
             raise InputError(f"{name}={value} must be at least {least}.", f"Raise {name}.")

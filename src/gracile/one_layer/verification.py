@@ -33,7 +33,10 @@ def largest_beta(theorem: Theorem, delta: float, k: int) -> float:
     """
     most = PEAK if theorem == "3.1" else math.pi / 2
     if not 0 < delta <= most:
-        raise InputError(f"delta={delta} is not in (0, {most:.4g}].", "A larger delta admits no larger beta.")
+        raise InputError(
+            f"delta={delta} is not in (0, {most:.4g}].",
+            f"Pass delta up to {most:.4g}; a larger one admits no larger beta.",
+        )
     return delta * math.sin(delta) / (k * math.pi) if theorem == "3.1" else coarse_slope(k) * math.sin(delta)
 
 

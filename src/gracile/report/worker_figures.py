@@ -156,7 +156,7 @@ def comparison(path: Path, arms: Mapping[str, Rows], published: Mapping[str, flo
 
 
 def spread(path: Path, arms: Mapping[str, Sequence[float]]) -> Path:
-    """Test accuracy of every worker, a line an arm: a dot each, a bar at the mean.
+    """Test accuracy of every worker, a line per arm: a dot each, a bar at the mean.
 
     Args:
         path: the PNG.

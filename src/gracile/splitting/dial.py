@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gracile.channels import ChannelGraph, trace
 from gracile.core.errors import InputError
 from gracile.core.optimizers import StepHooks, opened
-from gracile.core.shards import full, local, local_part
+from gracile.core.shards import check_whole, full, local, local_part
 from gracile.core.summary import Summary
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
@@ -148,6 +148,7 @@ class Dial:
                     f"A budget of {physical[0]} counts what can be removed, for which the network is traced.",
                     "Pass example=one input batch.",
                 )
+            check_whole(split.model)
             self._graph = trace(split.model, example)
             dense = self._graph.dense()
             self._dense = {"macs": dense.macs, "params": dense.parameters}
@@ -386,8 +387,6 @@ class Dial:
             self._land()
             if self.final < self.steps:
                 self._choose()
-        elif self.step > self.final:
-            self._choose()
         elif self.step % every == 0:
             self.set_to(self.plan(self.step))
 
@@ -408,6 +407,9 @@ class Dial:
                 w.mul_(kept)
 
     def _before_step(self, *_: Any) -> None:
+        if self.step >= self.final and not self._chosen:
+            # More steps than were announced.
+            self._choose()
         # From the weights themselves, which a checkpoint holds, so that a resumed run needs nothing else.
         if self._chosen and self._kept is None:
             self._kept = [w != 0 for w in self.split.tensors()]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gracile.channels.grouping import GROUPINGS, Grouping, coupled, within_layers
 from gracile.core.errors import InputError, nearest
 from gracile.core.optimizers import add_term
-from gracile.core.prunable import weights
-from gracile.core.shards import full, layout, local, local_part, reshard, sharded_like, sum_over_parts
+from gracile.core.prunable import check_not_flattened, weights
+from gracile.core.shards import check_whole, full, layout, local, local_part, reshard, sharded_like, sum_over_parts
 from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import GroupPenalty, grouped, soft_threshold
 from gracile.penalties.base import Steered, critical_mu
@@ -116,6 +116,7 @@ class RGSM(VariableSplitting):
         if layers is None:
             layers = "all" if grouping == "coupled" or not _has_convolution(model) else "conv"
         super().__init__(model, lam=lam, beta=beta, layers=layers, coupling=coupling, restart=restart)
+        check_not_flattened(self.weights)
         self.penalty: GroupPenalty = grouped(penalty)
         self.lam2 = float(lam2)
         self.grouping = grouping
@@ -126,6 +127,7 @@ class RGSM(VariableSplitting):
                     "grouping='coupled' follows an example through the network, and none was given.",
                     "Pass example=one input batch, or use grouping='input_channel'.",
                 )
+            check_whole(self.model)
             self._set_groups(coupled(self.model, example, self.weights))
         else:
             self._set_groups(within_layers(grouping, self.weights))
@@ -171,7 +173,7 @@ class RGSM(VariableSplitting):
                 raise InputError(
                     f"'{weight.name}' has the shape {tuple(parameter.shape)}, and was {tuple(weight.shape)} when groups were laid "
                     "out.",
-                    "Build the splitting after changing layers; in place of FSDP, which flattens weights, use fully_shard.",
+                    "Build the splitting after changing layers; in place of FullyShardedDataParallel, which flattens weights, use fully_shard.",
                 )
             key = layout(parameter)
             if self._parts[place][0] != key:

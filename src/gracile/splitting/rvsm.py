@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gracile.channels.grouping import from_vectors, to_vectors
 from gracile.core.errors import InputError
 from gracile.core.optimizers import add_term
-from gracile.core.prunable import Weight, like, memory_order
+from gracile.core.prunable import Weight, check_not_flattened, like, memory_order
 from gracile.core.shards import full, local, local_part, reshard, sharded_like
 from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import Constraint, Penalty, elementwise
@@ -73,6 +73,7 @@ class RVSM(VariableSplitting):
         if not isinstance(self.penalty, Constraint):
             return prox(local(parameter), mu)
         # What a constraint keeps of one part depends on the others.
+        check_not_flattened([weight])
         w = full(parameter)
         rows = prox(to_vectors(w, weight.input_dim, self.penalty.block), mu)
         return local_part(from_vectors(rows, w, weight.input_dim, self.penalty.block), parameter)

@@ -92,11 +92,10 @@ def check_weights(network: nn.Module, position: TrainingState, place: RunFolder 
             )
 
 
-def check_row(row: dict[str, Any], network: nn.Module, position: TrainingState, place: RunFolder | None) -> None:
-    """A record holds finite numbers only: the training loss may still be finite where the weights it left are useless."""
+def check_row(row: dict[str, Any], place: RunFolder | None) -> None:
+    """A record holds finite numbers only: weights may still be finite where what is measured of them is not."""
     for key, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
-            check_weights(network, position, place)
             raise _not_finite(f"'{key}' is no longer finite after step {row['step']}.", place)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from gracile.channels.liveness import Liveness, analyse, folded
-from gracile.channels.op import Labels, Layer, Step, Values
+from gracile.channels.op import Labels, Layer, Record, Step, Var
+from gracile.channels.recording import Recorder
+from gracile.channels.resolving import attributes
 from gracile.core.errors import InputError
 
 
@@ -32,52 +34,76 @@ class Counts:
 class ChannelGraph:
     """Made by `trace`.
 
-    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all
-    of
-    those are zero the channel can be removed and the outputs stay what they are.
+    A *group* is a channel, or several that only go together, with every slice of every weight that reads it. When all of those are zero
+    the channel can be removed and the outputs stay what they are.
 
     Attributes:
         model: the model traced; its weights are read when counting.
         num_groups: G.
-        steps: the nodes in order, with what their rules said.
-        layers: convolutions and linear layers in order.
+        steps: the nodes of the traced graph in order, with what the rules said.
+        layers: weights that make channels from others, in order.
+        readers: those of them that read channels; the others pass groups of them on.
+        tensors: parameter or buffer name to labels of each of its dimensions.
+        reasons: class to why it must stay.
         example: (shape, dtype) of one sample of each input.
+        names: of inputs given by name, the last ones of `example`.
+        missing: operations without a rule, and the lines they are at.
+        written: why no forward can be generated for this model, so that sizes written into its code hold their channels; else empty.
         unused: whether the model calls modules that its outputs do not depend on.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        recorder: Recorder,
         steps: list[Step],
         labels: np.ndarray,
         pinned: dict[int, str],
         example: list[tuple[tuple[int, ...], torch.dtype]],
+        names: list[str],
         unused: bool = False,
     ) -> None:
-        self.unused = unused
-        self.model, self.steps, self.labels, self.reasons, self.example = model, steps, labels, pinned, example
-        self.layers: list[Layer] = [step.layer for step in steps if step.layer is not None]
-        self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
-        self.source = {step.node.name: step.operands[0].name for step in steps if step.layer is not None}
+        self.model, self.steps, self.labels, self.reasons = model, steps, labels, pinned
+        self.example, self.names, self.unused = example, names, unused
+        self.missing, self.written = dict(recorder.missing), recorder.broken
+        self.graph = recorder.graph
+        self.records: list[Record] = recorder.records
         self.by_node: dict[fx.Node, Step] = {step.node: step for step in steps}
+        self.layers: list[Layer] = [layer for step in steps for layer in step.layers]
         size = int(labels.max()) + 1 if len(labels) else 0
         self.pinned = np.zeros(size, bool)
         self.pinned[list(pinned)] = True
-        self.makes_constants = any(step.makes_constants for step in steps)
+        for layer in self.layers:
+            if layer.groups is not None and self.pinned[labels[layer.groups[1]]].all():
+                layer.inputs = None
+        self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
+        self.attributes = attributes(recorder.ledger)
+        self.tensors = _tensors(steps)
+        self.makes_constants = any(record.makes_constants for record in self.records)
         self._group = self._number_groups(size)
         self.num_groups = int(self._group.max()) + 1 if size else 0
+        self._cuttable = {
+            name: {dim: one for dim, one in dims.items() if not self.pinned[labels[one]].all()} for name, dims in self.tensors.items()
+        }
 
     def __repr__(self) -> str:
         return f"ChannelGraph({type(self.model).__name__}, {self.num_groups} groups, {len(self.layers)} layers)"
 
     def _number_groups(self, size: int) -> np.ndarray:
-        """Class to group, in the order the layers read them; -1 where the class must stay or nothing reads it."""
+        """Class to group, in the order the layers read them; -1 where the class must stay, where nothing reads it, or where
+        a weight reads it along another dimension than it reads others."""
         group = np.full(size, -1, np.int64)
+        along: dict[str, int] = {}
+        barred = np.zeros(size, bool)
+        for layer in self.readers:
+            assert layer.inputs is not None
+            if along.setdefault(layer.weight, layer.inputs[0]) != layer.inputs[0]:
+                barred[self.labels[layer.inputs[1]]] = True
         number = 0
         for layer in self.readers:
             assert layer.inputs is not None
             for one in self.labels[layer.inputs[1]]:
-                if group[one] < 0 and not self.pinned[one]:
+                if group[one] < 0 and not self.pinned[one] and not barred[one]:
                     group[one] = number
                     number += 1
         return group
@@ -92,27 +118,23 @@ class ChannelGraph:
         return np.append(zero.cpu().numpy(), False)[self.groups_of(layer.inputs[1])]
 
     def parameter(self, name: str) -> Tensor:
-        """A parameter of the model by its full name."""
-        return self.model.get_parameter(name)
+        """A parameter or buffer of the model by its full name."""
+        owner, _, leaf = name.rpartition(".")
+        return getattr(self.model.get_submodule(owner), leaf)
 
-    def unknown(self, node: fx.Node) -> Values:
-        """No constants at a node."""
-        slots = self.by_node[node].slots
-        size = len(slots.labels) if slots is not None else 1
-        like = next(self.model.parameters(), torch.zeros(()))
-        return Values(like.new_zeros(size), torch.zeros(size, dtype=torch.bool, device=like.device))
+    def shape_of(self, var: Var) -> list[int]:
+        """The shape in which constants of a tensor are kept: 1 where its size is fixed."""
+        return [1 if labels is None else len(labels) for labels in var.dims]
 
     def group_index(self) -> dict[str, Tensor]:
         """For every convolution's and linear layer's weight, the group each of its input slices belongs to.
 
         Returns:
-            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1):
-            group numbers
-            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped
-            convolutions, which
-            pass channels on rather than read them).
+            Parameter name to an integer tensor that broadcasts to the weight's shape, such as (1, channels, 1, 1): group numbers
+            0..num_groups-1, and -1 for slices that read no removable channel (inputs of the network; grouped convolutions of which
+            groups go whole, which pass channels on rather than read them).
         """
-        index = {}
+        index: dict[str, Tensor] = {}
         for layer in self.layers:
             weight = self.parameter(layer.weight)
             shape = [1] * weight.dim()
@@ -121,7 +143,7 @@ class ChannelGraph:
             else:
                 groups = self.groups_of(layer.inputs[1])
                 shape[layer.inputs[0]] = len(groups)
-            index[layer.weight] = torch.as_tensor(groups, device=weight.device).reshape(shape)
+            index.setdefault(layer.weight, torch.as_tensor(groups, device=weight.device).reshape(shape))
         return index
 
     def members(self, group: int) -> dict[str, list[int]]:
@@ -170,20 +192,32 @@ class ChannelGraph:
         """The size of what stays."""
         fold = folded(self, liveness)
         parameters, macs = 0, 0
-        weights = {layer.weight: layer for layer in self.layers}
-        dims = {name: dims for step in self.steps for name, dims in step.tensors.items()}
+        weights: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            weights.setdefault(layer.weight, []).append(layer)
         computed = fold.needed - fold.constant
         dropped = {name for step in self.steps if step.node not in computed for name in step.tensors}
+        dropped -= {name for step in self.steps if step.node in computed for name in step.tensors}
         for name, parameter in self.model.named_parameters():
             if name in dropped:
                 continue
             shape = list(parameter.shape)
-            for dim, labels in dims.get(name, {}).items():
+            for dim, labels in self._cuttable.get(name, {}).items():
                 shape[dim] = liveness.count(labels)
             parameters += math.prod(shape)
-            if name in weights:
-                macs += math.prod(shape) * weights[name].positions
-                if weights[name].name in fold.biases and not weights[name].biased:
-                    parameters += liveness.count(weights[name].outputs[1])
+            for layer in weights.get(name, ()):
+                macs += math.prod(shape) * layer.positions
+                if layer.name in fold.biases and not layer.biased:
+                    parameters += liveness.count(layer.outputs[1])
         groups = np.unique(self._group[liveness.classes])
         return Counts(int(np.count_nonzero(groups >= 0)), parameters, macs)
+
+
+def _tensors(steps: list[Step]) -> dict[str, Mapping[int, Labels]]:
+    found: dict[str, Mapping[int, Labels]] = {}
+    for step in steps:
+        found.update(step.tensors)
+    return found
+
+
+from gracile.channels.liveness import Liveness, analyse, folded  # noqa: E402

@@ -62,12 +62,15 @@ def fill(lean: nn.Module, made: Plan) -> None:
             bias = layer.bias
             assert isinstance(bias, Tensor)
             bias += addition
+        steps = {f"constant_{step.node.name}": step for step in made.graph.steps}
         for name, buffer in lean.named_buffers():
-            values = made.live.values.get(name.removeprefix("constant_"))
-            if name.startswith("constant_") and values is not None:
-                slots = next(
-                    step.slots for step in made.graph.steps if step.node.name == name.removeprefix("constant_")
-                )
-                assert slots is not None
-                kept = torch.as_tensor(np.flatnonzero(made.live.kept(slots.labels)), device=buffer.device)
-                buffer.copy_(values.value[kept].reshape(buffer.shape))
+            step = steps.get(name)
+            values = made.live.values.get(step.vars[0]) if step is not None and step.vars else None
+            if step is None or values is None:
+                continue
+            value = values.value
+            for axis, labels in enumerate(step.vars[0].dims):
+                if labels is not None:
+                    kept = np.flatnonzero(made.live.kept(labels))
+                    value = value.index_select(axis, torch.as_tensor(kept, device=value.device))
+            buffer.copy_(value)

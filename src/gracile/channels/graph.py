@@ -97,7 +97,8 @@ class ChannelGraph:
         barred = np.zeros(size, bool)
         for layer in self.readers:
             assert layer.inputs is not None
-            if along.setdefault(layer.weight, layer.inputs[0]) != layer.inputs[0]:
+            trained = isinstance(self.parameter(layer.weight), nn.Parameter)
+            if not trained or along.setdefault(layer.weight, layer.inputs[0]) != layer.inputs[0]:
                 barred[self.labels[layer.inputs[1]]] = True
         number = 0
         for layer in self.readers:
@@ -137,6 +138,8 @@ class ChannelGraph:
         index: dict[str, Tensor] = {}
         for layer in self.layers:
             weight = self.parameter(layer.weight)
+            if not isinstance(weight, nn.Parameter):
+                continue
             shape = [1] * weight.dim()
             if layer.inputs is None:
                 groups = np.array([-1])

@@ -301,6 +301,7 @@ class Op:
         self.record = Record(self.operands)
         self.ledger = ledger
         self.used: set[int] = set()
+        self.holding: tuple[Labels, str] | None = None  # what must stay if a result beside the first is used
 
     @property
     def x(self) -> Var:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from gracile.channels.layers import affine
-from gracile.channels.op import Dims, Op, Var
+from gracile.channels.op import Dims, Layer, Op, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.table import register_rule
 
@@ -171,3 +173,60 @@ def attention(op: Op) -> Dims | list[Dims]:
 
 def _shared(op: Op, queries: Labels | None, keys: Labels | None, each: int) -> Labels | None:
     return op.join(queries, None if keys is None else np.repeat(keys, each))
+
+
+@register_rule(nn.MultiheadAttention)
+def multihead_attention(op: Op) -> list[Dims]:
+    """Whole heads: the rows that make a head's queries, keys and values, and the columns of the output that read it."""
+    module: Any = op.module
+    heads, width, size = module.num_heads, module.head_dim, module.embed_dim
+    names = ("query", "key", "value")
+    inputs = [op.argument(index, name) for index, name in enumerate(names)]
+    head = op.fresh(heads)
+    op.ledger.heads.append(head)
+    rows = np.repeat(head, width)
+    if module.bias_k is not None or module.add_zero_attn:
+        op.pin(head, f"'{op.name}' adds a key of its own")
+    joint = module._qkv_same_embed_dim
+    for index, (name, x) in enumerate(zip(names, inputs, strict=True)):
+        weight = "in_proj_weight" if joint else f"{'qkv'[index]}_proj_weight"
+        columns = op.fresh(x.shape[-1])
+        op.join(x.dims[-1], columns)
+        made = np.tile(rows, 3) if joint else rows
+        if index == 0 or not joint:
+            op.tensor(weight, {0: made, 1: columns})
+            read = columns
+        else:
+            op.unite(read, columns)
+        if index == 0 or not joint:
+            _attention_layer(op, weight, made, columns, x, "in_proj_bias" if joint else None)
+    op.tensor("in_proj_bias", {0: np.tile(rows, 3)})
+    out = op.fresh(size)
+    op.step.tensors[f"{op.name}.out_proj.weight"] = {0: out, 1: rows}
+    if module.out_proj.bias is not None:
+        op.step.tensors[f"{op.name}.out_proj.bias"] = {0: out}
+    _attention_layer(op, "out_proj.weight", out, rows, inputs[0], "out_proj.bias")
+    op.size("num_heads", head)
+    for one in op.operands[len({id(x) for x in inputs}) :]:
+        for labels in one.dims:
+            op.pin(labels, f"'{op.name}' reads it as a mask")
+    query = inputs[0]
+    results = [Dims((*query.dims[:-1], out))]
+    if len(op.results) > 1:
+        results.append(Dims([None] * len(op.results[1])))
+        op.holding = (head, f"'{op.name}' returns weights averaged over its heads, which the model uses")
+    return results
+
+
+def _attention_layer(op: Op, weight: str, outputs: Labels, inputs: Labels, x: Var, bias: str | None) -> None:
+    module: Any = op.module
+    positions = op.positions(x, int(np.prod(x.shape[:-1])))
+    owner, _, leaf = f"{op.name}.{weight}".rpartition(".")
+    biased = bias is not None and getattr(module, "in_proj_bias" if bias == "in_proj_bias" else "out_proj") is not None
+    source = Var(op.step.node, x.shape, Dims((*x.dims[:-1], inputs)), True)
+    op.step.layers.append(
+        Layer(
+            owner if leaf == "weight" else f"{op.name}.{weight}", f"{op.name}.{weight}", (0, outputs), (1, inputs), positions, False,
+            f"{op.name}.{bias}" if biased else None, source, None, op.step.node, module=False,
+        )  # fmt: skip
+    )

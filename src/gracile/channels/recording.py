@@ -12,6 +12,7 @@ import inspect
 import linecache
 import operator
 import sys
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -107,7 +108,7 @@ class Recorder(TorchFunctionMode):
         self._inside = ""
         self._paused = False
         self._owner, self._tags = object(), []
-        self._by_storage: dict[int, list[Var]] = defaultdict(list)
+        self._by_storage: dict[int, list[tuple[weakref.ref[Tensor], Var]]] = defaultdict(list)
         self._sizes: dict[Any, fx.Node] = {}
 
     # What Python calls.
@@ -210,7 +211,7 @@ class Recorder(TorchFunctionMode):
         made = _as_dims(rule(op), op)
         self._values_used(op)
         record = op.record
-        varies = any(one.varies for one in op.operands)
+        varies = any(one.varies for one in op.operands) or _of_batch((op.args, op.kwargs))
         for one, dims in zip(tensors, made, strict=True):
             if target is None and key in SAME and self._known(one) is not None:
                 continue  # handed back as it is
@@ -223,6 +224,7 @@ class Recorder(TorchFunctionMode):
                     var.param = source
                 elif record.order is not None:
                     var.param = (source[0], tuple(source[1][axis] for axis in record.order))
+            var.holds = op.holding if record.outputs else None
             record.outputs.append(var)
             self._tag(one, var)
         if record.layer is not None:
@@ -260,6 +262,8 @@ class Recorder(TorchFunctionMode):
 
     def escaped(self, size: Size) -> None:
         """A size was used as a number: what it was read from must stay."""
+        if self._paused:
+            return  # inside a module whose rule answers for it
         for leaf in size.leaves():
             if isinstance(leaf, Attribute):
                 self.ledger.frozen.add(leaf)
@@ -312,12 +316,12 @@ class Recorder(TorchFunctionMode):
             old.superseded = True
         tensor._gracile_tag = _Tag(self._owner, var)  # type: ignore[attr-defined]
         self._tags.append(tensor._gracile_tag)  # type: ignore[attr-defined]
-        self._by_storage[_storage(tensor)].append(var)
+        self._by_storage[_storage(tensor)].append((weakref.ref(tensor), var))
 
     def _overwritten(self, tensor: Tensor, new: Var) -> None:
         """What other views of the same memory hold is not known any more."""
-        for one in self._by_storage[_storage(tensor)]:
-            if one is not new and not one.superseded:
+        for alive, one in self._by_storage[_storage(tensor)]:  # of tensors that are gone, the memory may serve others by now
+            if one is not new and not one.superseded and alive() is not None:
                 one.changed = True
 
     def _vars(self, value: Any) -> Any:
@@ -616,6 +620,13 @@ def _numbers(value: Any) -> Iterator[Any]:
         yield from _numbers((value.start, value.stop, value.step))
     else:
         yield value
+
+
+def _of_batch(value: Any) -> bool:
+    """Whether a size of the first dimension of a tensor is among these arguments, so that the result is as large as the batch."""
+    return any(
+        isinstance(leaf, Measured) and leaf.dim == 0 for one in _numbers(value) if isinstance(one, Size) for leaf in one.leaves()
+    )
 
 
 def _storage(tensor: Tensor) -> int:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from gracile.channels.op import Labels, Layer, Values, Var
-
-if TYPE_CHECKING:
-    from gracile.channels.graph import ChannelGraph
+from gracile.channels.structure import Structure
 
 
 @dataclass(eq=False)
@@ -55,7 +51,7 @@ class Liveness:
         return None if found is None else found[1]
 
 
-def analyse(graph: ChannelGraph, zero: Tensor | None = None) -> Liveness:
+def analyse(graph: Structure, zero: Tensor | None = None) -> Liveness:
     """Find the channels that must stay: those from which an output can be reached through non-zero weights.
 
     A channel goes when every weight that reads it is zero or belongs to a filter that itself goes, and also when it is constant and each
@@ -100,7 +96,7 @@ def is_gone(var: Var, live: Liveness) -> bool:
     return any(labels is not None and not live.kept(labels).any() for labels in var.dims)
 
 
-def folded(graph: ChannelGraph, live: Liveness) -> Folded:
+def folded(graph: Structure, live: Liveness) -> Folded:
     """Nodes that need not be computed, and layers whose bias changes, when only `live` channels stay."""
     result = Folded(set(), set(), set(), set())
     everything = bool(live.classes.all())
@@ -147,7 +143,7 @@ def _all_constant(var: Var, live: Liveness) -> bool:
     return bool(known.all())
 
 
-def _nonzero(graph: ChannelGraph, zero: Tensor | None) -> dict[Layer, np.ndarray]:
+def _nonzero(graph: Structure, zero: Tensor | None) -> dict[Layer, np.ndarray]:
     """Per reading layer, which (output, input) pairs are joined by a weight that is not zero."""
     found = {}
     with torch.no_grad():
@@ -176,12 +172,12 @@ def _joined(weight: Tensor) -> Tensor:
     return joined
 
 
-def _constants_possible(graph: ChannelGraph, nonzero: dict[Layer, np.ndarray]) -> bool:
+def _constants_possible(graph: Structure, nonzero: dict[Layer, np.ndarray]) -> bool:
     """Constants start at filters without weights and at padded channels; where there are none, none need be sought."""
     return graph.makes_constants or any(not joined.any(1).all() for joined in nonzero.values()) or _zero_groups(graph)
 
 
-def _zero_groups(graph: ChannelGraph) -> bool:
+def _zero_groups(graph: Structure) -> bool:
     with torch.no_grad():
         return any(
             not bool(graph.parameter(layer.weight).detach().ne(0).flatten(1).any(1).all())
@@ -190,7 +186,7 @@ def _zero_groups(graph: ChannelGraph) -> bool:
         )
 
 
-def _constants(graph: ChannelGraph, zero: Tensor | None) -> dict[Var, Values]:
+def _constants(graph: Structure, zero: Tensor | None) -> dict[Var, Values]:
     """Carry constants through the network in the order of its operations."""
     found: dict[Var, Values] = {}
     with torch.no_grad():
@@ -216,7 +212,7 @@ def _constants(graph: ChannelGraph, zero: Tensor | None) -> dict[Var, Values]:
     return found
 
 
-def _operand(graph: ChannelGraph, var: Var, found: dict[Var, Values]) -> Values:
+def _operand(graph: Structure, var: Var, found: dict[Var, Values]) -> Values:
     if var.changed:
         return _unknown(graph, var)
     if var in found:
@@ -230,13 +226,13 @@ def _operand(graph: ChannelGraph, var: Var, found: dict[Var, Values]) -> Values:
     return _unknown(graph, var)
 
 
-def _unknown(graph: ChannelGraph, var: Var) -> Values:
+def _unknown(graph: Structure, var: Var) -> Values:
     like = next(graph.model.parameters(), torch.zeros(()))
     shape = graph.shape_of(var)
     return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
 
 
-def _supposed(graph: ChannelGraph, layer: Layer, zero: Tensor, values: Values) -> Values:
+def _supposed(graph: Structure, layer: Layer, zero: Tensor, values: Values) -> Values:
     assert layer.inputs is not None
     chosen = torch.as_tensor(graph.chosen(layer, zero), device=values.known.device)
     along = values.along(len(chosen)) if layer.groups is None else None
@@ -250,7 +246,7 @@ def _supposed(graph: ChannelGraph, layer: Layer, zero: Tensor, values: Values) -
     return Values(value.reshape(shape), known.reshape(shape))
 
 
-def _reach(graph: ChannelGraph, needed: dict[Layer, np.ndarray]) -> np.ndarray:
+def _reach(graph: Structure, needed: dict[Layer, np.ndarray]) -> np.ndarray:
     """From the classes that must stay backwards through the layers, until nothing is added."""
     alive = graph.pinned.copy()
     layers: list[tuple[Layer, np.ndarray, np.ndarray]] = []

@@ -242,8 +242,8 @@ class Ledger:
 
     def fresh(self, number: int) -> Labels:
         """`number` labels never used before."""
-        labels = np.arange(self.size, self.size + number)
-        self.size += number
+        labels = np.arange(self.size, self.size + int(number))
+        self.size += int(number)
         return labels
 
     def pin(self, labels: Labels | None, reason: str) -> None:

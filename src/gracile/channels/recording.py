@@ -208,7 +208,8 @@ class Recorder(TorchFunctionMode):
         for one in op.operands:
             if one.holds is not None:
                 self.ledger.pin(*one.holds)
-        made = _as_dims(rule(op), op)
+        with _quiet(self):
+            made = _as_dims(rule(op), op)
         self._values_used(op)
         record = op.record
         varies = any(one.varies for one in op.operands) or _of_batch((op.args, op.kwargs))
@@ -263,7 +264,7 @@ class Recorder(TorchFunctionMode):
     def escaped(self, size: Size) -> None:
         """A size was used as a number: what it was read from must stay."""
         if self._paused:
-            return  # inside a module whose rule answers for it
+            return  # inside a rule, or a module whose rule answers for it
         for leaf in size.leaves():
             if isinstance(leaf, Attribute):
                 self.ledger.frozen.add(leaf)

@@ -55,7 +55,7 @@ def test_outputs_stay_and_sizes_are_the_planned_ones(
     zero_inputs_per_layer(model, layered, seed)
     made = plan(model, x, dead="fold", gather=gather)
     lean = shrink(model, x, dead="fold", gather=gather)
-    assert largest_difference(model, lean, [torch.randn_like(x) * 3]) < 1e-5
+    assert largest_difference(model, lean, torch.randn_like(x) * 3) < 1e-5
     assert size(lean) == made.after.parameters
     if not gather:
         assert trace(model, x).count() == made.after
@@ -70,7 +70,7 @@ def test_networks_as_they_are_used(name: str, share: float) -> None:
     lean = shrink(model, x, dead="fold")
     assert type(lean).__name__ == type(model).__name__
     assert isinstance(lean, type(model)) or share == 0.9  # only a dead branch needs a generated forward here
-    assert largest_difference(model, lean, [torch.randn_like(x)]) < 1e-5
+    assert largest_difference(model, lean, torch.randn_like(x)) < 1e-5
     assert size(lean) == trace(model, x).count().parameters
 
 
@@ -221,7 +221,7 @@ def test_a_dead_branch_folds_to_its_constant() -> None:
     assert plan(model, x, dead="fold").after.parameters == size(lean)
     # A constant beside an image of another size still spreads over it.
     larger = torch.randn(2, 3, 16, 16)
-    assert largest_difference(model, lean, [larger]) < 1e-5
+    assert largest_difference(model, lean, larger) < 1e-5
 
 
 def test_dead_must_be_a_known_word() -> None:

@@ -175,9 +175,7 @@ def affine(op: Op, inputs: Sequence[Values], axis: int, output: int, groups: int
 def embedding(op: Op) -> Dims:
     """Rows of a table: its features are channels that nothing makes."""
     ids, table = op.operands[:2]
-    if len(op.args) and isinstance(op.args[0], Var) and not ids.floating and table.floating:
-        pass
-    elif ids.floating and not table.floating:  # the ATen form has the table first
+    if ids.param is not None and table.param is None:  # the ATen form has the table first
         ids, table = table, ids
     _fix(op, table, [0], f"'{table.param[0] if table.param else op.name}' has a row for each entry of its vocabulary")
     rest = len(op.shape) - 1
@@ -285,6 +283,16 @@ def layer_norm(op: Op) -> Dims | list[Dims]:
     return x.dims if len(op.results) == 1 else [x.dims] + [Dims([None] * len(one)) for one in op.results[1:]]
 
 
+@register_rule("_weight_norm", "_weight_norm_interface")
+def weight_norm(op: Op) -> Dims | list[Dims]:
+    """A weight of given norms; its rows keep their labels, and what reads it pins its columns, as it is computed."""
+    direction, norms = op.operands[:2]
+    for axis, size in enumerate(norms.shape):
+        if size == direction.shape[axis]:
+            op.join(direction.dims[axis], norms.dims[axis])
+    return direction.dims if len(op.results) == 1 else [direction.dims, norms.dims]
+
+
 def kept_attributes(module: nn.Module) -> dict[str, Callable[[Any], int]]:
     """Whole numbers that a module of torch keeps beside its tensors, and how they follow from these once cut."""
     for kinds, table in _KEPT:
@@ -324,8 +332,3 @@ _KEPT: tuple[tuple[Any, dict[str, Callable[[Any], int]]], ...] = (
 
 def _gates(module: Any) -> int:
     return {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
-
-
-def tensors_of(values: Sequence[Values]) -> list[Tensor]:
-    """Their numbers."""
-    return [one.value for one in values]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gracile.channels.sizes import Labels, Size
+from gracile.channels.sizes import Attribute, Labels, Size
 from gracile.core.errors import InputError
 
 Count = Callable[[Labels], int]
@@ -385,11 +385,9 @@ class Op:
 
     def size(self, attribute: str, labels: Labels) -> None:
         """Declare that the module's integer `attribute` is the number of these channels."""
-        from gracile.channels.sizes import Attribute
-
         assert self.module is not None
-        origin = Attribute(self.name, attribute)
-        made = Size(getattr(self.module, attribute), origin, lambda _size: None)
+        value = int(getattr(self.module, attribute))
+        made = Size(value, Attribute(self.name, attribute, value), lambda _size: None)
         self.follows(made, np.asarray(labels), None)
 
     def reads(

@@ -384,7 +384,7 @@ class Recorder(TorchFunctionMode):
 
     def output(self, result: Any) -> None:
         """What the network gives back stays."""
-        flat = [one for one in tree_leaves(_opened_up(result)) if isinstance(one, Tensor)]
+        flat = [one for one in tree_leaves(opened_up(result)) if isinstance(one, Tensor)]
         for one in flat:
             var = self.var(one)
             for labels in var.dims:
@@ -401,7 +401,7 @@ class Recorder(TorchFunctionMode):
 
     def _settle(self, step: Step, result: Any) -> None:
         """Give the result's tensors their nodes."""
-        flat = [one for one in tree_leaves(_opened_up(result)) if isinstance(one, Tensor)]
+        flat = [one for one in tree_leaves(opened_up(result)) if isinstance(one, Tensor)]
         if isinstance(result, Tensor):
             var = self.var(result)
             if var.node is None or step.node.op == "call_module" or var.record in self.records[-1:]:
@@ -637,14 +637,14 @@ def _storage(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def _opened_up(value: Any) -> Any:
+def opened_up(value: Any) -> Any:
     """Dataclasses and objects of outputs as dictionaries."""
     if isinstance(value, Mapping):
-        return {name: _opened_up(one) for name, one in value.items()}
+        return {name: opened_up(one) for name, one in value.items()}
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _opened_up(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: opened_up(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, list | tuple):
-        return [_opened_up(one) for one in value]
+        return [opened_up(one) for one in value]
     return value
 
 
@@ -675,7 +675,7 @@ def _noticed(recorder: Recorder) -> Iterator[None]:
             if type(value) is int and value > 1:
                 kept.append((module, name, value))
     for module, name, value in kept:
-        module.__dict__[name] = Size(value, Attribute(recorder.modules[module], name), recorder.escaped)
+        module.__dict__[name] = Size(value, Attribute(recorder.modules[module], name, value), recorder.escaped)
     nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
     try:
         yield

@@ -128,6 +128,8 @@ def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int
         free = np.unique(joined[~pinned[joined]])
         follow.stands = not len(free) or all(_follows(follow, classes, bound, gone) for gone in _trials(free))
         correctable = can_write and id(follow.step) in inside and (follow.place is not None or follow.write is not None)
+        if isinstance(follow.size, Size) and any(isinstance(leaf, Measured) and leaf.labels is None for leaf in follow.size.leaves()):
+            correctable = False  # a number that depends on the batch or the image cannot be written down
         if not follow.stands and not (correctable and follow.labels is not None):
             for labels in concerned:
                 ledger.pin(labels, f"their number is written at {follow.where}" if follow.where else "their number is written in the code")
@@ -151,7 +153,24 @@ def attributes(ledger: Ledger) -> dict[Attribute, Labels]:
         if isinstance(follow.size, Size) and isinstance(follow.size.origin, Attribute) and follow.labels is not None:
             if follow.size.origin not in ledger.frozen:
                 bound.setdefault(follow.size.origin, follow.labels)
+    for follow in ledger.follows:  # such as batch * heads, where no size is the heads alone
+        if isinstance(follow.size, Size) and follow.labels is not None and isinstance(follow.size.origin, tuple):
+            leaves = [leaf for leaf in follow.size.leaves() if isinstance(leaf, Attribute) and leaf not in bound]
+            if len(leaves) == 1 and leaves[0] not in ledger.frozen:
+                found = _factor(follow.labels, leaves[0].value)
+                if found is not None:
+                    bound[leaves[0]] = found
     return bound
+
+
+def _factor(labels: Labels, number: int) -> Labels | None:
+    """The labels of one factor of a dimension that was merged out of several."""
+    if not number or len(labels) % number:
+        return None
+    outer, inner = labels.reshape(-1, number), labels.reshape(number, -1)
+    if (outer == outer[:1]).all():
+        return outer[0]
+    return inner[:, 0] if (inner == inner[:, :1]).all() else None
 
 
 def _leaf_labels(size: object, bound: dict[Attribute, Labels]) -> Iterator[Labels | None]:

@@ -25,7 +25,6 @@ class Measured:
         labels: of the dimension; None where its size is fixed.
         node: of the tensor measured, None inside a module that is called whole.
         dim: the dimension.
-        of_input: whether the tensor depends on the network's inputs.
     """
 
     labels: Labels | None
@@ -40,10 +39,12 @@ class Attribute:
     Attributes:
         module: its path.
         name: of the attribute.
+        value: as the model was traced.
     """
 
     module: str
     name: str
+    value: int
 
 
 class Size(int):

@@ -15,6 +15,7 @@ from gracile.channels.liveness import Folded, Liveness, folded
 from gracile.channels.op import Layer
 from gracile.core.errors import InputError
 from gracile.shrinking.gathered import Gathered
+from gracile.shrinking.multiples import Multiple, round_up
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,17 @@ class Plan:
         ]
         if saves and not self.gathers:
             lines.append(f"Selecting inputs before layers (gather=True) would save {saves:,} more multiply-adds.")
+        lines += [f"No rule for '{name}' at {', '.join(dict.fromkeys(where))}: what it works on stays." for name, where in self.graph.missing.items()]
         return "\n".join(lines)
+
+    def mapping(self) -> dict[str, dict[int, list[int]]]:
+        """From old parameters to new: name to, for each dimension that is cut, the old indices in their new order.
+
+        Parameters and buffers that are not named come back whole, or not at all where their layer goes (see `rows`).
+        """
+        return {
+            name: {int(dim): indices for dim, indices in dims.items()} for name, dims in structure(self)["kept"].items()
+        }
 
 
 def _arrow(pair: tuple[int, int]) -> str:
@@ -102,7 +113,15 @@ def _ratio(before: int, after: int) -> str:
     return f"{before / after:.2f}x" if after else "all"
 
 
-def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bool = False) -> Plan:
+def plan(
+    model: nn.Module,
+    example: Example,
+    *,
+    dead: str = "refuse",
+    gather: bool = False,
+    multiple_of: Multiple = 1,
+    strict: bool = False,
+) -> Plan:
     """Find out what `shrink` would remove.
 
     Args:
@@ -110,12 +129,14 @@ def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bo
         example: a batch of inputs, or a tuple of them.
         dead: what to do with a layer that has no channel left: ``"refuse"`` or ``"fold"`` it to the constant it
             computes.
-        gather: select, in front of a layer, the inputs it reads, where others read the rest; fewer multiply-adds for
-            a copy.
+        gather: select, in front of a layer, the inputs it reads, where others read the rest; fewer multiply-adds for a copy.
+        multiple_of: round the numbers of channels left up to a multiple where there are enough, as hardware may want; a number, or
+            one for each kind of layer, such as ``{"conv": 8, "linear": 16}``.
+        strict: refuse an operation without a rule, instead of keeping the channels it works on.
 
     Raises:
-        InputError: the model cannot be traced (see `gracile.channels.trace`), a layer has no channel left and `dead`
-        is "refuse".
+        InputError: the model cannot be traced (see `gracile.channels.trace`), a layer has no channel left and `dead` is "refuse", or
+            `multiple_of` is no positive number.
     """
     if dead not in ("refuse", "fold"):
         raise InputError(f"dead='{dead}' is not known.", "Choose 'refuse' or 'fold'.")
@@ -125,8 +146,9 @@ def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bo
             f"The model was shrunk with gather=True already (module '{gathered[0]}').",
             "Shrink without gather until the last time, or start from the dense model.",
         )
-    graph = trace(model, example)
+    graph = trace(model, example, strict=strict)
     live = graph.liveness()
+    round_up(graph, live, multiple_of)
     fold = folded(graph, live)
     if dead == "refuse":
         _refuse_dead(graph, live)
@@ -283,6 +305,17 @@ def _with_gathers(made: Plan) -> Counts:
     return Counts(made.after.channels, parameters, macs)
 
 
+def resumed(graph: ChannelGraph, alive: np.ndarray, shape: dict[str, Any]) -> Plan:
+    """A plan for a model whose channels that stay are known: `shape` as `structure` gives it, its constants from this model."""
+    live = graph.liveness()
+    live.classes = alive
+    made = Plan(graph, live, folded(graph, live), graph.dense(), graph.sizes(live))
+    for layer in graph.readers:
+        if layer.name in shape["biases"]:
+            _fold_and_gather(made, layer, layer.name in shape["gathers"])
+    return made
+
+
 def structure(made: Plan) -> dict[str, Any]:
     """The plan's shape without its numbers, as JSON values: enough to build the smaller network from a dense one."""
     kept: dict[str, dict[str, list[int]]] = {}
@@ -293,6 +326,7 @@ def structure(made: Plan) -> dict[str, Any]:
                 kept.setdefault(name, {})[str(dim)] = np.flatnonzero(stays).tolist()
     return {
         "inputs": [[list(shape), str(dtype).removeprefix("torch.")] for shape, dtype in made.graph.example],
+        "names": made.graph.names,
         "kept": kept,
         "biases": sorted(made.biases),
         "gathers": made.gathers,

@@ -301,6 +301,7 @@ class Op:
         self.record = Record(self.operands)
         self.ledger = ledger
         self.used: set[int] = set()
+        self.opened = False  # whether a function that torch took apart itself: its sizes follow
         self.holding: tuple[Labels, str] | None = None  # what must stay if a result beside the first is used
 
     @property
@@ -359,7 +360,7 @@ class Op:
     def follows(self, size: Any, labels: Labels | None, place: Place | None, write: Any = None) -> None:
         """Declare that a size among the arguments must be the number of these channels (None: must not change)."""
         self.used.add(id(size))
-        if not isinstance(size, int) or isinstance(size, bool) or (labels is None and not isinstance(size, Size)):
+        if self.opened or not isinstance(size, int) or isinstance(size, bool) or (labels is None and not isinstance(size, Size)):
             return
         follow = Follow(size, labels, self.step, place if self.own else None, self.where, write if self.own else None)
         self.step.follows.append(follow)
@@ -367,7 +368,7 @@ class Op:
 
     def even(self, parts: Sequence[Labels], write: Callable[[fx.Node, Count], None]) -> None:
         """Declare that the code takes it that these parts have as many channels each; `write` corrects it where they have not."""
-        follow = Follow(list(parts), None, self.step, None, self.where, write if self.own else None)
+        follow = Follow(list(parts), None, self.step, None, self.where, write if self.own and not self.opened else None)
         self.step.follows.append(follow)
         self.ledger.follows.append(follow)
 

@@ -181,6 +181,9 @@ class Recorder(TorchFunctionMode):
             node.meta["where"] = user_line()
             step = self.steps[node] = Step(node, None, self._nodes(args, kwargs))
         if rule is None and tensors:
+            for one in _numbers((args, kwargs)):
+                if isinstance(one, Size):
+                    self.escaped(one)
             result = self._opened(key, func, args, kwargs, step)
         elif tensors or rule is not None:
             result = func(*_plain(args), **_plain(kwargs))
@@ -191,7 +194,17 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _apply(
-        self, rule: Any, key: str, name: str, module: Any, operands: Any, result: Any, step: Step, call: Any, written: Any
+        self,
+        rule: Any,
+        key: str,
+        name: str,
+        module: Any,
+        operands: Any,
+        result: Any,
+        step: Step,
+        call: Any,
+        written: Any,
+        opened: bool = False,
     ) -> None:
         """Ask a rule, and put what it says onto the result's tensors."""
         tensors = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
@@ -205,6 +218,7 @@ class Recorder(TorchFunctionMode):
         where = step.node.meta.get("where", "")
         own = step.node.op != "call_module"
         op = Op(key, name, module, *operands, [tuple(one.shape) for one in tensors], step, self.ledger, where, own, call)
+        op.opened = opened
         for one in op.operands:
             if one.holds is not None:
                 self.ledger.pin(*one.holds)
@@ -526,7 +540,9 @@ class _Opened(TorchDispatchMode):
             rule = self._unknown
         written = args if packet.endswith("_") and not packet.startswith("_") else []
         if any(isinstance(one, Tensor) for one in tree_leaves(result)):
-            recorder._apply(rule, key, recorder._inside or self.step.node.name, None, operands, result, self.step, func, written)
+            recorder._apply(
+                rule, key, recorder._inside or self.step.node.name, None, operands, result, self.step, func, written, opened=True
+            )
         return result
 
     def _unknown(self, op: Op) -> list[Dims]:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_leaves
 
 from gracile.channels.elementwise import broadcast
 from gracile.channels.op import Count, Dims, Op, Place, Values, Var
-from gracile.channels.sizes import Labels, Measured, Size
+from gracile.channels.sizes import Attribute, Labels, Measured, Size
 from gracile.channels.table import NAMED, register_rule
 
 POOLS = """max_pool1d max_pool2d max_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
@@ -740,17 +739,21 @@ scalar_tensor empty_strided logspace randperm one_hot hann_window tril_indices t
 
 @register_rule(*FACTORIES)
 def factory(op: Op) -> Dims | list[Dims]:
-    """A tensor made inside the model: of sizes that follow where they were read from others, else fixed."""
-    dims: list[Labels | None] = [None] * len(op.shape)
-    sizes = [one for one in tree_leaves((op.args, op.kwargs)) if isinstance(one, Size)]
-    if op.key.startswith(("zeros", "ones", "full", "empty", "rand", "new_")) and len(op.results) == 1:
-        for axis, size in enumerate(op.shape):
-            match = next((one for one in sizes if int(one) == size and _measured(one) is not None), None)
-            if match is not None and size > 1:
-                dims[axis] = _measured(match)
-                op.used.add(id(match))
-    for one in op.operands:
+    """A tensor made inside the model: of sizes that follow where they were read from others or from a module, else fixed."""
+    for one in op.operands if op.key == "one_hot" else ():
         for labels in one.dims:
-            if op.key == "one_hot":
-                op.pin(labels, f"{op.said} reads its values")
+            op.pin(labels, f"{op.said} reads its values")
+    dims: list[Labels | None] = [None] * len(op.shape)
+    if op.key.removeprefix("new_") not in ("zeros", "ones", "full", "empty", "rand", "randn"):
+        return Dims(dims)
+    sizes, places = op.listed(int(op.key.startswith("new_")), "size")
+    if sizes and isinstance(sizes[0], list | tuple):  # with further arguments behind it
+        first = places[0]
+        sizes, places = list(sizes[0]), [(*first, axis) for axis in range(len(sizes[0]))]
+    for axis, (one, place) in enumerate(zip(sizes[: len(dims)], places, strict=False)):
+        if isinstance(one, Size) and op.shape[axis] > 1:
+            dims[axis] = _measured(one) if isinstance(one.origin, Measured) else None
+            if isinstance(one.origin, Attribute):
+                dims[axis] = op.fresh(op.shape[axis])
+            op.follows(one, dims[axis], place)
     return Dims(dims)

@@ -36,10 +36,16 @@ def convolution(op: Op) -> Dims:
     positions = op.positions(x, math.prod(op.shape[axis + 1 :]) * (op.shape[0] if axis else 1))
     op.reads(weight, x, outputs=0, inputs=1, positions=positions, folds=not pads and pair is None, bias=bias, groups=pair)
     op.constants(lambda inputs: affine(op, inputs, axis, 0, int(groups), pads))
+    return _image(op, x, axis, made)
+
+
+def _image(op: Op, x: Var, axis: int, made: Labels | None) -> Dims:
+    """The labels of a convolution's result."""
     dims: list[Labels | None] = [None] * len(op.shape)
     if axis:
         dims[0] = x.dims[0]
-    dims[axis] = made
+    layer = op.record.layer
+    dims[axis] = layer.outputs[1] if made is None and layer is not None else made
     return Dims(dims)
 
 
@@ -106,11 +112,7 @@ def transposed_convolution(op: Op) -> Dims:
     else:
         made = _grouped_transposed(op, groups, x, axis, weight, positions, bias)
     op.join(made, bias.dims[0] if bias is not None else made)
-    dims: list[Labels | None] = [None] * len(op.shape)
-    if axis:
-        dims[0] = x.dims[0]
-    dims[axis] = made
-    return Dims(dims)
+    return _image(op, x, axis, made)
 
 
 def _grouped_transposed(op: Op, groups: Any, x: Var, axis: int, weight: Var, positions: int, bias: Var | None) -> Labels | None:

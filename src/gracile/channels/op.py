@@ -97,6 +97,8 @@ class Var:
     def slots(self) -> Slots | None:
         """Its channels, where one dimension has them."""
         labelled = [axis for axis, labels in enumerate(self.dims) if labels is not None]
+        if len(labelled) > 1:
+            labelled = [axis for axis in labelled if self.shape[axis] > 1]
         if len(labelled) != 1:
             return None
         return Slots(labelled[0], self.dims[labelled[0]])  # type: ignore[arg-type]

@@ -34,7 +34,11 @@ def contract(op: Op, factors: Sequence[tuple[Var, str]], result: str, bias: Var 
             op.ledger.heads.append(labels)
     summed = [letter for letter in made if letter not in result]
     _sums(op, factors, summed, result)
-    dims = Dims(made[letter] for letter in result)
+    layer = op.record.layer
+    dims = Dims(
+        layer.outputs[1] if made[letter] is None and layer is not None and op.shape[axis] == 1 and axis == len(result) - 1 else made[letter]
+        for axis, letter in enumerate(result)
+    )
     if bias is not None and len(bias.shape) and bias.shape[-1] == op.shape[-1]:
         op.join(dims[-1], bias.dims[-1])
     return dims

@@ -387,7 +387,7 @@ class Recorder(TorchFunctionMode):
         """An input of the network."""
         node = self.graph.placeholder(name)
         dims: list[Labels | None] = [None] * tensor.dim()
-        if tensor.is_floating_point() and tensor.dim() in (2, 4, 5) and tensor.shape[1] > 1:
+        if tensor.is_floating_point() and tensor.dim() in (2, 4, 5):
             dims[1] = self.ledger.fresh(tensor.shape[1])
             self.ledger.pin(dims[1], "it is an input of the network")
         var = Var(node, tuple(tensor.shape), Dims(dims), True, floating=tensor.is_floating_point())
@@ -588,7 +588,6 @@ def _sized(dims: Dims, tensor: Tensor, ledger: Ledger) -> Dims:
             labels = None
         if labels is not None and size == 1:
             ledger.pin(labels, "there is one only")
-            labels = None
         found.append(labels)
     return Dims(found)
 

@@ -523,11 +523,9 @@ def regroup(op: Op, before: Sequence[int], dims: Sequence[Labels | None], after:
             stop += 1
         while end < len(after) and after[end] == 1:
             end += 1
-        if any(labels is not None and len(labels) > 1 for labels in dims[start:stop]):
+        if any(labels is not None for labels in dims[start:stop]):
             flat = _merged(op, before[start:stop], dims[start:stop])
             made[other:end] = _apart(op, flat, after[other:end])
-        elif stop - start == end - other == 1:
-            made[other] = dims[start]
         start, other = stop, end
     return Dims(made)
 
@@ -535,6 +533,7 @@ def regroup(op: Op, before: Sequence[int], dims: Sequence[Labels | None], after:
 def _merged(op: Op, shape: Sequence[int], dims: Sequence[Labels | None]) -> Labels:
     """One dimension out of several: a channel becomes a block; two dimensions of channels become one of pairs."""
     labelled = [axis for axis, labels in enumerate(dims) if labels is not None and shape[axis] > 1]
+    labelled = labelled or [axis for axis, labels in enumerate(dims) if labels is not None][:1]
     if len(labelled) == 1:
         kept = dims[labelled[0]]
     else:
@@ -553,6 +552,9 @@ def _apart(op: Op, flat: Labels, shape: Sequence[int]) -> list[Labels | None]:
     made: list[Labels | None] = [None] * len(shape)
     if not depends:  # a single channel
         op.pin(np.unique(flat), "its size is fixed")
+        wide = [axis for axis, size in enumerate(shape) if size > 1] or [0]
+        if len(wide) == 1:
+            made[wide[0]] = flat
         return made
     index = tuple(slice(None) if axis in depends else 0 for axis in range(len(shape)))
     kept = cube[index]

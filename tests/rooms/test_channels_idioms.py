@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from gracile.channels import trace
 from gracile.core.errors import InputError
+from gracile.core.layers import weights
 from gracile.shrinking import plan, shrink
 from gracile.shrinking.parity import largest_difference
+from gracile.splitting import RGSM
 from tests.models.idioms import IDIOMS, Attention, Counted, Texts, Transformer, TwiceRead
 from tests.models.zeros import zero_groups
 from tests.models.zoo import randomised
@@ -163,3 +165,39 @@ def test_a_value_that_depends_on_the_input_is_refused_with_its_line() -> None:
 
     with pytest.raises(InputError, match=r"test_channels_idioms.py:\d+ `return x \* float\(x.max\(\)\)`"):
         trace(nn.Sequential(nn.Linear(3, 4), Reading(), nn.Linear(4, 2)), torch.randn(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("weight norm", "remove_parametrizations"),
+        ("spectral norm", "remove_parametrizations"),
+        ("spectral norm by hook", "remove_spectral_norm"),
+        ("torch prune", r"prune.remove\(model.get_submodule\('0'\), 'weight'\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
+def test_a_computed_weight_is_not_left_out_silently_by_training(name: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=f"weight of '0' is computed anew.*{remedy}"):
+        weights(IDIOMS[name][0]())
+
+
+def test_training_takes_out_whole_heads_and_neurons() -> None:
+    """Under a strong penalty groups of heads and neurons vanish, and what comes back computes the same."""
+    torch.manual_seed(0)
+    model, (x,) = Transformer().double(), example(((3, 16, 16),), 16)
+    target = torch.arange(16) % 5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    split = RGSM(model, grouping="coupled", example=x, lam=0.3, beta=1.0)
+    split.attach(optimizer)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), target).backward()
+        optimizer.step()
+    sparse = split.sparse_model()
+    graph = trace(sparse, x)
+    gone = graph.num_groups - graph.count().channels
+    assert 0 < gone < graph.num_groups
+    lean = shrink(sparse, x, dead="fold")
+    assert largest_difference(sparse, lean, x) < 1e-10
+    assert size(lean) < size(model)

@@ -63,16 +63,18 @@ def weights(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weigh
     found: list[Weight] = []
     seen: set[int] = set()
     for layer, module in unwrapped(model).named_modules():
-        if not isinstance(module, (_ConvNd, nn.Linear)):
+        if not isinstance(module, (_ConvNd, nn.Linear)) and not _transposed_linear(module):
             continue
         if isinstance(module.weight, nn.UninitializedParameter):
             raise InputError(f"The layer '{layer}' has no shape yet.", "Call the model once on an example first.")
         # A weight that two modules share counts once; a frozen one is not trained, so it is not split.
-        if id(module.weight) in seen or not module.weight.requires_grad:
+        frozen = isinstance(module.weight, nn.Parameter) and not module.weight.requires_grad
+        if id(module.weight) in seen or frozen:
             continue
         seen.add(id(module.weight))
-        assert isinstance(module.weight, nn.Parameter)
-        transposed = isinstance(module, _ConvNd) and module.transposed
+        if not isinstance(module.weight, nn.Parameter):
+            raise InputError(f"The weight of '{layer}' is computed anew in every pass.", _permanent(layer, module))
+        transposed = module.transposed if isinstance(module, _ConvNd) else not isinstance(module, nn.Linear)
         found.append(Weight(layer, module.weight, isinstance(module, _ConvNd), 0 if transposed else 1))
     if layers == "conv":
         found = [weight for weight in found if weight.convolution]
@@ -91,6 +93,24 @@ def weights(model: nn.Module, layers: str | Sequence[str] = "all") -> list[Weigh
             "Unfreeze some, or choose other layers.",
         )
     return found
+
+
+def _transposed_linear(module: nn.Module) -> bool:
+    """Whether it is the linear layer of some language models, `Conv1D` of transformers, whose weight is (in, out)."""
+    return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), Tensor) and hasattr(module, "nf")
+
+
+def _permanent(layer: str, module: nn.Module) -> str:
+    """What makes a computed weight a parameter again."""
+    hooks = {type(hook).__name__ for hook in module._forward_pre_hooks.values()}
+    get = f"model.get_submodule('{layer}')"
+    if "parametrizations" in dict(module.named_children()):
+        return f"Make it permanent first: torch.nn.utils.parametrize.remove_parametrizations({get}, 'weight')."
+    if "WeightNorm" in hooks:
+        return f"Make it permanent first: torch.nn.utils.remove_weight_norm({get})."
+    if "SpectralNorm" in hooks:
+        return f"Make it permanent first: torch.nn.utils.remove_spectral_norm({get})."
+    return f"Make it permanent first: torch.nn.utils.prune.remove({get}, 'weight')."
 
 
 def memory_order(tensor: Tensor) -> Tensor:

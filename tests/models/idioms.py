@@ -27,7 +27,9 @@ class Functional(nn.Module):
 
 class NormAct(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
-        x = F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps)
+        x = F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps
+        )
         return F.silu(x)
 
 
@@ -47,7 +49,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.heads, self.each).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.heads, self.each).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
         return x + self.out((weights @ v).transpose(1, 2).reshape(batch, tokens, -1))
 
@@ -88,7 +92,11 @@ class Grouped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q, self.k, self.v = nn.Linear(16, 16, bias=False), nn.Linear(16, 8, bias=False), nn.Linear(16, 8, bias=False)
+        self.q, self.k, self.v = (
+            nn.Linear(16, 16, bias=False),
+            nn.Linear(16, 8, bias=False),
+            nn.Linear(16, 8, bias=False),
+        )
         self.out = nn.Linear(16, 6)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +134,11 @@ class Shuffled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
         batch, channels, height, width = x.size()
-        x = x.view(batch, self.groups, channels // self.groups, height, width).transpose(1, 2).reshape(batch, -1, height, width)
+        x = (
+            x.view(batch, self.groups, channels // self.groups, height, width)
+            .transpose(1, 2)
+            .reshape(batch, -1, height, width)
+        )
         return self.up(F.relu(self.mix(x)))
 
 
@@ -271,6 +283,16 @@ def pruned() -> nn.Module:
     return model
 
 
+def grouped_transposed() -> nn.Module:
+    up = nn.ConvTranspose2d(8, 12, 2, 2, groups=4)
+    return nn.Sequential(nn.Conv2d(3, 8, 1), up, nn.ReLU(), nn.Conv2d(12, 2, 1))
+
+
+def within_groups() -> nn.Module:
+    grouped = nn.Conv2d(16, 16, 3, groups=2)
+    return nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), grouped, nn.ReLU(), nn.Conv2d(16, 2, 1))
+
+
 IMAGE = (3, 8, 8)
 # Name to (factory, shapes of one sample of each input, whether something can be removed).
 IDIOMS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...], bool]] = {
@@ -296,10 +318,6 @@ IDIOMS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...], bo
     "spectral norm": (reparametrized(nn.utils.parametrizations.spectral_norm), (IMAGE,), True),
     "spectral norm by hook": (reparametrized(nn.utils.spectral_norm), (IMAGE,), True),
     "torch prune": (pruned, (IMAGE,), True),
-    "grouped transposed": (
-        lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 12, 2, 2, groups=4), nn.ReLU(), nn.Conv2d(12, 2, 1)), (IMAGE,), True,
-    ),
-    "within groups": (
-        lambda: nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=2), nn.ReLU(), nn.Conv2d(16, 2, 1)), (IMAGE,), True,
-    ),
+    "grouped transposed": (grouped_transposed, (IMAGE,), True),
+    "within groups": (within_groups, (IMAGE,), True),
 }  # fmt: skip

@@ -301,9 +301,15 @@ def test_what_cannot_be_traced_is_named(model: nn.Module, example: Tensor, says:
 @pytest.mark.parametrize(
     ("middle", "says"),
     [
-        (Cumulative(), r"'cumsum' at .*test_channels.py:\d+ `return torch.cumsum\(x, 1\)` computes over all of it together"),
+        (
+            Cumulative(),
+            r"'cumsum' at .*test_channels.py:\d+ `return torch.cumsum\(x, 1\)` computes over all of it together",
+        ),
         (Noisy(), r"'std' at .*test_channels.py.* reduces over all of them"),
-        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))), "reads it by a weight that is computed"),
+        (
+            nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))),
+            "reads it by a weight that is computed",
+        ),
         (nn.LayerNorm([4, 8, 8]), "normalises all channels by one statistic"),
         (nn.Linear(8, 8), None),
         (OwnForward(4, 4, 1), None),
@@ -333,12 +339,16 @@ def test_an_operation_without_a_rule_pins_its_operands_and_strict_refuses_it() -
     assert any("'special_bessel_j0' at" in reason and "has no rule" in reason for reason in graph.reasons.values())
     (where,) = graph.missing["special_bessel_j0"]
     assert "return torch.special.bessel_j0(x)" in where
-    with pytest.raises(InputError, match=r"test_channels.py:\d+ `return torch.special.*register_rule\('special_bessel_j0'\)"):
+    with pytest.raises(
+        InputError, match=r"test_channels.py:\d+ `return torch.special.*register_rule\('special_bessel_j0'\)"
+    ):
         trace(model, image, strict=True)
 
 
 def test_a_survey_names_shares_reasons_and_all_operations_without_a_rule() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), Unknown(), nn.Conv2d(4, 6, 1, bias=False), nn.Conv2d(6, 2, 1, bias=False))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1, bias=False), Unknown(), nn.Conv2d(4, 6, 1, bias=False), nn.Conv2d(6, 2, 1, bias=False)
+    )
     found = survey(model, image)
     weights = 12 + 24 + 12
     assert found.groups == 6

@@ -89,7 +89,11 @@ def test_attention_of_torch_loses_heads_and_still_takes_masks() -> None:
     assert lean.self_attn.in_proj_weight.shape == (24, 16)
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     causal = nn.Transformer.generate_square_subsequent_mask(5, dtype=torch.float64)
-    for arguments in ({}, {"src_mask": causal}, {"src_key_padding_mask": padding.double().masked_fill(padding, -torch.inf)}):
+    for arguments in (
+        {},
+        {"src_mask": causal},
+        {"src_key_padding_mask": padding.double().masked_fill(padding, -torch.inf)},
+    ):
         torch.testing.assert_close(lean(x, **arguments), layer(x, **arguments), rtol=0, atol=1e-12)
 
 

@@ -13,13 +13,13 @@ from gracile.channels.sizes import Labels
 from gracile.channels.table import NAMED, register_rule
 
 ACTIVATIONS = """relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid softplus softsign logsigmoid
-log_sigmoid threshold hardshrink softshrink tanhshrink""".split()
+log_sigmoid threshold hardshrink softshrink tanhshrink""".split()  # noqa: SIM905
 FUNCTIONS = """abs exp exp2 expm1 log log2 log10 log1p square sqrt rsqrt neg reciprocal sign sgn pow sin cos tan asin acos atan sinh cosh
 asinh acosh atanh erf erfc erfinv floor ceil round trunc frac clamp clamp_min clamp_max add sub rsub mul div rdiv rtruediv floor_divide
 remainder fmod rpow maximum minimum fmax fmin atan2 hypot lerp addcmul addcdiv where xlogy logaddexp nan_to_num sinc float_power logit
-lgamma digamma i0 polygamma bitwise_left_shift positive""".split()
+lgamma digamma i0 polygamma bitwise_left_shift positive""".split()  # noqa: SIM905
 COMPARISONS = """eq ne lt le gt ge isnan isinf isfinite logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not
-bitwise_xor and or invert xor rand ror masked_fill isclose signbit""".split()
+bitwise_xor and or invert xor rand ror masked_fill isclose signbit""".split()  # noqa: SIM905
 
 
 @register_rule(*ACTIVATIONS, *FUNCTIONS)
@@ -154,10 +154,8 @@ def over_a_dimension(op: Op) -> list[Dims] | Dims:
     position = {"normalize": 2, "roll": 2, "renorm": 2}.get(op.key, 1)
     given = op.argument(position, "dim", op.kwargs.get("dims", default))
     dims = list(op.x.dims)
-    if given is None:
-        held = set(range(rank))
-    else:
-        held = {int(one) % rank for one in (given if isinstance(given, list | tuple) else [given])}
+    axes = range(rank) if given is None else given if isinstance(given, list | tuple) else [given]
+    held = {int(one) % rank for one in axes}
     for axis in held:
         op.pin(dims[axis], f"{op.said} computes over all of it together")
     made = Dims(dims)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gracile.channels.op import Dims, Op, Values, Var
 from gracile.channels.sizes import Labels
@@ -18,12 +18,12 @@ from gracile.channels.table import NAMED, register_rule
 @register_rule("convolution")
 def convolution(op: Op) -> Dims:
     """Reads its input channels and makes new ones; with groups, each reads its own."""
-    if len(op.args) > 6 and isinstance(op.args[6], bool) and op.args[6]:  # the ATen form says whether it is transposed
+    if op.argument(6, "groups") is True:  # the ATen form says whether it is transposed
         return transposed_convolution(op)
     x, weight, bias = op.operands[0], op.operands[1], _given(op, 2, "bias")
     aten = len(op.args) > 8
     padding = op.argument(4, "padding", 0)
-    groups = op.args[8] if aten else op.argument(6, "groups", 1)
+    groups: Any = op.args[8] if aten else op.argument(6, "groups", 1)
     axis = _channel_axis(op, x, weight)
     made, read = weight.dims[0], weight.dims[1]
     _fix(op, weight, range(2, len(weight.shape)), "it is a position in a kernel")
@@ -34,7 +34,9 @@ def convolution(op: Op) -> Dims:
         op.join(x.dims[axis], read, _input_or_fixed(x, op))
     pads = padding != "valid" if isinstance(padding, str) else bool(np.any(padding))
     positions = op.positions(x, math.prod(op.shape[axis + 1 :]) * (op.shape[0] if axis else 1))
-    op.reads(weight, x, outputs=0, inputs=1, positions=positions, folds=not pads and pair is None, bias=bias, groups=pair)
+    op.reads(
+        weight, x, outputs=0, inputs=1, positions=positions, folds=not pads and pair is None, bias=bias, groups=pair
+    )
     op.constants(lambda inputs: affine(op, inputs, axis, 0, int(groups), pads))
     return _image(op, x, axis, made)
 
@@ -64,7 +66,11 @@ def _fix(op: Op, x: Var, axes: Sequence[int] | range, reason: str) -> None:
 
 
 def _input_or_fixed(x: Var, op: Op) -> str:
-    return "it is an input of the network" if x.node is not None and x.node.op == "placeholder" else f"{op.said} reads a fixed number"
+    return (
+        "it is an input of the network"
+        if x.node is not None and x.node.op == "placeholder"
+        else f"{op.said} reads a fixed number"
+    )
 
 
 def _grouped(op: Op, groups: Any, x: Var, axis: int, weight: Var) -> tuple[Labels, Labels]:
@@ -72,7 +78,8 @@ def _grouped(op: Op, groups: Any, x: Var, axis: int, weight: Var) -> tuple[Label
     number = int(groups)
     each, made = x.shape[axis] // number, weight.shape[0] // number
     group = op.fresh(number)
-    inside = weight.dims[1] if weight.dims[1] is not None else op.fixed(each)
+    own = weight.dims[1]
+    inside = own if own is not None else op.fixed(each)
     read = x.dims[axis]
     if read is None:
         op.pin(group, "it reads inputs of the network" if x.node is not None else "its size is fixed")
@@ -98,7 +105,7 @@ def transposed_convolution(op: Op) -> Dims:
     """As a convolution, with the weight's first two dimensions exchanged."""
     x, weight, bias = op.operands[0], op.operands[1], _given(op, 2, "bias")
     aten = len(op.args) > 8
-    groups = op.args[8] if aten else op.argument(6, "groups", 1)
+    groups: Any = op.args[8] if aten else op.argument(6, "groups", 1)
     axis = _channel_axis(op, x, weight)
     _fix(op, weight, range(2, len(weight.shape)), "it is a position in a kernel")
     _fix(op, x, range(axis + 1, len(x.shape)), f"{op.said} mixes positions")
@@ -115,22 +122,25 @@ def transposed_convolution(op: Op) -> Dims:
     return _image(op, x, axis, made)
 
 
-def _grouped_transposed(op: Op, groups: Any, x: Var, axis: int, weight: Var, positions: int, bias: Var | None) -> Labels | None:
+def _grouped_transposed(
+    op: Op, groups: Any, x: Var, axis: int, weight: Var, positions: int, bias: Var | None
+) -> Labels | None:
     """The weight is (inputs, outputs a group, ...): whole groups go, or the same outputs of every group that nothing reads."""
     number = int(groups)
     each, made = x.shape[axis] // number, weight.shape[1]
     group = op.fresh(number)
-    op.join(x.dims[axis], weight.dims[0], _input_or_fixed(x, op))
-    if weight.dims[0] is None:
+    rows, columns = weight.dims[0], weight.dims[1]
+    op.join(x.dims[axis], rows, _input_or_fixed(x, op))
+    if rows is None:
         op.pin(group, "its size is fixed")
     elif each == 1:
-        op.unite(weight.dims[0], group)
+        op.unite(rows, group)
     else:
         inside = op.fresh(each)
         op.pin(inside, f"{op.said} is grouped: its groups go whole")
-        op.ledger.relate(weight.dims[0], [group, inside], op.said)
+        op.ledger.relate(rows, [group, inside], op.said)
     out = op.fresh(number * made)
-    op.ledger.relate(out, [group, weight.dims[1] if weight.dims[1] is not None else op.fixed(made)], op.said)
+    op.ledger.relate(out, [group, columns if columns is not None else op.fixed(made)], op.said)
     op.pin(weight.dims[1], f"{op.said} is grouped: its groups go whole")
     op.follows(groups, group, ("kwargs", "groups") if "groups" in op.kwargs else ("args", 6))
     both = (group, op.fixed(each))
@@ -213,8 +223,10 @@ def _normalised(op: Op, inputs: Sequence[Values]) -> Values | None:
     shape = [1] * len(op.shape)
     shape[1] = op.shape[1]
     value = inputs[0].value
-    value = torch.zeros_like(value) if mean is None or variance is None else (value - mean.reshape(shape)) * torch.rsqrt(
-        variance.reshape(shape) + eps
+    value = (
+        torch.zeros_like(value)
+        if mean is None or variance is None
+        else (value - mean.reshape(shape)) * torch.rsqrt(variance.reshape(shape) + eps)
     )
     if scale:
         value = value * scale[0].reshape(shape)
@@ -324,10 +336,16 @@ _KEPT: tuple[tuple[Any, dict[str, Callable[[Any], int]]], ...] = (
     (nn.modules.batchnorm._NormBase, {"num_features": _first("running_mean", "weight")}),
     (nn.GroupNorm, {"num_channels": _first("weight")}),
     (nn.PReLU, {"num_parameters": lambda one: one.weight.numel()}),
-    (nn.Embedding, {"num_embeddings": lambda one: one.weight.shape[0], "embedding_dim": lambda one: one.weight.shape[1]}),
+    (
+        nn.Embedding,
+        {"num_embeddings": lambda one: one.weight.shape[0], "embedding_dim": lambda one: one.weight.shape[1]},
+    ),
     (
         nn.RNNBase,
-        {"input_size": lambda one: one.weight_ih_l0.shape[1], "hidden_size": lambda one: one.weight_hh_l0.shape[0] // _gates(one)},
+        {
+            "input_size": lambda one: one.weight_ih_l0.shape[1],
+            "hidden_size": lambda one: one.weight_hh_l0.shape[0] // _gates(one),
+        },
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, fx
@@ -106,9 +107,12 @@ def folded(graph: Structure, live: Liveness) -> Folded:
         if step.vars and step.node.op != "output":
             if all(is_gone(one, live) for one in step.vars):
                 result.gone.add(step.node)
-            elif any(node in result.gone or node in result.constant for node in step.operands) and len(step.vars) == 1:
-                if _all_constant(step.vars[0], live):
-                    result.constant.add(step.node)
+            elif (
+                len(step.vars) == 1
+                and any(node in result.gone or node in result.constant for node in step.operands)
+                and _all_constant(step.vars[0], live)
+            ):
+                result.constant.add(step.node)
         for layer in step.layers:
             if layer.inputs is None or not layer.folds or step.node in result.gone | result.constant:
                 continue
@@ -241,7 +245,9 @@ def _supposed(graph: Structure, layer: Layer, zero: Tensor, values: Values) -> V
     shape = values.known.shape if values.known.numel() == len(chosen) else None
     value, known = along[0].masked_fill(chosen, 0), along[1] | chosen
     if shape is None:
-        axis = next((axis for axis, labels in enumerate(layer.source.dims) if labels is not None), len(layer.source.shape) - 1)
+        axis = next(
+            (axis for axis, labels in enumerate(layer.source.dims) if labels is not None), len(layer.source.shape) - 1
+        )
         shape = torch.Size(len(chosen) if one == axis else 1 for one in range(len(layer.source.shape)))
     return Values(value.reshape(shape), known.reshape(shape))
 

@@ -357,12 +357,21 @@ class Op:
     @property
     def said(self) -> str:
         """The operation for a reason."""
-        return f"'{self.name}'" if self.step.node.op == "call_module" or not self.where else f"'{self.name}' at {self.where}"
+        return (
+            f"'{self.name}'"
+            if self.step.node.op == "call_module" or not self.where
+            else f"'{self.name}' at {self.where}"
+        )
 
     def follows(self, size: Any, labels: Labels | None, place: Place | None, write: Any = None) -> None:
         """Declare that a size among the arguments must be the number of these channels (None: must not change)."""
         self.used.add(id(size))
-        if self.opened or not isinstance(size, int) or isinstance(size, bool) or (labels is None and not isinstance(size, Size)):
+        if (
+            self.opened
+            or not isinstance(size, int)
+            or isinstance(size, bool)
+            or (labels is None and not isinstance(size, Size))
+        ):
             return
         follow = Follow(size, labels, self.step, place if self.own else None, self.where, write if self.own else None)
         self.step.follows.append(follow)

@@ -36,7 +36,9 @@ def contract(op: Op, factors: Sequence[tuple[Var, str]], result: str, bias: Var 
     _sums(op, factors, summed, result)
     layer = op.record.layer
     dims = Dims(
-        layer.outputs[1] if made[letter] is None and layer is not None and op.shape[axis] == 1 and axis == len(result) - 1 else made[letter]
+        layer.outputs[1]
+        if made[letter] is None and layer is not None and op.shape[axis] == 1 and axis == len(result) - 1
+        else made[letter]
         for axis, letter in enumerate(result)
     )
     if bias is not None and len(bias.shape) and bias.shape[-1] == op.shape[-1]:
@@ -55,7 +57,9 @@ def _sums(op: Op, factors: Sequence[tuple[Var, str]], summed: list[str], result:
     weights = [(one, letters) for one, letters in factors if one.param is not None and not one.varies]
     if len(factors) == 2 and len(weights) >= 1 and len(summed) == 1:
         weight, letters = weights[-1]
-        source, others = next((one, names) for one, names in factors if one is not weight) if len(weights) < 2 else factors[0]
+        source, others = (
+            next((one, names) for one, names in factors if one is not weight) if len(weights) < 2 else factors[0]
+        )
         outputs = [letter for letter in letters if letter in result and letter not in others]
         if len(letters) == 2 and len(outputs) == 1 and weight is not source:
             number = int(np.prod([source.shape[others.index(letter)] for letter in others if letter not in summed]))
@@ -123,7 +127,9 @@ def einsum(op: Op) -> Dims:
     names = terms.split(",")
     if not arrow:
         letters = terms.replace(",", "").replace(".", "")
-        result = ("..." if "..." in terms else "") + "".join(sorted(one for one in set(letters) if letters.count(one) == 1))
+        result = ("..." if "..." in terms else "") + "".join(
+            sorted(one for one in set(letters) if letters.count(one) == 1)
+        )
     free = [one for one in string.ascii_letters if one not in equation]
     longest = max(len(one.shape) - len(name.replace("...", "")) for one, name in zip(op.operands, names, strict=True))
     dots = "".join(free[:longest])
@@ -192,17 +198,14 @@ def multihead_attention(op: Op) -> list[Dims]:
     if module.bias_k is not None or module.add_zero_attn:
         op.pin(head, f"'{op.name}' adds a key of its own")
     joint = module._qkv_same_embed_dim
-    for index, (name, x) in enumerate(zip(names, inputs, strict=True)):
+    read = op.fresh(inputs[0].shape[-1])
+    for index, x in enumerate(inputs):
         weight = "in_proj_weight" if joint else f"{'qkv'[index]}_proj_weight"
-        columns = op.fresh(x.shape[-1])
+        columns = read if joint else op.fresh(x.shape[-1])
         op.join(x.dims[-1], columns)
         made = np.tile(rows, 3) if joint else rows
         if index == 0 or not joint:
             op.tensor(weight, {0: made, 1: columns})
-            read = columns
-        else:
-            op.unite(read, columns)
-        if index == 0 or not joint:
             _attention_layer(op, weight, made, columns, x, "in_proj_bias" if joint else None)
     op.tensor("in_proj_bias", {0: np.tile(rows, 3)})
     out = op.fresh(size)
@@ -230,7 +233,16 @@ def _attention_layer(op: Op, weight: str, outputs: Labels, inputs: Labels, x: Va
     source = Var(op.step.node, x.shape, Dims((*x.dims[:-1], inputs)), True)
     op.step.layers.append(
         Layer(
-            owner if leaf == "weight" else f"{op.name}.{weight}", f"{op.name}.{weight}", (0, outputs), (1, inputs), positions, False,
-            f"{op.name}.{bias}" if biased else None, source, None, op.step.node, module=False,
-        )  # fmt: skip
+            owner if leaf == "weight" else f"{op.name}.{weight}",
+            f"{op.name}.{weight}",
+            (0, outputs),
+            (1, inputs),
+            positions,
+            False,
+            f"{op.name}.{bias}" if biased else None,
+            source,
+            None,
+            op.step.node,
+            module=False,
+        )
     )

@@ -33,7 +33,8 @@ from gracile.core.errors import GracileError, InputError
 _SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 # What is asked of a tensor without computing: neither operations nor values.
 QUESTIONS = {
-    "dim", "ndim", "ndimension", "dtype", "device", "layout", "requires_grad", "is_floating_point", "is_complex", "is_cuda", "is_contiguous",
+    "dim", "ndim", "ndimension", "dtype", "device", "layout", "requires_grad", "is_floating_point", "is_complex", "is_cuda",
+    "is_contiguous",
     "stride", "storage_offset", "data_ptr", "element_size", "grad", "grad_fn", "is_leaf", "names", "is_sparse", "is_quantized", "is_mkldnn",
     "untyped_storage", "storage", "type", "get_device", "is_meta", "is_nested", "is_cpu", "is_xpu", "is_mps", "itemsize", "nbytes",
     "is_same_size", "is_signed", "result_type", "is_inference", "is_conj", "is_neg", "has_names", "_version", "is_tensor", "requires_grad_",
@@ -49,7 +50,20 @@ OPERATORS = {
     "__itruediv__": operator.itruediv,
 }  # fmt: skip
 # An identity keeps a parameter what it is for those who read it.
-SAME = {"detach", "contiguous", "to", "float", "double", "half", "bfloat16", "clone", "lift_fresh", "cpu", "cuda", "requires_grad"}
+SAME = {
+    "detach",
+    "contiguous",
+    "to",
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "clone",
+    "lift_fresh",
+    "cpu",
+    "cuda",
+    "requires_grad",
+}
 
 
 class Shape(tuple[int, ...]):
@@ -64,9 +78,9 @@ class Shape(tuple[int, ...]):
 
 
 def user_line() -> str:
-    """The innermost line of code that belongs neither to torch nor to this room."""
+    """The innermost line of the model's code that belongs neither to torch nor to this room; empty where all is torch's."""
     frame = sys._getframe(2)
-    while frame is not None:
+    while frame is not None and frame.f_code is not record.__code__:
         file = frame.f_code.co_filename
         if not file.startswith((*_SKIPPED, "<")) or "<eval_with_key>" in file:
             return f"{file}:{frame.f_lineno} `{linecache.getline(file, frame.f_lineno).strip()}`"
@@ -180,6 +194,7 @@ class Recorder(TorchFunctionMode):
             node = self._emit_call(name, func, args, kwargs)
             node.meta["where"] = user_line()
             step = self.steps[node] = Step(node, None, self._nodes(args, kwargs))
+        result: Any = None
         if rule is None and tensors:
             for one in _numbers((args, kwargs)):
                 if isinstance(one, Size):
@@ -188,7 +203,17 @@ class Recorder(TorchFunctionMode):
         elif tensors or rule is not None:
             result = func(*_plain(args), **_plain(kwargs))
         writes = _in_place(name, args, kwargs)
-        self._apply(rule or _fixed, key, self._inside or step.node.name, None, operands, result, step, func, args if writes else [])
+        self._apply(
+            rule or _fixed,
+            key,
+            self._inside or step.node.name,
+            None,
+            operands,
+            result,
+            step,
+            func,
+            args if writes else [],
+        )
         if self._step is None:
             self._settle(step, result if name != "__setitem__" else args[0])
         return result
@@ -217,7 +242,9 @@ class Recorder(TorchFunctionMode):
             return  # opened, its last operation left the labels
         where = step.node.meta.get("where", "")
         own = step.node.op != "call_module"
-        op = Op(key, name, module, *operands, [tuple(one.shape) for one in tensors], step, self.ledger, where, own, call)
+        args, kwargs = operands
+        shapes = [tuple(one.shape) for one in tensors]
+        op = Op(key, name, module, args, kwargs, shapes, step, self.ledger, where, own, call)
         op.opened = opened
         for one in op.operands:
             if one.holds is not None:
@@ -261,7 +288,9 @@ class Recorder(TorchFunctionMode):
         """Note an operation without a rule."""
         where = step.node.meta.get("where", "")
         if self.strict:
-            what = f"The module '{self._inside}'" if self._inside else f"The function '{key}' at node '{step.node.name}'"
+            what = (
+                f"The module '{self._inside}'" if self._inside else f"The function '{key}' at node '{step.node.name}'"
+            )
             raise InputError(
                 f"{what}, {where}: there is no rule that says what {key} does to channels.",
                 f"Add one with gracile.channels.register_rule('{key}'), or trace without strict=True to leave them as they are.",
@@ -335,7 +364,9 @@ class Recorder(TorchFunctionMode):
 
     def _overwritten(self, tensor: Tensor, new: Var) -> None:
         """What other views of the same memory hold is not known any more."""
-        for alive, one in self._by_storage[_storage(tensor)]:  # of tensors that are gone, the memory may serve others by now
+        for alive, one in self._by_storage[
+            _storage(tensor)
+        ]:  # of tensors that are gone, the memory may serve others by now
             if one is not new and not one.superseded and alive() is not None:
                 one.changed = True
 
@@ -418,9 +449,9 @@ class Recorder(TorchFunctionMode):
         flat = [one for one in tree_leaves(opened_up(result)) if isinstance(one, Tensor)]
         if isinstance(result, Tensor):
             var = self.var(result)
-            if var.node is None or step.node.op == "call_module" or var.record in self.records[-1:]:
-                if var.param is None or var.node is None:
-                    var.node = step.node
+            made = step.node.op == "call_module" or var.record in self.records[-1:]
+            if var.node is None or (made and var.param is None):
+                var.node = step.node
             step.shape, step.vars = tuple(result.shape), [var]
             return
         step.vars = [self.var(one) for one in flat]
@@ -458,7 +489,9 @@ class Recorder(TorchFunctionMode):
             return self._emit("call_function", OPERATORS[name], args, kwargs)
         if method and name == "__setitem__":
             return self._emit("call_function", operator.setitem, args, kwargs)
-        return self._emit("call_method", name, args, kwargs) if method else self._emit("call_function", func, args, kwargs)
+        return (
+            self._emit("call_method", name, args, kwargs) if method else self._emit("call_function", func, args, kwargs)
+        )
 
     def _arguments(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -475,8 +508,22 @@ class Recorder(TorchFunctionMode):
             return {name: self._arguments(one) for name, one in value.items()}
         if isinstance(value, slice):
             return slice(*(self._arguments(one) for one in (value.start, value.stop, value.step)))
-        if value is None or value is Ellipsis or isinstance(
-            value, int | float | str | bool | complex | torch.dtype | torch.device | torch.memory_format | torch.layout | torch.Size
+        if (
+            value is None
+            or value is Ellipsis
+            or isinstance(
+                value,
+                int
+                | float
+                | str
+                | bool
+                | complex
+                | torch.dtype
+                | torch.device
+                | torch.memory_format
+                | torch.layout
+                | torch.Size,
+            )
         ):
             return value
         raise _CannotWrite(f"an argument of type {type(value).__name__} at {user_line()}")
@@ -541,7 +588,16 @@ class _Opened(TorchDispatchMode):
         written = args if packet.endswith("_") and not packet.startswith("_") else []
         if any(isinstance(one, Tensor) for one in tree_leaves(result)):
             recorder._apply(
-                rule, key, recorder._inside or self.step.node.name, None, operands, result, self.step, func, written, opened=True
+                rule,
+                key,
+                recorder._inside or self.step.node.name,
+                None,
+                operands,
+                result,
+                self.step,
+                func,
+                written,
+                opened=True,
             )
         return result
 
@@ -595,13 +651,19 @@ def _sized(dims: Dims, tensor: Tensor, ledger: Ledger) -> Dims:
 def _is_leaf(module: nn.Module) -> bool:
     """Modules of torch without others inside them are called whole, where nothing is hooked into them."""
     hooked = module._forward_hooks or module._forward_pre_hooks
-    return type(module).__module__.startswith("torch.nn.modules") and next(module.children(), None) is None and not hooked
+    return (
+        type(module).__module__.startswith("torch.nn.modules") and next(module.children(), None) is None and not hooked
+    )
 
 
 def _in_place(name: str, args: Any, kwargs: Any) -> bool:
     if name == "__setitem__" or kwargs.get("inplace") is True:
         return True
-    if name.startswith("__i") and name.endswith("__") and name not in ("__invert__", "__iter__", "__int__", "__index__"):
+    if (
+        name.startswith("__i")
+        and name.endswith("__")
+        and name not in ("__invert__", "__iter__", "__int__", "__index__")
+    ):
         return True
     return name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
 
@@ -641,7 +703,10 @@ def _numbers(value: Any) -> Iterator[Any]:
 def _of_batch(value: Any) -> bool:
     """Whether a size of the first dimension of a tensor is among these arguments, so that the result is as large as the batch."""
     return any(
-        isinstance(leaf, Measured) and leaf.dim == 0 for one in _numbers(value) if isinstance(one, Size) for leaf in one.leaves()
+        isinstance(leaf, Measured) and leaf.dim == 0
+        for one in _numbers(value)
+        if isinstance(one, Size)
+        for leaf in one.leaves()
     )
 
 
@@ -683,7 +748,7 @@ def _noticed(recorder: Recorder) -> Iterator[None]:
         return recorder.module(original, module, args, kwargs)
 
     kept: list[tuple[nn.Module, str, int]] = []
-    for module, path in recorder.modules.items():
+    for module in recorder.modules:
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, value in vars(module).items():
@@ -714,7 +779,9 @@ def record(model: nn.Module, inputs: Sequence[Tensor], named: Mapping[str, Any],
         InputError: the model does not run on the inputs, or reads values that depend on them.
     """
     recorder = Recorder(model, Ledger(), strict)
-    parameters = [name for name in inspect.signature(model.forward).parameters if name not in ("args", "kwargs", *named)]
+    parameters = [
+        name for name in inspect.signature(model.forward).parameters if name not in ("args", "kwargs", *named)
+    ]
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

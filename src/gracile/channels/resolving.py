@@ -77,9 +77,18 @@ def _rate(
         others = tuple(other for other in range(whole.ndim) if other != axis)
         count = int(np.count_nonzero(~(pinned[one] | held.any(others))))
         free += count > 0
-        first = whole.take([0], others[0]) if len(others) == 1 else whole[tuple(slice(None) if d == axis else slice(0, 1) for d in range(whole.ndim))]
+        first = (
+            whole.take([0], others[0])
+            if len(others) == 1
+            else whole[tuple(slice(None) if d == axis else slice(0, 1) for d in range(whole.ndim))]
+        )
         natural = bool((whole == first).all())
-        score = (int(count > 0 and (bool(carrying[one].any()) or natural)), int(count > 0 and bool(heads[one].any())), count, -axis)
+        score = (
+            int(count > 0 and (bool(carrying[one].any()) or natural)),
+            int(count > 0 and bool(heads[one].any())),
+            count,
+            -axis,
+        )
         if score > best:
             best, choice = score, axis
     if free <= 1 or best[0]:
@@ -118,7 +127,9 @@ def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int
     for follow in ledger.follows:
         if isinstance(follow.size, list):
             first = classes[follow.size[0]]
-            follow.stands = all(len(part) == len(first) and bool((classes[part] == first).all()) for part in follow.size[1:])
+            follow.stands = all(
+                len(part) == len(first) and bool((classes[part] == first).all()) for part in follow.size[1:]
+            )
             continue
         concerned = [one for one in (follow.labels, *_leaf_labels(follow.size, bound)) if one is not None]
         if not concerned:
@@ -128,11 +139,18 @@ def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int
         free = np.unique(joined[~pinned[joined]])
         follow.stands = not len(free) or all(_follows(follow, classes, bound, gone) for gone in _trials(free))
         correctable = can_write and id(follow.step) in inside and (follow.place is not None or follow.write is not None)
-        if isinstance(follow.size, Size) and any(isinstance(leaf, Measured) and leaf.labels is None for leaf in follow.size.leaves()):
+        if isinstance(follow.size, Size) and any(
+            isinstance(leaf, Measured) and leaf.labels is None for leaf in follow.size.leaves()
+        ):
             correctable = False  # a number that depends on the batch or the image cannot be written down
         if not follow.stands and not (correctable and follow.labels is not None):
             for labels in concerned:
-                ledger.pin(labels, f"their number is written at {follow.where}" if follow.where else "their number is written in the code")
+                ledger.pin(
+                    labels,
+                    f"their number is written at {follow.where}"
+                    if follow.where
+                    else "their number is written in the code",
+                )
             changed = True
             pinned = _marked(classes, [labels for labels, _ in ledger.pins])
     return changed
@@ -150,9 +168,9 @@ def attributes(ledger: Ledger) -> dict[Attribute, Labels]:
     """Whole numbers kept by modules, with the channels that they count."""
     bound: dict[Attribute, Labels] = {}
     for follow in ledger.follows:
-        if isinstance(follow.size, Size) and isinstance(follow.size.origin, Attribute) and follow.labels is not None:
-            if follow.size.origin not in ledger.frozen:
-                bound.setdefault(follow.size.origin, follow.labels)
+        origin = follow.size.origin if isinstance(follow.size, Size) else None
+        if isinstance(origin, Attribute) and follow.labels is not None and origin not in ledger.frozen:
+            bound.setdefault(origin, follow.labels)
     for follow in ledger.follows:  # such as batch * heads, where no size is the heads alone
         if isinstance(follow.size, Size) and follow.labels is not None and isinstance(follow.size.origin, tuple):
             leaves = [leaf for leaf in follow.size.leaves() if isinstance(leaf, Attribute) and leaf not in bound]

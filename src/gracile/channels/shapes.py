@@ -19,7 +19,7 @@ POOLS = """max_pool1d max_pool2d max_pool3d adaptive_avg_pool1d adaptive_avg_poo
 adaptive_max_pool2d adaptive_max_pool3d interpolate upsample reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
 _adaptive_avg_pool2d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d boolean_dispatch max_pool1d_with_indices
 max_pool2d_with_indices max_pool3d_with_indices fractional_max_pool2d lp_pool1d lp_pool2d grid_sample max_unpool1d max_unpool2d
-max_unpool3d unfold_positions local_response""".split()
+max_unpool3d unfold_positions local_response""".split()  # noqa: SIM905
 EXACT = {"lp_pool1d", "lp_pool2d", "grid_sample", "max_unpool1d", "max_unpool2d", "max_unpool3d"}
 
 
@@ -58,7 +58,7 @@ def zeros_only(values: Values) -> Values:
 
 
 REDUCTIONS = """mean sum amax amin prod max min std var std_mean var_mean norm vector_norm logsumexp any all argmax argmin median nanmean
-nansum count_nonzero aminmax mode kthvalue topk quantile norm_except_dim""".split()
+nansum count_nonzero aminmax mode kthvalue topk quantile norm_except_dim""".split()  # noqa: SIM905
 
 
 @register_rule(*REDUCTIONS)
@@ -69,15 +69,21 @@ def reduce(op: Op) -> Dims | list[Dims]:
         return broadcast(op, op.operands, op.shape)
     position = {"norm": 2, "vector_norm": 2, "kthvalue": 2, "topk": 2, "quantile": 2}.get(op.key, 1)
     given = op.argument(position, "dim", op.kwargs.get("axis"))
-    if isinstance(given, bool) or isinstance(given, Var):
+    if isinstance(given, bool | Var):
         given = None
     if given is None:
-        given = [-1] if op.key in ("topk", "kthvalue", "mode") or (op.key == "median" and len(op.results) > 1) else list(range(rank))
+        given = (
+            [-1]
+            if op.key in ("topk", "kthvalue", "mode") or (op.key == "median" and len(op.results) > 1)
+            else list(range(rank))
+        )
     reduced = {int(one) % rank for one in (given if isinstance(given, list | tuple) else [given])} or set(range(rank))
     for axis in reduced:
         op.pin(x.dims[axis], f"{op.said} reduces over all of them")
     kept = len(op.shape) == rank
-    dims = Dims(None if axis in reduced else labels for axis, labels in enumerate(x.dims) if kept or axis not in reduced)
+    dims = Dims(
+        None if axis in reduced else labels for axis, labels in enumerate(x.dims) if kept or axis not in reduced
+    )
     if op.key in ("mean", "amax", "amin", "sum") and all(x.dims[axis] is None for axis in reduced):
         axes = sorted(reduced)
 
@@ -274,7 +280,9 @@ def _number(one: Any) -> Any:
     return int(one) if isinstance(one, Size) else one
 
 
-def _sliced(op: Op, labels: Labels | None, key: slice, size: int, index: int, many: int, keys: list[Any]) -> Labels | None:
+def _sliced(
+    op: Op, labels: Labels | None, key: slice, size: int, index: int, many: int, keys: list[Any]
+) -> Labels | None:
     start, stop, step = slice(*map(_number, (key.start, key.stop, key.step))).indices(size)
     if labels is None:
         for one in (key.start, key.stop):
@@ -327,7 +335,11 @@ def _picked(op: Op, keys: list[Any]) -> Dims:
             kept.append(None)
             continue
         if isinstance(one, slice):
-            kept.append(_sliced(op, x.dims[axis], one, x.shape[axis], 0, 1, keys) if one == slice(None) else _hold(op, x.dims[axis]))
+            kept.append(
+                _sliced(op, x.dims[axis], one, x.shape[axis], 0, 1, keys)
+                if one == slice(None)
+                else _hold(op, x.dims[axis])
+            )
             axis += 1
         else:
             eaten = _eats(one)
@@ -360,7 +372,9 @@ def write(op: Op) -> Dims:
     key = op.args[1] if len(op.args) > 1 else None
     keys = list(key) if isinstance(key, tuple) else [key]
     value = op.args[2] if len(op.args) > 2 else None
-    plain = op.key == "setitem" and all(isinstance(one, slice) or one is Ellipsis or type(one) in (int, Size) for one in keys)
+    plain = op.key == "setitem" and all(
+        isinstance(one, slice) or one is Ellipsis or type(one) in (int, Size) for one in keys
+    )
     if not plain or any(labels is not None for labels in (value.dims if isinstance(value, Var) else ())):
         op.pin_all(f"{op.said} writes into a part of it")
         return x.dims
@@ -384,7 +398,11 @@ def split(op: Op) -> list[Dims]:
         return [x.dims] * len(op.results)
     sizes = [one[dim] for one in op.results]
     parts = np.split(labels, np.cumsum(sizes)[:-1])
-    given = op.args[1] if len(op.args) > 1 else next(value for name, value in op.kwargs.items() if name not in ("dim", "axis"))
+    given = (
+        op.args[1]
+        if len(op.args) > 1
+        else next(value for name, value in op.kwargs.items() if name not in ("dim", "axis"))
+    )
 
     def rewrite(node: fx.Node, count: Count) -> None:
         node.op, node.target = "call_function", torch.split
@@ -436,7 +454,9 @@ def unbind(op: Op) -> list[Dims]:
     return [dims] * len(op.results)
 
 
-@register_rule("select", "narrow", "slice", "index_select", "gather", "take_along_dim", "index", "diagonal", "tril", "triu", "take")
+@register_rule(
+    "select", "narrow", "slice", "index_select", "gather", "take_along_dim", "index", "diagonal", "tril", "triu", "take"
+)
 def pick(op: Op) -> Dims:
     """Parts along one dimension, which is fixed unless it is taken whole."""
     x = op.x
@@ -578,7 +598,11 @@ def squeeze(op: Op) -> Dims:
     else:
         given = op.argument(1, "dim")
         rank = len(x.shape)
-        some = range(rank) if given is None else [int(one) % rank for one in (given if isinstance(given, list | tuple) else [given])]
+        some = (
+            range(rank)
+            if given is None
+            else [int(one) % rank for one in (given if isinstance(given, list | tuple) else [given])]
+        )
         gone = {axis for axis in some if x.shape[axis] == 1}
         dims = Dims(labels for axis, labels in enumerate(x.dims) if axis not in gone)
 
@@ -642,7 +666,9 @@ def interleave(op: Op) -> Dims:
         op.pin_all(f"{op.said} repeats it")
         return Dims([None] * len(op.shape))
     at = int(dim) % len(x.shape)
-    return Dims(np.repeat(one, int(times)) if axis == at and one is not None else one for axis, one in enumerate(x.dims))
+    return Dims(
+        np.repeat(one, int(times)) if axis == at and one is not None else one for axis, one in enumerate(x.dims)
+    )
 
 
 @register_rule("permute", "transpose", "t", "T", "mT", "H", "mH", "movedim", "adjoint")
@@ -737,8 +763,9 @@ def unrelated(op: Op) -> list[Dims]:
     return [Dims([None] * len(one)) for one in op.results]
 
 
-FACTORIES = """zeros ones full empty arange linspace rand randn randint eye tensor as_tensor new_zeros new_ones new_full new_empty new_tensor
-scalar_tensor empty_strided logspace randperm one_hot hann_window tril_indices triu_indices""".split()
+FACTORIES = """zeros ones full empty
+arange linspace rand randn randint eye tensor as_tensor new_zeros new_ones new_full new_empty new_tensor
+scalar_tensor empty_strided logspace randperm one_hot hann_window tril_indices triu_indices""".split()  # noqa: SIM905
 
 
 @register_rule(*FACTORIES)

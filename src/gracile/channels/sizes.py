@@ -87,7 +87,7 @@ class Size(int):
     def __pow__(self, other: Any, mod: Any = None) -> Any:
         return self._escape() ** _plain(other)
 
-    def __rpow__(self, other: Any) -> Any:
+    def __rpow__(self, other: Any, mod: Any = None) -> Any:
         return _plain(other) ** self._escape()
 
     def _escape(self) -> int:

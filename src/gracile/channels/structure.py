@@ -66,7 +66,8 @@ class Structure:
         self._group = self._number_groups(size)
         self.num_groups = int(self._group.max()) + 1 if size else 0
         self._cuttable = {
-            name: {dim: one for dim, one in dims.items() if not self.pinned[labels[one]].all()} for name, dims in self.tensors.items()
+            name: {dim: one for dim, one in dims.items() if not self.pinned[labels[one]].all()}
+            for name, dims in self.tensors.items()
         }
 
     def __repr__(self) -> str:

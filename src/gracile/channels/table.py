@@ -1,7 +1,7 @@
 """The rules: one an operation, whatever its form.
 
-A module, its functional form, the method of a tensor, the operator and the ATen operation share one name (``add`` for ``x + y``, ``x += y``,
-``torch.add`` and ``aten.add``) and with it one rule. Modules of the user's own may have a rule by their type.
+A module, its functional form, the method of a tensor, the operator and the ATen operation share one name (``add`` for ``x + y``,
+``x += y``, ``torch.add`` and ``aten.add``) and with it one rule. Modules of the user's own may have a rule by their type.
 """
 
 from __future__ import annotations
@@ -75,9 +75,11 @@ ALIASES = {
 
 def canonical(function: Any) -> str:
     """The one name of an operation in all its forms."""
-    name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+    if isinstance(function, str):
+        return ALIASES.get(function, function)
+    name = getattr(function, "__name__", type(function).__name__)
     if name == "__get__":  # a tensor's attribute
-        name = function.__self__.__name__
+        name = str(function.__self__.__name__)
     if name.startswith("__") and name.endswith("__"):
         name = name[2:-2]
         if name[:1] == "i" and name[1:] in ("add", "sub", "mul", "truediv", "div", "and", "or", "xor", "pow"):

@@ -114,5 +114,3 @@ def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
                 f"The example is on {one.device}, the model on {', '.join(map(str, devices))}.",
                 "Move one of them with .to(device).",
             )
-
-

@@ -107,11 +107,7 @@ class Builder:
                 cut = cut.index_select(dim, torch.as_tensor(np.flatnonzero(kept), device=cut.device))
         if cut.shape == tensor.shape:
             return tensor
-        if (
-            tensor.dim() == 4
-            and tensor.is_contiguous(memory_format=torch.channels_last)
-            and not tensor.is_contiguous()
-        ):
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
             cut = cut.contiguous(memory_format=torch.channels_last)  # the layout is the user's choice
         return nn.Parameter(cut, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut
 
@@ -177,7 +173,11 @@ class Builder:
         """Correct a size, unless it is read from a tensor, so that it follows by itself."""
         if not any(not self.kept(labels).all() for labels in _labels_of(follow)):
             return
-        if isinstance(follow.size, Size) and all(isinstance(leaf, Measured) for leaf in follow.size.leaves()) and follow.stands:
+        if (
+            isinstance(follow.size, Size)
+            and all(isinstance(leaf, Measured) for leaf in follow.size.leaves())
+            and follow.stands
+        ):
             return
         node = copies[follow.step.node]
         if follow.write is not None:

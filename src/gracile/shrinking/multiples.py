@@ -29,7 +29,7 @@ def round_up(graph: ChannelGraph, live: Liveness, multiple_of: Multiple) -> None
     Raises:
         InputError: not a positive whole number, or no such kind.
     """
-    wanted = dict.fromkeys(KINDS, multiple_of) if isinstance(multiple_of, int) else dict(multiple_of)
+    wanted: dict[str, int] = dict.fromkeys(KINDS, multiple_of) if isinstance(multiple_of, int) else dict(multiple_of)
     for kind, number in wanted.items():
         if kind not in KINDS:
             raise InputError(f"There is no kind of layer '{kind}'.", nearest(kind, KINDS))
@@ -68,4 +68,3 @@ def _round(live: Liveness, labels: Labels, number: int) -> bool:
         if have % number == 0:
             break
     return True
-

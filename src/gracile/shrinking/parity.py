@@ -40,7 +40,9 @@ def largest_difference(model: nn.Module, lean: nn.Module, inputs: Example) -> fl
     largest = 0.0
     theirs, ours = _outputs(model, inputs), _outputs(lean, inputs)
     if not theirs:
-        raise InputError("The model's output holds no tensor.", "Return tensors, or lists, dictionaries or dataclasses of them.")
+        raise InputError(
+            "The model's output holds no tensor.", "Return tensors, or lists, dictionaries or dataclasses of them."
+        )
     if len(theirs) != len(ours):
         return float("inf")
     for one, other in zip(theirs, ours, strict=True):
@@ -48,7 +50,9 @@ def largest_difference(model: nn.Module, lean: nn.Module, inputs: Example) -> fl
         if not bool(finite.all()):
             # Masks give minus infinity to logits on purpose; a NaN is a fault.
             if bool(one.isnan().any()) or not bool(finite.any()):
-                raise NonFiniteError("The model's outputs are not finite, so nothing can be compared.", "Mend its weights first.")
+                raise NonFiniteError(
+                    "The model's outputs are not finite, so nothing can be compared.", "Mend its weights first."
+                )
             if one.shape != other.shape or not torch.equal(one[~finite], other[~finite]):
                 return float("inf")
             one, other = one[finite], other[finite]

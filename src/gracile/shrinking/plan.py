@@ -92,7 +92,10 @@ class Plan:
         ]
         if saves and not self.gathers:
             lines.append(f"Selecting inputs before layers (gather=True) would save {saves:,} more multiply-adds.")
-        lines += [f"No rule for '{name}' at {', '.join(dict.fromkeys(where))}: what it works on stays." for name, where in self.graph.missing.items()]
+        lines += [
+            f"No rule for '{name}' at {', '.join(dict.fromkeys(where))}: what it works on stays."
+            for name, where in self.graph.missing.items()
+        ]
         return "\n".join(lines)
 
     def mapping(self) -> dict[str, dict[int, list[int]]]:

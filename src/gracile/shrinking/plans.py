@@ -30,7 +30,12 @@ def save_plan(made: Plan, path: str | Path) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    note = {"format": FORMAT, "dense": shapes(made.graph.model), "structure": structure(made), "table": made.describe().splitlines()}
+    note = {
+        "format": FORMAT,
+        "dense": shapes(made.graph.model),
+        "structure": structure(made),
+        "table": made.describe().splitlines(),
+    }
     write_text(Path(path), json.dumps(note, indent=1) + "\n")
 
 
@@ -70,7 +75,11 @@ def apply_plan(model: nn.Module, source: str | Path | Plan) -> nn.Module:
         StorageError: no such file, or not one of `save_plan`.
         InputError: the plan belongs to another architecture.
     """
-    note = {"dense": shapes(source.graph.model), "structure": structure(source)} if isinstance(source, Plan) else read_plan(source)
+    note = (
+        {"dense": shapes(source.graph.model), "structure": structure(source)}
+        if isinstance(source, Plan)
+        else read_plan(source)
+    )
     name = "The plan" if isinstance(source, Plan) else str(source)
     fits(model, note["dense"], name)
     shape = note["structure"]
@@ -79,7 +88,9 @@ def apply_plan(model: nn.Module, source: str | Path | Plan) -> nn.Module:
     known = {layer.name for layer in graph.layers}
     unknown = [layer for layer in shape["biases"] if layer not in known]
     if unknown:
-        raise InputError(f"{name} speaks of a layer '{unknown[0]}', which this model has not.", "Build the model as it was.")
+        raise InputError(
+            f"{name} speaks of a layer '{unknown[0]}', which this model has not.", "Build the model as it was."
+        )
     builder = Builder(graph, shape)
     lean = builder.build()
     fill(lean, resumed(graph, builder.alive, shape))

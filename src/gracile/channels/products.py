@@ -214,7 +214,7 @@ def multihead_attention(op: Op) -> list[Dims]:
         op.step.tensors[f"{op.name}.out_proj.bias"] = {0: out}
     _attention_layer(op, "out_proj.weight", out, rows, inputs[0], "out_proj.bias")
     op.size("num_heads", head)
-    for one in op.operands[len({id(x) for x in inputs}) :]:
+    for one in (one for one in op.operands if all(one is not x for x in inputs)):
         for labels in one.dims:
             op.pin(labels, f"'{op.name}' reads it as a mask")
     query = inputs[0]

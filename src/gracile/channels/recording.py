@@ -8,6 +8,7 @@ they are read. Functions without a rule are opened into the ATen operations they
 
 from __future__ import annotations
 
+import functools
 import inspect
 import linecache
 import operator
@@ -96,8 +97,10 @@ class Recorder(TorchFunctionMode):
         steps: per node what the rules said.
         records: operations in order.
         parameters: per parameter or buffer its labels, by dimension.
+        dead_ends: labels of what is computed and not used, where the model's own forward goes on computing it.
         broken: why no forward can be generated; empty where one can.
         missing: operations without a rule, with the lines they come from.
+        attributes: whole numbers that modules keep, with the node that holds each.
     """
 
     def __init__(self, model: nn.Module, ledger: Ledger, strict: bool) -> None:
@@ -109,6 +112,7 @@ class Recorder(TorchFunctionMode):
         self.parameters: dict[str, dict[int, Labels]] = {}
         self.missing: dict[str, list[str]] = defaultdict(list)
         self.broken = ""
+        self.dead_ends: list[Labels] = []
         self.inputs: list[Var] = []
         self.modules = {module: name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self._names = {
@@ -124,6 +128,7 @@ class Recorder(TorchFunctionMode):
         self._owner, self._tags = object(), []
         self._by_storage: dict[int, list[tuple[weakref.ref[Tensor], Var]]] = defaultdict(list)
         self._sizes: dict[Any, fx.Node] = {}
+        self.attributes: dict[Attribute, fx.Node] = {}
 
     # What Python calls.
 
@@ -484,7 +489,9 @@ class Recorder(TorchFunctionMode):
     def _emit_call(self, name: str, func: Any, args: Any, kwargs: Any) -> fx.Node:
         if name == "__get__":
             return self._emit("call_function", getattr, (args[0], func.__self__.__name__), {})
-        method = args and isinstance(args[0], Tensor) and getattr(Tensor, name, None) is func
+        method = bool(args) and isinstance(args[0], Tensor) and func in _methods()
+        if method:
+            name = _methods()[func]  # a few go by another name than their own
         if method and name in OPERATORS and not kwargs and len(args) <= 2:
             return self._emit("call_function", OPERATORS[name], args, kwargs)
         if method and name == "__setitem__":
@@ -531,7 +538,11 @@ class Recorder(TorchFunctionMode):
     def _size_node(self, size: Size) -> Any:
         origin = size.origin
         if isinstance(origin, Attribute):
-            return int(size)
+            if origin not in self._sizes:
+                self._sizes[origin] = node = self.graph.call_function(int, (int(size),))
+                self.steps[node] = Step(node, None)
+                self.attributes[origin] = node
+            return self._sizes[origin]
         if isinstance(origin, Measured):
             if origin.node is None:
                 return int(size)
@@ -614,6 +625,13 @@ def _quiet(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         recorder._paused = paused
+
+
+@functools.cache
+def _methods() -> dict[Any, str]:
+    """The methods of tensors, with their names."""
+    names = sorted(dir(Tensor), key=lambda name: name.startswith("__"), reverse=True)
+    return {getattr(Tensor, name): name for name in names if callable(getattr(Tensor, name, None)) and name != "__class__"}
 
 
 def _fixed(op: Op) -> list[Dims]:

@@ -28,6 +28,7 @@ class Structure:
         readers: those of them that read channels; the others pass groups of them on.
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
+        attributes: whole numbers that modules keep, with the channels they count; `attribute_nodes`: where the graph holds them.
         example: (shape, dtype) of one sample of each input.
         names: of inputs given by name, the last ones of `example`.
         missing: operations without a rule, and the lines they are at.
@@ -60,7 +61,9 @@ class Structure:
             if layer.groups is not None and self.pinned[labels[layer.groups[1]]].all():
                 layer.inputs = None
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
+        self._keep(recorder.dead_ends)
         self.attributes = attributes(recorder.ledger)
+        self.attribute_nodes = recorder.attributes
         self.tensors = _tensors(steps)
         self.makes_constants = any(record.makes_constants for record in self.records)
         self._group = self._number_groups(size)
@@ -69,6 +72,18 @@ class Structure:
             name: {dim: one for dim, one in dims.items() if not self.pinned[labels[one]].all()}
             for name, dims in self.tensors.items()
         }
+
+    def _keep(self, dead_ends: list[Labels]) -> None:
+        """What is computed and not used needs its channels to be there, unless a layer reads them too."""
+        read = np.zeros(len(self.pinned), bool)
+        for layer in self.readers:
+            assert layer.inputs is not None
+            read[self.labels[layer.inputs[1]]] = True
+        for labels in dead_ends:
+            for one in np.unique(self.labels[labels]):
+                if not read[one] and not self.pinned[one]:
+                    self.pinned[one] = True
+                    self.reasons[int(one)] = "nothing reads it, but the model computes it"
 
     def __repr__(self) -> str:
         return f"ChannelGraph({type(self.model).__name__}, {self.num_groups} groups, {len(self.layers)} layers)"

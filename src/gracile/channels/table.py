@@ -75,10 +75,8 @@ ALIASES = {
 
 def canonical(function: Any) -> str:
     """The one name of an operation in all its forms."""
-    if isinstance(function, str):
-        return ALIASES.get(function, function)
-    name = getattr(function, "__name__", type(function).__name__)
-    if name == "__get__":  # a tensor's attribute
+    name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+    if name == "__get__" and not isinstance(function, str):  # a tensor's attribute
         name = str(function.__self__.__name__)
     if name.startswith("__") and name.endswith("__"):
         name = name[2:-2]

@@ -63,13 +63,12 @@ def _twice(one: Tensor) -> Tensor:
 
 
 def _keep_dead_ends(recorder: Recorder) -> None:
-    """What no output depends on runs all the same in a model that is cut in place, so its channels stay."""
+    """What no output depends on runs all the same in a model that is cut in place."""
     read = {id(one) for made in recorder.records for one in made.inputs}
     for made in recorder.records:
         for one in made.outputs:
             if id(one) not in read:
-                for labels in one.dims:
-                    recorder.ledger.pin(labels, "nothing reads it, but the model computes it")
+                recorder.dead_ends += [labels for labels in one.dims if labels is not None]
 
 
 def prune(graph: fx.Graph, replaced: Collection[fx.Node] = ()) -> set[fx.Node]:

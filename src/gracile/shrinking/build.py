@@ -21,7 +21,6 @@ from gracile.channels import ChannelGraph
 from gracile.channels.elementwise import ACTIVATIONS, FUNCTIONS
 from gracile.channels.layers import kept_attributes
 from gracile.channels.op import Follow, Labels, Step
-from gracile.channels.sizes import Measured, Size
 from gracile.channels.table import canonical
 from gracile.channels.tracing import prune
 from gracile.core.errors import InputError
@@ -154,7 +153,11 @@ class Builder:
         for step in self.graph.steps:
             if step.node not in self.gone and step.node not in self.constant:
                 for follow in step.follows:
-                    self._rewrite(follow, copies)
+                    if self._needs_rewriting(follow):
+                        self._rewrite(follow, copies)
+        for attribute, node in self.graph.attribute_nodes.items():
+            if attribute in self.graph.attributes and node in copies:
+                copies[node].args = (self.count(self.graph.attributes[attribute]),)
         self._place_constants(model, graph, copies)
         _live_dropout(model, graph)
         prune(graph, {copies[node] for node in self.gone | self.constant if node in copies})
@@ -170,19 +173,10 @@ class Builder:
         return made
 
     def _rewrite(self, follow: Follow, copies: dict[fx.Node, fx.Node]) -> None:
-        """Correct a size, unless it is read from a tensor, so that it follows by itself."""
-        if not any(not self.kept(labels).all() for labels in _labels_of(follow)):
-            return
-        if (
-            isinstance(follow.size, Size)
-            and all(isinstance(leaf, Measured) for leaf in follow.size.leaves())
-            and follow.stands
-        ):
-            return
+        """Correct a size that does not follow by itself."""
         node = copies[follow.step.node]
         if follow.write is not None:
-            if not (isinstance(follow.size, list) and follow.stands):
-                follow.write(node, self.count)
+            follow.write(node, self.count)
         elif follow.place is not None and follow.labels is not None:
             _put(node, follow.place, self.count(follow.labels))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gracile.channels import Counts, register_rule, trace
+from gracile.channels import Counts, register_rule, survey, trace
 from gracile.channels.table import RULES
 from gracile.core.errors import InputError
 from gracile.models import mlp, resnet18, resnet20
@@ -277,10 +279,6 @@ def tied() -> nn.Module:
     return model
 
 
-def parametrized() -> nn.Module:
-    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
-
-
 image = torch.randn(2, 3, 8, 8)
 
 
@@ -288,34 +286,84 @@ image = torch.randn(2, 3, 8, 8)
     ("model", "example", "says"),
     [
         (Branching(), image, r"test_channels.py:\d+ `if x.sum\(\) > 0:`.*grouping='input_channel'"),
-        (
-            Cumulative(),
-            image,
-            r"'cumsum' at node 'cumsum', .*test_channels.py:\d+ `return torch.cumsum.*register_rule\(cumsum\)",
-        ),
         (nn.Sequential(nn.Bilinear(3, 3, 2)), torch.randn(2, 3), "does not run on samples of shape"),
-        (
-            nn.Sequential(nn.Conv2d(3, 4, 1), nn.LPPool2d(2, 2)),
-            image,
-            r"module '1' \(LPPool2d\).*register_rule\(LPPool2d\)",
-        ),
-        (nn.Sequential(nn.LSTM(3, 4)), torch.randn(2, 5, 3), r"module '0' \(LSTM\).*register_rule\(LSTM\)"),
-        (Noisy(), image, "standard deviation taken over all channels"),
-        (OwnForward(3, 3, 1), image, "cannot be traced|no rule"),
-        (nn.Sequential(OwnForward(3, 3, 1)), image, "flip"),
-        (Twice(), image, "called twice"),
-        (tied(), torch.randn(2, 4), "'0.weight' and '1.weight' are one parameter"),
-        (parametrized(), torch.randn(2, 4), "parametriz"),
         (nn.Conv2d(3, 4, 1), torch.randn(2, 3, 8, 8, device="meta"), "example is on meta, the model on cpu"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), torch.randn(2, 5, 8, 8), r"shape \(5, 8, 8\): The module '0'"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), torch.empty(0, 3, 8, 8), "no batch"),
-        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(8, 2)), image, "whose channels lie along dimension 1"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )
 def test_what_cannot_be_traced_is_named(model: nn.Module, example: Tensor, says: str) -> None:
     with pytest.raises(InputError, match=says):
         trace(model, example)
+
+
+@pytest.mark.parametrize(
+    ("middle", "says"),
+    [
+        (
+            Cumulative(),
+            r"'cumsum' at .*test_channels.py:\d+ `return torch.cumsum\(x, 1\)` computes over all of it together",
+        ),
+        (Noisy(), r"'std' at .*test_channels.py.* reduces over all of them"),
+        (
+            nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))),
+            "reads it by a weight that is computed",
+        ),
+        (nn.LayerNorm([4, 8, 8]), "normalises all channels by one statistic"),
+        (nn.Linear(8, 8), None),
+        (OwnForward(4, 4, 1), None),
+        (nn.LPPool2d(2, 2), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_what_must_stay_is_pinned_with_its_reason(middle: nn.Module, says: str | None) -> None:
+    graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1), middle, nn.ReLU(), nn.Conv2d(4, 2, 1)), image)
+    reasons = "\n".join(graph.reasons.values())
+    if says is None:
+        assert graph.group_index()["3.weight"].flatten().tolist() != [-1] * 4
+    else:
+        assert re.search(says, reasons), reasons
+        assert (graph.groups_of(graph.layers[0].outputs[1]) == -1).all()
+
+
+class Unknown(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x)
+
+
+def test_an_operation_without_a_rule_pins_its_operands_and_strict_refuses_it() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Unknown(), nn.Conv2d(4, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1))
+    graph = trace(model, image)
+    assert graph.num_groups == 5
+    assert any("'special_bessel_j0' at" in reason and "has no rule" in reason for reason in graph.reasons.values())
+    (where,) = graph.missing["special_bessel_j0"]
+    assert "return torch.special.bessel_j0(x)" in where
+    with pytest.raises(
+        InputError, match=r"test_channels.py:\d+ `return torch.special.*register_rule\('special_bessel_j0'\)"
+    ):
+        trace(model, image, strict=True)
+
+
+def test_a_survey_names_shares_reasons_and_all_operations_without_a_rule() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1, bias=False), Unknown(), nn.Conv2d(4, 6, 1, bias=False), nn.Conv2d(6, 2, 1, bias=False)
+    )
+    found = survey(model, image)
+    weights = 12 + 24 + 12
+    assert found.groups == 6
+    assert found.parameters == pytest.approx(1 - 12 / weights)  # six channels between the last two layers
+    assert [row.outputs for row in found.rows] == [(0, 4), (6, 6), (0, 2)]
+    assert "has no rule" in found.rows[0].reason
+    assert "No rule for 'special_bessel_j0'" in found.describe()
+
+
+def test_layers_that_share_a_weight_share_their_channels() -> None:
+    assert trace(Twice(), image).num_groups == 0  # its channels are those of the image
+    model = nn.Sequential(nn.Linear(5, 4), tied(), nn.Linear(4, 2))
+    graph = trace(model, torch.randn(2, 5))
+    assert graph.num_groups == 4
+    assert graph.members(1) == {"1.0.weight": [1], "2.weight": [1]}
 
 
 def test_a_wrapped_model_is_refused() -> None:

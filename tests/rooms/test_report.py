@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gracile import cli
-from gracile.channels.sizes import BINS, layer_sizes
+from gracile.channels.layer_sizes import BINS, layer_sizes
 from gracile.core.errors import InputError
 from gracile.recipes import load, run, runner
 from gracile.report import html, read, render, svg, write_report

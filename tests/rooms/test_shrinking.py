@@ -19,7 +19,17 @@ from gracile.channels import register_rule, trace
 from gracile.channels.table import RULES
 from gracile.core.errors import InputError, StorageError
 from gracile.models import lenet, resnet20
-from gracile.shrinking import Gathered, ParityError, load_lean, plan, save_lean, shrink
+from gracile.shrinking import (
+    Gathered,
+    ParityError,
+    apply_plan,
+    load_lean,
+    plan,
+    read_plan,
+    save_lean,
+    save_plan,
+    shrink,
+)
 from gracile.shrinking.parity import largest_difference
 from tests.models.zeros import zero_filters, zero_groups, zero_inputs_per_layer
 from tests.models.zoo import LARGE, ZOO, LambdaShortcutNet, randomised
@@ -55,7 +65,7 @@ def test_outputs_stay_and_sizes_are_the_planned_ones(
     zero_inputs_per_layer(model, layered, seed)
     made = plan(model, x, dead="fold", gather=gather)
     lean = shrink(model, x, dead="fold", gather=gather)
-    assert largest_difference(model, lean, [torch.randn_like(x) * 3]) < 1e-5
+    assert largest_difference(model, lean, torch.randn_like(x) * 3) < 1e-5
     assert size(lean) == made.after.parameters
     if not gather:
         assert trace(model, x).count() == made.after
@@ -70,7 +80,7 @@ def test_networks_as_they_are_used(name: str, share: float) -> None:
     lean = shrink(model, x, dead="fold")
     assert type(lean).__name__ == type(model).__name__
     assert isinstance(lean, type(model)) or share == 0.9  # only a dead branch needs a generated forward here
-    assert largest_difference(model, lean, [torch.randn_like(x)]) < 1e-5
+    assert largest_difference(model, lean, torch.randn_like(x)) < 1e-5
     assert size(lean) == trace(model, x).count().parameters
 
 
@@ -221,7 +231,7 @@ def test_a_dead_branch_folds_to_its_constant() -> None:
     assert plan(model, x, dead="fold").after.parameters == size(lean)
     # A constant beside an image of another size still spreads over it.
     larger = torch.randn(2, 3, 16, 16)
-    assert largest_difference(model, lean, [larger]) < 1e-5
+    assert largest_difference(model, lean, larger) < 1e-5
 
 
 def test_dead_must_be_a_known_word() -> None:
@@ -406,3 +416,84 @@ def test_the_reference_implementation_removes_the_same(name: str) -> None:
         )
         dependencies.get_pruning_group(layer, cut, idxs=slices).prune()
         assert [tuple(one.shape) for one in lean.parameters()] == [tuple(one.shape) for one in theirs.parameters()]
+
+
+def test_a_plan_is_a_file_that_another_copy_is_cut_by(tmp_path: Path) -> None:
+    model, x = sparse("lambda-shortcut", 0.4, 3)
+    zero_filters(model, 0.2, 3)
+    made, lean = plan(model, x), shrink(model, x)
+    save_plan(made, tmp_path / "plan.json")
+    assert any("conv2" in line for line in read_plan(tmp_path / "plan.json")["table"])
+    for source in (made, tmp_path / "plan.json"):
+        again = apply_plan(copy.deepcopy(model), source)
+        torch.testing.assert_close(again(x), lean(x), rtol=0, atol=0)
+    pruned = apply_plan(randomised(LambdaShortcutNet(), 9), tmp_path / "plan.json")  # whatever its weights are
+    assert [one.shape for one in pruned.parameters()] == [one.shape for one in lean.parameters()]
+    with pytest.raises(InputError, match="belongs to another architecture"):
+        apply_plan(lenet(), tmp_path / "plan.json")
+    with pytest.raises(StorageError, match="holds no plan"):
+        (tmp_path / "other.json").write_text("{}")
+        apply_plan(model, tmp_path / "other.json")
+
+
+def test_a_plan_maps_old_parameters_to_new_ones() -> None:
+    model, x = sparse("resnet20-B", 0.5, 1)
+    made, lean = plan(model, x), shrink(model, x)
+    mapping = made.mapping()
+    assert mapping
+    for name, parameter in lean.named_parameters():
+        old = model.get_parameter(name)
+        for dim, kept in mapping.get(name, {}).items():
+            old = old.index_select(dim, torch.tensor(kept))
+        assert torch.equal(parameter, old)
+
+
+@pytest.mark.parametrize(("multiple_of", "conv", "linear"), [(8, 8, 8), ({"conv": 4}, 4, 1), ({"linear": 10}, 1, 10)])
+def test_channels_are_rounded_up_to_multiples(multiple_of: int | dict[str, int], conv: int, linear: int) -> None:
+    model, x = sparse("vgg16", 0.4, 0)
+    dense = dict(model.named_modules())
+    lean = shrink(model, x, multiple_of=multiple_of)
+    assert largest_difference(model, lean, torch.randn_like(x)) < 1e-5
+    for name, module in lean.named_modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.out_channels % conv == 0
+        if isinstance(module, nn.Linear):
+            assert module.in_features % linear == 0 or module.in_features == dense[name].in_features
+    assert size(lean) < size(model)
+
+
+@pytest.mark.parametrize(
+    ("multiple_of", "says"), [(0, "multiple_of=0 is no multiple"), ({"dense": 8}, "no kind of layer 'dense'")]
+)
+def test_a_multiple_that_is_none_is_named(multiple_of: int | dict[str, int], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        plan(lenet(), torch.randn(1, 1, 28, 28), multiple_of=multiple_of)
+
+
+def test_an_output_of_an_unknown_class_is_compared_all_the_same() -> None:
+    class Answer:
+        def __init__(self, scores: Tensor) -> None:
+            self.scores = scores
+
+    class Hidden(nn.Linear):
+        def forward(self, input: Tensor) -> Answer:  # type: ignore[override]
+            return Answer(super().forward(input))
+
+    with pytest.raises(InputError, match="output holds no tensor"):
+        largest_difference(Hidden(3, 2), Hidden(3, 2), torch.randn(1, 3))
+
+
+def test_a_smaller_network_that_does_not_run_is_a_parity_error() -> None:
+    class Stubborn(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(-1, 5)
+
+    model = nn.Sequential(nn.Linear(3, 5), Stubborn(), nn.Linear(5, 2))
+    register_rule(Stubborn)(lambda op: op.x.channels)
+    try:
+        with torch.no_grad():
+            model[2].weight[:, 0] = 0
+        with pytest.raises(ParityError, match="does not run"):
+            shrink(model, torch.randn(2, 3))
+    finally:
+        del RULES[Stubborn]

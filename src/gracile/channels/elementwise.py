@@ -1,244 +1,162 @@
-"""Rules of what works on every element alike: activations, sums, products, dropout."""
+"""Rules of what works on every element alike: activations, sums, products, comparisons, dropout."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from gracile.channels.op import Op, Slots, Traced, Values
+from gracile.channels.op import Dims, Op, Values, Var
+from gracile.channels.sizes import Labels
 from gracile.channels.table import NAMED, register_rule
 
-ACTIVATIONS = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.SELU,
-    nn.CELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Hardtanh,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Softplus,
-    nn.Softsign,
-    nn.LogSigmoid,
-    nn.Threshold,
-    nn.Hardshrink,
-    nn.Softshrink,
-    nn.Tanhshrink,
-)
-FUNCTIONS = (
-    F.relu,
-    F.relu_,
-    torch.relu,
-    torch.relu_,
-    F.relu6,
-    F.leaky_relu,
-    F.elu,
-    F.selu,
-    F.gelu,
-    F.silu,
-    F.mish,
-    F.sigmoid,
-    torch.sigmoid,
-    F.tanh,
-    torch.tanh,
-    F.hardtanh,
-    F.hardswish,
-    F.hardsigmoid,
-    F.softplus,
-    F.softsign,
-    F.logsigmoid,
-    torch.abs,
-    torch.exp,
-    torch.clamp,
-    torch.square,
-    torch.sqrt,
-    torch.neg,
-    operator.neg,
-    torch.pow,
-    operator.pow,
-    operator.add,
-    operator.iadd,
-    torch.add,
-    operator.sub,
-    operator.isub,
-    torch.sub,
-    operator.mul,
-    operator.imul,
-    torch.mul,
-    operator.truediv,
-    operator.itruediv,
-    torch.div,
-    torch.maximum,
-    torch.minimum,
-)
-METHODS = (
-    "relu",
-    "relu_",
-    "sigmoid",
-    "sigmoid_",
-    "tanh",
-    "tanh_",
-    "abs",
-    "exp",
-    "clamp",
-    "clamp_",
-    "square",
-    "sqrt",
-    "neg",
-    "pow",
-    "contiguous",
-    "to",
-    "float",
-    "double",
-    "clone",
-    "detach",
-    "add",
-    "add_",
-    "sub",
-    "sub_",
-    "mul",
-    "mul_",
-    "div",
-    "div_",
-)
+ACTIVATIONS = """relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid softplus softsign logsigmoid
+log_sigmoid threshold hardshrink softshrink tanhshrink""".split()  # noqa: SIM905
+FUNCTIONS = """abs exp exp2 expm1 log log2 log10 log1p square sqrt rsqrt neg reciprocal sign sgn pow sin cos tan asin acos atan sinh cosh
+asinh acosh atanh erf erfc erfinv floor ceil round trunc frac clamp clamp_min clamp_max add sub rsub mul div rdiv rtruediv floor_divide
+remainder fmod rpow maximum minimum fmax fmin atan2 hypot lerp addcmul addcdiv where xlogy logaddexp nan_to_num sinc float_power logit
+lgamma digamma i0 polygamma bitwise_left_shift positive""".split()  # noqa: SIM905
+COMPARISONS = """eq ne lt le gt ge isnan isinf isfinite logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not
+bitwise_xor and or invert xor rand ror masked_fill isclose signbit""".split()  # noqa: SIM905
 
 
-@register_rule(*ACTIVATIONS, *FUNCTIONS, *METHODS)
-def elementwise(op: Op) -> Slots:
+@register_rule(*ACTIVATIONS, *FUNCTIONS)
+def pointwise(op: Op) -> Dims:
     """Every channel passes through; the operands' aligned channels are one."""
-    slots = broadcast(op, op.operands)
-    op.constants(lambda inputs: probe(op, slots, inputs))
-    return slots
+    dims = broadcast(op, op.operands, op.shape)
+    op.constants(lambda inputs: probe(op, inputs))
+    return dims
 
 
-def broadcast(op: Op, operands: Sequence[Traced]) -> Slots:
-    """Unite the operands' channels as broadcasting aligns them (dimensions counted from the last one)."""
-    carriers = [operand for operand in operands if operand.slots is not None]
-    unlabelled = [operand for operand in operands if operand.slots is None and any(size > 1 for size in operand.shape)]
-    if unlabelled or not carriers:
-        op.refuse(
-            f"an operand of shape {(unlabelled or operands)[0].shape} has no known channels.",
-            "Make it a buffer with one dimension larger than 1, or put the operation into a module with a rule.",
-        )
-    rank = max(len(operand.shape) for operand in operands)
-    axes = {rank - len(one.shape) + one.channels.axis for one in carriers if len(one.channels.labels) > 1}
-    if len(axes) > 1:
-        op.refuse(
-            f"its operands' channels lie along different dimensions {sorted(axes)}.", "Permute one of them first."
-        )
-    widest = max(carriers, key=lambda one: len(one.channels.labels))
-    labels = widest.channels.labels
-    axis = rank - len(widest.shape) + widest.channels.axis
-    for one in carriers:
-        if one is widest:
-            continue
-        if len(one.channels.labels) == len(labels):
-            op.unite(labels, one.channels.labels)
-        else:
-            op.pin(one.channels.labels, f"it is spread over all channels at '{op.name}'")
-    return Slots(axis, labels)
+@register_rule(*COMPARISONS)
+def comparison(op: Op) -> Dims:
+    """As pointwise, but what a constant becomes is not known."""
+    return broadcast(op, op.operands, op.shape)
 
 
-def probe(op: Op, slots: Slots, inputs: Sequence[Values]) -> Values | None:
-    """Run the operation on the constants themselves; one whose result differs over space or batch is none."""
-    tensors, known = [], torch.ones(len(slots.labels), dtype=torch.bool, device=inputs[0].known.device)
-    for operand, values in zip(op.operands, inputs, strict=True):
-        shape = [1] * len(operand.shape)
-        if operand.slots is not None:
-            shape[operand.slots.axis] = len(operand.slots.labels)
-        known = known & values.known
-        tensors.append(torch.where(values.known, values.value, 0).clone().reshape(shape))
+def broadcast(op: Op, operands: Sequence[Var], shape: Sequence[int]) -> Dims:
+    """Unite the operands' labels as broadcasting aligns their dimensions, counted from the last one."""
+    made: list[Labels | None] = []
+    for back in range(len(shape), 0, -1):
+        size = shape[-back]
+        there = [one for one in operands if len(one.shape) >= back]
+        full = [one.dims[-back] for one in there if one.shape[-back] == size]
+        joined = full[0] if full else None
+        for labels in full[1:]:
+            joined = op.join(joined, labels)
+        made.append(joined)
+    return Dims(made)
+
+
+def probe(op: Op, inputs: Sequence[Values]) -> Values | None:
+    """Run the operation on the constants themselves."""
+    tensors = []
+    for values in inputs:
+        tensors.append(torch.where(values.known, values.value, torch.zeros((), dtype=values.value.dtype)).clone())
     result = op.execute(tensors)
-    if result.numel() != known.numel():
+    if not isinstance(result, Tensor):
         return None
-    return Values(result.detach().reshape(-1), known & result.detach().reshape(-1).isfinite())
+    known = inputs[0].known
+    for values in inputs[1:]:
+        known = known & values.known
+    result = result.detach()
+    if result.dim() != len(op.shape):
+        return None
+    return Values(result, known.expand(result.shape) & result.isfinite())
 
 
-DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-
-
-@register_rule(nn.Identity, *DROPOUT, F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
-def identity(op: Op) -> Slots:
+@register_rule(
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout", "contiguous", "to",
+    "float", "double", "half", "bfloat16", "clone", "cpu", "cuda", "requires_grad", "native_dropout", "lift_fresh", "lift",
+)  # fmt: skip
+def identity(op: Op) -> Dims:
     """The input itself, as it is in evaluation."""
     op.constants(lambda inputs: inputs[0])
-    return op.x.channels
+    return op.x.dims
 
 
-@register_rule(nn.RReLU)
-def independent(op: Op) -> Slots:
+@register_rule("detach", "conj", "resolve_conj", "resolve_neg", "real", "int", "long", "bool", "short", "byte")
+def unknown_values(op: Op) -> Dims:
+    """Every channel passes through, but what a constant becomes is not known."""
+    return op.x.dims
+
+
+@register_rule(
+    "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like", "bernoulli", "rrelu", "fill", "zero", "uniform",
+    "normal",
+)  # fmt: skip
+def like(op: Op) -> Dims:
+    """A tensor shaped like another."""
+    return broadcast(op, op.operands[:1], op.shape)
+
+
+def elementwise(op: Op) -> Dims:
     """Every channel passes through, but what a constant becomes is not known.
 
-    A module's class asks for this rule with ``channel_rule = "elementwise"``. It suits noise too, with one
-    reservation: noise scaled by
-    a standard deviation over all channels is another noise once channels are removed, so outputs agree with the noise
-    switched off.
+    A module's class asks for this rule with ``channel_rule = "elementwise"``. It suits noise too, with one reservation: noise scaled by
+    a standard deviation over all channels is another noise once channels are removed, so outputs agree with the noise switched off.
     """
-    return op.x.channels
+    return op.x.dims
 
 
-NAMED["elementwise"] = independent
+NAMED["elementwise"] = elementwise
+# A function of each element by itself, alike in training and evaluation, so that it can be asked what a constant becomes.
+NAMED["pointwise"] = pointwise
 
 
-# A module's class asks for the rule of activations with ``channel_rule = "activation"``: a function of each element by itself, alike
-# in training and evaluation.
-NAMED["activation"] = elementwise
-
-
-@register_rule(nn.PReLU)
-def prelu(op: Op) -> Slots:
+@register_rule("prelu", "_prelu_kernel")
+def prelu(op: Op) -> Dims:
     """Each channel by itself, with a slope of its own where there are several."""
-    module = cast(nn.PReLU, op.module)
-    slots = op.x.channels
-    if module.weight.numel() > 1:
-        op.tensor("weight", {0: slots.labels})
-        op.size("num_parameters", slots.labels)
-    op.constants(lambda inputs: probe(op, slots, inputs))
-    return slots
+    x, slope = op.operands[:2]
+    axis = 1 if len(x.shape) > 1 else 0
+    if len(slope.shape) == 1 and slope.shape[0] > 1:
+        op.join(x.dims[axis], slope.dims[0])
+
+    def constants(inputs: Sequence[Values]) -> Values | None:
+        values, slopes = inputs
+        if slopes.value.numel() > 1:
+            shape = [1] * len(x.shape)
+            shape[axis] = -1
+            slopes = Values(slopes.value.reshape(shape), slopes.known.reshape(shape))
+        result = torch.where(values.value > 0, values.value, values.value * slopes.value)
+        return Values(result, values.known & slopes.known)
+
+    op.constants(constants)
+    return x.dims
 
 
-def normalize(op: Op) -> Slots:
+def normalize(op: Op) -> Dims:
     """An affine map of each channel by itself, with buffers `mean` and `std`; asked for with ``channel_rule =
     "normalize"``."""
     module = op.module
     assert module is not None
-    slots = op.x.channels
+    slots = op.x.slots
+    if slots is None:
+        return op.x.dims
     if cast(Tensor, module.mean).numel() > 1:
         op.tensor("mean", {0: slots.labels})
         op.tensor("std", {0: slots.labels})
-    op.constants(lambda inputs: probe(op, slots, inputs))
-    return slots
+    op.constants(lambda inputs: probe(op, inputs))
+    return op.x.dims
 
 
 NAMED["normalize"] = normalize
 
 
-@register_rule(torch.std, torch.var, torch.std_mean, torch.var_mean, "std", "var")
-def shared_statistic(op: Op) -> Slots:
-    """Refused: a deviation over channels changes when one is removed."""
-    return op.refuse(
-        "a standard deviation taken over all channels changes when one is removed, so removal cannot be exact.",
-        "Put it into a module whose class says channel_rule = 'elementwise'; outputs then agree while it is off.",
-    )
-
-
-@register_rule(
-    nn.Softmax, nn.LogSoftmax, F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, "softmax", "log_softmax"
-)
-def softmax(op: Op) -> Slots:
-    """Over channels it keeps all of them; beside them each passes through."""
-    slots = op.x.channels
-    dim = getattr(op.module, "dim", None) if op.module is not None else op.argument(1, "dim")
-    if dim is None or dim % len(op.x.shape) == slots.axis:
-        op.pin(slots.labels, f"'{op.name}' normalises all channels together")
-    return slots
+@register_rule("softmax", "log_softmax", "softmin", "cumsum", "cumprod", "sort", "argsort", "logcumsumexp", "normalize", "renorm", "roll",
+               "cummax", "cummin")  # fmt: skip
+def over_a_dimension(op: Op) -> list[Dims] | Dims:
+    """What is computed over a dimension from all of its entries together holds its channels; the others pass through."""
+    rank = len(op.x.shape)
+    default = {"normalize": 1, "sort": -1, "argsort": -1}.get(op.key)
+    position = {"normalize": 2, "roll": 2, "renorm": 2}.get(op.key, 1)
+    given = op.argument(position, "dim", op.kwargs.get("dims", default))
+    dims = list(op.x.dims)
+    axes = range(rank) if given is None else given if isinstance(given, list | tuple) else [given]
+    held = {int(one) % rank for one in axes}
+    for axis in held:
+        op.pin(dims[axis], f"{op.said} computes over all of it together")
+    made = Dims(dims)
+    return [made] * len(op.results) if len(op.results) > 1 else made

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from gracile.channels.op import Labels, Layer, Values
-
-if TYPE_CHECKING:
-    from gracile.channels.graph import ChannelGraph
+from gracile.channels.op import Labels, Layer, Values, Var
+from gracile.channels.structure import Structure
 
 
 @dataclass(eq=False)
@@ -23,13 +20,14 @@ class Liveness:
         classes: per class of labels, whether it must stay.
         nonzero: per reading layer, (outputs, inputs), whether any weight between the two is not zero.
         needed: as `nonzero`, without the inputs that are constants the layer's bias can take over.
-        values: per fx node name, which of its channels are constant; only nodes where that is known.
+        values: per tensor, which of its channels are constant; only those where that is known.
+        labels: label to class.
     """
 
     classes: np.ndarray
-    nonzero: dict[str, np.ndarray]
-    needed: dict[str, np.ndarray]
-    values: dict[str, Values]
+    nonzero: dict[Layer, np.ndarray]
+    needed: dict[Layer, np.ndarray]
+    values: dict[Var, Values]
     labels: np.ndarray
 
     def kept(self, labels: Labels) -> np.ndarray:
@@ -40,13 +38,25 @@ class Liveness:
         """How many of these slices stay."""
         return int(np.count_nonzero(self.kept(labels)))
 
+    def read(self, layer: Layer) -> tuple[Tensor, Tensor] | None:
+        """What a layer reads: per input its number and whether it is constant; None where nothing is known."""
+        values = self.values.get(layer.source)
+        if values is None or layer.inputs is None or layer.groups is not None:
+            return None
+        return values.along(len(layer.inputs[1]))
 
-def analyse(graph: ChannelGraph, zero: Tensor | None = None) -> Liveness:
+    def made(self, layer: Layer) -> Tensor | None:
+        """Per output of a layer whether it is constant; None where nothing is known."""
+        values = self.values.get(layer.result) if layer.result is not None else None
+        found = values.along(len(layer.outputs[1])) if values is not None else None
+        return None if found is None else found[1]
+
+
+def analyse(graph: Structure, zero: Tensor | None = None) -> Liveness:
     """Find the channels that must stay: those from which an output can be reached through non-zero weights.
 
-    A channel goes when every weight that reads it is zero or belongs to a filter that itself goes, and also when it
-    is constant
-    and each of its readers can take the constant into its bias exactly.
+    A channel goes when every weight that reads it is zero or belongs to a filter that itself goes, and also when it is constant and each
+    of its readers can take the constant into its bias exactly.
 
     Args:
         graph: of the model whose current weights are looked at.
@@ -54,14 +64,15 @@ def analyse(graph: ChannelGraph, zero: Tensor | None = None) -> Liveness:
     """
     nonzero = _nonzero(graph, zero)
     values = _constants(graph, zero) if _constants_possible(graph, nonzero) else {}
-    needed = dict(nonzero)
+    live = Liveness(np.empty(0, bool), nonzero, dict(nonzero), values, graph.labels)
     for layer in graph.readers:
-        read = values.get(graph.source[layer.node])
+        read = live.read(layer)
         if read is not None:
-            free = read.known if layer.folds else read.known & (read.value == 0)
+            free = read[1] if layer.folds else read[1] & (read[0] == 0)
             if bool(free.any()):
-                needed[layer.name] = nonzero[layer.name] & ~free.cpu().numpy()
-    return Liveness(_reach(graph, needed), nonzero, needed, values, graph.labels)
+                live.needed[layer] = nonzero[layer] & ~free.cpu().numpy()
+    live.classes = _reach(graph, live.needed)
+    return live
 
 
 @dataclass(eq=False)
@@ -81,34 +92,35 @@ class Folded:
     needed: set[fx.Node]
 
 
-def folded(graph: ChannelGraph, live: Liveness) -> Folded:
+def is_gone(var: Var, live: Liveness) -> bool:
+    """Whether a dimension of a tensor has no channel left."""
+    return any(labels is not None and not live.kept(labels).any() for labels in var.dims)
+
+
+def folded(graph: Structure, live: Liveness) -> Folded:
     """Nodes that need not be computed, and layers whose bias changes, when only `live` channels stay."""
     result = Folded(set(), set(), set(), set())
+    everything = bool(live.classes.all())
     for step in graph.steps:
-        slots = step.slots
-        if step.parts is not None and not any(live.kept(part.labels).any() for part in step.parts):
-            result.gone.add(step.node)
-        if slots is None:
-            continue
-        kept = live.kept(slots.labels)
-        if not kept.any():
-            result.gone.add(step.node)
-        elif any(node in result.gone or node in result.constant for node in step.operands):
-            values = live.values.get(step.node.name)
-            if values is not None and values.known.cpu().numpy()[kept].all():
+        if everything:
+            break
+        if step.vars and step.node.op != "output":
+            if all(is_gone(one, live) for one in step.vars):
+                result.gone.add(step.node)
+            elif (
+                len(step.vars) == 1
+                and any(node in result.gone or node in result.constant for node in step.operands)
+                and _all_constant(step.vars[0], live)
+            ):
                 result.constant.add(step.node)
-        layer = step.layer
-        if (
-            layer is not None
-            and layer.inputs is not None
-            and step.node not in result.gone | result.constant
-            and layer.folds
-        ):
-            values = live.values.get(graph.source[layer.node])
+        for layer in step.layers:
+            if layer.inputs is None or not layer.folds or step.node in result.gone | result.constant:
+                continue
+            read = live.read(layer)
             removed = ~live.kept(layer.inputs[1])
-            if values is not None and removed.any():
-                taken = removed & (values.value != 0).cpu().numpy() & values.known.cpu().numpy()
-                if live.nonzero[layer.name][kept][:, taken].any():
+            if read is not None and removed.any():
+                taken = removed & ((read[0] != 0) & read[1]).cpu().numpy()
+                if live.nonzero[layer][live.kept(layer.outputs[1])][:, taken].any():
                     result.biases.add(layer.name)
     waiting = [step.node for step in graph.steps if step.node.op == "output"]
     while waiting:
@@ -117,22 +129,36 @@ def folded(graph: ChannelGraph, live: Liveness) -> Folded:
             result.needed.add(node)
             if node not in result.constant:
                 waiting.extend(node.all_input_nodes)
+    if graph.written:  # the model's own forward computes all it did
+        result.needed = set(graph.by_node)
+        result.gone.clear()
+        result.constant.clear()
     return result
 
 
-def _nonzero(graph: ChannelGraph, zero: Tensor | None) -> dict[str, np.ndarray]:
+def _all_constant(var: Var, live: Liveness) -> bool:
+    values = live.values.get(var)
+    if values is None:
+        return False
+    known = values.known.cpu().numpy()
+    for axis, labels in enumerate(var.dims):
+        if labels is not None:
+            known = known.compress(live.kept(labels), axis)
+    return bool(known.all())
+
+
+def _nonzero(graph: Structure, zero: Tensor | None) -> dict[Layer, np.ndarray]:
     """Per reading layer, which (output, input) pairs are joined by a weight that is not zero."""
     found = {}
     with torch.no_grad():
         for layer in graph.readers:
             assert layer.inputs is not None
-            weight = graph.parameter(layer.weight).detach()
-            joined = _joined(weight)
+            joined = _joined(graph.parameter(layer.weight).detach())
             if layer.outputs[0] == 1:
                 joined = joined.t()
-            found[layer.name] = joined.cpu().numpy()
+            found[layer] = joined.cpu().numpy()
             if zero is not None:
-                found[layer.name] = found[layer.name] & ~graph.chosen(layer, zero)
+                found[layer] = found[layer] & ~graph.chosen(layer, zero)
     return found
 
 
@@ -150,12 +176,12 @@ def _joined(weight: Tensor) -> Tensor:
     return joined
 
 
-def _constants_possible(graph: ChannelGraph, nonzero: dict[str, np.ndarray]) -> bool:
+def _constants_possible(graph: Structure, nonzero: dict[Layer, np.ndarray]) -> bool:
     """Constants start at filters without weights and at padded channels; where there are none, none need be sought."""
     return graph.makes_constants or any(not joined.any(1).all() for joined in nonzero.values()) or _zero_groups(graph)
 
 
-def _zero_groups(graph: ChannelGraph) -> bool:
+def _zero_groups(graph: Structure) -> bool:
     with torch.no_grad():
         return any(
             not bool(graph.parameter(layer.weight).detach().ne(0).flatten(1).any(1).all())
@@ -164,25 +190,69 @@ def _zero_groups(graph: ChannelGraph) -> bool:
         )
 
 
-def _constants(graph: ChannelGraph, zero: Tensor | None) -> dict[str, Values]:
-    """Carry constants through the network in the order of its nodes."""
-    found: dict[fx.Node, Values] = {}
-    for step in graph.steps:
-        if step.constants is None:
-            continue
-        operands = [found[node] if node in found else graph.unknown(node) for node in step.operands]
-        if zero is not None and step.layer is not None and step.layer.inputs is not None:
-            # An input whose weights are supposed zero is as good as one that is constantly zero.
-            chosen = torch.as_tensor(graph.chosen(step.layer, zero), device=operands[0].known.device)
-            operands = [Values(operands[0].value.masked_fill(chosen, 0), operands[0].known | chosen)]
-        values = step.constants(operands)
-        size = len(step.slots.labels) if step.slots is not None else 1
-        if values is not None and len(values.known) == size and bool(values.known.any()):
-            found[step.node] = values
-    return {node.name: values for node, values in found.items()}
+def _constants(graph: Structure, zero: Tensor | None) -> dict[Var, Values]:
+    """Carry constants through the network in the order of its operations."""
+    found: dict[Var, Values] = {}
+    with torch.no_grad():
+        for record in graph.records:
+            if record.constants is None:
+                continue
+            operands = [_operand(graph, one, found) for one in record.inputs]
+            layer = record.layer
+            if zero is not None and layer is not None and layer.inputs is not None:
+                # An input whose weights are supposed zero is as good as one that is constantly zero.
+                operands[0] = _supposed(graph, layer, zero, operands[0])
+            if not record.makes_constants and not any(bool(one.known.any()) for one in operands) and layer is None:
+                continue
+            made = record.constants(operands)
+            for var, values in zip(record.outputs, made if isinstance(made, list) else [made], strict=False):
+                if values is None or not bool(values.known.any()):
+                    continue
+                shape = graph.shape_of(var)
+                if values.known.dim() == len(shape) and all(
+                    have in (1, want) for have, want in zip(values.known.shape, shape, strict=True)
+                ):
+                    found[var] = Values(values.value.expand(shape), values.known.expand(shape))
+    return found
 
 
-def _reach(graph: ChannelGraph, needed: dict[str, np.ndarray]) -> np.ndarray:
+def _operand(graph: Structure, var: Var, found: dict[Var, Values]) -> Values:
+    if var.changed:
+        return _unknown(graph, var)
+    if var in found:
+        return found[var]
+    if var.param is not None:
+        value = graph.parameter(var.param[0]).detach().permute(var.param[1])
+        return Values(value, torch.ones((), dtype=torch.bool, device=value.device).expand(value.shape))
+    known = getattr(var, "known", None)
+    if known is not None and known.numel() == 1:
+        return Values(known, torch.ones_like(known, dtype=torch.bool))
+    return _unknown(graph, var)
+
+
+def _unknown(graph: Structure, var: Var) -> Values:
+    like = next(graph.model.parameters(), torch.zeros(()))
+    shape = graph.shape_of(var)
+    return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
+
+
+def _supposed(graph: Structure, layer: Layer, zero: Tensor, values: Values) -> Values:
+    assert layer.inputs is not None
+    chosen = torch.as_tensor(graph.chosen(layer, zero), device=values.known.device)
+    along = values.along(len(chosen)) if layer.groups is None else None
+    if along is None:
+        return values
+    shape = values.known.shape if values.known.numel() == len(chosen) else None
+    value, known = along[0].masked_fill(chosen, 0), along[1] | chosen
+    if shape is None:
+        axis = next(
+            (axis for axis, labels in enumerate(layer.source.dims) if labels is not None), len(layer.source.shape) - 1
+        )
+        shape = torch.Size(len(chosen) if one == axis else 1 for one in range(len(layer.source.shape)))
+    return Values(value.reshape(shape), known.reshape(shape))
+
+
+def _reach(graph: Structure, needed: dict[Layer, np.ndarray]) -> np.ndarray:
     """From the classes that must stay backwards through the layers, until nothing is added."""
     alive = graph.pinned.copy()
     layers: list[tuple[Layer, np.ndarray, np.ndarray]] = []
@@ -193,7 +263,7 @@ def _reach(graph: ChannelGraph, needed: dict[str, np.ndarray]) -> np.ndarray:
         before = int(alive.sum())
         for layer, outputs, inputs in layers:
             rows = alive[outputs]
-            read = needed[layer.name].any(0) if rows.all() else needed[layer.name][rows].any(0)
+            read = needed[layer].any(0) if rows.all() else needed[layer][rows].any(0)
             alive[inputs[read]] = True
         if int(alive.sum()) == before:
             return alive

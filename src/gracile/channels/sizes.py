@@ -1,85 +1,138 @@
-"""What a trained arm holds layer by layer, small enough to lie beside its numbers and be drawn without the model."""
+"""Whole numbers that remember where they came from: the size of a tensor's dimension, or an attribute of a module.
+
+When channels are removed such numbers change. A forward that takes its sizes from tensors follows by itself, one that takes them
+from a module's attributes follows when these are set, and a number written into the code does not follow.
+"""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import fx
 
-from gracile.channels import trace
-from gracile.channels.op import Layer
-from gracile.core.files import write_text
-
-# Magnitudes are binned by their decimal logarithm, alike for every arm and run, so that they can be laid over each other.
-LOWEST, HIGHEST, BINS = -6.0, 1.0, 70
+Labels = np.ndarray
 
 
-def layer_sizes(kept: nn.Module, example: Tensor) -> dict[str, Any]:
-    """The layers before and after physical removal of exact zeros, and how large their weights are.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The size of a dimension.
 
-    Args:
-        kept: the network with its exact zeros.
-        example: one batch.
-
-    Returns:
-        ``parameters``, ``parameters_left``, ``macs``, ``macs_left`` (a sample); ``magnitudes``: ``log10_edges`` [first, last],
-        ``counts`` a bin (what lies outside counts to the outermost), ``zeros``; ``layers``, one table a convolution or linear layer
-        in order: ``name``, ``channels`` and ``channels_left`` it makes, ``inputs`` and ``inputs_left`` it reads, ``parameters``,
-        ``parameters_left`` and ``nonzero`` of its weight, ``norms``: the l2 norm of each input channel's slice of the weight, of
-        each filter where the layer is a grouped convolution.
+    Attributes:
+        labels: of the dimension; None where its size is fixed.
+        node: of the tensor measured, None inside a module that is called whole.
+        dim: the dimension.
     """
-    graph = trace(kept, example)
-    live = graph.liveness()
-    dense, left = graph.dense(), graph.sizes(live)
-    counts, zeros, seen, layers = np.zeros(BINS, np.int64), 0, set(), []
-    for layer in graph.layers:
-        weight = graph.parameter(layer.weight).detach().float().cpu()
-        shape = list(weight.shape)
-        shape[layer.outputs[0]] = live.count(layer.outputs[1])
-        row: dict[str, Any] = {
-            "name": layer.name,
-            "channels": len(layer.outputs[1]),
-            "channels_left": shape[layer.outputs[0]],
-        }
-        if layer.inputs is not None:
-            shape[layer.inputs[0]] = live.count(layer.inputs[1])
-            row |= {"inputs": len(layer.inputs[1]), "inputs_left": shape[layer.inputs[0]]}
-        row["parameters"] = weight.numel()
-        row["parameters_left"] = int(np.prod(shape))
-        row["nonzero"] = int(weight.count_nonzero())
-        row["norms"] = _norms(weight, layer)
-        layers.append(row)
-        # A weight that two layers share is counted once.
-        if layer.weight not in seen:
-            seen.add(layer.weight)
-            counts += _binned(weight)
-            zeros += weight.numel() - row["nonzero"]
-    return {
-        "parameters": dense.parameters,
-        "parameters_left": left.parameters,
-        "macs": dense.macs,
-        "macs_left": left.macs,
-        "magnitudes": {"log10_edges": [LOWEST, HIGHEST], "counts": counts.tolist(), "zeros": zeros},
-        "layers": layers,
-    }
+
+    labels: Labels | None
+    node: fx.Node | None
+    dim: int
 
 
-def write_layers(kept: nn.Module, example: Tensor, path: Path) -> None:
-    """Write `layer_sizes` as compact JSON."""
-    write_text(path, json.dumps(layer_sizes(kept, example)) + "\n")
+@dataclass(frozen=True)
+class Attribute:
+    """A whole number kept by a module.
+
+    Attributes:
+        module: its path.
+        name: of the attribute.
+        value: as the model was traced.
+    """
+
+    module: str
+    name: str
+    value: int
 
 
-def _norms(weight: Tensor, layer: Layer) -> list[float]:
-    dim = layer.outputs[0] if layer.inputs is None else layer.inputs[0]
-    norms = torch.linalg.vector_norm(weight.movedim(dim, 0).flatten(1), dim=1)
-    return [float(f"{norm:.4g}") for norm in norms.tolist()]
+class Size(int):
+    """An int with its origin: a leaf, or an operation on others."""
+
+    origin: Measured | Attribute | tuple[Callable[..., int], tuple[Any, ...]]
+    escaped: Callable[[Size], None]
+
+    def __new__(cls, value: int, origin: Any, escaped: Callable[[Size], None]) -> Size:
+        made = super().__new__(cls, value)
+        made.origin, made.escaped = origin, escaped
+        return made
+
+    def leaves(self) -> Iterator[Measured | Attribute]:
+        """The dimensions and attributes it was computed from."""
+        if isinstance(self.origin, tuple):
+            for one in self.origin[1]:
+                if isinstance(one, Size):
+                    yield from one.leaves()
+        else:
+            yield self.origin
+
+    def value(self, of: Callable[[Measured | Attribute, int], int]) -> int:
+        """Its value when the leaves are what `of` says (given a leaf and what it was)."""
+        if isinstance(self.origin, tuple):
+            function, args = self.origin
+            return function(*(one.value(of) if isinstance(one, Size) else one for one in args))
+        return of(self.origin, int(self))
+
+    def __float__(self) -> float:
+        self.escaped(self)
+        return float(int(self))
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._escape() / _plain(other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _plain(other) / self._escape()
+
+    def __pow__(self, other: Any, mod: Any = None) -> Any:
+        return self._escape() ** _plain(other)
+
+    def __rpow__(self, other: Any, mod: Any = None) -> Any:
+        return _plain(other) ** self._escape()
+
+    def _escape(self) -> int:
+        self.escaped(self)
+        return int(self)
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+    def __deepcopy__(self, memo: Any) -> int:
+        return int(self)
+
+    def __copy__(self) -> int:
+        return int(self)
 
 
-def _binned(weight: Tensor) -> np.ndarray:
-    magnitudes = weight[weight != 0].abs().numpy()
-    logarithms = np.clip(np.log10(magnitudes), LOWEST, HIGHEST)
-    return np.histogram(logarithms, bins=BINS, range=(LOWEST, HIGHEST))[0]
+def _plain(value: Any) -> Any:
+    return value._escape() if isinstance(value, Size) else value
+
+
+def plain(value: Any) -> Any:
+    """An int in place of a `Size`, anything else as it is."""
+    return int(value) if isinstance(value, Size) else value
+
+
+def _operation(function: Callable[..., Any], reflected: bool) -> Callable[[Size, Any], Any]:
+    def compute(self: Size, other: Any) -> Any:
+        if isinstance(other, bool) or not isinstance(other, int):
+            if isinstance(other, float):
+                self.escaped(self)
+                return function(other, int(self)) if reflected else function(int(self), other)
+            return NotImplemented
+        pair = (other, self) if reflected else (self, other)
+        return Size(function(*map(plain, pair)), (function, pair), self.escaped)
+
+    return compute
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod"):
+    setattr(Size, f"__{_name}__", _operation(getattr(operator, _name), False))
+    setattr(Size, f"__r{_name}__", _operation(getattr(operator, _name), True))
+
+
+def _negative(self: Size) -> Size:
+    return Size(-int(self), (operator.neg, (self,)), self.escaped)
+
+
+Size.__neg__ = _negative  # type: ignore[method-assign]

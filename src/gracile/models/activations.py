@@ -25,7 +25,7 @@ class SquaredExponential(nn.Module):
         InputError: `s2` is not positive.
     """
 
-    channel_rule = "activation"  # tells the channel graph, without knowing it, what this does to channels
+    channel_rule = "pointwise"  # tells the channel graph, without knowing it, what this does to channels
 
     def __init__(self, s2: float = 0.05) -> None:
         super().__init__()

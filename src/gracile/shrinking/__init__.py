@@ -4,6 +4,9 @@ from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.lean import load_lean, save_lean
 from gracile.shrinking.parity import ParityError
 from gracile.shrinking.plan import Plan, Row, plan
+from gracile.shrinking.plans import apply_plan, read_plan, save_plan
 from gracile.shrinking.shrink import shrink
 
-__all__ = ["Gathered", "ParityError", "Plan", "Row", "load_lean", "plan", "save_lean", "shrink"]
+__all__ = [
+    "Gathered", "ParityError", "Plan", "Row", "apply_plan", "load_lean", "plan", "read_plan", "save_lean", "save_plan", "shrink",
+]  # fmt: skip

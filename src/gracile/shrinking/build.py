@@ -1,11 +1,9 @@
 """Builds the smaller network from a dense one and a structure.
 
-The result is a deep copy of the model whose layers are cut to what stays: same classes, same names. Only where the
-model's own code
-names numbers of channels (``F.pad`` on channels, ``view`` with a literal size, slices of channels) or a branch became
-a constant, the result
-is a `torch.fx.GraphModule`: the same modules under the same names, with a forward that was generated from the
-corrected graph.
+The result is a deep copy of the model whose parameters are cut to what stays: same classes, same names, and whole numbers that modules
+keep (channels, groups, heads) set to what they are now. Only where the model's own code names numbers of channels (``F.pad`` on channels,
+``view`` with a literal size, slices of channels) or a branch became a constant, the result is a `torch.fx.GraphModule`: the same modules
+under the same names, with a forward that was generated from the corrected graph.
 """
 
 from __future__ import annotations
@@ -20,11 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gracile.channels import ChannelGraph
-from gracile.channels.elementwise import FUNCTIONS, METHODS
-from gracile.channels.op import Labels, Step
+from gracile.channels.elementwise import ACTIVATIONS, FUNCTIONS
+from gracile.channels.layers import kept_attributes
+from gracile.channels.op import Follow, Labels, Step
+from gracile.channels.table import canonical
 from gracile.channels.tracing import prune
 from gracile.core.errors import InputError
 from gracile.shrinking.gathered import Gathered
+from gracile.shrinking.heads import with_fewer_heads
 
 
 class Builder:
@@ -43,7 +44,7 @@ class Builder:
         self.alive = _alive(graph, structure["kept"])
         constants = set(structure["constants"])
         self.constant = {step.node for step in graph.steps if step.node.name in constants}
-        self.gone = {step.node for step in graph.steps if self._is_gone(step)}
+        self.gone = {step.node for step in graph.steps if self._is_gone(step)} if not graph.written else set()
 
     def kept(self, labels: Labels) -> np.ndarray:
         """Per slice, whether it stays."""
@@ -54,15 +55,15 @@ class Builder:
         return int(np.count_nonzero(self.kept(labels)))
 
     def _is_gone(self, step: Step) -> bool:
-        slots = step.parts if step.parts is not None else [step.slots] if step.slots is not None else []
-        return bool(slots) and not any(self.kept(one.labels).any() for one in slots)
+        return bool(step.vars) and all(
+            any(labels is not None and not self.kept(labels).any() for labels in one.dims) for one in step.vars
+        )
 
     def build(self) -> nn.Module:
         """The smaller network, weights cut but constants not yet filled in."""
         model = copy.deepcopy(self.graph.model)
-        for step in self.graph.steps:
-            if step.node not in self.gone and step.node not in self.constant:
-                self._cut(model, step)
+        self._cut_all(model)
+        self._set_numbers(model)
         for name in self.structure["biases"]:
             layer = model.get_submodule(name)
             if layer.bias is None:
@@ -71,36 +72,60 @@ class Builder:
                 layer.bias = nn.Parameter(weight.new_zeros(_outputs(layer)), requires_grad=weight.requires_grad)
         for name, index in self.structure["gathers"].items():
             self._gather(model, name, index)
-        rewritten = [step for step in self.graph.steps if self._needs_rewriting(step)]
-        if rewritten or self.constant or self.gone or (self.graph.unused and not self.alive.all()):
-            return self._regenerate(model, rewritten)
+        if (
+            any(self._needs_rewriting(follow) for step in self.graph.steps for follow in step.follows)
+            or self.constant
+            or self.gone
+            or (self.graph.unused and not self.alive.all() and not self.graph.written)
+        ):
+            return self._regenerate(model)
         return model
 
-    def _cut(self, model: nn.Module, step: Step) -> None:
-        for name, dims in step.tensors.items():
-            path, _, leaf = name.rpartition(".")
-            owner = model.get_submodule(path)
+    def _cut_all(self, model: nn.Module) -> None:
+        left_out = self.gone | self.constant
+        names = dict.fromkeys(name for step in self.graph.steps if step.node not in left_out for name in step.tensors)
+        ties: dict[int, list[str]] = {}
+        for name, tensor in [
+            *model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)
+        ]:  # fmt: skip
+            ties.setdefault(id(tensor), []).append(name)
+        for name in names:
+            owner, leaf = _owner(model, name)
             tensor = getattr(owner, leaf)
-            cut = tensor.detach()
-            for dim, labels in dims.items():
-                kept = self.kept(labels)
-                if not kept.all():
-                    cut = cut.index_select(dim, torch.as_tensor(np.flatnonzero(kept), device=cut.device))
-            if cut.shape == tensor.shape:
-                continue
-            if (
-                tensor.dim() == 4
-                and tensor.is_contiguous(memory_format=torch.channels_last)
-                and not tensor.is_contiguous()
-            ):
-                cut = cut.contiguous(memory_format=torch.channels_last)  # the layout is the user's choice
-            if isinstance(tensor, nn.Parameter):
-                cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
-            setattr(owner, leaf, cut)
-        if step.sizes:
-            module = model.get_submodule(str(step.node.target))
-            for attribute, labels in step.sizes.items():
-                setattr(module, attribute, self.count(labels))
+            cut = self._cut(tensor, self.graph.tensors[name])
+            if cut is not tensor:
+                for other in ties.get(id(tensor), [name]):
+                    owner, leaf = _owner(model, other)
+                    setattr(owner, leaf, cut)
+
+    def _cut(self, tensor: Tensor, dims: Any) -> Tensor:
+        cut = tensor.detach()
+        for dim, labels in dims.items():
+            kept = self.kept(labels)
+            if not kept.all():
+                cut = cut.index_select(dim, torch.as_tensor(np.flatnonzero(kept), device=cut.device))
+        if cut.shape == tensor.shape:
+            return tensor
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
+            cut = cut.contiguous(memory_format=torch.channels_last)  # the layout is the user's choice
+        return nn.Parameter(cut, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut
+
+    def _set_numbers(self, model: nn.Module) -> None:
+        """Whole numbers that modules keep beside their tensors."""
+        for attribute, labels in self.graph.attributes.items():
+            if not self.kept(labels).all():
+                owner = model.get_submodule(attribute.module)
+                setattr(owner, attribute.name, self.count(labels))
+        for name, module in list(model.named_modules()):
+            for attribute, number in kept_attributes(module).items():
+                now = number(module)
+                if now >= 0 and now != getattr(module, attribute):
+                    setattr(module, attribute, now)
+            if isinstance(module, nn.MultiheadAttention) and name:
+                fewer = with_fewer_heads(module)
+                if fewer is not module:
+                    owner, leaf = _owner(model, name)
+                    setattr(owner, leaf, fewer)
 
     def _gather(self, model: nn.Module, name: str, index: list[int]) -> None:
         layer = model.get_submodule(name)
@@ -110,25 +135,29 @@ class Builder:
         cut = weight.detach().index_select(dim, torch.as_tensor(index, device=weight.device))
         layer.weight = nn.Parameter(cut, requires_grad=weight.requires_grad)
         setattr(layer, "in_features" if isinstance(layer, nn.Linear) else "in_channels", len(index))
-        path, _, leaf = name.rpartition(".")
         gathered = Gathered(layer, index, -1 if isinstance(layer, nn.Linear) else 1).to(weight.device)
-        setattr(model.get_submodule(path), leaf, gathered.train(layer.training))
+        owner, leaf = _owner(model, name)
+        setattr(owner, leaf, gathered.train(layer.training))
 
-    def _needs_rewriting(self, step: Step) -> bool:
-        if step.rewrite is None or step.node in self.gone or step.node in self.constant:
+    def _needs_rewriting(self, follow: Follow) -> bool:
+        if follow.stands or follow.step.node in self.gone or follow.step.node in self.constant:
             return False
-        near = [step, *(self.graph.by_node[node] for node in step.operands)]
-        return any(not self.kept(one.slots.labels).all() for one in near if one.slots is not None)
+        return any(not self.kept(labels).all() for labels in _labels_of(follow))
 
-    def _regenerate(self, model: nn.Module, rewritten: list[Step]) -> fx.GraphModule:
+    def _regenerate(self, model: nn.Module) -> fx.GraphModule:
         """A module with a generated forward; code that looks at `training` is frozen as in evaluation, but dropout
         stays dropout."""
         graph, copies = fx.Graph(), {}
-        result = graph.graph_copy(next(iter(self.graph.by_node)).graph, copies)
+        result = graph.graph_copy(self.graph.graph, copies)
         graph.output(result)
-        for step in rewritten:
-            assert step.rewrite is not None
-            step.rewrite(copies[step.node], self.count)
+        for step in self.graph.steps:
+            if step.node not in self.gone and step.node not in self.constant:
+                for follow in step.follows:
+                    if self._needs_rewriting(follow):
+                        self._rewrite(follow, copies)
+        for attribute, node in self.graph.attribute_nodes.items():
+            if attribute in self.graph.attributes and node in copies:
+                copies[node].args = (self.count(self.graph.attributes[attribute]),)
         self._place_constants(model, graph, copies)
         _live_dropout(model, graph)
         prune(graph, {copies[node] for node in self.gone | self.constant if node in copies})
@@ -143,6 +172,14 @@ class Builder:
         made.training = model.training
         return made
 
+    def _rewrite(self, follow: Follow, copies: dict[fx.Node, fx.Node]) -> None:
+        """Correct a size that does not follow by itself."""
+        node = copies[follow.step.node]
+        if follow.write is not None:
+            follow.write(node, self.count)
+        elif follow.place is not None and follow.labels is not None:
+            _put(node, follow.place, self.count(follow.labels))
+
     def _place_constants(self, model: nn.Module, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
         """Put buffers in the places of nodes that became constants, and leave out parts without channels."""
         output = next(iter(reversed(graph.nodes)))
@@ -154,12 +191,10 @@ class Builder:
             users = [node for node in step.node.users if node not in self.constant]
             if not users:
                 continue
-            assert step.slots is not None
             assert step.shape is not None
             name = f"constant_{step.node.name}"
             like = next(model.parameters())
-            shape = [1] * len(step.shape)
-            shape[step.slots.axis] = self.count(step.slots.labels)
+            shape = [1 if labels is None else self.count(labels) for labels in step.vars[0].dims]
             model.register_buffer(name, like.new_zeros(shape))
             for user in users:
                 place = output if user.op == "output" else copies[user]
@@ -169,15 +204,17 @@ class Builder:
                         first = next(node for node in graph.nodes if node.op == "placeholder")
                         batch = graph.call_method("size", (first, 0))
                         full = [batch, *step.shape[1:]]
-                        full[step.slots.axis] = shape[step.slots.axis]
+                        for axis, labels in enumerate(step.vars[0].dims):
+                            if labels is not None and axis:
+                                full[axis] = shape[axis]
                         value = graph.call_method("expand", (value, *full))
                 place.replace_input_with(copies[step.node], value)
 
     def _broadcasts(self, user: fx.Node) -> bool:
         """Whether a user is elementwise and has another operand that gives the result its full shape."""
-        if not (user.target in FUNCTIONS or (user.op == "call_method" and user.target in METHODS)):
+        if user.op != "call_function" or canonical(user.target) not in (*ACTIVATIONS, *FUNCTIONS):
             return False
-        if user.op == "call_method" or user.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
+        if user.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
             return False  # in-place results have the first operand's shape
         own = self.graph.by_node[user]
         return any(
@@ -201,6 +238,35 @@ class Builder:
                 node.kwargs = {**node.kwargs, "tensors": rest}
 
 
+def _labels_of(follow: Follow) -> list[Labels]:
+    """Whose number a size is."""
+    if isinstance(follow.size, list):
+        return follow.size
+    return [] if follow.labels is None else [follow.labels]
+
+
+def _put(node: fx.Node, place: tuple[Any, ...], value: int) -> None:
+    """Write a number among a node's arguments."""
+    kind, *path = place
+    if kind == "args":
+        node.args = _replaced(node.args, path, value)
+    else:
+        node.kwargs = {**node.kwargs, path[0]: _replaced(node.kwargs[path[0]], path[1:], value)}
+
+
+def _replaced(given: Any, path: list[Any], value: int) -> Any:
+    if not path:
+        return value
+    made = list(given)
+    made[path[0]] = _replaced(made[path[0]], path[1:], value)
+    return made if isinstance(given, list) else tuple(made)
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
+
+
 def _outputs(layer: nn.Module) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[return-value]
 
@@ -208,10 +274,9 @@ def _outputs(layer: nn.Module) -> int:
 def _alive(graph: ChannelGraph, kept: dict[str, dict[str, list[int]]]) -> np.ndarray:
     """Per class, whether it stays: all but those with a slice that is not kept."""
     alive = np.ones(len(graph.pinned), bool)
-    known = {name: dims for step in graph.steps for name, dims in step.tensors.items()}
     for name, dims in kept.items():
         for dim, indices in dims.items():
-            labels = known.get(name, {}).get(int(dim))
+            labels = graph.tensors.get(name, {}).get(int(dim))
             if labels is None or (indices and max(indices) >= len(labels)):
                 raise InputError(
                     f"Channels of '{name}' were removed along dimension {dim}, which this model does not have.",

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import fx, nn
 
-from gracile.channels import trace
+from gracile.channels import Example, trace
 from gracile.core.errors import InputError, StorageError
 from gracile.core.files import write_atomically
 from gracile.shrinking.build import Builder
@@ -25,7 +25,7 @@ _KEY = "gracile.lean"
 def remember(lean: nn.Module, model: nn.Module, structure: dict[str, Any]) -> None:
     """Note on the smaller network how it came from `model`, which may itself have been shrunk before."""
     earlier = recall(model)
-    note = copy.deepcopy(earlier) if earlier else {"dense": _shapes(model), "steps": []}
+    note = copy.deepcopy(earlier) if earlier else {"dense": shapes(model), "steps": []}
     note["steps"].append(structure)
     # A GraphModule's deep copy keeps its `meta` only, a plain module's all its attributes.
     if isinstance(lean, fx.GraphModule):
@@ -39,7 +39,8 @@ def recall(model: nn.Module) -> dict[str, Any] | None:
     return model.meta.get(_KEY) if isinstance(model, fx.GraphModule) else model.__dict__.get(_KEY)
 
 
-def _shapes(model: nn.Module) -> dict[str, list[int]]:
+def shapes(model: nn.Module) -> dict[str, list[int]]:
+    """The shape of each entry of a model's state."""
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -79,17 +80,14 @@ def load_lean(dense_model: nn.Module, path: str | Path) -> nn.Module:
         InputError: the file belongs to another architecture.
     """
     note, tensors = _read(Path(path))
-    _fits(dense_model, note["dense"], Path(path))
+    fits(dense_model, note["dense"], str(path))
     model = dense_model
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     for structure in note["steps"]:
-        inputs = tuple(
-            torch.zeros(1, *shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in structure["inputs"]
-        )
-        smaller = Builder(trace(model, inputs), structure).build()
+        smaller = Builder(trace(model, example_of(structure, device)), structure).build()
         remember(smaller, model, structure)
         model = smaller
-    expected = _shapes(model)
+    expected = shapes(model)
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
         raise InputError(
@@ -97,6 +95,13 @@ def load_lean(dense_model: nn.Module, path: str | Path) -> nn.Module:
         )
     model.load_state_dict(tensors)
     return model
+
+
+def example_of(structure: dict[str, Any], device: torch.device) -> Example:
+    """Inputs of the shapes and types that a structure remembers."""
+    made = [torch.zeros(1, *shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in structure["inputs"]]
+    names = structure.get("names", [])
+    return dict(zip(names, made, strict=True)) if names else tuple(made)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -117,11 +122,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return note, tensors
 
 
-def _fits(model: nn.Module, dense: dict[str, list[int]], path: Path) -> None:
-    shapes = _shapes(model)
-    if shapes != dense:
+def fits(model: nn.Module, dense: dict[str, list[int]], name: str) -> None:
+    """Raise an `InputError` unless a model has the shapes that were remembered."""
+    found = shapes(model)
+    if found != dense:
         raise InputError(
-            f"{path} belongs to another architecture: {_first(shapes, dense)}.",
+            f"{name} belongs to another architecture: {_first(found, dense)}.",
             "Build the dense model exactly as it was before it was shrunk.",
         )
 

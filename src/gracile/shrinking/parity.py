@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from gracile.core.errors import GracileError, NonFiniteError
+from gracile.channels import Example
+from gracile.channels.recording import opened_up
+from gracile.channels.tracing import inputs_of
+from gracile.core.errors import GracileError, InputError, NonFiniteError
 from gracile.core.seeding import generator
 
 
@@ -18,59 +21,97 @@ class ParityError(GracileError, ArithmeticError):
     """The smaller network's outputs differ from the larger one's."""
 
 
-def largest_difference(model: nn.Module, lean: nn.Module, inputs: Sequence[Tensor]) -> float:
+def default_tolerance(model: nn.Module) -> float:
+    """1e-5 of the largest output; in half precision ten times its rounding."""
+    return max([1e-5, *(10 * torch.finfo(one.dtype).eps for one in model.parameters() if one.is_floating_point())])
+
+
+def largest_difference(model: nn.Module, lean: nn.Module, inputs: Example) -> float:
     """The largest difference of outputs in evaluation, relative to the largest output.
 
     Args:
         model, lean: left in the mode they are in.
-        inputs: a batch, one tensor an input.
+        inputs: a batch, as for `shrink`.
 
     Raises:
         NonFiniteError: the larger network's own outputs are not finite.
+        InputError: its outputs hold no tensor, so that nothing can be compared.
     """
     largest = 0.0
-    for one, other in zip(_outputs(model, inputs), _outputs(lean, inputs), strict=True):
-        if not bool(one.isfinite().all()):
-            raise NonFiniteError(
-                "The model's outputs are not finite, so nothing can be compared.", "Mend its weights first."
-            )
+    theirs, ours = _outputs(model, inputs), _outputs(lean, inputs)
+    if not theirs:
+        raise InputError(
+            "The model's output holds no tensor.", "Return tensors, or lists, dictionaries or dataclasses of them."
+        )
+    if len(theirs) != len(ours):
+        return float("inf")
+    for one, other in zip(theirs, ours, strict=True):
+        finite = one.isfinite()
+        if not bool(finite.all()):
+            # Masks give minus infinity to logits on purpose; a NaN is a fault.
+            if bool(one.isnan().any()) or not bool(finite.any()):
+                raise NonFiniteError(
+                    "The model's outputs are not finite, so nothing can be compared.", "Mend its weights first."
+                )
+            if one.shape != other.shape or not torch.equal(one[~finite], other[~finite]):
+                return float("inf")
+            one, other = one[finite], other[finite]
         if one.shape != other.shape:
             return float("inf")
+        if not one.numel():
+            continue
         scale = one.abs().max().item() or 1.0
         # A NaN of the smaller network must not pass as a small difference.
         largest = max(largest, torch.nan_to_num((one - other).abs().max(), nan=float("inf")).item() / scale)
     return largest
 
 
-def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
-    if any(one.is_cuda for one in inputs):
+def _outputs(model: nn.Module, inputs: Example) -> list[Tensor]:
+    positional, named = inputs_of(inputs)
+    if any(one.is_cuda for one in (*positional, *named.values())):
         # Accelerators round products of single precision to fewer bits, by other paths for other sizes.
         model = copy.deepcopy(model).double()
-        inputs = [one.double() if one.is_floating_point() else one for one in inputs]
+        positional, named = inputs_of(mapped(inputs, lambda one: one.double() if one.is_floating_point() else one))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            result: Any = model(*inputs)
+            result: Any = model(*positional, **named)
     finally:
         for module, training in modes:
             module.training = training
-    return [one.detach().double() for one in tree_leaves(result) if isinstance(one, Tensor)]
+    return [one.detach().double() for one in tree_leaves(opened_up(result)) if isinstance(one, Tensor)]
 
 
-def check(model: nn.Module, lean: nn.Module, inputs: Sequence[Tensor], tolerance: float) -> float:
+def mapped(example: Example, function: Callable[[Tensor], Tensor]) -> Example:
+    """An example with each of its tensors changed."""
+    positional, named = inputs_of(example)
+    return {name: function(one) for name, one in named.items()} if named else tuple(function(one) for one in positional)
+
+
+def check(model: nn.Module, lean: nn.Module, example: Example, tolerance: float) -> float:
     """Compare on the example and on random inputs of its shape.
 
     Returns:
         The largest relative difference.
 
     Raises:
-        ParityError: it is beyond `tolerance`.
+        ParityError: it is beyond `tolerance`, or the smaller network does not run.
     """
-    shown = [one[:4] for one in inputs]
     source = generator(0, "parity")
-    drawn = [torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one for one in shown]
-    difference = max(largest_difference(model, lean, batch) for batch in (shown, drawn))
+    shown = mapped(example, lambda one: one[:4])
+    drawn = mapped(
+        shown, lambda one: torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one
+    )
+    try:
+        difference = max(largest_difference(model, lean, batch) for batch in (shown, drawn))
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        if isinstance(error, GracileError):
+            raise
+        raise ParityError(
+            f"The smaller network does not run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}.",
+            "A size in the model's code does not follow its channels: register a rule that pins them (op.pin) for its module.",
+        ) from error
     if difference > tolerance:
         raise ParityError(
             f"The smaller network's outputs differ by {difference:.2g} of the largest output, beyond {tolerance:g}.",

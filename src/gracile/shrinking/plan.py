@@ -15,6 +15,7 @@ from gracile.channels.liveness import Folded, Liveness, folded
 from gracile.channels.op import Layer
 from gracile.core.errors import InputError
 from gracile.shrinking.gathered import Gathered
+from gracile.shrinking.multiples import Multiple, round_up
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,20 @@ class Plan:
         ]
         if saves and not self.gathers:
             lines.append(f"Selecting inputs before layers (gather=True) would save {saves:,} more multiply-adds.")
+        lines += [
+            f"No rule for '{name}' at {', '.join(dict.fromkeys(where))}: what it works on stays."
+            for name, where in self.graph.missing.items()
+        ]
         return "\n".join(lines)
+
+    def mapping(self) -> dict[str, dict[int, list[int]]]:
+        """From old parameters to new: name to, for each dimension that is cut, the old indices in their new order.
+
+        Parameters and buffers that are not named come back whole, or not at all where their layer goes (see `rows`).
+        """
+        return {
+            name: {int(dim): indices for dim, indices in dims.items()} for name, dims in structure(self)["kept"].items()
+        }
 
 
 def _arrow(pair: tuple[int, int]) -> str:
@@ -102,7 +116,15 @@ def _ratio(before: int, after: int) -> str:
     return f"{before / after:.2f}x" if after else "all"
 
 
-def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bool = False) -> Plan:
+def plan(
+    model: nn.Module,
+    example: Example,
+    *,
+    dead: str = "refuse",
+    gather: bool = False,
+    multiple_of: Multiple = 1,
+    strict: bool = False,
+) -> Plan:
     """Find out what `shrink` would remove.
 
     Args:
@@ -110,12 +132,14 @@ def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bo
         example: a batch of inputs, or a tuple of them.
         dead: what to do with a layer that has no channel left: ``"refuse"`` or ``"fold"`` it to the constant it
             computes.
-        gather: select, in front of a layer, the inputs it reads, where others read the rest; fewer multiply-adds for
-            a copy.
+        gather: select, in front of a layer, the inputs it reads, where others read the rest; fewer multiply-adds for a copy.
+        multiple_of: round the numbers of channels left up to a multiple where there are enough, as hardware may want; a number, or
+            one for each kind of layer, such as ``{"conv": 8, "linear": 16}``.
+        strict: refuse an operation without a rule, instead of keeping the channels it works on.
 
     Raises:
-        InputError: the model cannot be traced (see `gracile.channels.trace`), a layer has no channel left and `dead`
-        is "refuse".
+        InputError: the model cannot be traced (see `gracile.channels.trace`), a layer has no channel left and `dead` is "refuse", or
+            `multiple_of` is no positive number.
     """
     if dead not in ("refuse", "fold"):
         raise InputError(f"dead='{dead}' is not known.", "Choose 'refuse' or 'fold'.")
@@ -125,8 +149,9 @@ def plan(model: nn.Module, example: Example, *, dead: str = "refuse", gather: bo
             f"The model was shrunk with gather=True already (module '{gathered[0]}').",
             "Shrink without gather until the last time, or start from the dense model.",
         )
-    graph = trace(model, example)
+    graph = trace(model, example, strict=strict)
     live = graph.liveness()
+    round_up(graph, live, multiple_of)
     fold = folded(graph, live)
     if dead == "refuse":
         _refuse_dead(graph, live)
@@ -169,8 +194,7 @@ def _row(made: Plan, layer: Layer) -> Row:
     # A layer keeps one input at least: without any it would be a dead layer, which is a matter of `dead`.
     idle_count = min(int(idle.sum()), max(inputs[1] - 1, 0))
     notes = [_kept_inputs(made, layer, idle), _kept_outputs(made, layer)]
-    node = next(step.node for step in graph.steps if step.layer is layer)
-    if node in made.folded.constant:
+    if layer.node in made.folded.constant:
         after, idle_count = 0, 0
         notes = ["dead: folded to a constant"]
     elif not _computed(made, layer):
@@ -192,15 +216,14 @@ def _row(made: Plan, layer: Layer) -> Row:
 
 def _computed(made: Plan, layer: Layer) -> bool:
     """Whether a layer is still there."""
-    node = next(step.node for step in made.graph.steps if step.layer is layer)
-    return node in made.folded.needed and node not in made.folded.constant
+    return layer.node in made.folded.needed and layer.node not in made.folded.constant
 
 
 def _idle(made: Plan, layer: Layer) -> np.ndarray:
     """Inputs that stay although no remaining filter of this layer needs them."""
     assert layer.inputs is not None
     rows = made.live.kept(layer.outputs[1])
-    return made.live.kept(layer.inputs[1]) & ~made.live.needed[layer.name][rows].any(0)
+    return made.live.kept(layer.inputs[1]) & ~made.live.needed[layer][rows].any(0)
 
 
 def _kept_inputs(made: Plan, layer: Layer, idle: np.ndarray) -> str:
@@ -214,7 +237,7 @@ def _kept_inputs(made: Plan, layer: Layer, idle: np.ndarray) -> str:
     for other in made.graph.readers:
         assert other.inputs is not None
         rows = made.live.kept(other.outputs[1])
-        needs = made.live.needed[other.name][rows].any(0)
+        needs = made.live.needed[other][rows].any(0)
         if np.isin(made.graph.labels[other.inputs[1][needs]], classes).any():
             return f"zero inputs stay: '{other.name}' reads them"
     return "zero inputs stay: joined with channels that are read"
@@ -222,10 +245,10 @@ def _kept_inputs(made: Plan, layer: Layer, idle: np.ndarray) -> str:
 
 def _kept_outputs(made: Plan, layer: Layer) -> str:
     """Constant outputs that stay, and which reader stops them."""
-    values = made.live.values.get(layer.node)
-    if values is None:
+    known = made.live.made(layer)
+    if known is None:
         return ""
-    constant = values.known.cpu().numpy() & made.live.kept(layer.outputs[1])
+    constant = known.cpu().numpy() & made.live.kept(layer.outputs[1])
     number = int(constant.sum())
     if not number:
         return ""
@@ -233,9 +256,9 @@ def _kept_outputs(made: Plan, layer: Layer) -> str:
     for other in made.graph.readers:
         assert other.inputs is not None
         rows = made.live.kept(other.outputs[1])
-        read = made.live.values.get(made.graph.source[other.node])
-        known = read.known.cpu().numpy() if read is not None else np.zeros(len(other.inputs[1]), bool)
-        hit = np.isin(made.graph.labels[other.inputs[1]], classes) & made.live.nonzero[other.name][rows].any(0)
+        read = made.live.read(other)
+        known = read[1].cpu().numpy() if read is not None else np.zeros(len(other.inputs[1]), bool)
+        hit = np.isin(made.graph.labels[other.inputs[1]], classes) & made.live.nonzero[other][rows].any(0)
         if (hit & known).any() and not other.folds:
             return f"{number} constant outputs stay: zero padding in '{other.name}' makes them differ at the border"
         if hit.any():
@@ -258,15 +281,16 @@ def _fold_and_gather(made: Plan, layer: Layer, gather: bool) -> None:
         if selected.sum() < kept.sum():
             made.gathers[layer.name] = np.flatnonzero(selected[kept]).tolist()
             unread = ~selected
-    values = live.values.get(graph.source[layer.node])
-    if values is None or not layer.folds:
+    read = live.read(layer)
+    if read is None or not layer.folds:
         return
+    value, known = read
     weight = graph.parameter(layer.weight).detach()
-    columns = torch.as_tensor(unread, device=weight.device) & values.known & (values.value != 0)
+    columns = torch.as_tensor(unread, device=weight.device) & known & (value != 0)
     taken = weight[torch.as_tensor(rows, device=weight.device)]
     if taken.dim() > 2:
         taken = taken.flatten(2).sum(2)
-    addition = (taken[:, columns] * values.value[columns]).sum(1)
+    addition = (taken[:, columns] * value[columns]).sum(1)
     if bool((taken[:, columns] != 0).any()):
         made.biases[layer.name] = addition
 
@@ -284,17 +308,28 @@ def _with_gathers(made: Plan) -> Counts:
     return Counts(made.after.channels, parameters, macs)
 
 
+def resumed(graph: ChannelGraph, alive: np.ndarray, shape: dict[str, Any]) -> Plan:
+    """A plan for a model whose channels that stay are known: `shape` as `structure` gives it, its constants from this model."""
+    live = graph.liveness()
+    live.classes = alive
+    made = Plan(graph, live, folded(graph, live), graph.dense(), graph.sizes(live))
+    for layer in graph.readers:
+        if layer.name in shape["biases"]:
+            _fold_and_gather(made, layer, layer.name in shape["gathers"])
+    return made
+
+
 def structure(made: Plan) -> dict[str, Any]:
     """The plan's shape without its numbers, as JSON values: enough to build the smaller network from a dense one."""
     kept: dict[str, dict[str, list[int]]] = {}
-    for step in made.graph.steps:
-        for name, dims in step.tensors.items():
-            for dim, labels in dims.items():
-                stays = made.live.kept(labels)
-                if not stays.all():
-                    kept.setdefault(name, {})[str(dim)] = np.flatnonzero(stays).tolist()
+    for name, dims in made.graph.tensors.items():
+        for dim, labels in dims.items():
+            stays = made.live.kept(labels)
+            if not stays.all():
+                kept.setdefault(name, {})[str(dim)] = np.flatnonzero(stays).tolist()
     return {
         "inputs": [[list(shape), str(dtype).removeprefix("torch.")] for shape, dtype in made.graph.example],
+        "names": made.graph.names,
         "kept": kept,
         "biases": sorted(made.biases),
         "gathers": made.gathers,

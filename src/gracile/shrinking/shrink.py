@@ -10,45 +10,48 @@ from gracile.channels import Example
 from gracile.shrinking.build import Builder
 from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.lean import remember
-from gracile.shrinking.parity import check
+from gracile.shrinking.multiples import Multiple
+from gracile.shrinking.parity import check, default_tolerance
 from gracile.shrinking.plan import Plan, plan, structure
 
 
 def shrink(
-    model: nn.Module, example: Example, *, dead: str = "refuse", gather: bool = False, tolerance: float | None = None
+    model: nn.Module,
+    example: Example,
+    *,
+    dead: str = "refuse",
+    gather: bool = False,
+    multiple_of: Multiple = 1,
+    strict: bool = False,
+    tolerance: float | None = None,
 ) -> nn.Module:
-    """A smaller network with the same outputs: channels whose every reader is zero are gone from weights, norms and
-    sums.
+    """A smaller network with the same outputs: channels whose every reader is zero are gone from weights, norms and sums.
 
-    Channels that are constant are removed as well where each reader's bias can take the constant exactly (not across
-    zero padding).
+    Channels that are constant are removed as well where each reader's bias can take the constant exactly (not across zero padding).
 
     Args:
         model: with exact zeros where channels are to go; not changed.
-        example: a batch of inputs, or a tuple of them.
-        dead: a layer with no channel left is an error with ``"refuse"``; ``"fold"`` puts the constant it computes in
-            its place.
+        example: a batch of inputs, a tuple of them, or a dictionary of them by the names of forward's arguments.
+        dead: a layer with no channel left is an error with ``"refuse"``; ``"fold"`` puts the constant it computes in its place.
         gather: select, in front of a layer, the inputs it reads where others read the rest (see `Plan.describe`).
-        tolerance: the largest difference of outputs allowed, relative to the largest output; 1e-5 by default, in half
-            precision
-            ten times its rounding. Compared in evaluation, on the example and on normal noise of its shape.
+        multiple_of: round numbers of channels up to multiples, see `plan`.
+        strict: refuse an operation without a rule, instead of keeping the channels it works on.
+        tolerance: the largest difference of outputs allowed, relative to the largest output; 1e-5 by default, in half precision ten
+            times its rounding. Compared in evaluation, on the example and on normal noise of its shape.
 
     Returns:
-        A deep copy with smaller layers; a `torch.fx.GraphModule` with the same modules where the model's own code
-        names numbers of
+        A deep copy with smaller layers; a `torch.fx.GraphModule` with the same modules where the model's own code names numbers of
         channels or a branch became a constant. It can be trained, copied, compiled and saved with `save_lean`.
 
     Raises:
         InputError: see `plan`.
-        ParityError: the outputs differ.
+        ParityError: the outputs differ, or the smaller network does not run.
     """
-    made = plan(model, example, dead=dead, gather=gather)
+    made = plan(model, example, dead=dead, gather=gather, multiple_of=multiple_of, strict=strict)
     shape = structure(made)
     lean = Builder(made.graph, shape).build()
     fill(lean, made)
-    if tolerance is None:
-        tolerance = max([1e-5, *(10 * torch.finfo(one.dtype).eps for one in model.parameters())])
-    check(model, lean, (example,) if isinstance(example, Tensor) else tuple(example), tolerance)
+    check(model, lean, example, tolerance if tolerance is not None else default_tolerance(model))
     remember(lean, model, shape)
     return lean
 
@@ -62,12 +65,15 @@ def fill(lean: nn.Module, made: Plan) -> None:
             bias = layer.bias
             assert isinstance(bias, Tensor)
             bias += addition
+        steps = {f"constant_{step.node.name}": step for step in made.graph.steps}
         for name, buffer in lean.named_buffers():
-            values = made.live.values.get(name.removeprefix("constant_"))
-            if name.startswith("constant_") and values is not None:
-                slots = next(
-                    step.slots for step in made.graph.steps if step.node.name == name.removeprefix("constant_")
-                )
-                assert slots is not None
-                kept = torch.as_tensor(np.flatnonzero(made.live.kept(slots.labels)), device=buffer.device)
-                buffer.copy_(values.value[kept].reshape(buffer.shape))
+            step = steps.get(name)
+            values = made.live.values.get(step.vars[0]) if step is not None and step.vars else None
+            if step is None or values is None:
+                continue
+            value = values.value
+            for axis, labels in enumerate(step.vars[0].dims):
+                if labels is not None:
+                    kept = np.flatnonzero(made.live.kept(labels))
+                    value = value.index_select(axis, torch.as_tensor(kept, device=value.device))
+            buffer.copy_(value)

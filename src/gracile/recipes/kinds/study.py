@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from gracile.channels.sizes import write_layers
+from gracile.channels.layer_sizes import write_layers
 from gracile.core.errors import NonFiniteError
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed

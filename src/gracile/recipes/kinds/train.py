@@ -16,7 +16,7 @@ from safetensors.torch import load_file as load_weights
 from torch import nn
 
 from gracile.channels import trace
-from gracile.channels.sizes import write_layers
+from gracile.channels.layer_sizes import write_layers
 from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_json
 from gracile.core.learning_rule import LearningRule

@@ -1,0 +1,213 @@
+"""From labels, pairs and relations to classes of channels: which are one, and which must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from gracile.channels.op import Follow, Labels, Ledger, Relation, Step
+from gracile.channels.sizes import Attribute, Measured, Size
+
+
+def resolve(ledger: Ledger, steps: Sequence[Step], *, can_write: bool) -> tuple[np.ndarray, dict[int, str]]:
+    """Decide every relation, check that every size in the code follows.
+
+    Args:
+        ledger: of a recorded run.
+        steps: the nodes that a generated forward would have.
+        can_write: whether a forward can be generated, in which sizes are corrected.
+
+    Returns:
+        Label to class, and why the classes that must stay do.
+    """
+    pending, carried = list(ledger.relations), []
+    while pending:
+        classes = _components(ledger)
+        pinned = _marked(classes, [labels for labels, _ in ledger.pins])
+        carrying, heads = _marked(classes, carried), _marked(classes, ledger.heads)
+        rated = [(relation, *_rate(relation, classes, pinned, carrying, heads)) for relation in pending]
+        decided = [one for one in rated if one[2] == 2] or [one for one in rated if one[2] == 1] or rated[:1]
+        for relation, axis, _ in decided:
+            _decide(ledger, relation, axis, carried)
+        chosen = {id(relation) for relation, _, _ in decided}
+        pending = [one for one in pending if id(one) not in chosen]
+    _settle_even(ledger, can_write)
+    classes = _components(ledger)
+    inside = {id(step) for step in steps}
+    while _pin_what_cannot_follow(ledger, classes, inside, can_write):
+        pass
+    reasons: dict[int, str] = {}
+    for labels, reason in ledger.pins:
+        for one in np.unique(classes[labels]):
+            reasons.setdefault(int(one), reason)
+    return classes, reasons
+
+
+def _components(ledger: Ledger) -> np.ndarray:
+    first = np.concatenate([pair[0] for pair in ledger.pairs] or [np.empty(0, int)])
+    second = np.concatenate([pair[1] for pair in ledger.pairs] or [np.empty(0, int)])
+    ledger.pairs = [(first, second)]
+    links = coo_array((np.ones(len(first), bool), (first, second)), shape=(ledger.size, ledger.size))
+    return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+def _marked(classes: np.ndarray, labels: Sequence[Labels]) -> np.ndarray:
+    found = np.zeros(int(classes.max()) + 1 if len(classes) else 0, bool)
+    if labels:
+        found[classes[np.concatenate([one.ravel() for one in labels])]] = True
+    return found
+
+
+def _rate(
+    relation: Relation, classes: np.ndarray, pinned: np.ndarray, carrying: np.ndarray, heads: np.ndarray
+) -> tuple[int, int]:
+    """The axis along which to remove, and how sure that is: 2 where nothing else is possible, 1 where axes are heads, else 0.
+
+    Without a reason the axis with more channels is taken, so that a step of removal is smaller.
+    """
+    whole = classes[relation.whole]
+    held = pinned[whole]
+    best, sure = (-1, -1, -1, -1), 0
+    choice, free = 0, 0
+    for axis, labels in enumerate(relation.axes):
+        one = classes[labels]
+        others = tuple(other for other in range(whole.ndim) if other != axis)
+        count = int(np.count_nonzero(~(pinned[one] | held.any(others))))
+        free += count > 0
+        first = (
+            whole.take([0], others[0])
+            if len(others) == 1
+            else whole[tuple(slice(None) if d == axis else slice(0, 1) for d in range(whole.ndim))]
+        )
+        natural = bool((whole == first).all())
+        score = (
+            int(count > 0 and (bool(carrying[one].any()) or natural)),
+            int(count > 0 and bool(heads[one].any())),
+            count,
+            -axis,
+        )
+        if score > best:
+            best, choice = score, axis
+    if free <= 1 or best[0]:
+        sure = 2
+    elif best[1]:
+        sure = 1
+    return choice, sure
+
+
+def _decide(ledger: Ledger, relation: Relation, axis: int, carried: list[Labels]) -> None:
+    members = np.moveaxis(relation.whole, axis, 0).reshape(relation.whole.shape[axis], -1)
+    ledger.unite(np.broadcast_to(relation.axes[axis][:, None], members.shape), members)
+    carried.append(relation.axes[axis])
+    for other, labels in enumerate(relation.axes):
+        if other != axis:
+            ledger.pin(labels, f"{relation.where} takes them apart: whole blocks go, not parts of each")
+
+
+def _settle_even(ledger: Ledger, can_write: bool) -> None:
+    """Parts that the code takes for equally many are made one by one the same channel, where the code cannot be corrected."""
+    for follow in ledger.follows:
+        if isinstance(follow.size, list) and not (can_write and follow.write is not None):
+            first = follow.size[0]
+            for part in follow.size[1:]:
+                if len(part) == len(first):
+                    ledger.unite(first, part)
+                else:
+                    ledger.pin(part, f"{follow.where} cuts them into equal parts")
+                    ledger.pin(first, f"{follow.where} cuts them into equal parts")
+
+
+def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int], can_write: bool) -> bool:
+    pinned = _marked(classes, [labels for labels, _ in ledger.pins])
+    bound = attributes(ledger)
+    changed = False
+    for follow in ledger.follows:
+        if isinstance(follow.size, list):
+            first = classes[follow.size[0]]
+            follow.stands = all(
+                len(part) == len(first) and bool((classes[part] == first).all()) for part in follow.size[1:]
+            )
+            continue
+        concerned = [one for one in (follow.labels, *_leaf_labels(follow.size, bound)) if one is not None]
+        if not concerned:
+            follow.stands = True
+            continue
+        joined = classes[np.concatenate(concerned)]
+        free = np.unique(joined[~pinned[joined]])
+        follow.stands = not len(free) or all(_follows(follow, classes, bound, gone) for gone in _trials(free))
+        correctable = can_write and id(follow.step) in inside and (follow.place is not None or follow.write is not None)
+        if isinstance(follow.size, Size) and any(
+            isinstance(leaf, Measured) and leaf.labels is None for leaf in follow.size.leaves()
+        ):
+            correctable = False  # a number that depends on the batch or the image cannot be written down
+        if not follow.stands and not (correctable and follow.labels is not None):
+            for labels in concerned:
+                ledger.pin(
+                    labels,
+                    f"their number is written at {follow.where}"
+                    if follow.where
+                    else "their number is written in the code",
+                )
+            changed = True
+            pinned = _marked(classes, [labels for labels, _ in ledger.pins])
+    return changed
+
+
+def _trials(free: np.ndarray) -> Iterator[np.ndarray]:
+    yield free[:1]
+    yield free[-1:]
+    if len(free) > 2:
+        yield free[::2]
+        yield free[: len(free) // 2]
+
+
+def attributes(ledger: Ledger) -> dict[Attribute, Labels]:
+    """Whole numbers kept by modules, with the channels that they count."""
+    bound: dict[Attribute, Labels] = {}
+    for follow in ledger.follows:
+        origin = follow.size.origin if isinstance(follow.size, Size) else None
+        if isinstance(origin, Attribute) and follow.labels is not None and origin not in ledger.frozen:
+            bound.setdefault(origin, follow.labels)
+    for follow in ledger.follows:  # such as batch * heads, where no size is the heads alone
+        if isinstance(follow.size, Size) and follow.labels is not None and isinstance(follow.size.origin, tuple):
+            leaves = [leaf for leaf in follow.size.leaves() if isinstance(leaf, Attribute) and leaf not in bound]
+            if len(leaves) == 1 and leaves[0] not in ledger.frozen:
+                found = _factor(follow.labels, leaves[0].value)
+                if found is not None:
+                    bound[leaves[0]] = found
+    return bound
+
+
+def _factor(labels: Labels, number: int) -> Labels | None:
+    """The labels of one factor of a dimension that was merged out of several."""
+    if not number or len(labels) % number:
+        return None
+    outer, inner = labels.reshape(-1, number), labels.reshape(number, -1)
+    if (outer == outer[:1]).all():
+        return outer[0]
+    return inner[:, 0] if (inner == inner[:, :1]).all() else None
+
+
+def _leaf_labels(size: object, bound: dict[Attribute, Labels]) -> Iterator[Labels | None]:
+    if isinstance(size, Size):
+        for leaf in size.leaves():
+            yield leaf.labels if isinstance(leaf, Measured) else bound.get(leaf)
+
+
+def _follows(follow: Follow, classes: np.ndarray, bound: dict[Attribute, Labels], gone: np.ndarray) -> bool:
+    """Whether the size is right once these classes are gone."""
+
+    def left(labels: Labels | None, otherwise: int) -> int:
+        return otherwise if labels is None else int(np.count_nonzero(~np.isin(classes[labels], gone)))
+
+    def of(leaf: Measured | Attribute, value: int) -> int:
+        return left(leaf.labels if isinstance(leaf, Measured) else bound.get(leaf), value)
+
+    wanted = left(follow.labels, int(follow.size))
+    try:
+        return (follow.size.value(of) if isinstance(follow.size, Size) else int(follow.size)) == wanted
+    except ZeroDivisionError:
+        return False

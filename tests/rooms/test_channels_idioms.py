@@ -1,0 +1,207 @@
+"""Networks as people write them: half of the groups zeroed, what can go goes, and the outputs stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gracile.channels import trace
+from gracile.core.errors import InputError
+from gracile.core.prunable import weights
+from gracile.shrinking import plan, shrink
+from gracile.shrinking.parity import largest_difference
+from gracile.splitting import RGSM
+from tests.models.idioms import IDIOMS, Attention, Counted, Texts, Transformer, TwiceRead
+from tests.models.zeros import zero_groups
+from tests.models.zoo import randomised
+
+
+def example(shapes: tuple[tuple[int, ...], ...], batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
+    source = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(batch, *shape, generator=source, dtype=torch.float64) for shape in shapes)
+
+
+def half_zero(model: nn.Module, x: tuple[Tensor, ...] | Tensor, seed: int = 0) -> None:
+    """Zero half of the groups, but never all that a layer reads."""
+    graph = trace(model, x)
+    zero = torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(seed)) < 0.5
+    for index in graph.group_index().values():
+        groups = index.unique()
+        groups = groups[groups >= 0]
+        if len(groups) and bool(zero[groups].all()) and not bool((index < 0).any()):
+            zero[groups[0]] = False
+    zero_groups(model, graph, zero)
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# torch's own older forms of weight and spectral norm say that they are older.
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
+@pytest.mark.parametrize("name", IDIOMS)
+def test_what_can_go_goes_and_the_outputs_stay(name: str) -> None:
+    make, shapes, removable = IDIOMS[name]
+    torch.manual_seed(0)
+    model, x = randomised(make(), 0).double(), example(shapes)
+    half_zero(model, x)
+    lean = shrink(model, x)
+    assert largest_difference(model, lean, example(shapes, 3, seed=1)) < 1e-12
+    assert (size(lean) < size(model)) == removable
+    assert size(lean) == plan(model, x).after.parameters
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_hidden_units_of_recurrent_layers_go_and_tied_weights_stay_tied(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = Texts(kind).double().eval(), torch.randint(0, 20, (2, 5))
+    graph = trace(model, x)
+    assert (graph.group_index()["back.weight"] >= 0).all()  # the six hidden units
+    half_zero(model, x)
+    lean = shrink(model, x)
+    assert lean.body.hidden_size < 6
+    assert lean.body.weight_hh_l0.shape[1] == lean.body.hidden_size
+    assert lean.head.weight is lean.words.weight
+    assert lean.words.embedding_dim == lean.words.weight.shape[1]
+    assert largest_difference(model, lean, torch.randint(0, 20, (3, 7))) < 1e-12
+
+
+def test_heads_are_groups_and_their_number_follows() -> None:
+    model, x = randomised(Transformer(), 0).double(), example(((3, 16, 16),))
+    graph = trace(model, x)
+    assert graph.group_index()["body.0.out.weight"].flatten().tolist() == [head for head in range(4) for _ in range(4)]
+    zero_groups(model, graph, torch.arange(graph.num_groups) == 1)
+    lean = shrink(model, x)
+    assert (lean.body[0].heads, lean.body[2].heads) == (3, 4)
+    assert lean.body[0].qkv.weight.shape == (36, 16)
+    assert lean.body[0].out.in_features == 12
+
+
+def test_attention_of_torch_loses_heads_and_still_takes_masks() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, dropout=0.0).double().eval()
+    x = example(((5, 16),))[0]
+    with torch.no_grad():
+        layer.self_attn.out_proj.weight[:, 4:12] = 0
+    lean = shrink(layer, x)
+    assert lean.self_attn.num_heads == 2
+    assert lean.self_attn.in_proj_weight.shape == (24, 16)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    causal = nn.Transformer.generate_square_subsequent_mask(5, dtype=torch.float64)
+    for arguments in (
+        {},
+        {"src_mask": causal},
+        {"src_key_padding_mask": padding.double().masked_fill(padding, -torch.inf)},
+    ):
+        torch.testing.assert_close(lean(x, **arguments), layer(x, **arguments), rtol=0, atol=1e-12)
+
+
+def test_weights_that_attention_returns_hold_its_heads_only_where_they_are_used() -> None:
+    class Seen(nn.Module):
+        def __init__(self, used: bool) -> None:
+            super().__init__()
+            self.attention, self.used = nn.MultiheadAttention(8, 2, batch_first=True), used
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, weights = self.attention(x, x, x)
+            return y + weights.mean() if self.used else y
+
+    x = torch.randn(2, 5, 8)
+    assert trace(Seen(False), x).num_groups == 2
+    graph = trace(Seen(True), x)
+    assert graph.num_groups == 0
+    assert any("averaged over its heads" in reason for reason in graph.reasons.values())
+
+
+def test_a_tensor_read_by_module_and_by_name_is_one() -> None:
+    assert trace(TwiceRead(), torch.randn(1, 3, 4, 4)).num_groups == 8
+
+
+@pytest.mark.parametrize("power", [False, True])
+def test_a_number_of_channels_used_as_a_value_pins_them_and_says_where(power: bool) -> None:
+    graph = trace(Counted(power), torch.randn(1, 3, 4, 4))
+    assert graph.num_groups == 0
+    assert any("their number is used as a value at" in reason and "y.s" in reason for reason in graph.reasons.values())
+
+
+def test_grouped_convolutions_lose_channels_evenly_where_there_are_more_of_them_than_groups() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, groups=2), nn.Conv2d(16, 2, 1))
+    index = trace(model, torch.randn(1, 3, 6, 6)).group_index()
+    assert index["1.weight"].flatten().tolist() == list(range(8))
+    assert index["2.weight"].flatten().tolist() == [*range(8, 16), *range(8, 16)]
+
+
+def test_inputs_by_name_and_optional_arguments() -> None:
+    make, shapes, _ = IDIOMS["optional"]
+    model, x = randomised(make(), 0).double(), example(shapes)[0]
+    half_zero(model, x)
+    lean = shrink(model, {"x": x})
+    mask = torch.rand(2, 1, 1, 1, dtype=torch.float64)
+    torch.testing.assert_close(lean(x, mask)["out"], model(x, mask)["out"], rtol=0, atol=1e-12)
+
+
+def test_an_expanded_example_is_an_example() -> None:
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            batch, frames = x.shape[:2]
+            return self.head(F_relu(self.stem(x.view(batch * frames, 6)))).view(batch, frames, 2)
+
+    F_relu = torch.relu
+    assert trace(Frames(), torch.randn(1, 1, 6).expand(2, 5, 6)).num_groups == 8
+
+
+def test_numbers_of_modules_are_numbers_again_after_tracing() -> None:
+    model = Attention().double()
+    trace(model, example(((5, 16),)))
+    assert type(model.heads) is int
+    assert type(model.each) is int
+
+
+def test_a_value_that_depends_on_the_input_is_refused_with_its_line() -> None:
+    class Reading(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float(x.max())
+
+    with pytest.raises(InputError, match=r"test_channels_idioms.py:\d+ `return x \* float\(x.max\(\)\)`"):
+        trace(nn.Sequential(nn.Linear(3, 4), Reading(), nn.Linear(4, 2)), torch.randn(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("weight norm", "remove_parametrizations"),
+        ("spectral norm", "remove_parametrizations"),
+        ("spectral norm by hook", "remove_spectral_norm"),
+        ("torch prune", r"prune.remove\(model.get_submodule\('0'\), 'weight'\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
+def test_a_computed_weight_is_not_left_out_silently_by_training(name: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=f"weight of '0' is computed anew.*{remedy}"):
+        weights(IDIOMS[name][0]())
+
+
+def test_training_takes_out_whole_heads_and_neurons() -> None:
+    """Under a strong penalty groups of heads and neurons vanish, and what comes back computes the same."""
+    torch.manual_seed(0)
+    model, (x,) = Transformer().double(), example(((3, 16, 16),), 16)
+    target = torch.arange(16) % 5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    split = RGSM(model, grouping="coupled", example=x, lam=0.3, beta=1.0)
+    split.attach(optimizer)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), target).backward()
+        optimizer.step()
+    sparse = split.sparse_model()
+    graph = trace(sparse, x)
+    gone = graph.num_groups - graph.count().channels
+    assert 0 < gone < graph.num_groups
+    lean = shrink(sparse, x, dead="fold")
+    assert largest_difference(sparse, lean, x) < 1e-10
+    assert size(lean) < size(model)

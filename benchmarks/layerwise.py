@@ -168,7 +168,9 @@ def against_sklearn() -> None:
                 RBFSampler(gamma=0.02, n_components=4710, random_state=0), RidgeClassifier(alpha=1e-2)
             ),
             "ELM(4710)": lambda: ELMClassifier(n=4710, lam=1.0, scale=None, dtype="float32"),
-            "ELM(2000), scaled inputs": lambda: ELMClassifier(n=2000, lam=1e-3, scale="all", dtype="float32"),
+            "ELM(1500), contrast": lambda: ELMClassifier(
+                n=1500, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None
+            ),
             "ELM(4710), contrast": lambda: ELMClassifier(
                 n=4710, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None
             ),

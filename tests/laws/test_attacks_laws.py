@@ -138,6 +138,24 @@ def test_a_single_channel_and_features_are_attacked_too(name: str):
     assert bool(torch.isfinite(found).all())
 
 
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_an_empty_batch_comes_back_empty(name: str):
+    x, y = batch()
+    found = call(name, convolutional(), x[:0], y[:0], eps=0.1)
+    assert found.shape == (0, 2, 6, 6)
+    assert found.dtype == x.dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_half_precision_is_attacked_too(name: str, dtype: torch.dtype):
+    model, (x, y) = convolutional().to(dtype), batch()
+    found = call(name, model, x.to(dtype), y, eps=0.1)
+    assert found.dtype == dtype
+    assert bool(torch.isfinite(found).all())
+    assert not torch.equal(found, x.to(dtype))
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), eps=st.floats(0, 2), norm=st.sampled_from(["linf", "l2"]), far=st.floats(0, 10))
 def test_projection_lands_in_ball_and_box_and_moves_nothing_that_is_there(seed: int, eps: float, norm: str, far: float):

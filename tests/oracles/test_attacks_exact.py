@@ -211,11 +211,13 @@ def test_the_parts_of_autoattack_agree_with_a_published_implementation(torchatta
     assert ours == pytest.approx(accuracy(network, theirs(torchattacks, network)(x, y), y), abs=0.5)
 
 
-def test_square_is_no_weaker_than_the_published_implementation(torchattacks, trained):
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_square_is_no_weaker_than_the_published_implementation(torchattacks, trained, rescaled: bool):
     network, x, y = trained[0], trained[1][:220], trained[2][:220]
-    theirs = accuracy(network, torchattacks.Square(network, eps=0.08, n_queries=500)(x, y), y)
-    ours = accuracy(network, attacks.square(network, x, y, eps=0.08, steps=500), y)
-    # Theirs never paints the last row and column and places one square for the whole batch: ours breaks more.
+    published = torchattacks.Square(network, eps=0.08, n_queries=500, resc_schedule=rescaled)
+    theirs = accuracy(network, published(x, y), y)
+    ours = accuracy(network, attacks.square(network, x, y, eps=0.08, steps=500, rescaled=rescaled), y)
+    # Theirs never paints the last row and column: ours breaks more.
     assert ours <= theirs + 0.5
 
 

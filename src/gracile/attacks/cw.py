@@ -10,10 +10,11 @@ from torch import Tensor
 from gracile.attacks.geometry import column, size
 from gracile.attacks.losses import climbed
 from gracile.attacks.pgd import pgd
-from gracile.attacks.victim import Mode, Model, Victim, attacking, finished
+from gracile.attacks.victim import Mode, Model, Precision, Victim, attack, attacking, finished
 from gracile.core.errors import InputError
 
 
+@attack
 def cw(
     model: Model,
     x: Tensor,
@@ -28,10 +29,11 @@ def cw(
     lr: float = 0.01,
     kappa: float = 0.0,
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Carlini and Wagner 2017, in the two forms the field reports.
 
@@ -43,7 +45,7 @@ def cw(
     than it are given up.
 
     Args:
-        model, x, y, eps, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`; ``eps=None``, only with l2, keeps
+        model, x, y, eps, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`; ``eps=None``, only with l2, keeps
             the smallest perturbation however large.
         steps: gradients a restart, or a search.
         alpha: l-inf's length of a step; None for a quarter of `eps`.
@@ -65,14 +67,14 @@ def cw(
             )
         return pgd(
             model, x, y, eps=eps, steps=steps, alpha=alpha, loss="margin", restarts=restarts, early_stop=True,
-            targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+            targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
         )  # fmt: skip
     given = x
     with attacking(
-        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
         steps=steps, searches=searches,
     ) as (victim, x, y):  # fmt: skip
-        rows = (~victim.broken(victim.logits(x), y)).nonzero().squeeze(1)
+        rows = (~victim.breaks(x, victim.logits(x), y)).nonzero().squeeze(1)
         adversarial = x.clone()
         if len(rows):
             nearest, distance = _nearest(victim, x[rows], y[rows], steps, searches, lr, kappa)

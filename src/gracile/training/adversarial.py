@@ -131,7 +131,9 @@ class PGD(_OnAttacked):
 
     def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         alpha = None if self.alpha is None else share * self.alpha
-        return pgd(network, x, y, eps=share * self.eps, steps=self.steps, alpha=alpha, seed=seed, mode=self.mode)
+        return pgd(
+            network, x, y, eps=share * self.eps, steps=self.steps, alpha=alpha, seed=seed, mode=self.mode, draws=1
+        )
 
 
 @dataclass
@@ -146,7 +148,9 @@ class FGSM(_OnAttacked):
 
     def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         alpha = share * (1.25 * self.eps if self.alpha is None else self.alpha)
-        return fgsm(network, x, y, eps=share * self.eps, alpha=alpha, random_start=True, seed=seed, mode=self.mode)
+        return fgsm(
+            network, x, y, eps=share * self.eps, alpha=alpha, random_start=True, seed=seed, mode=self.mode, draws=1
+        )
 
 
 @dataclass
@@ -173,7 +177,11 @@ class Trades(_Adversary):
     def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         eps = share * self.eps
         alpha = eps / 4 if self.alpha is None else share * self.alpha
-        with attacking(network, x, y, eps=eps, seed=seed, mode=self.mode, steps=self.steps) as (victim, clean, _):
+        with attacking(network, x, y, eps=eps, draws=1, seed=seed, mode=self.mode, steps=self.steps) as (
+            victim,
+            clean,
+            _,
+        ):
             target = victim.logits(clean).log_softmax(dim=1)
             # Where the attack starts at the clean sample the divergence has no slope.
             random = generator(seed, "attack", "start", device=x.device)

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from gracile.one_layer import (
     angle,
     check_conditions,
-    coupling,
+    critical_lam,
     gradient_ratio,
+    largest_beta,
     largest_curvature,
     limit_identity,
     random_starts,
     rvscgd,
     rvsm,
     sparse_teacher,
-    study,
-    weight,
+    verify,
 )
 from gracile.one_layer.conditions import norm_bound
 
@@ -48,12 +48,12 @@ def admissible(draw: st.DrawFn) -> dict:
 def run(theorem: str, given: dict):
     """A study of 8 starts at a share of the largest beta, by the theorem's step or the sharper one."""
     k, d = given["k"], given["d"]
-    beta = given["share"] * coupling(theorem, given["delta"], k)
-    lam = weight(given["penalty"], beta, d, given["ratio"])
+    beta = given["share"] * largest_beta(theorem, given["delta"], k)
+    lam = critical_lam(given["penalty"], beta, d, given["ratio"])
     setting = check_conditions(theorem, k=k, d=d, lam=lam, beta=beta, lr=1e-9, theta=0.0, delta=given["delta"])
     lr = setting.sufficient_lr if given["sharp"] else setting.largest_lr
     w_star, w = sparse_teacher(d, given["nonzero"], given["seed"]), random_starts(8, d, given["seed"])
-    found = study(
+    found = verify(
         theorem,
         w,
         w_star,
@@ -110,10 +110,10 @@ def test_rises_are_counted_at_every_step_and_from_the_angle_where_they_start(the
 @settings(max_examples=20, deadline=None)
 def test_up_to_twice_the_sufficient_step_the_relu_lagrangian_still_never_rises(given: dict):
     k, d = given["k"], given["d"]
-    beta = given["share"] * coupling("3.1", given["delta"], k)
+    beta = given["share"] * largest_beta("3.1", given["delta"], k)
     seen = rvsm(
         random_starts(8, d, given["seed"]), sparse_teacher(d, given["nonzero"], given["seed"]), k, beta=beta,
-        lam=weight(given["penalty"], beta, d, given["ratio"]), lr=1.999 / (largest_curvature(k) + beta), steps=50,
+        lam=critical_lam(given["penalty"], beta, d, given["ratio"]), lr=1.999 / (largest_curvature(k) + beta), steps=50,
         penalty=given["penalty"],
     )  # fmt: skip
     assert float(seen.lagrangian_rise.max()) <= 1e-13
@@ -159,10 +159,10 @@ def test_the_norm_never_falls_below_its_bound_and_the_bound_is_met(k: int, beta:
 def test_the_limit_satisfies_its_identity_and_its_bounds(theorem: str, penalty: str):
     k, d, delta = 5, 20, 0.7
     w_star, w = sparse_teacher(d, 6, 3), random_starts(40, d, 3)
-    beta = coupling(theorem, delta, k)
-    lam = weight(penalty, beta, d, 0.5)
+    beta = largest_beta(theorem, delta, k)
+    lam = critical_lam(penalty, beta, d, 0.5)
     lr = check_conditions(theorem, k=k, d=d, lam=lam, beta=beta, lr=1e-9, theta=0.0).sufficient_lr
-    found = study(theorem, w, w_star, k, lam=lam, beta=beta, lr=lr, steps=600, delta=delta, penalty=penalty)
+    found = verify(theorem, w, w_star, k, lam=lam, beta=beta, lr=lr, steps=600, delta=delta, penalty=penalty)
     limit = found.limit
     assert float(found.seen.gradient[-1].max()) < 1e-10
     assert float(limit.residual.max()) < 1e-9

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.dynamics import bounds as theorem_2
-from gracile.dynamics import count_paths, find, gradient_flow, log_logistic, normalised_flow, tree_decomposition, zoo
+from gracile.dynamics import (
+    count_paths,
+    example_networks,
+    find,
+    gradient_flow,
+    log_logistic,
+    normalised_flow,
+    tree_decomposition,
+)
 from gracile.dynamics.descent import OPTIMIZERS, descend, slope
 from gracile.dynamics.spectra import leading, singular_values
 from gracile.models import build
@@ -85,8 +93,8 @@ def test_max_pooling_stalls_the_adaptive_solver_and_is_refused() -> None:
 
 
 def test_weight_decay_lets_d_decay_exponentially() -> None:
-    model = zoo.network("linear", 3)
-    x, y = zoo.regression("linear", 6, 3)
+    model = example_networks.network("linear", 3)
+    x, y = example_networks.regression("linear", 6, 3)
     before = [one.difference(tensors(model)) for one in find(model, x)]
 
     def loss(net: nn.Module) -> Tensor:
@@ -98,11 +106,11 @@ def test_weight_decay_lets_d_decay_exponentially() -> None:
 
 
 def test_descent_drifts_with_slope_one_and_adam_does_not_vanish() -> None:
-    model = zoo.network("relu", 0)
-    x, y = zoo.regression("relu", 8, 0)
+    model = example_networks.network("relu", 0)
+    x, y = example_networks.regression("relu", 8, 0)
     rates = [0.02, 0.01, 0.005]
     found = {
-        name: descend(model, lambda net: (net(x) - y).square().mean(), x, OPTIMIZERS[name], time=0.5, rates=rates)
+        name: descend(model, lambda net: (net(x) - y).square().mean(), x, OPTIMIZERS[name], time=0.5, lrs=rates)
         for name in ("gradient descent", "Adam")
     }
     assert slope(found["gradient descent"]) == pytest.approx(1, abs=0.15)
@@ -161,8 +169,8 @@ def test_lemma_10_both_ways(c: int, o: int, k: int, seed: int) -> None:
 @given(seed=st.integers(0, 10_000))
 def test_the_bounds_hold_for_any_weights(name: str, seed: int) -> None:
     """Only that the right side stays constant needs the flow."""
-    model = zoo.network(name, seed)
-    x, _ = zoo.regression(name, 2, seed)
+    model = example_networks.network(name, seed)
+    x, _ = example_networks.regression(name, 2, seed)
     links = theorem_2.tail(find(model, x), tensors(model))
     assert links
     for link in links:
@@ -193,15 +201,15 @@ def test_several_classes_bound_the_sum_of_as_many_values() -> None:
 
 
 def test_the_paper_has_eight_where_two_is_enough() -> None:
-    model = zoo.network("free-block-tail", 0)
-    links = theorem_2.tail(find(model, zoo.regression("free-block-tail", 2, 0)[0]), tensors(model))
+    model = example_networks.network("free-block-tail", 0)
+    links = theorem_2.tail(find(model, example_networks.regression("free-block-tail", 2, 0)[0]), tensors(model))
     assert [(link.factor, link.paper) for link in links] == [(1, 1), (1, 1), (2, 8)]
 
 
 def test_a_linear_network_far_into_training_aligns() -> None:
-    model = zoo.network("linear", 1)
-    x, y = zoo.separable("linear", 8, 1)
-    flow = normalised_flow(model, lambda net: log_logistic(net(x)[:, 0] * y), until=-1000.0, tol=1e-6)
+    model = example_networks.network("linear", 1)
+    x, y = example_networks.separable("linear", 8, 1)
+    flow = normalised_flow(model, lambda net: log_logistic(net(x)[:, 0] * y), until=-1000.0, tolerance=1e-6)
     assert flow.log_loss <= -1000
     for junction in find(model, x):
         first, _ = junction.stacked(tensors(model))
@@ -236,10 +244,10 @@ def test_power_iteration_finds_the_norm_from_below() -> None:
 # The tree.
 
 
-@pytest.mark.parametrize("name", zoo.NETWORKS)
+@pytest.mark.parametrize("name", example_networks.NETWORKS)
 def test_the_tree_computes_the_network_with_signs_alone(name: str) -> None:
-    model = zoo.network(name, 4)
-    x, _ = zoo.regression(name, 16, 4)
+    model = example_networks.network(name, 4)
+    x, _ = example_networks.regression(name, 16, 4)
     tree = tree_decomposition(model, x)
     with torch.no_grad():
         assert np.abs(tree.evaluate(x) - model(x)[:, 0].numpy()).max() < 1e-12
@@ -249,8 +257,8 @@ def test_the_tree_computes_the_network_with_signs_alone(name: str) -> None:
 
 def test_the_tree_depends_on_signs_only() -> None:
     """With the weights rescaled, and their signs kept, the same h applied to the new paths is the new network."""
-    model = zoo.network("relu", 0)
-    x, _ = zoo.regression("relu", 5, 0)
+    model = example_networks.network("relu", 0)
+    x, _ = example_networks.regression("relu", 5, 0)
     tree = tree_decomposition(model, x)
     with torch.no_grad():
         for one in model.parameters():

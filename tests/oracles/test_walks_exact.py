@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from gracile.walks import Custom, HalfCauchy, Linear, Pareto, Power, SenileWalk
+from gracile.walks import CustomReinforcement, HalfCauchy, LinearReinforcement, Pareto, PowerReinforcement, SenileWalk
 from gracile.walks import noise as noises
 from gracile.walks.series import sums
 from gracile.walks.staying import Staying
@@ -127,7 +127,7 @@ def test_the_series_agrees_with_the_closed_form_within_its_bound(dim: int, delta
     from gracile.walks.noise import Fixed
 
     exact = SenileWalk(dim, delta=delta).diffusivity()
-    found = sums(Staying(dim, Linear(1.0), delta, math.log(delta), Fixed()))
+    found = sums(Staying(dim, LinearReinforcement(1.0), delta, math.log(delta), Fixed()))
     assert abs(found.mean - exact.mean_tau) <= found.mean_error + exact.mean_tau_error
     assert abs(found.odd - exact.p_odd) <= found.odd_error + exact.p_odd_error
     assert found.mean_error < 1e-8 * found.mean
@@ -137,7 +137,7 @@ def test_the_series_agrees_with_the_closed_form_within_its_bound(dim: int, delta
 @pytest.mark.parametrize(("shape", "wide"), [("concave", 1e-9), ("increasing", 1e-5)])
 def test_a_callable_is_bounded_by_what_is_vouched_for(shape, wide: float) -> None:
     exact = SenileWalk(1, delta=1e-6).diffusivity()
-    found = SenileWalk(1, Custom(lambda m: m, shape), delta=1e-6).diffusivity()
+    found = SenileWalk(1, CustomReinforcement(lambda m: m, shape), delta=1e-6).diffusivity()
     assert abs(found.nu - exact.nu) <= found.error_bound + exact.error_bound
     assert found.error_bound < wide * found.nu
 
@@ -147,7 +147,7 @@ def test_a_power_is_the_brute_series() -> None:
     m = np.arange(1.0, 3000.0)
     g = np.concatenate([[1.0], np.cumprod((1 + m**0.5) / (2 + m**0.5))])
     mean, odd = math.fsum(g), math.fsum(g * np.where(np.arange(len(g)) % 2 == 0, 1, -1))
-    found = SenileWalk(1, Power(1.0, 0.5)).diffusivity()
+    found = SenileWalk(1, PowerReinforcement(1.0, 0.5)).diffusivity()
     assert found.nu == pytest.approx(odd / ((1 - odd) * mean), abs=found.error_bound + 1e-14)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gracile.walks import Custom, Power, SenileWalk
+from gracile.walks import CustomReinforcement, PowerReinforcement, SenileWalk
 from gracile.walks.batches import Batches, Runner, Sums
 from gracile.walks.visits import TauLaw
 
@@ -106,7 +106,7 @@ def test_tau_has_the_law_of_the_definition() -> None:
 
 def test_tau_of_a_callable_beyond_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gracile.walks.visits.TABLE", 4)
-    walk = SenileWalk(1, Custom(lambda m: m), delta=0.05)
+    walk = SenileWalk(1, CustomReinforcement(lambda m: m), delta=0.05)
     tau = TauLaw(walk.staying, 10**6).draw(np.random.default_rng(11), 5000)
     assert np.mean(tau >= 30) == pytest.approx(walk.tau_survival(30)[-1], abs=5 * np.sqrt(0.02 / 5000))
 
@@ -127,7 +127,7 @@ def test_tables_of_sums_are_convolutions() -> None:
     [
         SenileWalk(1, delta=0.2),
         SenileWalk(1, delta=0.05, noise="half-cauchy"),
-        SenileWalk(1, Power(1.0, 0.5)),
+        SenileWalk(1, PowerReinforcement(1.0, 0.5)),
         SenileWalk(2),
     ],
     ids=repr,

@@ -78,7 +78,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(method: str, step: int, blobs: S
 
 def test_a_rule_that_fills_gradients_itself_is_not_attacked(blobs: Splits, tmp_path: Path):
     with pytest.raises(InputError, match="without an objective, and both are given"):
-        fit(small(), blobs, epochs=1, rule=lambda x, y: (x, y), objective=adversary("pgd"))
+        fit(small(), blobs, epochs=1, learning_rule=lambda x, y: (x, y), objective=adversary("pgd"))
     (tmp_path / "rule.toml").write_text(
         RECIPE[: RECIPE.index("[settings.arms.natural]")].replace("compare.adv", "#")
         + '[settings.arms.ff]\nmethod = "forward-forward"\nmodel = { name = "mlp", options = { widths = [8] } }\n'

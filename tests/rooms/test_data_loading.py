@@ -177,10 +177,11 @@ def test_only_chosen_images_are_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_class_without_samples_is_told(tmp_path: Path) -> None:
-    np.savez(tmp_path / "t.npz", x=np.arange(100)[:, None], y=1 + np.arange(100) % 2)
+    x, labels = np.arange(100)[:, None], np.arange(100) % 2
+    np.savez(tmp_path / "t.npz", x=x, y=labels, classes=np.array(["a", "b", "c"]))
     splits = load(tmp_path / "t.npz")
     assert splits.train.num_classes == 3
-    assert "no training samples of 1 of 3 classes, such as '0'" in splits.train.note
+    assert "no training samples of 1 of 3 classes, such as 'c'" in splits.train.note
 
 
 def test_plain_arrays_are_brought_to_an_image_size_too():

@@ -117,7 +117,7 @@ def test_it_joins_the_rows_of_fit() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
     x, y = splits.train.inputs[:32].float() / 255, splits.train.labels[:32]
     monitor = SmoothnessMonitor(model, x, y, lr=0.05)
-    history = fit(model, splits, epochs=2, lr=0.05, observe=monitor.observe)
+    history = fit(model, splits, epochs=2, lr=0.05, observe=monitor)
     assert all(row["loss_low"] <= row["loss_high"] for row in history.rows)
     assert all(row["beta_smoothness"] > 0 for row in history.rows)
 

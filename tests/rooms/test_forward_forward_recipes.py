@@ -131,7 +131,7 @@ def test_fit_needs_no_validation_split():
 
     data = Dataset(torch.rand(40, 6), torch.arange(40) % 2, ("a", "b"), "random")
     net = FFNetwork(6, 2, (5,))
-    history = fit(net, Splits(data, data.subset([]), data.subset([])), epochs=2, rule=net.gradients, lr=0.01)
+    history = fit(net, Splits(data, data.subset([]), data.subset([])), epochs=2, learning_rule=net.gradients, lr=0.01)
     assert len(history.rows) == 2
     assert "val_accuracy" not in history.rows[0]
 

@@ -17,8 +17,9 @@ from gracile.one_layer import (
     check_conditions,
     coarse_gradient,
     coarse_slope,
-    coupling,
+    critical_lam,
     gaussian_patches,
+    largest_beta,
     least_delta,
     population_gradient,
     population_risk,
@@ -30,10 +31,9 @@ from gracile.one_layer import (
     sample_gradient,
     sample_risk,
     sparse_teacher,
-    study,
-    weight,
+    verify,
 )
-from gracile.one_layer.study import exponent
+from gracile.one_layer.verification import exponent
 from gracile.penalties import elementwise
 from gracile.recipes import load, run, schema
 
@@ -184,14 +184,14 @@ def test_what_is_called_largest_is_admitted_and_no_more(theorem: str):
 def test_the_least_delta_inverts_the_coupling():
     for theorem in ("3.1", "3.2"):
         for delta in (0.01, 0.4, 1.5):
-            assert least_delta(theorem, coupling(theorem, delta, 7), 7) == pytest.approx(delta, rel=1e-9)
+            assert least_delta(theorem, largest_beta(theorem, delta, 7), 7) == pytest.approx(delta, rel=1e-9)
     assert math.isnan(least_delta("3.1", 1.0, 7))
     assert math.isnan(least_delta("3.2", 1.01 * coarse_slope(7), 7))
 
 
 def test_a_study_of_an_inadmissible_setting_admits_no_start():
     w_star, w = sparse_teacher(D, 3), random_starts(20, D)
-    found = study("3.1", w, w_star, K, lam=0.0, beta=5.0, steps=5)
+    found = verify("3.1", w, w_star, K, lam=0.0, beta=5.0, steps=5)
     assert not found.admitted.any()
     assert found.exact == 0.0
     assert not found.conditions.met
@@ -210,8 +210,8 @@ def test_a_study_of_an_inadmissible_setting_admits_no_start():
     (lambda w, s: rvsm(w, s, K, **SETTINGS, steps=1, data=gaussian_patches(3, K + 1, D)), "are not \\(n, 4, 8\\)"),
     (lambda w, s: rvsm(w, s, K, **SETTINGS, steps=1, penalty="top_k"), "is a constraint"),
     (lambda w, s: rvsm(w, s, K, **SETTINGS, steps=1, penalty="group_l0"), "acts on groups"),
-    (lambda w, s: weight("n_m", 0.1, D, 0.5), "is a constraint"),
-    (lambda w, s: coupling("3.2", 2.0, K), "not in \\(0, 1.571\\]"),
+    (lambda w, s: critical_lam("n_m", 0.1, D, 0.5), "is a constraint"),
+    (lambda w, s: largest_beta("3.2", 2.0, K), "not in \\(0, 1.571\\]"),
     (lambda w, s: conditions("3.3"), "no theorem '3.3'"),
     (lambda w, s: conditions(theta=4.0), "out of range"),
     (lambda w, s: conditions(delta=4.0), "not between 0 and pi"),

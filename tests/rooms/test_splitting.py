@@ -11,7 +11,7 @@ from torch import nn
 
 from gracile import RGSM, RVSM
 from gracile.core.errors import CollapseWarning, InputError
-from gracile.core.layers import like, memory_order
+from gracile.core.prunable import like, memory_order
 
 
 def small(seed: int = 0) -> nn.Sequential:

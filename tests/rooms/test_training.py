@@ -18,7 +18,8 @@ from gracile.core import files
 from gracile.core.errors import DataError, InputError, NonFiniteError, StorageError
 from gracile.core.runs import RunFolder
 from gracile.data import Augmentation, Splits
-from gracile.training import Cosine, Milestones, checkpoints, evaluate
+from gracile.dynamics import monitors
+from gracile.training import Cosine, Milestones, checkpoints, evaluate, steps_per_epoch
 from gracile.training.checkpoints import CHECKPOINT
 
 SETTINGS = {"epochs": 3, "batch_size": 32, "lr": 0.05, "seed": 4}
@@ -310,3 +311,119 @@ def test_pickled_code_is_never_run(tmp_path: Path):
     torch.save(Bomb(), file)
     with pytest.raises(StorageError, match="damaged"):
         checkpoints.load(file)
+
+
+def test_steps_end_within_an_epoch_and_records_come_every_so_many(blobs: Splits):
+    # 192 samples in batches of 32: 6 steps per epoch.
+    rows = fit(network(), blobs, steps=16, record_every=5, batch_size=32, lr=0.05).rows
+    assert [row["step"] for row in rows] == [5, 10, 15, 16]
+    assert [row["epoch"] for row in rows] == pytest.approx([5 / 6, 10 / 6, 15 / 6, 16 / 6])
+
+
+@pytest.mark.parametrize("length", [{"epochs": 2}, {"steps": 12}])
+def test_as_many_steps_as_epochs_give_the_same_bits(blobs: Splits, length: dict[str, int]):
+    model, other = network(), network()
+    fit(model, blobs, epochs=2, batch_size=32, lr=0.05)
+    fit(other, blobs, **length, record_every=4, batch_size=32, lr=0.05)
+    assert torch.equal(weights(model), weights(other))
+
+
+def test_a_record_holds_the_means_since_the_last_one(blobs: Splits):
+    each = fit(network(), blobs, steps=8, record_every=1, batch_size=32, lr=0.05).rows
+    rows = fit(network(), blobs, steps=8, record_every=4, batch_size=32, lr=0.05).rows
+    for key in ("train_loss", "train_accuracy"):
+        means = [sum(row[key] for row in each[start : start + 4]) / 4 for start in (0, 4)]
+        assert [row[key] for row in rows] == pytest.approx(means)
+    assert [row["val_accuracy"] for row in rows] == [each[3]["val_accuracy"], each[7]["val_accuracy"]]
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 6, 7, 10, 13, 15, 16])
+def test_a_run_by_steps_resumes_bit_for_bit(blobs: Splits, tmp_path: Path, step: int):
+    # Records fall at 5, 10, 15 and 16, epochs end at 6 and 12: a stop before, at and after each of them.
+    def run(folder: Path, stop_at: int | None) -> torch.Tensor:
+        def start() -> tuple[nn.Module, dict[str, object]]:
+            model = network()
+            x = blobs.train.inputs[:8].float() / 255
+            watched = monitors(model, x, blobs.train.labels[:8], lr=0.05)
+            split = RGSM(model, lam=0.05, beta=0.5)
+            return model, {
+                "steps": 16, "record_every": 5, "batch_size": 32, "seed": 4, "sparsifier": split, "folder": folder,
+                "augment": Augmentation(flip=True, crop=1), "observe": watched,
+            }  # fmt: skip
+
+        model, common = start()
+        if stop_at is not None:
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, blobs, **common, optimizer=StopAt(stop_at))
+            model, common = start()
+        fit(model, blobs, **common, optimizer=StopAt(10**9), resume=True)
+        return weights(model)
+
+    assert torch.equal(run(tmp_path / "whole", None), run(tmp_path / "stopped", step))
+    whole, stopped = (RunFolder(tmp_path / name).metrics() for name in ("whole", "stopped"))
+    for row in (*whole, *stopped):
+        del row["seconds"]
+    assert whole == stopped
+    assert [row["step"] for row in stopped] == [5, 10, 15, 16]
+
+
+def test_a_checkpoint_of_another_batch_size_is_refused(blobs: Splits, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), blobs, **SETTINGS, optimizer=StopAt(4), folder=tmp_path)
+    with pytest.raises(InputError, match=r"step 4 of an epoch, which has 2\. Resume with the batch size"):
+        fit(network(), blobs, **{**SETTINGS, "batch_size": 96}, folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("length", [{}, {"epochs": 1, "steps": 6}])
+def test_the_length_of_training_is_given_exactly_once(blobs: Splits, length: dict[str, int]):
+    with pytest.raises(InputError, match="Give one of them"):
+        fit(network(), blobs, **length)
+
+
+def test_only_full_batches_are_taken_on_request(blobs: Splits):
+    assert steps_per_epoch(192, 100) == 2
+    assert steps_per_epoch(192, 100, drop_last=True) == 1
+    assert steps_per_epoch(192, 1000, drop_last=True) == 1
+    rows = fit(network(), blobs, epochs=2, batch_size=100, drop_last=True).rows
+    assert [row["step"] for row in rows] == [1, 2]
+    assert round(rows[0]["train_accuracy"] * 100) == pytest.approx(rows[0]["train_accuracy"] * 100)
+
+
+def test_any_loss_of_outputs_and_labels_is_minimised(blobs: Splits):
+    def squared(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (outputs - nn.functional.one_hot(y, 3)).square().sum(dim=1).mean()
+
+    def model() -> nn.Sequential:
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    found, plain = model(), model()
+    row = fit(
+        found,
+        blobs,
+        steps=1,
+        batch_size=192,
+        optimizer="sgd",
+        lr=0.1,
+        momentum=0.0,
+        weight_decay=0.0,
+        objective=squared,
+    ).rows[0]
+    loss = squared(plain(blobs.train.inputs.float() / 255), blobs.train.labels)
+    assert row["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    loss.backward()
+    with torch.no_grad():
+        for one in plain.parameters():
+            one -= 0.1 * one.grad
+        validation = blobs.validation
+        expected = squared(plain(validation.inputs.float() / 255), validation.labels)
+    torch.testing.assert_close(list(found.parameters()), list(plain.parameters()))
+    assert row["val_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_run_by_steps_that_diverges_keeps_its_records(blobs: Splits, tmp_path: Path):
+    with pytest.raises(NonFiniteError):
+        fit(network(), blobs, steps=100, record_every=1, batch_size=32, lr=1e5, folder=tmp_path)
+    rows = RunFolder(tmp_path).metrics()
+    assert rows
+    assert all(math.isfinite(row["train_loss"]) for row in rows)

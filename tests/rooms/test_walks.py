@@ -16,7 +16,14 @@ from gracile import cli
 from gracile.core.errors import InputError
 from gracile.recipes import load, run
 from gracile.recipes.schema import resized
-from gracile.walks import Constant, Custom, Linear, Power, SenileWalk, rates
+from gracile.walks import (
+    ConstantReinforcement,
+    CustomReinforcement,
+    LinearReinforcement,
+    PowerReinforcement,
+    SenileWalk,
+    rates,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,8 +35,8 @@ from gracile.walks import Constant, Custom, Linear, Power, SenileWalk, rates
         (lambda: SenileWalk(1, delta=math.nan), "nan"),
         (lambda: SenileWalk(1, lambda m: -m), r"f\(2\)"),
         (lambda: SenileWalk(1, -0.5), "probabilities"),
-        (lambda: SenileWalk(1, Constant(-1.5)), "probability"),
-        (lambda: SenileWalk(1, Power(-0.5, 2.0)), "probabilities"),
+        (lambda: SenileWalk(1, ConstantReinforcement(-1.5)), "probability"),
+        (lambda: SenileWalk(1, PowerReinforcement(-0.5, 2.0)), "probabilities"),
         (lambda: SenileWalk(1, "indentity"), "not a reinforcement"),
         (lambda: SenileWalk(1, delta=0.1, noise=stats.norm()), "negative"),
         (lambda: SenileWalk(1, delta=0.1, noise=lambda x: x), "leaves"),
@@ -43,7 +50,7 @@ from gracile.walks import Constant, Custom, Linear, Power, SenileWalk, rates
         (lambda: SenileWalk(1, lambda m: m, delta=1e-9).diffusivity(), "concave"),
         (lambda: SenileWalk(1, delta=mpmath.mpf(10) ** -400, noise="exponential").diffusivity(), "floats"),
         (lambda: SenileWalk(1, delta=0.1, noise="half-normal-n", clock="walk").diffusivity(), "clock"),
-        (lambda: SenileWalk(1, Power(1.0, 2.0)).recurrence(), "for ever"),
+        (lambda: SenileWalk(1, PowerReinforcement(1.0, 2.0)).recurrence(), "for ever"),
         (lambda: SenileWalk(1).simulate(0), "steps"),
         (lambda: SenileWalk(1).simulate(10**16), "10"),
         (lambda: SenileWalk(1).simulate(10, walkers=0), "walkers"),
@@ -60,7 +67,7 @@ def test_mistakes_are_named(make, words: str) -> None:
 
 
 def test_a_law_s_values_beyond_the_first_are_checked_when_they_are_used() -> None:
-    walk = SenileWalk(1, Custom(lambda m: np.where(m > 1000, -2.0, m)), delta=0.01)
+    walk = SenileWalk(1, CustomReinforcement(lambda m: np.where(m > 1000, -2.0, m)), delta=0.01)
     with pytest.raises(InputError, match=r"f\(1001\)"):
         walk.diffusivity()
 
@@ -75,7 +82,7 @@ def test_a_law_s_values_beyond_the_first_are_checked_when_they_are_used() -> Non
     ],
 )
 def test_recurrence_of_linear_reinforcement(dim: int, c: float, first: str, second: str) -> None:
-    found = SenileWalk(dim, Linear(c)).recurrence()
+    found = SenileWalk(dim, LinearReinforcement(c)).recurrence()
     assert (found.first, found.second) == (first, second)
 
 
@@ -84,14 +91,14 @@ def test_a_perturbed_walk_has_the_class_of_finite_visits() -> None:
 
 
 def test_a_walk_that_never_turns_is_transient() -> None:
-    assert SenileWalk(1, Constant(-1.0)).recurrence().first == "transient (I)"
+    assert SenileWalk(1, ConstantReinforcement(-1.0)).recurrence().first == "transient (I)"
 
 
 def test_a_power_above_one_may_stay_for_ever() -> None:
-    found = SenileWalk(1, Power(1.0, 2.0)).diffusivity()
+    found = SenileWalk(1, PowerReinforcement(1.0, 2.0)).diffusivity()
     assert (found.nu, found.method) == (0.0, "localised")
     # It is diffusive again under any perturbation.
-    assert SenileWalk(1, Power(1.0, 2.0), delta=1e-3).diffusivity().nu > 0
+    assert SenileWalk(1, PowerReinforcement(1.0, 2.0), delta=1e-3).diffusivity().nu > 0
 
 
 @pytest.mark.parametrize(("dim", "method"), [(1, "batches"), (1, "edges"), (2, "edges"), (1, "steps")])
@@ -120,7 +127,7 @@ def test_the_first_steps_are_exact() -> None:
 
 def test_ten_to_the_fifteen_steps_do_not_overflow() -> None:
     # Ballistic in two steps of nine tenths: the largest displacement there is, in visits as long as the walk.
-    found = SenileWalk(1, Power(1.0, 3.0)).simulate(10**15, 200, 7, records=[10**15])
+    found = SenileWalk(1, PowerReinforcement(1.0, 3.0)).simulate(10**15, 200, 7, records=[10**15])
     assert (np.abs(found.ends) <= 10**15).all()
     slow = SenileWalk(1, 9.0, delta=0.0).simulate(10**15, 50, 8, records=[10**6, 10**15], method="edges")
     assert np.isfinite(slow.mean_square).all()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gracile.core.errors import InputError, pick
-from gracile.core.layers import Weight
+from gracile.core.prunable import Weight
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gracile.one_layer import Study
+    from gracile.one_layer import Verification
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,15 +39,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gracile.commands.running import RUNS
     from gracile.core.runs import new_folder
-    from gracile.one_layer import coupling, pictures, random_starts, sample_deviation, sparse_teacher, study, weight
+    from gracile.one_layer import (
+        critical_lam,
+        largest_beta,
+        pictures,
+        random_starts,
+        sample_deviation,
+        sparse_teacher,
+        verify,
+    )
 
     theorem, k, d = args.theorem, args.patches, args.dim
     delta = 0.5 if args.delta is None and args.beta is None else args.delta
-    beta = coupling(theorem, delta or 0.0, k) if args.beta is None else args.beta
-    lam = weight(args.penalty, beta, d, 0.5) if args.lam is None else args.lam
+    beta = largest_beta(theorem, delta or 0.0, k) if args.beta is None else args.beta
+    lam = critical_lam(args.penalty, beta, d, 0.5) if args.lam is None else args.lam
     w_star, w = sparse_teacher(d, args.nonzero, args.seed), random_starts(args.starts, d, args.seed)
     setting = {"lam": lam, "beta": beta, "steps": args.steps, "penalty": args.penalty}
-    found = study(theorem, w, w_star, k, **setting, lr=args.lr, delta=delta)
+    found = verify(theorem, w, w_star, k, **setting, lr=args.lr, delta=delta)
     if args.require:
         found.conditions.require()
     print(f"d = {d}, k = {k}, {args.penalty}: delta {found.conditions.delta:.4g}, beta {beta:.4g}, lam {lam:.4g}")
@@ -67,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(found: Study) -> None:
+def _describe(found: Verification) -> None:
     """What became of the starts, in words."""
     import math
 

@@ -100,15 +100,15 @@ def _noise(args: argparse.Namespace) -> str | None:
 
 def _reinforcement(text: str) -> object:
     from gracile.core.errors import InputError
-    from gracile.walks import Constant, Power
+    from gracile.walks import ConstantReinforcement, PowerReinforcement
 
     name, _, numbers = text.partition(":")
     try:
         if name == "constant":
-            return Constant(float(numbers))
+            return ConstantReinforcement(float(numbers))
         if name == "power":
             c, p = map(float, numbers.split(","))
-            return Power(c, p)
+            return PowerReinforcement(c, p)
         return text if text == "identity" else float(text)
     except InputError:
         raise

@@ -133,8 +133,16 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three splits of a data set; `validation` may be empty."""
+    """The three splits of a data set.
+
+    Attributes:
+        train: what is trained on.
+        validation: what decides; possibly empty.
+        test: what is read once, at the end.
+        told: what was read as what, and what was left out, a sentence each.
+    """
 
     train: Dataset
     validation: Dataset
     test: Dataset
+    told: tuple[str, ...] = ()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import torch
 
-from gracile.core.errors import DataError, InputError
+from gracile.core.errors import DataError, InputError, pick
 from gracile.data import cache, images, table
 from gracile.data.dataset import Dataset, Splits
 from gracile.data.mapped import MappedRows
-from gracile.data.source import Opened, Request
+from gracile.data.source import Missing, Opened, Request
 from gracile.data.stratify import draw
+
+log = logging.getLogger("gracile")
 
 # Taken from the training split of a source that has no test split.
 HELD_OUT = 0.2
@@ -32,6 +35,9 @@ def load(
     test_limit: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     label: str | None = None,
+    channels: int | None = None,
+    missing: Missing = "error",
+    skip_corrupt: bool = False,
     max_bytes: int | None = None,
 ) -> Splits:
     """Load a data set as uint8 images or float32 features.
@@ -48,22 +54,30 @@ def load(
         test_limit: keep that many test samples.
         image_size: side, or (height, width), that images are scaled and centre-cropped to.
         label: the label column of a table.
+        channels: 1 or 3: what images become. By default 3 as soon as one of those looked at first is in colour.
+        missing: what becomes of empty cells in a table of numbers: ``error``; ``mean`` fills them with the mean of their
+            column over the training split; ``drop`` leaves their rows out.
+        skip_corrupt: leave out images that cannot be read, and say which.
         max_bytes: data larger than this stay in a file and are streamed; half of the free memory by default.
 
     Returns:
-        train, validation (possibly empty) and test. Without a test split in the source a fifth is held out; see `note`.
+        train, validation (possibly empty) and test. Without a test split in the source a fifth is held out; see `note`. `told`
+        says what was read as what, and what was left out; the log of the library (logger ``gracile``) has it too.
 
     Raises:
         DataError: the data cannot be found, read or understood.
         InputError: an option out of its range.
     """
     _check_options(validation, image_size, train_limit=train_limit, test_limit=test_limit)
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels is {channels}.", "Give 1 for gray, 3 for colour.")
+    pick(dict.fromkeys(get_args(Missing)), missing, "way with missing cells")
     if max_bytes is not None and max_bytes < 0:
         raise InputError(f"max_bytes is {max_bytes}.", "Give a number of bytes; 0 streams everything.")
     folder = root if root is not None else os.environ.get("GRACILE_DATA") or None
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    request = Request(str(name_or_path), Path(folder) if folder is not None else None, label, size)
-    opened = table.open_source(request)
+    place = Path(folder) if folder is not None else None
+    opened = table.open_source(Request(str(name_or_path), place, label, size, channels, missing, skip_corrupt))
     if size is not None:
         # Encoded images are brought to the size where they are decoded; plain arrays here.
         parts = {split: part if part.encoded else images.resized(part, size) for split, part in opened.parts.items()}
@@ -89,9 +103,54 @@ def load(
                 inputs = stored.index_select(0, places).to(device)
             labels = torch.from_numpy(part.labels[rows]).to(device)
             found[split] = Dataset(inputs, labels, opened.classes, opened.name, note)
+    told = [*opened.told]
+    if missing != "error":
+        found, how = _without_missing(found, missing)
+        told += how
     if "validation" not in found:
         found["validation"] = found["train"].subset([])
-    return Splits(found["train"], found["validation"], found["test"])
+    for sentence in told:
+        log.info("%s: %s", opened.name, sentence)
+    return Splits(found["train"], found["validation"], found["test"], tuple(told))
+
+
+def _without_missing(found: dict[str, Dataset], missing: Missing) -> tuple[dict[str, Dataset], list[str]]:
+    """The splits with their empty cells (NaN) filled in or their rows dropped, and a sentence each on what was done.
+
+    Raises:
+        InputError: the data stay in a file.
+        DataError: a column has no value at all, or no row is left.
+    """
+    if found["train"].is_image:
+        return found, []
+    if any(isinstance(data.inputs, MappedRows) for data in found.values()):
+        raise InputError(
+            f"{found['train'].name} is streamed from a file, and missing='{missing}' needs it in memory.",
+            "Fill the cells in beforehand, or raise max_bytes.",
+        )
+    empty = {split: data.inputs.isnan() for split, data in found.items()}
+    if missing == "drop":
+        kept = {split: ~bad.any(dim=1) for split, bad in empty.items()}
+        for split, rows in kept.items():
+            if not bool(rows.any()):
+                raise DataError(f"Every row of the {split} split has an empty cell.", 'Fill them in: missing="mean".')
+        told = [
+            f"dropped {int((~rows).sum())} rows with empty cells from the {split} split" for split, rows in kept.items()
+        ]
+        return {split: data.subset(kept[split]) for split, data in found.items()}, told
+    means = found["train"].inputs.double().nanmean(dim=0).float()
+    if bool(means.isnan().any()):
+        raise DataError(
+            f"Feature {int(means.isnan().int().argmax())} of {found['train'].name} is empty in every training row.",
+            "Drop the column.",
+        )
+    filled = {
+        split: replace(data, inputs=torch.where(empty[split], means, data.inputs)) for split, data in found.items()
+    }
+    told = [
+        f"filled {int(bad.sum())} empty cells of the {split} split with training means" for split, bad in empty.items()
+    ]
+    return filled, told
 
 
 def _check_options(validation: float | int, image_size: int | tuple[int, int] | None, **limits: int | None) -> None:

@@ -1,10 +1,12 @@
-"""NumPy archives: ``x`` and ``y``, or ``x_train`` and ``y_train``, and the same with ``_test`` and ``_val``."""
+"""NumPy arrays: an archive (.npz) or files (.npy) called ``x`` and ``y``, or ``x_train`` and ``y_train``, ``_test``, ``_val``."""
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,109 +16,179 @@ import numpy as np
 
 from gracile.core.errors import DataError
 from gracile.data.labels import encode
-from gracile.data.source import Opened, Part, Request, check_same_shape, chunk_rows, to_features
+from gracile.data.source import Missing, Opened, Part, Request, check_same_shape, chunk_rows, to_features
 
 MEMBERS = {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")}
+# An array this large that was packed this tightly is no data set but an attempt to fill the memory.
+SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 2**30, 100
 
 
 def open_source(request: Request) -> Opened:
-    """Open an archive; inputs are uint8 images (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers (n, features).
+    """Open arrays; inputs are images (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers (n, features).
 
-    An array ``classes`` of strings names the classes.
+    Images are uint8, other integers from 0 to 255, or floats from 0 to 1, which become the nearest of 256 levels. Labels are
+    (n,) or (n, 1), or one-hot (n, classes). An array ``classes`` of strings names the classes. Of ``.npy`` files the folder is
+    named, or any of them.
 
     Raises:
-        DataError: not an archive, arrays are missing or pickled, or their shapes or types do not fit.
+        DataError: not an archive, arrays are missing or pickled, hold another number of bytes than they declare, or their
+            shapes, types or values do not fit.
     """
     path = Path(request.name)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {member[:-4]: member for member in archive.namelist() if member.endswith(".npy")}
-            lower = {name.lower(): member for name, member in names.items()}
-            members = {split: pair for split, pair in MEMBERS.items() if pair[0] in lower and pair[1] in lower}
-            if "train" not in members and {"x", "y"} <= set(lower):
-                members["train"] = ("x", "y")
-            if "train" not in members:
-                raise DataError(
-                    f"{path} holds the arrays {', '.join(names) or '(none)'}, not x and y, or x_train and y_train.",
-                    "Save it as np.savez(path, x=inputs, y=labels).",
-                )
-            declared = _whole(archive, lower["classes"], path) if "classes" in lower else None
-            labels = {split: _whole(archive, lower[y], path) for split, (_, y) in members.items()}
-            arrays = {split: _Array.of(archive, lower[x], path) for split, (x, _) in members.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise _damaged(path, error) from error
-    classes = tuple(str(name) for name in declared) if declared is not None else None
-    flat = {split: values.reshape(-1) for split, values in labels.items()}
+    files = _files_of(path)
+    lower = {name.lower(): name for name in files}
+    members = {split: pair for split, pair in MEMBERS.items() if pair[0] in lower and pair[1] in lower}
+    if "train" not in members and {"x", "y"} <= set(lower):
+        members["train"] = ("x", "y")
+    if "train" not in members:
+        raise DataError(
+            f"{path} holds the arrays {', '.join(files) or '(none)'}, not x and y, or x_train and y_train.",
+            "Save it as np.savez(path, x=inputs, y=labels).",
+        )
+    used = {name for pair in members.values() for name in pair} | {"classes"}
+    left = sorted(set(lower) - used)
+    arrays = {split: files[lower[x]] for split, (x, _) in members.items()}
+    targets = {split: files[lower[y]] for split, (_, y) in members.items()}
     for split, array in arrays.items():
-        if labels[split].size != array.shape[0] or labels[split].ndim not in (1, 2):
+        rows, target = array.shape[:1], targets[split]
+        if not rows or target.shape[:1] != rows or len(target.shape) > 2:
             raise DataError(
-                f"{path} holds inputs of shape {array.shape} and labels of shape {labels[split].shape} for {split}.",
+                f"{path} holds inputs of shape {array.shape} and labels of shape {target.shape} for {split}.",
                 "Give one class number an input.",
             )
-    encoded, classes = encode(flat, classes, path.name)
-    parts = {split: _part(array, encoded[split]) for split, array in arrays.items()}
+    told = [f"read {array.shape[0]} rows of the {split} split of {path.name}" for split, array in arrays.items()]
+    told += [f"left out the arrays {', '.join(left)}"] if left else []
+    classes = tuple(str(name) for name in files[lower["classes"]].whole()) if "classes" in lower else None
+    labels = {}
+    for split, target in targets.items():
+        labels[split], one_hot = _flat(target)
+        told += [f"the labels of the {split} split are one-hot"] if one_hot else []
+    encoded, classes, renamed = encode(labels, classes, path.name)
+    parts = {}
+    for split, array in arrays.items():
+        parts[split], how = _part(array, encoded[split], request.missing)
+        told += how
     check_same_shape(parts, path.name)
-    return Opened(path.stem, classes, parts)
+    return Opened(path.stem, classes, parts, told=(*told, *renamed))
+
+
+def _files_of(path: Path) -> dict[str, _Array]:
+    """Name to array, nothing but headers read."""
+    if path.suffix.lower() == ".npz":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found = [member for member in archive.namelist() if member.endswith(".npy")]
+                return {member[:-4]: _Array.of(path, member) for member in found}
+        except DataError:
+            raise
+        except Exception as error:
+            raise _damaged(path, error) from error
+    folder = path if path.is_dir() else path.parent
+    return {file.stem: _Array.of(file, None) for file in sorted(folder.glob("*.npy"))}
 
 
 @dataclass(frozen=True)
 class _Array:
-    """An array of the archive, not read yet."""
+    """An array, not read yet: a file, or a member of an archive."""
 
     path: Path
-    member: str
+    member: str | None
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
 
+    @property
+    def name(self) -> str:
+        return self.path.stem if self.member is None else self.member[:-4]
+
     @staticmethod
-    def of(archive: zipfile.ZipFile, member: str, path: Path) -> _Array:
-        with archive.open(member) as stream:
+    def of(path: Path, member: str | None) -> _Array:
+        with _stream(path, member) as stream:
             shape, fortran, dtype = _header(stream, path, member)
+            start = stream.tell()
+        held, packed = _sizes(path, member)
+        declared = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or declared != held - start:
+            raise _damaged(
+                path, ValueError(f"'{member or path.name}' declares {declared} bytes and holds {held - start}")
+            )
+        if held > SUSPICIOUS_BYTES and held > SUSPICIOUS_RATIO * packed:
+            raise DataError(
+                f"{path} packs {held / 2**30:.1f} GiB of '{member}' into {packed / 2**20:.1f} MiB.",
+                "If you trust the file, save its arrays without compression (np.savez).",
+            )
         return _Array(path, member, shape, dtype, fortran)
+
+    def whole(self) -> np.ndarray:
+        """The array, in memory."""
+        try:
+            with _stream(self.path, self.member) as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+        except DataError:
+            raise
+        except Exception as error:
+            raise _damaged(self.path, error) from error
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
         """The array's rows, `size` at a time."""
+        if self.fortran:
+            # Columns first: no row is complete before the end of the file.
+            whole = self.whole()
+            yield from (whole[start : start + size] for start in range(0, len(whole), size))
+            return
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                if self.fortran:
-                    # Columns first: no row is complete before the end of the file.
-                    whole = _whole(archive, self.member, self.path)
-                    yield from (whole[start : start + size] for start in range(0, len(whole), size))
-                    return
-                with archive.open(self.member) as stream:
-                    _header(stream, self.path, self.member)
-                    row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-                    for start in range(0, self.shape[0], size):
-                        count = min(size, self.shape[0] - start)
-                        content = stream.read(count * row_bytes)
-                        yield np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+            with _stream(self.path, self.member) as stream:
+                _header(stream, self.path, self.member)
+                row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+                for start in range(0, self.shape[0], size):
+                    count = min(size, self.shape[0] - start)
+                    content = stream.read(count * row_bytes)
+                    yield np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
             if isinstance(error, DataError):
                 raise
             raise _damaged(self.path, error) from error
 
 
-def _header(stream: IO[bytes], path: Path, member: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+@contextmanager
+def _stream(path: Path, member: str | None) -> Iterator[IO[bytes]]:
+    with ExitStack() as stack:
+        if member is None:
+            yield stack.enter_context(open(path, "rb"))
+        else:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            try:
+                opened = archive.open(member)
+            except Exception as error:
+                # Encrypted, an unknown way of packing, offsets outside the file: zipfile raises what comes up.
+                raise _damaged(path, error) from error
+            yield stack.enter_context(opened)
+
+
+def _sizes(path: Path, member: str | None) -> tuple[int, int]:
+    """Bytes, and bytes as stored."""
+    if member is None:
+        size = path.stat().st_size
+        return size, size
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(member)
+        return info.file_size, info.compress_size
+
+
+def _header(stream: IO[bytes], path: Path, member: str | None) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except ValueError as error:
+    except Exception as error:
+        # numpy evaluates the header as a literal: what a damaged one raises has no end.
         raise _damaged(path, error) from error
     if dtype.hasobject:
         raise DataError(
-            f"The array '{member[:-4]}' of {path} holds pickled objects, which are never loaded.",
+            f"The array '{member[:-4] if member else path.stem}' of {path} holds pickled objects, which are never loaded.",
             "Save plain numbers or fixed-length strings (dtype=str) instead of dtype=object.",
         )
     return shape, fortran, dtype
-
-
-def _whole(archive: zipfile.ZipFile, member: str, path: Path) -> np.ndarray:
-    with archive.open(member) as stream:
-        _header(stream, path, member)
-    with archive.open(member) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -126,36 +198,90 @@ def _damaged(path: Path, error: Exception) -> DataError:
     )
 
 
-def _part(array: _Array, labels: np.ndarray) -> Part:
-    shape: tuple[int, ...] = array.shape
-    name = array.member[:-4]
-    if len(shape) == 2 and array.dtype.kind in "iufb":
-        return _part_of(array, labels, shape[1:], None)
-    if len(shape) not in (3, 4) or array.dtype != np.uint8:
-        raise DataError(
-            f"The inputs '{name}' of {array.path} are {array.dtype} of shape {shape}.",
-            "Give images as uint8 (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers as (n, features).",
-        )
-    if len(shape) == 3:
-        return _part_of(array, labels, (1, *shape[1:]), None)
-    first, second, last = (int(side) for side in shape[1:])
-    if first in (1, 3):
-        return _part_of(array, labels, (first, second, last), None)
-    if last in (1, 3):
-        return _part_of(array, labels, (last, first, second), (0, 3, 1, 2))
+def _flat(target: _Array) -> tuple[np.ndarray, bool]:
+    """Labels (n,), and whether they were one-hot."""
+    values = target.whole()
+    if values.ndim == 1 or values.shape[1] == 1:
+        return values.reshape(-1), False
+    if values.dtype.kind in "iufb" and ((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all():
+        return values.argmax(axis=1), True
     raise DataError(
-        f"The images '{name}' of {array.path} have shape {shape}, with neither 1 nor 3 channels.",
+        f"The labels '{target.name}' of {target.path} have shape {target.shape} and are not one-hot.",
+        "Give one class number an input.",
+    )
+
+
+def _part(array: _Array, labels: np.ndarray, missing: Missing) -> tuple[Part, list[str]]:
+    """A split, and how its values were taken if not as they stand."""
+    shape = array.shape
+    if array.dtype.kind not in "iufb" or len(shape) not in (2, 3, 4):
+        raise DataError(
+            f"The inputs '{array.name}' of {array.path} are {array.dtype} of shape {shape}.",
+            "Give images (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers (n, features).",
+        )
+    if len(shape) == 2:
+        return _part_of(array, labels, shape[1:], None, 1.0, missing), []
+    sample, axes = _layout(array)
+    scale = _scale(array)
+    told = [] if array.dtype == np.uint8 else [f"'{array.name}' became 8-bit images, {scale:g} levels for 1"]
+    return _part_of(array, labels, sample, axes, scale, missing), told
+
+
+def _layout(array: _Array) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """(c, h, w), and the order of axes that brings a chunk there."""
+    if len(array.shape) == 3:
+        return (1, *array.shape[1:]), None
+    first, second, last = array.shape[1:]
+    if first in (1, 3):
+        return (first, second, last), None
+    if last in (1, 3):
+        return (last, first, second), (0, 3, 1, 2)
+    raise DataError(
+        f"The images '{array.name}' of {array.path} have shape {array.shape}, with neither 1 nor 3 channels.",
         "Give (n, h, w, c) or (n, c, h, w) with c 1 or 3.",
     )
 
 
-def _part_of(array: _Array, labels: np.ndarray, sample: tuple[int, ...], axes: tuple[int, ...] | None) -> Part:
+def _scale(array: _Array) -> float:
+    """What pixel values are multiplied by to be levels 0 to 255."""
+    if array.dtype == np.uint8:
+        return 1.0
+    low, high, whole = np.inf, -np.inf, True
+    for chunk in array.chunks(chunk_rows(array.shape[1:], array.dtype.itemsize)):
+        if chunk.size:
+            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+            whole = whole and (chunk.dtype.kind in "iub" or bool((chunk == np.floor(chunk)).all()))
+    if low >= 0 and high <= 1 and array.dtype.kind in "fb":
+        return 255.0
+    if low >= 0 and high <= 255 and whole:
+        return 1.0
+    raise DataError(
+        f"The images '{array.name}' of {array.path} are {array.dtype} from {low:g} to {high:g}.",
+        "Give levels 0 to 255, or floats from 0 to 1.",
+    )
+
+
+def _part_of(
+    array: _Array,
+    labels: np.ndarray,
+    sample: tuple[int, ...],
+    axes: tuple[int, ...] | None,
+    scale: float,
+    missing: Missing,
+) -> Part:
     dtype = np.float32 if len(sample) == 1 else np.uint8
-    return Part(labels, sample, dtype, partial(_read, array, sample, axes), (array.path,), column=array.member)
+    return Part(
+        labels, sample, dtype, partial(_read, array, sample, axes, scale, missing), (array.path,), column=array.name
+    )
 
 
 def _read(
-    array: _Array, sample: tuple[int, ...], axes: tuple[int, ...] | None, rows: np.ndarray | None
+    array: _Array,
+    sample: tuple[int, ...],
+    axes: tuple[int, ...] | None,
+    scale: float,
+    missing: Missing,
+    rows: np.ndarray | None,
 ) -> Iterator[np.ndarray]:
     first = 0
     names = [str(index) for index in range(sample[0])]
@@ -166,8 +292,10 @@ def _read(
             wanted = np.isin(numbers, rows, assume_unique=True)
             chunk, numbers = chunk[wanted], numbers[wanted]
         if len(sample) == 1:
-            chunk = to_features(chunk, names, numbers, f"'{array.member[:-4]}' of {array.path}")
-        elif axes is not None:
-            chunk = chunk.transpose(axes)
+            chunk = to_features(chunk, names, numbers, f"'{array.name}' of {array.path}", missing=missing)
+        else:
+            if chunk.dtype != np.uint8:
+                chunk = np.rint(chunk * scale).astype(np.uint8)
+            chunk = chunk if axes is None else chunk.transpose(axes)
         if len(chunk):
             yield chunk.reshape(-1, *sample)

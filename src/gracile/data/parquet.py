@@ -1,4 +1,4 @@
-"""Parquet files in the layout of Hugging Face data sets: encoded images or numeric columns, and a label column."""
+"""Parquet and Arrow files in the layout of Hugging Face data sets: encoded images or columns of a table, and a label column."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from gracile.core.errors import DataError
 from gracile.data import images
+from gracile.data.columns import Column, readable, table_of, understand
 from gracile.data.labels import encode
-from gracile.data.source import Opened, Part, Request, check_same_shape, chunk_rows, row_name, to_features
+from gracile.data.source import COLUMNAR, Missing, Opened, Part, Request, check_same_shape, chunk_rows, row_name
 
 SPLITS = {
     "train": "train",
@@ -34,11 +35,16 @@ IMAGES = ("image", "img", "images", "png", "jpg")
 
 
 def open_source(request: Request) -> Opened:
-    """Open one parquet file, or a folder of them."""
+    """Open one parquet, Arrow or Feather file, or a folder of them.
+
+    Raises:
+        DataError: see `open_splits`.
+    """
     path = Path(request.name)
     if path.is_file():
         return open_splits({"train": [path]}, request, name=path.stem)
-    return open_splits(by_split(sorted(path.rglob("*.parquet")), path), request, name=path.resolve().name)
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in COLUMNAR)
+    return open_splits(by_split(files, path), request, name=path.resolve().name)
 
 
 def by_split(files: list[Path], root: Path) -> dict[str, list[Path]]:
@@ -69,24 +75,38 @@ def open_splits(files: dict[str, list[Path]], request: Request, *, name: str) ->
     tables = {split: _Table.open(parts, name, split) for split, parts in files.items()}
     train = tables["train"]
     label, declared = _label_column(train, request.label)
-    found = {split: table.labels(label) for split, table in tables.items()}
-    encoded, classes = encode(found, declared, name)
+    told = [f"read {table.rows} rows of the {split} split of {name}" for split, table in tables.items()]
+    for split in [split for split, table in tables.items() if split != "train" and not table.has_labels(label)]:
+        told.append(f"the {split} split has no labels and is left out")
+        del tables[split]
+    encoded, classes, renamed = encode({split: table.labels(label) for split, table in tables.items()}, declared, name)
+    told += renamed
     image = _image_column(train, label)
     if image is None:
-        names = _features(train, label)
-        parts, note = {split: _feature_part(table, names, encoded[split]) for split, table in tables.items()}, ""
+        columns, how = _columns(train, label)
+        told += how
+        parts = {
+            split: _feature_part(table, columns, encoded[split], request.missing) for split, table in tables.items()
+        }
+        note = ""
     else:
+        if left := [column for column in train.schema.names if column not in (label, image)]:
+            told.append(f"read the images of column '{image}'; left out: {', '.join(left)}")
         probes = {
             split: images.probe(_first_images(table, image), request.image_size) for split, table in tables.items()
         }
-        channels = max(layout.shape[0] for layout, _ in probes.values())
+        channels = request.channels or max(layout.shape[0] for layout, _ in probes.values())
         note = next((note for _, note in probes.values() if note), "")
-        parts = {
-            split: _image_part(table, image, encoded[split], images.with_channels(probes[split][0], channels))
-            for split, table in tables.items()
-        }
+        parts = {}
+        for split, table in tables.items():
+            layout = images.with_channels(probes[split][0], channels, forced=request.channels is not None)
+            part = _image_part(table, image, encoded[split], layout)
+            if request.skip_corrupt:
+                part, dropped = images.without_corrupt(part, lambda table=table: _all_images(table, image), layout)
+                told += dropped
+            parts[split] = part
     check_same_shape(parts, name)
-    return Opened(name, classes, parts, note)
+    return Opened(name, classes, parts, note, tuple(told))
 
 
 @dataclass(frozen=True)
@@ -100,7 +120,7 @@ class _Table:
 
     @staticmethod
     def open(files: list[Path], name: str, split: str) -> _Table:
-        schemas = [_guarded(file, lambda file=file: pq.read_schema(file)) for file in files]
+        schemas = [_guarded(file, lambda file=file: _schema(file)) for file in files]
         for file, schema in zip(files, schemas, strict=True):
             if schema.names != schemas[0].names:
                 raise DataError(
@@ -113,9 +133,37 @@ class _Table:
             features = described.get("info", {}).get("features", {})
         except (ValueError, AttributeError):
             features = {}
+        try:
+            # Shards written one by one may hold the same integers in types of different width.
+            schema = pa.unify_schemas([schema.remove_metadata() for schema in schemas], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(
+                f"The files of {name} hold different kinds of values under one name: {str(error).splitlines()[0]}.",
+                "Load files of one data set at a time.",
+            ) from error
         return _Table(
-            tuple(files), schemas[0], features if isinstance(features, dict) else {}, f"the {split} split of {name}"
+            tuple(files), schema, features if isinstance(features, dict) else {}, f"the {split} split of {name}"
         )
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(_guarded(file, lambda file=file: _row_count(file)) for file in self.files)
+
+    def has_labels(self, column: str) -> bool:
+        """Whether the split has labels at all: the column is there, and some cell is neither empty nor -1."""
+        if column not in self.schema.names:
+            return False
+        values = self._column(column)
+        if values.null_count == len(values) and len(values):
+            return False
+        whole = pa.types.is_integer(values.type) and len(values)
+        return not (whole and values.unique().to_pylist() == [-1])
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        kind = self.schema.field(name).type
+        chunks = [chunk.cast(kind) for batch, _ in self.batches([name], None, 2**16) for chunk in (batch.column(0),)]
+        return pa.chunked_array(chunks, type=kind)
 
     def kind(self, column: str) -> str:
         feature = self.features.get(column)
@@ -124,18 +172,14 @@ class _Table:
     def labels(self, column: str) -> np.ndarray:
         if column not in self.schema.names:
             raise DataError(f"{self.where} has no column '{column}': it has {', '.join(self.schema.names)}.", "Add it.")
-        chunks = []
-        for file in self.files:
-            chunks += _guarded(file, lambda file=file: pq.read_table(file, columns=[column])).column(0).chunks
-        values = pa.chunked_array(chunks, type=self.schema.field(column).type)
+        values = self._column(column)
         if values.null_count:
             row = values.is_null().to_pylist().index(True)
             raise DataError(
                 f"The label in {row_name(row)} of {self.where} is missing.", "Fill the label in or drop the row."
             )
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        return values.to_numpy()
+        plain = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        return _guarded(self.files[0], lambda: values.cast(plain).to_numpy())
 
     def batches(
         self, columns: list[str], rows: np.ndarray | None, size: int
@@ -143,32 +187,86 @@ class _Table:
         """Batches of some columns with the numbers of their rows; row groups without a wanted row are not read."""
         first = 0
         for path in self.files:
-            file = _guarded(path, lambda path=path: pq.ParquetFile(path))
-            with file:
-                for group in range(file.num_row_groups):
-                    count = file.metadata.row_group(group).num_rows
-                    if rows is not None and not np.any((rows >= first) & (rows < first + count)):
-                        first += count
-                        continue
-                    stream = file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
-                    while (batch := _guarded(path, lambda stream=stream: next(stream, None))) is not None:
-                        numbers = np.arange(first, first + batch.num_rows)
-                        first += batch.num_rows
-                        if rows is not None:
-                            wanted = np.isin(numbers, rows, assume_unique=True)
-                            batch, numbers = batch.filter(pa.array(wanted)), numbers[wanted]
-                        if batch.num_rows:
-                            yield batch, numbers
+            for batch in _batches(path, columns, first, rows, size):
+                if isinstance(batch, int):
+                    first += batch
+                    continue
+                numbers = np.arange(first, first + batch.num_rows)
+                first += batch.num_rows
+                if rows is not None:
+                    wanted = np.isin(numbers, rows, assume_unique=True)
+                    batch, numbers = batch.filter(pa.array(wanted)), numbers[wanted]
+                if batch.num_rows:
+                    yield batch, numbers
+
+
+def _is_arrow(path: Path) -> bool:
+    return path.suffix.lower() in (".arrow", ".feather")
+
+
+def _schema(path: Path) -> pa.Schema:
+    if not _is_arrow(path):
+        return pq.read_schema(path)
+    with _arrow_reader(path) as reader:
+        return reader.schema
+
+
+def _row_count(path: Path) -> int:
+    if not _is_arrow(path):
+        return pq.read_metadata(path).num_rows
+    return sum(batch.num_rows for batch in _arrow_batches(path))
+
+
+def _arrow_reader(path: Path) -> Any:
+    """Of the file format (Feather) or of the stream format (`datasets` on disk)."""
+    source = pa.memory_map(str(path))
+    try:
+        return pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        return pa.ipc.open_stream(source)
+
+
+def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with _arrow_reader(path) as reader:
+        if isinstance(reader, pa.ipc.RecordBatchFileReader):
+            yield from (reader.get_batch(place) for place in range(reader.num_record_batches))
+        else:
+            yield from reader
+
+
+def _batches(
+    path: Path, columns: list[str], first: int, rows: np.ndarray | None, size: int
+) -> Iterator[pa.RecordBatch | int]:
+    """Batches of one file; a number in place of so many rows that were not read, because none of them is wanted."""
+    if _is_arrow(path):
+        stream = _arrow_batches(path)
+        while (batch := _guarded(path, lambda: next(stream, None))) is not None:
+            chosen = batch.select(columns)
+            yield from (chosen.slice(start, size) for start in range(0, chosen.num_rows, size))
+        return
+    file = _guarded(path, lambda: pq.ParquetFile(path))
+    with file:
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if rows is not None and not np.any((rows >= first) & (rows < first + count)):
+                yield count
+            else:
+                stream = file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
+                while (batch := _guarded(path, lambda stream=stream: next(stream, None))) is not None:
+                    yield batch
+            first += count
 
 
 def _guarded(file: Path, action: Any) -> Any:
     """Run a pyarrow call and turn what it raises on damaged files into one sentence."""
     try:
         return action()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
+        kind = "Arrow" if _is_arrow(file) else "parquet"
         raise DataError(
-            f"{file} cannot be read as parquet: {reason}.", "The file is damaged: fetch it again."
+            f"{file} cannot be read as {kind}: {reason}.", "The file is damaged: fetch it again."
         ) from error
 
 
@@ -239,36 +337,40 @@ def _read_images(table: _Table, column: str, layout: images.Layout, rows: np.nda
     return images.decode((_encoded_images(batch, numbers, table.where) for batch, numbers in batches), layout)
 
 
-def _features(table: _Table, label: str) -> list[str]:
+def _all_images(table: _Table, column: str) -> Iterator[list[images.Encoded]]:
+    return (_encoded_images(batch, numbers, table.where) for batch, numbers in table.batches([column], None, 1024))
+
+
+def _columns(table: _Table, label: str) -> tuple[list[Column], list[str]]:
     names = [name for name in table.schema.names if name != label]
     for name in names:
         kind = table.schema.field(name).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        if not readable(kind):
             raise DataError(
-                f"Column '{name}' of {table.where} is of type {kind}, neither a number nor an image.",
+                f"Column '{name}' of {table.where} is of type {kind}: no number, text, boolean or image.",
                 "Drop the column, or turn it into numbers.",
             )
     if not names:
         raise DataError(
             f"{table.where} has no column beside the label '{label}'.", "Load a file with features or images."
         )
-    return names
+    return understand(names, (batch for batch, _ in table.batches(names, None, 2**14)), table.where)
 
 
-def _feature_part(table: _Table, names: list[str], labels: np.ndarray) -> Part:
-    missing = [name for name in names if name not in table.schema.names]
-    if missing:
-        raise DataError(f"{table.where} has no column '{missing[0]}'.", "All splits need the same columns.")
+def _feature_part(table: _Table, columns: list[Column], labels: np.ndarray, missing: Missing) -> Part:
+    absent = [column.name for column in columns if column.name not in table.schema.names]
+    if absent:
+        raise DataError(f"{table.where} has no column '{absent[0]}'.", "All splits need the same columns.")
+    features = sum(len(column.features) for column in columns)
+    names = ",".join(column.name for column in columns)
     return Part(
-        labels, (len(names),), np.float32, partial(_read_features, table, names), table.files, column=",".join(names)
+        labels, (features,), np.float32, partial(_read_features, table, columns, missing), table.files, column=names
     )
 
 
-def _read_features(table: _Table, names: list[str], rows: np.ndarray | None) -> Iterator[np.ndarray]:
+def _read_features(
+    table: _Table, columns: list[Column], missing: Missing, rows: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    names = [column.name for column in columns]
     for batch, numbers in table.batches(names, rows, chunk_rows((len(names),), 8)):
-        values = np.empty((batch.num_rows, len(names)))
-        for index, name in enumerate(names):
-            # A null becomes NaN, which is refused below with its row and column.
-            column = batch.column(batch.schema.get_field_index(name))
-            values[:, index] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        yield to_features(values, names, numbers, table.where)
+        yield table_of(batch, columns, numbers, table.where, missing)

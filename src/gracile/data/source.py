@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from gracile.core.errors import DataError
+
+# Files of columns that pyarrow reads.
+COLUMNAR = (".parquet", ".arrow", ".feather")
+Missing = Literal["error", "mean", "drop"]
 
 # A chunk is large enough that per-chunk costs vanish and small enough that several of them are nothing beside the data.
 CHUNK_BYTES = 16 * 2**20
@@ -24,12 +29,18 @@ class Request:
         root: folder with a folder a data set, or None.
         label: the label column, or None to find it.
         image_size: (height, width) that images are brought to, or None to take them as they are.
+        channels: 1 or 3 that images are brought to, or None to take 3 as soon as one of them is in colour.
+        missing: what becomes of empty cells: an error, or NaN for the caller to fill in or drop.
+        skip_corrupt: leave images out that cannot be read.
     """
 
     name: str
     root: Path | None = None
     label: str | None = None
     image_size: tuple[int, int] | None = None
+    channels: int | None = None
+    missing: Missing = "error"
+    skip_corrupt: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,12 +81,14 @@ class Opened:
         classes: class names; a label is an index into them.
         parts: "train" always, "validation" and "test" where the source has them.
         note: what a reader of results must know.
+        told: what was read as what, and what was left out, a sentence each.
     """
 
     name: str
     classes: tuple[str, ...]
     parts: dict[str, Part]
     note: str = ""
+    told: tuple[str, ...] = ()
 
 
 def chunk_rows(shape: tuple[int, ...], itemsize: int = 1) -> int:
@@ -109,22 +122,33 @@ def check_same_shape(parts: dict[str, Part], name: str) -> None:
         raise DataError(f"The splits of {name} have samples of different shapes: {listed}.", "Bring them to one shape.")
 
 
-def to_features(values: np.ndarray, columns: Sequence[str], rows: np.ndarray, where: str) -> np.ndarray:
+def to_features(
+    values: np.ndarray, columns: Sequence[str], rows: np.ndarray, where: str, *, missing: Missing = "error"
+) -> np.ndarray:
     """Turn numbers into float32 features and refuse what is no finite float32.
 
     Args:
         values: (k, features).
         columns: the features' names.
         rows: (k,) the rows' numbers in `where`.
+        missing: unless it is ``error``, NaN stays.
 
     Raises:
         DataError: NaN, infinity or a number beyond float32; column and row of the first are named.
     """
     bad = ~(np.abs(values) <= np.finfo(np.float32).max)
+    if missing != "error":
+        bad &= ~np.isnan(values)
     if bad.any():
         row, column = (int(index) for index in np.argwhere(bad)[0])
+        found, place = values[row, column], row_name(int(rows[row]))
+        if np.isnan(found):
+            raise DataError(
+                f"Column '{columns[column]}' of {where} is empty (nan) in {place}.",
+                'Fill such cells with the training mean (missing="mean"), or drop their rows (missing="drop").',
+            )
         raise DataError(
-            f"Column '{columns[column]}' of {where} holds {values[row, column]} in {row_name(int(rows[row]))}.",
-            "Fill or drop such rows: features must be finite numbers that float32 can hold.",
+            f"Column '{columns[column]}' of {where} holds {found} in {place}.",
+            "Correct the cell or drop the row: features must be finite numbers that float32 can hold.",
         )
     return values.astype(np.float32)

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from gracile.core.errors import DataError, nearest
 from gracile.data.named import KNOWN
-from gracile.data.source import Opened, Request
+from gracile.data.source import COLUMNAR, Opened, Request
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,29 @@ class _Module(Protocol):
     def open_source(self, request: Request) -> Opened: ...
 
 
-def _is_parquet(name: str) -> bool:
+TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+
+def _is_columnar(name: str) -> bool:
     path = Path(name)
     if path.is_file():
-        return path.suffix.lower() == ".parquet"
-    return path.is_dir() and next(path.rglob("*.parquet"), None) is not None
+        return path.suffix.lower() in COLUMNAR
+    return path.is_dir() and any(file.suffix.lower() in COLUMNAR for file in path.rglob("*"))
 
 
 def _is_file(name: str, *suffixes: str) -> bool:
-    return Path(name).suffix.lower() in suffixes and Path(name).is_file()
+    return name.lower().endswith(suffixes) and Path(name).is_file()
+
+
+def _is_numpy(name: str) -> bool:
+    path = Path(name)
+    return _is_file(name, ".npz", ".npy") or (path.is_dir() and next(path.glob("*.npy"), None) is not None)
 
 
 def _is_repository(name: str) -> bool:
-    # A path that ends like a file is a misspelt path, not a repository.
-    readable = Path(name).suffix.lower() in {".parquet", ".csv", ".tsv", ".npz"}
-    return not readable and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name) is not None
+    # What is on the disk is never sent to the hub as a name, and a path that ends like a file is a misspelt path.
+    readable = name.lower().endswith((*COLUMNAR, *TEXT, ".npz", ".npy"))
+    return not readable and not Path(name).exists() and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name) is not None
 
 
 NAMES = ("digits", *KNOWN)
@@ -57,9 +65,9 @@ NAMES = ("digits", *KNOWN)
 SOURCES = {
     "digits": Row("digits (comes with scikit-learn)", lambda name: name == "digits", "gracile.data.digits"),
     "named": Row("mnist, fashion-mnist, cifar10, cifar100, letter", lambda name: name in KNOWN, "gracile.data.named"),
-    "parquet": Row("a .parquet file or a folder of them", _is_parquet, "gracile.data.parquet"),
-    "csv": Row("a .csv or .tsv file", lambda name: _is_file(name, ".csv", ".tsv"), "gracile.data.csv_table"),
-    "npz": Row("a .npz file with x and y", lambda name: _is_file(name, ".npz"), "gracile.data.npz"),
+    "parquet": Row("a .parquet, .arrow or .feather file, or a folder of them", _is_columnar, "gracile.data.parquet"),
+    "csv": Row("a .csv or .tsv file, or .gz of one", lambda name: _is_file(name, *TEXT), "gracile.data.csv_table"),
+    "npz": Row("a .npz file with x and y, or x.npy and y.npy", _is_numpy, "gracile.data.npz"),
     "folder": Row("a folder of images, a folder a class", lambda name: Path(name).is_dir(), "gracile.data.folder"),
     "hub": Row("owner/name on the Hugging Face hub", _is_repository, "gracile.data.hub"),
 }

@@ -3,16 +3,18 @@
 from gracile.dynamics.far import FarFlow, log_logistic, normalised_flow
 from gracile.dynamics.flow import Flow, gradient_flow
 from gracile.dynamics.junctions import Junction, find
-from gracile.dynamics.monitor import Monitor, watch
 from gracile.dynamics.paths import count_paths
 from gracile.dynamics.smoothness import Smoothness, SmoothnessMonitor, smoothness
+from gracile.dynamics.table import MONITORS, monitors
 from gracile.dynamics.tree import TreeNetwork, tree_decomposition
+from gracile.dynamics.watch import DynamicsMonitor, watch
 
 __all__ = [
+    "MONITORS",
+    "DynamicsMonitor",
     "FarFlow",
     "Flow",
     "Junction",
-    "Monitor",
     "Smoothness",
     "SmoothnessMonitor",
     "TreeNetwork",
@@ -20,6 +22,7 @@ __all__ = [
     "find",
     "gradient_flow",
     "log_logistic",
+    "monitors",
     "normalised_flow",
     "smoothness",
     "tree_decomposition",

@@ -31,7 +31,7 @@ def drift(model: nn.Module, example: Tensor) -> Callable[[nn.Module], float]:
 
 
 def descend(
-    model: nn.Module, loss: Loss, example: Tensor, optimizer: Factory, *, time: float, rates: Sequence[float]
+    model: nn.Module, loss: Loss, example: Tensor, optimizer: Factory, *, time: float, lrs: Sequence[float]
 ) -> list[tuple[float, float]]:
     """The drift of D after descending for the same time with several step sizes.
 
@@ -41,21 +41,21 @@ def descend(
         example: inputs of the model.
         optimizer: from parameters and step size.
         time: step size times number of steps.
-        rates: step sizes.
+        lrs: step sizes.
 
     Returns:
         (step size, drift), the drift as of `drift`.
     """
     found = []
-    for rate in rates:
+    for lr in lrs:
         net = copy.deepcopy(model)
         measure = drift(net, example)
-        built = optimizer(net.parameters(), rate)
-        for _ in range(round(time / rate)):
+        built = optimizer(net.parameters(), lr)
+        for _ in range(round(time / lr)):
             built.zero_grad()
             loss(net).backward()
             built.step()
-        found.append((rate, measure(net)))
+        found.append((lr, measure(net)))
     return found
 
 

@@ -82,11 +82,11 @@ def normalised_flow(
     log_loss: Loss,
     *,
     until: float = -1000.0,
-    tol: float = 1e-9,
+    tolerance: float = 1e-9,
     at: Sequence[float] = (),
     observe: Callable[[float], Any] | None = None,
     step: float | None = None,
-    max_steps: int = 20_000,
+    steps: int = 20_000,
 ) -> FarFlow:
     """Move a model along its gradient flow, by arc length, until the logarithm of the loss is below `until`.
 
@@ -96,11 +96,11 @@ def normalised_flow(
         model: in float64; moved in place. Small: an implicit step solves a system in all its weights.
         log_loss: from the model to the logarithm of its loss, such as `log_logistic` of its margins.
         until: natural logarithm of the loss to reach.
-        tol: relative and absolute tolerance of a step.
+        tolerance: relative and absolute tolerance of a step.
         at: logarithms of the loss at which `observe` is called, once passed; it is called at the start and the end too.
         observe: called with the logarithm of the loss, the model standing there.
         step: with ReLUs: fixed Runge-Kutta steps of this arc length (order 4), as an adaptive solver stalls at kinks.
-        max_steps: give up after these.
+        steps: give up after these.
 
     Raises:
         InputError: the loss does not get there, as on data that are not separable.
@@ -111,16 +111,16 @@ def normalised_flow(
     now = field_.value()
     if observe is not None:
         found.observed.append((now, observe(now)))
-    solver = _Fixed(field_, step) if step else LSODA(field_, 0.0, field_.here(), 1e9, rtol=tol, atol=tol)
+    solver = _Fixed(field_, step) if step else LSODA(field_, 0.0, field_.here(), 1e9, rtol=tolerance, atol=tolerance)
     while now > until:
         message = solver.step()
         found.steps += 1
         field_.move(solver.y)
         now = field_.value()
-        if solver.status != "running" or found.steps >= max_steps or not math.isfinite(now):
+        if solver.status != "running" or found.steps >= steps or not math.isfinite(now):
             raise InputError(
                 f"After {found.steps} steps the log loss is {now:.6g}, above {until:.6g}: {message or 'it takes too long'}.",
-                "Use separable data, raise tol, or ask for less.",
+                "Use separable data, raise tolerance, or ask for less.",
             )
         if waiting and now <= waiting[0]:
             while waiting and now <= waiting[0]:

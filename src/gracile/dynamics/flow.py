@@ -50,7 +50,7 @@ def gradient_flow(
     loss: Loss,
     *,
     time: float,
-    tol: float = 1e-12,
+    tolerance: float = 1e-12,
     method: Literal["adaptive", "rk4"] = "adaptive",
     step: float | None = None,
     sign_changes: SignChanges = "cross",
@@ -67,7 +67,7 @@ def gradient_flow(
         model: in float64; its trainable parameters are moved in place.
         loss: from the model to a scalar; the same value each time it is called.
         time: how long, above 0.
-        tol: relative and absolute tolerance of a step.
+        tolerance: relative and absolute tolerance of a step.
         method: ``adaptive`` or ``rk4``.
         step: of ``rk4``.
         sign_changes: at a ReLU's sign change ``cross`` exactly, ``stop``, or ``ignore`` (adaptive steps right over the kink). Kinks of
@@ -83,8 +83,8 @@ def gradient_flow(
         NonFiniteError: the loss is not finite.
     """
     field_ = _Field(model, loss)
-    if not time > 0 or records < 1 or not tol > 0:
-        raise InputError(f"time={time}, tol={tol} and records={records} must be positive.", "Correct them.")
+    if not time > 0 or records < 1 or not tolerance > 0:
+        raise InputError(f"time={time}, tolerance={tolerance} and records={records} must be positive.", "Correct them.")
     if method == "rk4" and (not step or step <= 0 or sign_changes == "stop"):
         raise InputError("rk4 needs a step above 0, and cannot stop at sign changes.", "Give step, or use 'adaptive'.")
     flow = Flow()
@@ -98,7 +98,7 @@ def gradient_flow(
         y = (
             _rk4(field_, flow, y, goal, step or 0.0)
             if rk4
-            else _adaptive(field_, flow, y, goal, tol, sign_changes, time)
+            else _adaptive(field_, flow, y, goal, tolerance, sign_changes, time)
         )
         field_.move(y)
         if observe is not None:
@@ -202,16 +202,16 @@ def _rk4(field_: _Field, flow: Flow, y: np.ndarray, goal: float, step: float) ->
 
 
 def _adaptive(
-    field_: _Field, flow: Flow, y: np.ndarray, goal: float, tol: float, sign_changes: SignChanges, whole: float
+    field_: _Field, flow: Flow, y: np.ndarray, goal: float, tolerance: float, sign_changes: SignChanges, whole: float
 ) -> np.ndarray:
     if sign_changes == "ignore":
-        y = _smooth(field_, flow.time, y, goal, tol)
+        y = _smooth(field_, flow.time, y, goal, tolerance)
         flow.time = goal
         return y
     while flow.time < goal:
         field_.hold(y)
         try:
-            time, y, changed = _piece(field_, flow.time, y, goal, tol)
+            time, y, changed = _piece(field_, flow.time, y, goal, tolerance)
         finally:
             field_.held = None
         flow.time = time
@@ -238,8 +238,8 @@ class _Solver(DOP853):
     stalled = 0  # very small steps in a row
 
 
-def _solver(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float) -> _Solver:
-    return _Solver(field_, start, y, goal, rtol=max(tol, 1e-13), atol=tol)
+def _solver(field_: _Field, start: float, y: np.ndarray, goal: float, tolerance: float) -> _Solver:
+    return _Solver(field_, start, y, goal, rtol=max(tolerance, 1e-13), atol=tolerance)
 
 
 def _advance(solver: _Solver) -> None:
@@ -254,20 +254,22 @@ def _advance(solver: _Solver) -> None:
     if solver.status == "failed":
         raise InputError(
             f"The solver stopped at time {solver.t:.6g}: {message}.",
-            "Raise tol, or take method='rk4' with a fixed step.",
+            "Raise tolerance, or take method='rk4' with a fixed step.",
         )
 
 
-def _smooth(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float) -> np.ndarray:
-    solver = _solver(field_, start, y, goal, tol)
+def _smooth(field_: _Field, start: float, y: np.ndarray, goal: float, tolerance: float) -> np.ndarray:
+    solver = _solver(field_, start, y, goal, tolerance)
     while solver.status == "running":
         _advance(solver)
     return solver.y
 
 
-def _piece(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float) -> tuple[float, np.ndarray, bool]:
+def _piece(
+    field_: _Field, start: float, y: np.ndarray, goal: float, tolerance: float
+) -> tuple[float, np.ndarray, bool]:
     """Up to `goal` or just behind the next sign change, whichever is first, with the switches held."""
-    solver = _solver(field_, start, y, goal, tol)
+    solver = _solver(field_, start, y, goal, tolerance)
     while solver.status == "running":
         before, there = solver.t, solver.y.copy()
         _advance(solver)
@@ -283,5 +285,5 @@ def _piece(field_: _Field, start: float, y: np.ndarray, goal: float, tol: float)
             time = float(cast(float, brentq(margin, before, solver.t, xtol=1e-14)))
         # Just behind the kink, so that the changed switch is seen; the dense output only found the place.
         time = min(solver.t, time + max(1e-12, 1e-10 * (solver.t - before)))
-        return time, _smooth(field_, before, there, time, tol), True
+        return time, _smooth(field_, before, there, time, tolerance), True
     return solver.t, solver.y, False

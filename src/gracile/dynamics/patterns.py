@@ -80,6 +80,14 @@ class Patterns:
                 everywhere &= self.active[junction.name]
             self.sums[junction.name], self.active[junction.name] = sums, everywhere
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far."""
+        return {"sums": dict(self.sums), "active": dict(self.active), "passes": dict(self.passes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.sums, self.active, self.passes = dict(state["sums"]), dict(state["active"]), Counter(state["passes"])
+
     def alike(self, junction: Junction) -> Tensor | None:
         """(neurons, neurons) of bool: the diagonal, and pairs always seen switched alike; None before anything was seen."""
         sums = self.sums.get(junction.name)

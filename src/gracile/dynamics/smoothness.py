@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from gracile.core.errors import InputError
+from gracile.core.monitor import Monitor, Series
 from gracile.core.runs import RunFolder
 
 # Steps along the gradient, in units of the learning rate.
@@ -124,35 +125,68 @@ def _norm(tensors: Sequence[Tensor]) -> float:
     return torch.stack([one.double().square().sum() for one in tensors]).sum().sqrt().item()
 
 
-@dataclass(eq=False)
-class SmoothnessMonitor:
+class SmoothnessMonitor(Monitor):
     """Records `smoothness` on one batch while a network is trained, always in training mode.
 
-    Attributes:
+    Args:
         model: watched, never changed.
-        x, targets: the batch.
-        lr, factors, loss: as for `smoothness`.
-        every: steps between records.
+        x: the batch's inputs; None measures on the batch of each recorded step, before that step, inside `gracile.fit`.
+        targets: what `loss` takes beside the outputs; given with `x`.
+        lr: see `smoothness`.
+        factors: see `smoothness`.
+        loss: see `smoothness`.
+        every: steps between records, where attached to an optimiser.
         folder: rows are appended to its ``metrics.jsonl``.
+
+    Attributes:
         rows: what was recorded: ``step`` and the attributes of `Smoothness`.
+
+    Raises:
+        InputError: `every` is not positive, or only one of `x` and `targets` is given.
     """
 
-    model: nn.Module
-    x: Tensor
-    targets: Tensor
-    lr: float
-    factors: Sequence[float] = FACTORS
-    loss: Loss = nn.functional.cross_entropy
-    every: int = 10
-    folder: RunFolder | Path | str | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    title: ClassVar[str] = "the loss and its gradient along the gradient of one batch"
+    series: ClassVar[dict[str, Series]] = {
+        "gradient_norm": Series("Gradient", "l2 norm", True, "On one batch."),
+        "loss_high": Series(
+            "Loss along the gradient", "largest loss", True, "Over steps along the gradient of one batch."
+        ),
+        "gradient_change_high": Series(
+            "Change of the gradient", "largest change, l2", True, "Small where the gradient predicts the next one."
+        ),
+        "beta_smoothness": Series(
+            "Effective smoothness", "beta", True, "Largest change of the gradient over distance moved; small is smooth."
+        ),
+    }
 
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise InputError(f"every={self.every} must be at least 1.", "Correct it.")
-        self.folder = RunFolder(Path(self.folder)) if isinstance(self.folder, str | Path) else self.folder
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor | None = None,
+        targets: Tensor | None = None,
+        *,
+        lr: float,
+        factors: Sequence[float] = FACTORS,
+        loss: Loss = nn.functional.cross_entropy,
+        every: int = 10,
+        folder: RunFolder | Path | str | None = None,
+    ) -> None:
+        if every < 1:
+            raise InputError(f"every={every} must be at least 1.", "Pass every=1 to record after each step.")
+        if (x is None) != (targets is None):
+            raise InputError("Inputs were given without targets, or targets without inputs.", "Give both, or neither.")
+        self.model, self.lr, self.factors, self.loss, self.every = model, lr, factors, loss, every
+        self.batch = None if x is None or targets is None else (x, targets)
+        self.folder = RunFolder(Path(folder)) if isinstance(folder, str | Path) else folder
+        self.rows: list[dict[str, Any]] = []
         self.steps = 0
+        self._found: Smoothness | None = None
         self._handle: Any = None
+
+    @classmethod
+    def on(cls, network: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> SmoothnessMonitor:
+        """One for `gracile.fit`: see `gracile.dynamics.monitors`."""
+        return cls(network, x, y, lr=lr)
 
     def attach(self, optimizer: Optimizer) -> SmoothnessMonitor:
         """Record after every `every`-th step of an optimiser by itself.
@@ -178,29 +212,53 @@ class SmoothnessMonitor:
             self.record()
 
     def record(self) -> dict[str, Any]:
-        """Measure now."""
-        with training_mode(self.model):
-            found = smoothness(
-                self.model, self.x, self.targets, lr=self.lr, factors=self.factors, loss=self.loss
-            )  # fmt: skip
-        row = {"step": self.steps, **asdict(found)}
+        """Measure now, on the batch that was given.
+
+        Raises:
+            InputError: no batch was given.
+        """
+        if self.batch is None:
+            raise InputError("The monitor has no batch to measure on.", "Pass x and targets when you build it.")
+        row = {"step": self.steps, **asdict(self._measured(*self.batch))}
         self.rows.append(row)
-        if isinstance(self.folder, RunFolder):
+        if self.folder is not None:
             self.folder.record({"monitor": "smoothness", **row})
         return row
 
-    def observe(self, _model: nn.Module) -> dict[str, float]:
-        """Record, and return what joins an epoch's row, as `gracile.fit`'s ``observe`` wants it."""
-        row = self.record()
-        wanted = (
-            "loss_low",
-            "loss_high",
-            "gradient_norm",
-            "gradient_change_low",
-            "gradient_change_high",
-            "beta_smoothness",
-        )
-        return {key: row[key] for key in wanted}
+    def before_step(self, x: Tensor, y: Tensor) -> None:
+        """Measure on the step's batch, where none was given."""
+        if self.batch is None:
+            self._found = self._measured(x, y)
+
+    def observe(self, network: nn.Module) -> dict[str, float]:
+        """Record, and return what joins the row of `gracile.fit`.
+
+        Args:
+            network: not looked at: what was given at the start is measured.
+
+        Raises:
+            InputError: no batch was given, and no step seen.
+        """
+        if self._found is not None:
+            found, self._found = asdict(self._found), None
+        else:
+            found = self.record()
+        return {key: found[key] for key in RECORDED}
+
+    def _measured(self, x: Tensor, targets: Tensor) -> Smoothness:
+        with training_mode(self.model):
+            return smoothness(self.model, x, targets, lr=self.lr, factors=self.factors, loss=self.loss)
+
+
+# What joins a row of training: the loss at the point itself is there already.
+RECORDED = (
+    "loss_low",
+    "loss_high",
+    "gradient_norm",
+    "gradient_change_low",
+    "gradient_change_high",
+    "beta_smoothness",
+)
 
 
 @contextmanager

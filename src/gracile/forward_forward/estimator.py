@@ -117,7 +117,7 @@ class FFClassifier(NetworkClassifier):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             schedule=Cosine(self.epochs) if self.epochs > 0 else None,
-            rule=network.gradients,
+            learning_rule=network.gradients,
             seed=self.seed,
             precision="float32",
         )

@@ -22,10 +22,11 @@ NEGATIVES: dict[str, int | None] = {"random": 0, "first": 1, "all": None}
 class FFNetwork(nn.Module):
     """Fully connected relu layers trained by forward-forward (Hinton 2022), as a classifier.
 
-    ``network(x)`` is the total goodness of every label, (b, classes), and the largest is the answer; `gradients` fills the gradient of
-    every layer's own loss. `gracile.fit(network, ..., rule=network.gradients)` trains it. The mathematics is closed-form: positive and
-    negative samples share one product a layer, in the first layer even the product with the image, which the two have in common; nothing
-    is kept of a layer once it is left, so that memory for activations does not grow with depth.
+    ``network(x)`` is the total goodness of every label, (b, classes), and the largest is the answer; `gradients` fills the
+    gradient of every layer's own loss. ``gracile.fit(network, ..., learning_rule=network.gradients)`` trains it. The
+    mathematics is closed-form: positive and negative samples share one product per layer, in the first layer even the
+    product with the image, which the two have in common; nothing is kept of a layer once it is left, so that memory for
+    activations does not grow with depth.
 
     Args:
         in_features: features of an input.

@@ -22,7 +22,14 @@ from gracile.one_layer.sample import (
     sample_risk,
 )
 from gracile.one_layer.starts import far_probability, random_starts, sparse_teacher
-from gracile.one_layer.study import Study, coupling, gradient_ratio, sample_deviation, study, weight
+from gracile.one_layer.verification import (
+    Verification,
+    critical_lam,
+    gradient_ratio,
+    largest_beta,
+    sample_deviation,
+    verify,
+)
 
 __all__ = [
     "Condition",
@@ -30,19 +37,20 @@ __all__ = [
     "CriticalPoints",
     "Curvature",
     "Limit",
-    "Study",
     "Trajectories",
+    "Verification",
     "angle",
     "binary_gradient",
     "binary_risk",
     "check_conditions",
     "coarse_gradient",
     "coarse_slope",
-    "coupling",
+    "critical_lam",
     "critical_points",
     "far_probability",
     "gaussian_patches",
     "gradient_ratio",
+    "largest_beta",
     "largest_curvature",
     "least_delta",
     "limit_identity",
@@ -58,6 +66,5 @@ __all__ = [
     "sample_gradient",
     "sample_risk",
     "sparse_teacher",
-    "study",
-    "weight",
+    "verify",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from gracile.core.files import write_atomically
 from gracile.one_layer.iterations import Trajectories
-from gracile.one_layer.study import exponent
+from gracile.one_layer.verification import exponent
 
 COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gracile.channels import ChannelGraph, trace
 from gracile.core.errors import InputError, pick
-from gracile.core.layers import Weight
+from gracile.core.prunable import Weight
 from gracile.core.summary import LayerSummary, zeros
 from gracile.pruning.shares import Scope, survivors
 

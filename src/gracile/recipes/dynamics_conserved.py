@@ -24,7 +24,7 @@ class Settings(Strict):
     """What a recipe of this kind may set.
 
     Attributes:
-        networks: rows of `gracile.dynamics.zoo.NETWORKS` that flow; those with ReLUs up to the first sign change.
+        networks: rows of `gracile.dynamics.example_networks.NETWORKS` that flow; those with ReLUs up to the first sign change.
         time, tol: of the flow. records: along it. examples: in the data.
         stepped: the network that is descended on; rates: step sizes, for `descent_time`.
         weight_decay: lambda of the law of decay.
@@ -83,10 +83,10 @@ def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:
 def _flow(
     settings: Settings, name: str, folder: RunFolder, curves: dict[str, list[tuple[float, float]]]
 ) -> list[dict[str, Any]]:
-    from gracile.dynamics import find, gradient_flow, zoo
+    from gracile.dynamics import example_networks, find, gradient_flow
 
-    model = zoo.network(name, settings.seed)
-    x, y = zoo.regression(name, settings.examples, settings.seed)
+    model = example_networks.network(name, settings.seed)
+    x, y = example_networks.regression(name, settings.examples, settings.seed)
     junctions = find(model, x)
     start = [one.difference(_parameters(model)) for one in junctions]
 
@@ -104,7 +104,7 @@ def _flow(
         return found
 
     flow = gradient_flow(
-        model, lambda net: (net(x) - y).square().mean(), time=settings.time, tol=settings.tol, sign_changes="stop",
+        model, lambda net: (net(x) - y).square().mean(), time=settings.time, tolerance=settings.tol, sign_changes="stop",
         observe=observe, records=settings.records,
     )  # fmt: skip
     rows = []
@@ -121,10 +121,10 @@ def _flow(
 
 
 def _descend(settings: Settings, folder: RunFolder, values: dict[str, float]) -> dict[str, list[tuple[float, float]]]:
-    from gracile.dynamics import descent, zoo
+    from gracile.dynamics import descent, example_networks
 
-    model = zoo.network(settings.stepped, settings.seed)
-    x, y = zoo.regression(settings.stepped, settings.examples, settings.seed)
+    model = example_networks.network(settings.stepped, settings.seed)
+    x, y = example_networks.regression(settings.stepped, settings.examples, settings.seed)
     curves = {}
     for name, factory in descent.OPTIMIZERS.items():
         points = descent.descend(
@@ -133,7 +133,7 @@ def _descend(settings: Settings, folder: RunFolder, values: dict[str, float]) ->
             x,
             factory,
             time=settings.descent_time,
-            rates=settings.rates,
+            lrs=settings.rates,
         )
         curves[name] = points
         key = name.split(" 0")[0].replace(" ", "_").lower()
@@ -145,10 +145,10 @@ def _descend(settings: Settings, folder: RunFolder, values: dict[str, float]) ->
 
 def _decay(settings: Settings) -> float:
     """With weight decay lambda, D(t) = exp(-2 lambda t) D(0): the largest error, relative to the largest entry of D(0)."""
-    from gracile.dynamics import find, gradient_flow, zoo
+    from gracile.dynamics import example_networks, find, gradient_flow
 
-    model = zoo.network(settings.stepped, settings.seed)
-    x, y = zoo.regression(settings.stepped, settings.examples, settings.seed)
+    model = example_networks.network(settings.stepped, settings.seed)
+    x, y = example_networks.regression(settings.stepped, settings.examples, settings.seed)
     junctions = find(model, x)
     start = copy.deepcopy([one.difference(_parameters(model)) for one in junctions])
 
@@ -156,7 +156,7 @@ def _decay(settings: Settings) -> float:
         size = torch.stack([one.square().sum() for one in net.parameters()]).sum()
         return (net(x) - y).square().mean() + settings.weight_decay / 2 * size
 
-    gradient_flow(model, loss, time=settings.time, tol=settings.tol)
+    gradient_flow(model, loss, time=settings.time, tolerance=settings.tol)
     factor = math.exp(-2 * settings.weight_decay * settings.time)
     errors = [
         ((one.difference(_parameters(model)) - factor * then).abs().max() / then.abs().max()).item()

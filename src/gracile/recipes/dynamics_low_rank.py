@@ -21,7 +21,7 @@ class Far(Strict):
     """One network.
 
     Attributes:
-        network: a row of `gracile.dynamics.zoo.NETWORKS`.
+        network: a row of `gracile.dynamics.example_networks.NETWORKS`.
         until: natural logarithm of the loss to reach.
         tol: of the adaptive solver.
         step: fixed arc length a step, for networks with ReLUs.
@@ -65,12 +65,12 @@ def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any
 def _one(
     settings: Settings, far: Far, folder: RunFolder, values: dict[str, float]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    from gracile.dynamics import bounds, pictures, watch, zoo
+    from gracile.dynamics import bounds, example_networks, pictures, watch
     from gracile.dynamics.far import log_logistic, normalised_flow
     from gracile.dynamics.spectra import alignment
 
-    model = zoo.network(far.network, settings.seed)
-    x, y = zoo.separable(far.network, settings.examples, settings.seed)
+    model = example_networks.network(far.network, settings.seed)
+    x, y = example_networks.separable(far.network, settings.examples, settings.seed)
     monitor = watch(model, x)
     exact: list[dict[str, float]] = []
 
@@ -89,7 +89,7 @@ def _one(
         model,
         lambda net: log_logistic(net(x)[:, 0] * y),
         until=far.until,
-        tol=far.tol,
+        tolerance=far.tol,
         step=far.step,
         at=steps,
         observe=observe,

@@ -19,7 +19,7 @@ class Settings(Strict):
     """What a tree recipe may set.
 
     Attributes:
-        networks: rows of `gracile.dynamics.zoo.NETWORKS`.
+        networks: rows of `gracile.dynamics.example_networks.NETWORKS`.
         examples: inputs each is evaluated on.
         counted: widths of a ReLU network whose paths are counted without being built.
         seed: of weights and inputs.
@@ -33,13 +33,13 @@ class Settings(Strict):
 
 def execute(settings: Settings, folder: RunFolder, published: list[dict[str, Any]]) -> Outcome:
     """Build every tree and compare it with its network; seconds."""
-    from gracile.dynamics import count_paths, pictures, tree_decomposition, zoo
+    from gracile.dynamics import count_paths, example_networks, pictures, tree_decomposition
 
     rows: list[dict[str, Any]] = []
     worst, signs = 0.0, 1.0
     for name in settings.networks:
-        model = zoo.network(name, settings.seed)
-        x, _ = zoo.regression(name, settings.examples, settings.seed)
+        model = example_networks.network(name, settings.seed)
+        x, _ = example_networks.regression(name, settings.examples, settings.seed)
         tree = tree_decomposition(model, x)
         with torch.no_grad():
             outputs = model(x)[:, 0].numpy()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, nearest, pick
-from gracile.core.rule import LearningRule
+from gracile.core.learning_rule import LearningRule
 from gracile.core.seeding import derive_seed
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Dataset

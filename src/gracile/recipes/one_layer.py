@@ -13,7 +13,7 @@ from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 
 if TYPE_CHECKING:
-    from gracile.one_layer import Study
+    from gracile.one_layer import Verification
 
 log = logging.getLogger("gracile")
 
@@ -84,8 +84,8 @@ def _theorem(
     settings: Settings, folder: RunFolder, values: dict[str, float]
 ) -> tuple[list[dict[str, Any]], dict[str, list[tuple[float, float]]], dict[str, Any]]:
     """Every penalty at every delta: rows, the largest distance by beta, and the trajectories at the last delta."""
-    from gracile.one_layer import coupling, random_starts, sparse_teacher, study, weight
-    from gracile.one_layer.study import exponent
+    from gracile.one_layer import critical_lam, largest_beta, random_starts, sparse_teacher, verify
+    from gracile.one_layer.verification import exponent
 
     w_star = sparse_teacher(settings.d, settings.nonzero, settings.seed)
     starts = random_starts(settings.starts, settings.d, settings.seed)
@@ -93,10 +93,10 @@ def _theorem(
     distances: dict[str, list[tuple[float, float]]] = {}
     for penalty in settings.penalties:
         for delta in settings.deltas:
-            beta = coupling(settings.theorem, delta, settings.k)
-            lam = weight(penalty, beta, settings.d, settings.ratio)
+            beta = largest_beta(settings.theorem, delta, settings.k)
+            lam = critical_lam(penalty, beta, settings.d, settings.ratio)
             log.info("theorem %s: %s, delta %g", settings.theorem, penalty, delta)
-            found = study(
+            found = verify(
                 settings.theorem, starts, w_star, settings.k, lam=lam, beta=beta, steps=settings.steps,
                 delta=delta, penalty=penalty,
             )  # fmt: skip
@@ -114,7 +114,7 @@ def _theorem(
 
 
 def _measured(
-    found: Study, settings: Settings, delta: float, beta: float, lam: float
+    found: Verification, settings: Settings, delta: float, beta: float, lam: float
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """A row of the table, and the numbers that criteria speak of, over the starts that the theorem admits."""
     from gracile.one_layer import gradient_ratio
@@ -163,17 +163,17 @@ def _curves(
     settings: Settings, folder: RunFolder, values: dict[str, float]
 ) -> dict[str, list[tuple[float, float, float, float]]]:
     """How often hypotheses and conclusions hold of a random start, against beta and against d."""
-    from gracile.one_layer import coupling
+    from gracile.one_layer import largest_beta
     from gracile.one_layer.conditions import PEAK
 
-    most = coupling(settings.theorem, PEAK if settings.theorem == "3.1" else math.pi / 2, settings.k)
+    most = largest_beta(settings.theorem, PEAK if settings.theorem == "3.1" else math.pi / 2, settings.k)
     panels = {}
     if settings.couplings:
         panels["β over the largest admissible"] = [
             (share, *_shares(settings, settings.d, settings.nonzero, share * most)) for share in settings.couplings
         ]
     if settings.dims:
-        beta = coupling(settings.theorem, settings.curve_delta, settings.k)
+        beta = largest_beta(settings.theorem, settings.curve_delta, settings.k)
         panels[f"d, at δ = {settings.curve_delta:g}"] = [
             (d, *_shares(settings, d, max(1, d * settings.nonzero // settings.d), beta)) for d in settings.dims
         ]
@@ -189,13 +189,13 @@ def _curves(
 
 def _shares(settings: Settings, d: int, nonzero: int, beta: float) -> tuple[float, float, float]:
     """Exact and measured share of starts that meet the hypotheses, and share that meet the conclusions."""
-    from gracile.one_layer import random_starts, sparse_teacher, study, weight
+    from gracile.one_layer import critical_lam, random_starts, sparse_teacher, verify
 
     log.info("theorem %s: curve at d = %d, beta = %g", settings.theorem, d, beta)
     penalty = settings.penalties[0]
-    found = study(
+    found = verify(
         settings.theorem, random_starts(settings.curve_starts, d, settings.seed + 1),
-        sparse_teacher(d, nonzero, settings.seed), settings.k, beta=beta, lam=weight(penalty, beta, d, settings.ratio),
+        sparse_teacher(d, nonzero, settings.seed), settings.k, beta=beta, lam=critical_lam(penalty, beta, d, settings.ratio),
         steps=settings.steps, penalty=penalty, records=2,
     )  # fmt: skip
     return found.exact, float(found.admitted.double().mean()), float(found.concluded.double().mean())
@@ -203,14 +203,21 @@ def _shares(settings: Settings, d: int, nonzero: int, beta: float) -> tuple[floa
 
 def _samples(settings: Settings, folder: RunFolder, values: dict[str, float]) -> list[tuple[float, float]]:
     """The iteration on data beside the exact one."""
-    from gracile.one_layer import check_conditions, coupling, random_starts, sample_deviation, sparse_teacher, weight
-    from gracile.one_layer.study import exponent
+    from gracile.one_layer import (
+        check_conditions,
+        critical_lam,
+        largest_beta,
+        random_starts,
+        sample_deviation,
+        sparse_teacher,
+    )
+    from gracile.one_layer.verification import exponent
 
     if not settings.samples:
         return []
     penalty, delta = settings.penalties[0], settings.deltas[-1]
-    beta = coupling(settings.theorem, delta, settings.k)
-    lam = weight(penalty, beta, settings.d, settings.ratio)
+    beta = largest_beta(settings.theorem, delta, settings.k)
+    lam = critical_lam(penalty, beta, settings.d, settings.ratio)
     setting = check_conditions(
         settings.theorem, k=settings.k, d=settings.d, lam=lam, beta=beta, lr=1e-9, theta=0.0, delta=delta
     )

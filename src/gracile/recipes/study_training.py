@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, Splits, batches
+from gracile.dynamics import SmoothnessMonitor
 from gracile.dynamics import smoothness as measure_smoothness
 from gracile.models import ACTIVATIONS, sgd_step_
 from gracile.models.backpropagation import Loss, Reduction
@@ -83,7 +84,7 @@ def train(
                 accuracy = evaluate(network, curve).accuracy
                 rows.append(
                     {"step": step, "epoch": step * training.batch_size / len(splits.train), "train_loss": loss, "val_accuracy": accuracy}
-                    | found
+                    | found | ({"series": SmoothnessMonitor.described()} if found and not rows else {})
                 )  # fmt: skip
                 record(rows[-1])
                 total, since = torch.zeros(()), 0

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import operator
 import statistics
 import time
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,11 @@ from torch import nn
 from gracile.channels import trace
 from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_atomically, write_json
+from gracile.core.monitor import Monitor
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Augmentation, Splits, batches
-from gracile.dynamics import SmoothnessMonitor, watch
+from gracile.dynamics import monitors
 from gracile.recipes import methods
 from gracile.recipes.arms import (
     Arm,
@@ -137,7 +135,7 @@ def _train_arm(
     if arm.target is not None:
         sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
-    observers = _observers(network, splits, training, seed, device) if settings.watch else []
+    watching = _monitors(network, splits, training, seed, device) if settings.watch else []
     history = fit(
         network,
         splits,
@@ -149,7 +147,7 @@ def _train_arm(
         weight_decay=training.weight_decay,
         nesterov=training.nesterov,
         schedule=schedule_of(training, an_epoch),
-        rule=rule,
+        learning_rule=rule,
         sparsifier=sparsifier,
         objective=None if rule is not None else objective,
         augment=augment if settings.data.flip or settings.data.crop else None,
@@ -157,7 +155,7 @@ def _train_arm(
         precision=training.precision,
         folder=part,
         resume=True,
-        observe=lambda kept: reduce(operator.or_, (observe(kept) for observe in observers), left(kept)),
+        observe=[left, *watching],
         progress=f"{name}, seed {seed}",
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
@@ -227,14 +225,13 @@ def _check_found(arms: dict[str, Arm]) -> None:
             earlier.append(name)
 
 
-def _observers(
+def _monitors(
     network: nn.Module, splits: Splits, training: TrainingSettings, seed: int, device: torch.device
-) -> list[Callable[[nn.Module], dict[str, float]]]:
-    """What is recorded of a watched arm each epoch: the dynamics, and the loss along its gradient on one batch of training data."""
+) -> list[Monitor]:
+    """What is recorded of a watched arm, on one batch of training data."""
     order = torch.randperm(len(splits.train), generator=generator(seed, "smoothness"))
     x, y = next(iter(batches(splits.train, training.batch_size, order=order)))
-    x, y = x.to(device), y.to(device)
-    return [watch(network, x[:2]).observe, SmoothnessMonitor(network, x, y, lr=training.lr).observe]
+    return monitors(network, x.to(device), y.to(device), lr=training.lr)
 
 
 def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:

@@ -36,29 +36,24 @@ def curves(arms: Named) -> str:
     )
 
 
-# What a watched run records (`gracile.dynamics`): its key, title, axis, whether the axis is logarithmic, and what to see in it.
-WATCHED = (
-    ("drift_conserved", "Drift of what is conserved", "change of D", True, "What flow conserves; steps move it."),
-    ("drift_free", "Drift of the rest", "change of D", True, "Entries of D that nothing conserves."),
-    ("drift_unexplained", "Unexplained drift", "change of D", True, "Less what the optimiser's law explains."),
-    ("alignment", "Alignment", "least |cosine|", False, "Of top singular vectors of adjacent layers; 1 is aligned."),
-    ("margin", "Margin", "least margin", False, "True class less the largest other, least over the batch."),
-    ("sign_changes", "Sign changes", "share of weights", False, "Weights that changed sign since the record before."),
-    ("sign_changes_from_start", "Sign changes since the start", "share of weights", False, "Weights of another sign than at the start."),
-    ("gradient_norm", "Gradient", "l2 norm", True, "On one batch."),
-    ("loss_high", "Loss along the gradient", "largest loss", True, "Over steps along the gradient of one batch."),
-    ("gradient_change_high", "Change of the gradient", "largest change, l2", True, "Small where the gradient predicts the next one."),
-    ("beta_smoothness", "Effective smoothness", "beta", True, "Largest change of the gradient over distance moved; small is smooth."),
-)  # fmt: skip
-
-
 def watched(arms: Named) -> str:
-    """The dynamics that were recorded while the arms were trained, a small chart each; empty where none were."""
+    """What monitors recorded while the arms were trained, a small chart per series; empty where there were none.
+
+    Titles and axes are those that ``metrics.jsonl`` tells: the first row with a monitor's numbers holds them.
+    """
+    rows = [row for _, arm, _ in arms for one in arm.trained for row in one.metrics]
+    series: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        told = row.get("series")
+        if isinstance(told, dict):
+            series |= {key: one for key, one in told.items() if isinstance(one, dict)}
     at = _abscissa(arms)
     figures = []
-    for key, title, label, log, caption in WATCHED:
+    for key, one in series.items():
         value = lambda row, key=key: number(row.get(key))
-        figures.append(html.figure(svg.line_chart(title, _lines(arms, value, at), at, label, log=log), title, caption))
+        title, log = str(one.get("title", key)), bool(one.get("log"))
+        chart = svg.line_chart(title, _lines(arms, value, at), at, str(one.get("axis", "")), log=log)
+        figures.append(html.figure(chart, title, str(one.get("caption", ""))))
     return _told(arms, figures)
 
 
@@ -74,9 +69,10 @@ def _told(arms: Named, figures: Sequence[str]) -> str:
 
 
 def _abscissa(arms: Named) -> str:
-    """``step`` where every row tells it, as where records are made within an epoch; else ``epoch``."""
+    """``step`` where records are made within epochs and every row tells it; else ``epoch``."""
     rows = [row for _, arm, _ in arms for one in arm.trained for row in one.metrics]
-    return "step" if rows and all(number(row.get("step")) is not None for row in rows) else "epoch"
+    within = any((at := number(row.get("epoch"))) is not None and at != int(at) for row in rows)
+    return "step" if within and all(number(row.get("step")) is not None for row in rows) else "epoch"
 
 
 def _lines(arms: Named, value: Value, abscissa: str) -> list[svg.Line]:

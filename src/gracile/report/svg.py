@@ -167,7 +167,7 @@ def axis(
     return Axis(made[0], made[1] if made[1] > made[0] else made[0] + 1.0, start, end)
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
+def _frame(x: Axis, y: Axis, xlabel: str, ylabel: str) -> str:
     parts = []
     for value in y.ticks():
         at = y(value)
@@ -180,10 +180,10 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
         parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{compact(value)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(xlabel)}</text>')
     parts.append(
         f'<text class="name" transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>"
+        f"{escape(ylabel)}</text>"
     )
     return "".join(parts)
 
@@ -191,8 +191,8 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
 def line_chart(
     title: str,
     lines: Sequence[Line],
-    x_label: str,
-    y_label: str,
+    xlabel: str,
+    ylabel: str,
     *,
     log: bool = False,
     low: float | None = None,
@@ -212,7 +212,7 @@ def line_chart(
     x = Axis(*ends, LEFT, WIDTH - RIGHT, whole=all(at == int(at) for at in xs))
     values = [value for line in drawn for _, value in line.points]
     y = axis(values, HEIGHT - BOTTOM, TOP, log=log, low=low, high=high)
-    parts = [_frame(x, y, x_label, y_label)]
+    parts = [_frame(x, y, xlabel, ylabel)]
     # The faint ones first: the named curve lies on top.
     for line in sorted(drawn, key=lambda line: not line.faint):
         path = " ".join(f"{x(at):.1f} {y(value):.1f}" for at, value in line.points)
@@ -225,7 +225,7 @@ def line_chart(
             stride = math.ceil(len(line.points) / HOVERS)
             parts += [_dot(x, y, line, point) for point in line.points[::-stride]]
     last = "; ".join(f"{line.name} ends at {line.points[-1][1]:.4g}" for line in drawn if not line.faint)
-    return svg(title, f"{y_label} against {x_label}: {last}.", "".join(parts))
+    return svg(title, f"{ylabel} against {xlabel}: {last}.", "".join(parts))
 
 
 def _dot(x: Axis, y: Axis, line: Line, point: tuple[float, float], visible: bool = False) -> str:
@@ -243,7 +243,7 @@ def histogram(
     title: str,
     edges: tuple[float, float],
     shares: Sequence[tuple[str, int, Sequence[float], float]],
-    x_label: str,
+    xlabel: str,
 ) -> str:
     """Histograms of logarithms laid over each other as outlines; exact zeros stand apart on the left.
 
@@ -251,7 +251,7 @@ def histogram(
         title: of the image.
         edges: decimal logarithms of the first and the last edge.
         shares: name, style, percent a bin, percent of exact zeros.
-        x_label: what is binned.
+        xlabel: what is binned.
     """
     zero_at, zero_width = LEFT + 4, 26
     start = LEFT + zero_width + 22
@@ -282,7 +282,7 @@ def histogram(
         parts.append(f'<text x="{x(exponent):.1f}" y="{bottom + 15}" text-anchor="middle">{label}</text>')
     parts.append(f'<text x="{zero_at + zero_width / 2}" y="{bottom + 15}" text-anchor="middle">zero</text>')
     middle = (start + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(xlabel)}</text>')
     parts.append(
         f'<text class="name" transform="translate(10 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
         "exactly zero, %</text>"
@@ -303,7 +303,7 @@ def histogram(
             f'<path {_stroke(style)} d="M{start} {bottom}{steps}V{bottom}"><title>{escape(name)}</title></path>'
         )
     told = "; ".join(f"{name}: {zeros:.1f} % exactly zero" for name, _, _, zeros in shares)
-    return svg(title, f"Distribution of {x_label}. {told}.", "".join(parts))
+    return svg(title, f"Distribution of {xlabel}. {told}.", "".join(parts))
 
 
 def bars(title: str, rows: Sequence[tuple[str, int, int]], style: int) -> str:
@@ -336,8 +336,8 @@ def bars(title: str, rows: Sequence[tuple[str, int, int]], style: int) -> str:
 def scatter(
     title: str,
     points: Sequence[Point],
-    x_label: str,
-    y_label: str,
+    xlabel: str,
+    ylabel: str,
     *,
     fronts: Sequence[Sequence[Point]] = (),
     log: bool = False,
@@ -346,7 +346,7 @@ def scatter(
     x = axis([point.x for point in points], LEFT, WIDTH - RIGHT - 14, log=log, low=None if log else 0.0)
     ys = [point.y + sign * (point.spread or 0) for point in points for sign in (-1, 1)]
     y = axis(ys, HEIGHT - BOTTOM - 12, TOP + 12)
-    parts = [_frame(x, y, x_label, y_label)]
+    parts = [_frame(x, y, xlabel, ylabel)]
     for front in fronts:
         ordered = sorted(front, key=lambda point: point.x)
         stairs = f"M{x(ordered[0].x):.1f} {y(ordered[0].y):.1f}" + "".join(
@@ -371,7 +371,7 @@ def scatter(
     for point, radius in zip(points, radii, strict=True):
         parts.append(_label(point, x(point.x), y(point.y), radius, taken))
     listed = "; ".join(f"{point.label}: {point.y:.4g} at {point.x:.4g}" for point in points)
-    return svg(title, f"{y_label} against {x_label}. {listed}.", "".join(parts))
+    return svg(title, f"{ylabel} against {xlabel}. {listed}.", "".join(parts))
 
 
 def _label(point: Point, cx: float, cy: float, radius: float, taken: list[tuple[float, float, float, float]]) -> str:

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from gracile.core.errors import CollapseWarning, InputError
-from gracile.core.layers import Weight, unwrapped, weights
+from gracile.core.prunable import Weight, unwrapped, weights
 from gracile.core.summary import Summary
 
 Coupling = Literal["gradient", "decoupled"]

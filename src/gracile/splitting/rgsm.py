@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gracile.channels.grouping import GROUPINGS, Grouping, coupled, within_layers
 from gracile.core.errors import InputError, nearest
-from gracile.core.layers import weights
+from gracile.core.prunable import weights
 from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import GroupPenalty, grouped, soft_threshold
 from gracile.penalties.table import Named

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gracile.channels.grouping import from_vectors, to_vectors
 from gracile.core.errors import InputError
-from gracile.core.layers import Weight, like, memory_order
+from gracile.core.prunable import Weight, like, memory_order
 from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import Constraint, Penalty, elementwise
 from gracile.penalties.table import Named

@@ -3,9 +3,10 @@
 from gracile.training.adversarial import ADVERSARIES, CrossEntropy, Objective, adversary
 from gracile.training.evaluation import Evaluation, evaluate
 from gracile.training.loop import fit, steps_per_epoch
+from gracile.training.objectives import LossObjective
 from gracile.training.optimizers import optimizer_factory
-from gracile.training.position import History
 from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
+from gracile.training.state import History
 
 __all__ = [
     "ADVERSARIES",
@@ -16,6 +17,7 @@ __all__ = [
     "Diminishing",
     "Evaluation",
     "History",
+    "LossObjective",
     "Milestones",
     "Objective",
     "Schedule",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gracile.data import Dataset, batches
 
@@ -16,7 +17,7 @@ class Evaluation:
 
     Attributes:
         accuracy: share in [0, 1] of right answers.
-        loss: mean cross-entropy in nats.
+        loss: mean cross-entropy in nats, or the mean of the loss asked for.
         samples: how many.
     """
 
@@ -26,24 +27,34 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, data: Dataset, *, batch_size: int = 500) -> Evaluation:
+def evaluate(
+    network: nn.Module,
+    data: Dataset,
+    *,
+    batch_size: int = 500,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Evaluation:
     """Evaluate in float32 and evaluation mode; the network's mode is left as found.
 
     Args:
         network: gives logits ``(n, classes)``; the data are moved to its device batch by batch.
         data: at least one sample.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
+        loss: from outputs and labels to a scalar, a mean over samples; cross-entropy by default.
     """
     device = next(network.parameters()).device
     training = network.training
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    total = torch.zeros((), dtype=torch.float64, device=device)
     try:
         for x, y in batches(data, batch_size):
             logits, y = network(x.to(device)), y.to(device)
             correct += (logits.argmax(dim=1) == y).sum()
-            loss += nn.functional.cross_entropy(logits.float(), y, reduction="sum")
+            if loss is None:
+                total += nn.functional.cross_entropy(logits.float(), y, reduction="sum")
+            else:
+                total += loss(logits.float(), y) * len(y)
     finally:
         network.train(training)
-    return Evaluation(correct.item() / len(data), loss.item() / len(data), len(data))
+    return Evaluation(correct.item() / len(data), total.item() / len(data), len(data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,74 +13,88 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gracile.core.errors import DataError, InputError
-from gracile.core.rule import LearningRule
+from gracile.core.learning_rule import LearningRule
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Augmentation, Dataset, Splits, batches
-from gracile.training.adversarial import CrossEntropy, Objective
-from gracile.training.evaluation import evaluate
+from gracile.training.checkpointer import Checkpointer
 from gracile.training.interrupts import GracefulStop
-from gracile.training.keeper import Keeper
+from gracile.training.objectives import Loss, Objective, as_objective
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
-from gracile.training.position import History, Position, check_finite
+from gracile.training.recorder import Observer, Recorder, told
 from gracile.training.schedules import Constant, Schedule
-from gracile.training.stepper import STEPS_BETWEEN_CHECKS, Precision, Stepper, autocast_of
+from gracile.training.state import History, TrainingState, check_finite, check_row
+from gracile.training.step import STEPS_BETWEEN_CHECKS, Precision, TrainingStep, autocast_of
 
 
 def fit(
     network: nn.Module,
     data: Splits,
     *,
-    epochs: int,
+    epochs: int | None = None,
+    steps: int | None = None,
+    record_every: int | None = None,
     batch_size: int = 128,
+    drop_last: bool = False,
     optimizer: str | OptimizerFactory = "sgd",
     lr: float = 0.1,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     nesterov: bool = False,
     schedule: Schedule | None = None,
-    rule: LearningRule | None = None,
+    learning_rule: LearningRule | None = None,
     sparsifier: Sparsifier | None = None,
-    objective: Objective | None = None,
+    objective: Objective | Loss | None = None,
     augment: Augmentation | None = None,
     seed: int = 0,
     precision: Precision = "auto",
     channels_last: bool = True,
     folder: RunFolder | str | Path | None = None,
     resume: bool = False,
-    observe: Callable[[nn.Module], dict[str, float]] | None = None,
+    observe: Observer | Sequence[Observer] = (),
     checkpoint_seconds: float = 60.0,
     progress: str | None = None,
 ) -> History:
     """Train a classifier on the device where it stands.
 
     Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its part
-    of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for its part:
-    dropout, noise and the random starts of attacks. Only rank 0 writes.
+    of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for its
+    part: dropout, noise and the random starts of attacks. Only rank 0 writes.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
-        data: trained on ``data.train``, watched on ``data.validation`` unless that is empty; ``data.test`` is never touched.
+        data: trained on ``data.train``, watched on ``data.validation`` unless that is empty; ``data.test`` is never
+            touched.
         epochs: passes over the training data; the last one counts.
-        batch_size: samples a step; a last batch of one sample is left out, because batch-norm cannot use it.
-        optimizer: ``sgd``, ``adam``, ``adamw``, ``adagrad``, ``rmsprop``, or a function from parameters to an optimiser (the next four are
-            then unused).
-        lr, momentum, weight_decay, nesterov: the optimiser's.
+        steps: batches to train on, in place of `epochs`; the last epoch may end early. Give one of the two.
+        record_every: steps from one record to the next; by default each epoch ends with one. The last step is always
+            recorded.
+        batch_size: samples per step; a last batch of one sample is left out, because batch-norm cannot use it.
+        drop_last: leave out every last batch that is not full.
+        optimizer: ``sgd``, ``adam``, ``adamw``, ``adagrad``, ``rmsprop``, or a function from parameters to an optimiser
+            (the next four are then unused).
+        lr: learning rate.
+        momentum: see `gracile.training.optimizer_factory`.
+        weight_decay: coefficient of the l2 penalty.
+        nesterov: whether the momentum is Nesterov's.
         schedule: a factor on the learning rate by progress in epochs, set before every step.
-        rule: fills the gradients in place of cross-entropy and backpropagation, such as ``FFNetwork.gradients``.
-        sparsifier: RVSM, RGSM or another method, built on `network`; attached here and detached at the end.
-        objective: what is minimised: cross-entropy by default, or `gracile.training.adversary` for training on attacked
-            samples, whose loss and accuracy then stand in the history as those of training.
+        learning_rule: fills the gradients in place of an objective and backpropagation, as ``FFNetwork.gradients``.
+        sparsifier: RVSM, RGSM or another method, built on `network`; attached here and detached at the end. Its
+            `end_epoch` is called after whole epochs only.
+        objective: what is minimised: cross-entropy by default; a function from outputs and labels to a scalar, whose
+            mean is then the validation loss too; or `gracile.training.adversary` for training on attacked samples,
+            whose loss and accuracy then stand in the history as those of training.
         augment: applied to training batches.
         seed: of order, augmentation and dropout; the same seed on the same machine gives the same weights, bit for bit.
         precision: ``bf16`` is autocast; ``auto`` takes it on GPUs that have it.
         channels_last: memory layout of 2-d convolutions; on a CPU it saves 10 to 35 % of a step, on a GPU more.
         folder: where ``metrics.jsonl`` and the checkpoint go; without one nothing is written.
         resume: go on from the folder's checkpoint, if it holds one.
-        observe: called each epoch with the network as it would be kept (sparse, if there is a sparsifier); joins the
-            row.
+        observe: monitors, as `gracile.dynamics.monitors` builds them, and functions from the network to numbers by
+            name; one or several. At each record they are given the network as it would be kept (sparse, if there is a
+            sparsifier), and what they return joins its row.
         checkpoint_seconds: at most this long between checkpoints.
         progress: a label for the progress bar; None shows none.
 
@@ -89,14 +103,13 @@ def fit(
 
     Raises:
         DataError: labels out of the network's range.
-        InputError: the network does not take the data.
-        NonFiniteError: the loss or a weight is no longer finite; the last good checkpoint stands.
+        InputError: the network does not take the data, or the length of training is not given exactly once.
+        NonFiniteError: the loss or a weight is no longer finite; the last good checkpoint and all records stand.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
     device = next(network.parameters()).device
     _check_fit(network, data.train)
-    if epochs < 1 or batch_size < 1:
-        raise InputError(f"epochs={epochs} and batch_size={batch_size} must be at least 1.", "Correct them.")
+    _check_numbers(epochs, steps, record_every, batch_size)
     place = RunFolder(Path(folder)) if isinstance(folder, (str, Path)) else folder
     if isinstance(optimizer, str):
         optimizer = optimizer_factory(optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
@@ -104,71 +117,99 @@ def fit(
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
     built = optimizer(network.parameters())
     train, validation = data.train.to(device), data.validation.to(device)
-    steps = steps_per_epoch(len(train), batch_size)
+    per_epoch = steps_per_epoch(len(train), batch_size, drop_last=drop_last)
+    total = steps if epochs is None else epochs * per_epoch
+    assert total is not None
+    minimised = as_objective(objective)
+    recorder = Recorder(network, validation, sparsifier, minimised, observe, per_epoch, record_every, total)
     history = History()
-    position = Position.at(device, 0)
+    position = TrainingState.at(device, 0)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         ranks = Ranks.current()
-        if rule is not None and objective is not None:
-            raise InputError("A rule fills gradients without an objective, and both are given.", "Leave one out.")
-        if rule is not None and ranks.size > 1:
-            raise InputError(
-                "A rule of its own fills gradients in one process, and several train together here.",
-                "Start it without torchrun.",
-            )
+        if learning_rule is not None:
+            _check_rule(objective, ranks)
         # Dropout must not hide the same units of every rank's part.
         torch.manual_seed(derive_seed(seed, "training", *([ranks.rank] if ranks.rank else [])))
         if sparsifier is not None:
             sparsifier.attach(built)
             stack.callback(sparsifier.detach)
-        objective = objective or CrossEntropy()
-        writes = ranks.rank == 0
-        keeper = Keeper(place, network, built, sparsifier, objective, history, checkpoint_seconds, writes=writes)
+        saver = Checkpointer(
+            place, network, built, sparsifier, minimised, recorder.monitors, history, checkpoint_seconds,
+            writes=ranks.rank == 0,
+        )  # fmt: skip
         if place is not None:
             # A fresh start takes its rates from the optimiser as built, a resumed one must not take scaled ones.
             rates = [float(group["lr"]) for group in built.param_groups]
-            position = keeper.restore(position) if resume else keeper.begin(position)
+            position = saver.restore(position) if resume else saver.begin(position)
             for group, rate in zip(built.param_groups, rates, strict=True):
                 group["lr"] = rate
+            if position.step >= per_epoch:
+                raise InputError(
+                    f"The checkpoint in {place.path} stands at step {position.step} of an epoch, which has {per_epoch}.",
+                    "Resume with the batch size and the data it was made with, or start anew without resume.",
+                )
             if ranks.rank and position.seen:
                 position = position.without_sums()
                 torch.manual_seed(derive_seed(seed, "training", ranks.rank, position.epoch, position.step))
         ranks.wait()
         autocast = autocast_of(precision, device)
-        stepper = Stepper(
-            network, built, rule or objective, schedule or Constant(), steps, autocast, seed, place, ranks
+        learning = learning_rule or minimised
+        stepper = TrainingStep(
+            network, built, learning, schedule or Constant(), per_epoch, autocast, seed, place, ranks
         )
         stop = stack.enter_context(GracefulStop())
-        bar = stack.enter_context(_bar(progress, epochs * steps, position.epoch * steps + position.step))
+        bar = stack.enter_context(_bar(progress, total, position.taken(per_epoch)))
         network.train()
-        while position.epoch < epochs:
-            stream = _batches(train, batch_size, seed, position.epoch, augment, device)
-            for x, y in itertools.islice(stream, position.step, steps):
+        while (taken := position.taken(per_epoch)) < total:
+            stream = _batches(train, batch_size, seed, position.epoch, augment, device, drop_last=drop_last)
+            # The epoch's end, or the run's where it ends earlier.
+            until = min(per_epoch, position.step + total - taken)
+            for x, y in itertools.islice(stream, position.step, until):
+                recorded = recorder.due(position.taken(per_epoch) + 1)
+                if recorded:
+                    recorder.before_step(x, y)
                 stepper.step(position, x, y)
                 bar.update()
+                whole = position.step == per_epoch
+                if recorded:
+                    position.loss, position.correct, position.seen = ranks.sums(*position.sums)
+                    check_finite(position, network, None, place)
+                if whole and sparsifier is not None:
+                    sparsifier.end_epoch()
+                if recorded:
+                    row = recorder.row(position, first=not history.rows)
+                    row.update(lr=stepper.last_rate(position), seconds=round(saver.spent(), 3))
+                    check_row(row, network, position, place)
+                    history.rows.append(row)
+                    bar.set_postfix_str(told(row))
+                    position = position.without_sums()
+                if whole:
+                    position.epoch, position.step = position.epoch + 1, 0
+                if recorded:
+                    saver.save(position, history.rows[-1])
                 if ranks.size > 1 and position.step % STEPS_BETWEEN_CHECKS[device.type]:
                     continue
-                asked, due = ranks.any(stop.asked, keeper.due(), device=device)
+                asked, due = ranks.any(stop.asked, saver.due(), device=device)
                 if asked or due:
                     position.loss, position.correct, position.seen = ranks.sums(*position.sums)
-                    keeper.save(position)
+                    saver.save(position)
                     if ranks.rank:
                         position = position.without_sums()
                 if asked:
                     raise KeyboardInterrupt
-            position.loss, position.correct, position.seen = ranks.sums(*position.sums)
-            check_finite(position, network, None, place)
-            if sparsifier is not None:
-                sparsifier.end_epoch()
-            row = _epoch_row(position, network, validation, sparsifier, observe)
-            row.update(lr=stepper.last_rate(position), seconds=round(keeper.spent(), 3))
-            history.rows.append(row)
-            position = Position.at(device, position.epoch + 1)
-            keeper.save(position, row)
-            bar.set_postfix_str(_postfix(row))
     return history
+
+
+def _check_rule(objective: Objective | Loss | None, ranks: Ranks) -> None:
+    if objective is not None:
+        raise InputError("A learning rule fills gradients without an objective, and both are given.", "Leave one out.")
+    if ranks.size > 1:
+        raise InputError(
+            "A learning rule fills gradients in one process, and several train together here.",
+            "Start it without torchrun.",
+        )
 
 
 def _bar(label: str | None, total: int, done: int) -> tqdm[Any]:
@@ -177,59 +218,36 @@ def _bar(label: str | None, total: int, done: int) -> tqdm[Any]:
 
 
 def _batches(
-    train: Dataset, batch_size: int, seed: int, epoch: int, augment: Augmentation | None, device: torch.device
+    train: Dataset,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    augment: Augmentation | None,
+    device: torch.device,
+    *,
+    drop_last: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The epoch's batches: a function of seed and epoch alone, so a resumed epoch skips what it has had."""
     order = torch.randperm(len(train), generator=generator(seed, "order", epoch))
     random = generator(seed, "augment", epoch, device=device)
-    return batches(train, batch_size, order=order, augment=augment, generator=random)
+    # A data set smaller than a batch is one batch all the same.
+    whole = drop_last and len(train) >= batch_size
+    return batches(train, batch_size, order=order, augment=augment, generator=random, drop_last=whole)
 
 
-def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """How many optimiser steps `fit` takes an epoch."""
+def steps_per_epoch(samples: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """How many batches `fit` trains on in an epoch."""
     whole, rest = divmod(samples, batch_size)
-    return whole + (rest > 1 or whole == 0)
+    return whole + (whole == 0 or (rest > 1 and not drop_last))
 
 
-def _epoch_row(
-    position: Position,
-    network: nn.Module,
-    validation: Dataset,
-    sparsifier: Sparsifier | None,
-    observe: Callable[[nn.Module], dict[str, float]] | None,
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "epoch": position.epoch + 1,
-        "train_loss": position.loss.item() / position.seen,
-        "train_accuracy": position.correct.item() / position.seen,
-    }
-    if len(validation):
-        watched = evaluate(network, validation)
-        row.update(val_loss=watched.loss, val_accuracy=watched.accuracy)
-    kept = network
-    if sparsifier is not None:
-        kept = sparsifier.sparse_model()
-        summary = sparsifier.summary()
-        if len(validation):
-            sparse = evaluate(kept, validation)
-            row.update(sparse_val_loss=sparse.loss, sparse_val_accuracy=sparse.accuracy)
-        row.update(sparsity=summary.sparsity, nonzero=summary.nonzero)
-        if summary.channel_sparsity is not None:
-            row.update(channel_sparsity=summary.channel_sparsity)
-    if observe is not None:
-        row.update(observe(kept))
-    return row
-
-
-def _postfix(row: dict[str, Any]) -> str:
-    text = f"val {100 * row['val_accuracy']:.2f} %" if "val_accuracy" in row else f"loss {row['train_loss']:.4g}"
-    if "sparse_val_accuracy" in row:
-        text += f", sparse {100 * row['sparse_val_accuracy']:.2f} %"
-        share = row.get("channel_sparsity", row["sparsity"])
-        text += f" at {100 * share:.1f} % zero {'channels' if 'channel_sparsity' in row else 'weights'}"
-    if "macs_left" in row:
-        text += f", {100 * row['macs_left']:.1f} % of multiply-adds left"
-    return text
+def _check_numbers(epochs: int | None, steps: int | None, record_every: int | None, batch_size: int) -> None:
+    if (epochs is None) == (steps is None):
+        raise InputError(f"epochs={epochs} and steps={steps} were given.", "Give one of them: how long to train.")
+    given = {"epochs": epochs, "steps": steps, "record_every": record_every, "batch_size": batch_size}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.", f"Pass {name}=1 or more.")
 
 
 def _check_fit(network: nn.Module, train: Dataset) -> None:

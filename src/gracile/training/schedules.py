@@ -23,12 +23,17 @@ class Constant:
     """No change."""
 
     def factor(self, progress: float) -> float:
+        """See `Schedule.factor`."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Milestones:
-    """Multiply by `gamma` at each of these epochs (the papers: /10 at 80, 120, 160 of 200).
+    """Multiply by `gamma` at each of these epochs, as the papers do (by 1/10 at 80, 120 and 160 of 200).
+
+    Attributes:
+        epochs: rising numbers of epochs.
+        gamma: the factor.
 
     Raises:
         InputError: milestones do not rise.
@@ -42,13 +47,17 @@ class Milestones:
             raise InputError(f"Milestones must rise, not {list(self.epochs)}.", "Sort them and drop doubles.")
 
     def factor(self, progress: float) -> float:
+        """See `Schedule.factor`."""
         return self.gamma ** sum(progress >= epoch for epoch in self.epochs)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from 1 to 0 over `epochs`, after a linear rise over the first `warmup` epochs (Loshchilov and
-    Hutter 2017).
+    """Half a cosine from 1 to 0 over `epochs`, after a linear rise over the first `warmup` (Loshchilov and Hutter 2017).
+
+    Attributes:
+        epochs: length of the run.
+        warmup: epochs of the rise, less than `epochs`; 0 begins at the full rate.
 
     Raises:
         InputError: the warm-up is as long as the run.
@@ -62,6 +71,7 @@ class Cosine:
             raise InputError(f"A warm-up of {self.warmup} epochs does not fit into {self.epochs}.", "Make it shorter.")
 
     def factor(self, progress: float) -> float:
+        """See `Schedule.factor`."""
         if progress < self.warmup:
             return (progress + 1e-8) / self.warmup
         share = (progress - self.warmup) / (self.epochs - self.warmup)
@@ -70,23 +80,33 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Diminishing:
-    """``1 / (1 + rate l)`` at the l-th optimiser step, l = 1, 2, ...
+    """``1 / (1 + decay l)`` at the l-th optimiser step, l = 1, 2, ...: the step sizes whose sum diverges and sum of squares does not.
 
-    With ``rate = beta lr`` the step size is ``lr / (1 + beta lr l)`` (Bottou, Curtis and Nocedal 2018, section 4).
+    Stochastic gradient descent converges with them (Bottou, Curtis and Nocedal 2018, section 4).
+
+    Attributes:
+        decay: at least 0; the rate is half of `lr` after ``1 / decay`` steps.
+        steps_per_epoch: batches per epoch; see `gracile.training.steps_per_epoch`.
     """
 
-    rate: float
+    decay: float
     steps_per_epoch: int
 
     def factor(self, progress: float) -> float:
-        return 1 / (1 + self.rate * (round(progress * self.steps_per_epoch) + 1))
+        """See `Schedule.factor`."""
+        return 1 / (1 + self.decay * (round(progress * self.steps_per_epoch) + 1))
 
 
 @dataclass(frozen=True)
 class Averaged:
-    """``sqrt(l)`` at the l-th optimiser step: turns AdaGrad's sum of squared gradients into their mean."""
+    """``sqrt(l)`` at the l-th optimiser step: turns AdaGrad's sum of squared gradients into their mean.
+
+    Attributes:
+        steps_per_epoch: batches per epoch; see `gracile.training.steps_per_epoch`.
+    """
 
     steps_per_epoch: int
 
     def factor(self, progress: float) -> float:
+        """See `Schedule.factor`."""
         return math.sqrt(round(progress * self.steps_per_epoch) + 1)

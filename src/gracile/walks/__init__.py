@@ -9,23 +9,28 @@ from gracile.walks.noise import (
     Pareto,
     Uniform,
 )
-from gracile.walks.reinforcement import Constant, Custom, Linear, Power
+from gracile.walks.reinforcement import (
+    ConstantReinforcement,
+    CustomReinforcement,
+    LinearReinforcement,
+    PowerReinforcement,
+)
 from gracile.walks.simulation import Simulation
 from gracile.walks.walk import Diffusivity, Growth, Recurrence, SenileWalk
 
 __all__ = [
     "NOISES",
-    "Constant",
-    "Custom",
+    "ConstantReinforcement",
+    "CustomReinforcement",
     "Diffusivity",
     "Exponential",
     "GrowingHalfNormal",
     "Growth",
     "HalfCauchy",
-    "Linear",
+    "LinearReinforcement",
     "LogPareto",
     "Pareto",
-    "Power",
+    "PowerReinforcement",
     "Recurrence",
     "SenileWalk",
     "Simulation",

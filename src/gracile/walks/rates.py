@@ -21,7 +21,7 @@ from gracile.core.errors import InputError
 from gracile.walks import series
 from gracile.walks.noise import Fixed, GrowingHalfNormal, HalfCauchy, LogPareto, Noise, Pareto
 from gracile.walks.noise import noise as understand_noise
-from gracile.walks.reinforcement import Linear
+from gracile.walks.reinforcement import LinearReinforcement
 from gracile.walks.staying import Staying
 from gracile.walks.walk import SenileWalk
 
@@ -60,7 +60,7 @@ def slow_constant() -> float:
 @cache
 def _unperturbed(dim: int, terms: int = 1 << 20) -> tuple[Array, Array, float, float]:
     """q0(m) for m < terms, G(n) for n <= terms, E[tau] and P(tau odd)."""
-    walk = Staying(dim, Linear(1.0), 0.0, -math.inf, Fixed())
+    walk = Staying(dim, LinearReinforcement(1.0), 0.0, -math.inf, Fixed())
     leave = walk.leave0(np.arange(1.0, terms))
     found = SenileWalk(dim).diffusivity()
     return 1 - leave, series.survival(leave), found.mean_tau, found.p_odd

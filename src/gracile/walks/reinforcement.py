@@ -39,7 +39,7 @@ class Reinforcement(Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearReinforcement:
     """f(m) = C m; C = 1 is the identity.
 
     Args:
@@ -68,7 +68,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantReinforcement:
     """f(m) = c for every m.
 
     Args:
@@ -97,7 +97,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Power:
+class PowerReinforcement:
     """f(m) = C m^p.
 
     Args:
@@ -138,7 +138,7 @@ class Power:
 
 
 @dataclass(frozen=True)
-class Custom:
+class CustomReinforcement:
     """Any reinforcement, with what its author vouches for.
 
     Args:
@@ -168,17 +168,17 @@ def reinforcement(given: object) -> Reinforcement:
         InputError: none of these.
     """
     if given is None or given == "identity":
-        return Linear(1.0)
-    if isinstance(given, (Linear, Constant, Power, Custom)):
+        return LinearReinforcement(1.0)
+    if isinstance(given, (LinearReinforcement, ConstantReinforcement, PowerReinforcement, CustomReinforcement)):
         # C m^1 and C m^0 have closed forms under their own names.
-        if isinstance(given, Power) and given.p in (0.0, 1.0):
-            return Constant(given.c) if given.p == 0 else Linear(given.c)
+        if isinstance(given, PowerReinforcement) and given.p in (0.0, 1.0):
+            return ConstantReinforcement(given.c) if given.p == 0 else LinearReinforcement(given.c)
         return given
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return Linear(float(given))
+        return LinearReinforcement(float(given))
     if callable(given):
-        return Custom(cast(Callable[[Array], Array], given))
+        return CustomReinforcement(cast(Callable[[Array], Array], given))
     raise InputError(
         f"{given!r} is not a reinforcement.",
-        "Give 'identity', a number C for C m, Linear, Constant, Power, or a callable f(m).",
+        "Give 'identity', a number C for C m, LinearReinforcement, ConstantReinforcement, PowerReinforcement, or a callable f(m).",
     )

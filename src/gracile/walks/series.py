@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gracile.core.errors import InputError
-from gracile.walks.reinforcement import Linear
+from gracile.walks.reinforcement import LinearReinforcement
 from gracile.walks.staying import EPS, Staying
 
 Array = NDArray[np.float64]
@@ -125,7 +125,7 @@ def sums(walk: Staying, blocks: int = BLOCKS) -> Sums:
                 raise InputError(
                     f"With delta = {walk.delta:g} more terms of E[tau] matter than {first.start}, and nothing "
                     "is known of this reinforcement beyond them.",
-                    "Say what is: Custom(f, shape='concave') or Custom(f, shape='increasing').",
+                    "Say what is: CustomReinforcement(f, shape='concave') or CustomReinforcement(f, shape='increasing').",
                 )
         else:
             return _with_blocks(walk, first, blocks, concave=shape == "concave")
@@ -314,7 +314,7 @@ def _second_order(walk: Staying, edges: Array) -> _Blocks:
 
 def _psi0_sums(walk: Staying, a: Array, b: Array, psi_a: Array, psi_b: Array, length: Array) -> tuple[Array, Array]:
     """Brackets of sum_{a<=m<b} -log q0(m)."""
-    if isinstance(walk.f, Linear) and walk.f.c > 0:
+    if isinstance(walk.f, LinearReinforcement) and walk.f.c > 0:
         alpha, beta = 1 / walk.f.c, 2 * walk.dim / walk.f.c
         exact = _log_gamma_ratio(a, alpha, beta) - _log_gamma_ratio(b, alpha, beta)
         # Neighbouring differences of one smooth function: its rounding does not add up, so one block's share is enough
@@ -338,7 +338,7 @@ def _first_order(walk: Staying, edges: Array) -> _Blocks:
     if walk.noise.grows:
         raise InputError(
             "A growing noise needs a reinforcement known to be concave, or nothing bounds the hazard.",
-            "Give Linear, Constant, Power, or Custom(f, shape='concave').",
+            "Give LinearReinforcement, ConstantReinforcement, PowerReinforcement, or CustomReinforcement(f, shape='concave').",
         )
     leave0 = walk.leave0(edges)
     lost = walk.lost(edges, leave0)

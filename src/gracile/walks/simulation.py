@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from gracile.core.errors import InputError
 from gracile.walks import plain
 from gracile.walks.batches import Batches, Runner
+from gracile.walks.series import survival
+from gracile.walks.staying import Staying
 from gracile.walks.visits import TauLaw
-
-if TYPE_CHECKING:
-    from gracile.walks.walk import SenileWalk
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,17 +65,39 @@ class Simulation:
 
 
 def simulate(
-    walk: SenileWalk, steps: int, walkers: int, seed: int, *, records: int | Sequence[int], method: Method, workers: int
+    staying: Staying,
+    steps: int,
+    walkers: int,
+    seed: int,
+    *,
+    by_walk: bool,
+    records: int | Sequence[int],
+    method: Method,
+    workers: int,
 ) -> Simulation:
-    """See `SenileWalk.simulate`."""
+    """Simulate the walk with a law of staying; see `SenileWalk.simulate`.
+
+    Args:
+        staying: the dimension, and the probabilities to stay.
+        steps: see `SenileWalk.simulate`, as for the rest.
+        walkers: how many.
+        seed: of the generators.
+        by_walk: whether the law depends on the step of the walk instead of the crossings of an edge.
+        records: the times to record, or how many.
+        method: how to go.
+        workers: threads.
+
+    Raises:
+        InputError: sizes that are no sizes; a method that this walk does not admit.
+    """
     times = _times(steps, records)
     for value, what in ((walkers, "walkers"), (workers, "workers")):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise InputError(f"The number of {what} is {value!r}.", "Give a whole number of 1 or more.")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"The seed is {seed!r}.", "Give a whole number of 0 or more.")
-    chosen = _choose(walk, int(steps), int(walkers), method)
-    group = _group(walk, chosen, times)
+    chosen = _choose(staying, by_walk, int(steps), int(walkers), method)
+    group = _group(staying, by_walk, chosen, times)
     sizes = [min(GROUP, walkers - begin) for begin in range(0, walkers, GROUP)]
     seeds = np.random.SeedSequence(seed).spawn(len(sizes))
     jobs = [(size, np.random.Generator(np.random.SFC64(child))) for size, child in zip(sizes, seeds, strict=True)]
@@ -119,18 +140,17 @@ def _times(steps: int, records: int | Sequence[int]) -> Ints:
     return times if times[-1] == steps else np.append(times, np.int64(steps))
 
 
-def _choose(walk: SenileWalk, steps: int, walkers: int, method: str) -> str:
+def _choose(staying: Staying, by_walk: bool, steps: int, walkers: int, method: str) -> str:
     if method not in METHODS:
         raise InputError(f"There is no method '{method}'.", f"Choose one of: {', '.join(METHODS)}.")
-    if walk.clock == "walk":
+    if by_walk:
         if method in ("edges", "batches"):
             raise InputError(
                 f"With clock='walk' visits of edges are not alike, so method='{method}' would not have the right law.",
                 "Use method='steps'.",
             )
         return "steps"
-    walk._needs_float_delta()
-    refusal = _no_batches(walk)
+    refusal = _no_batches(staying)
     if method == "batches" and refusal:
         raise InputError(refusal, "Use method='edges'.")
     if method != "auto":
@@ -138,14 +158,14 @@ def _choose(walk: SenileWalk, steps: int, walkers: int, method: str) -> str:
     if refusal:
         return "edges"
     # E[min(tau, steps)] is between 1 and about 2 log(steps) for the identity.
-    mean = float(np.sum(walk.tau_survival(min(steps, 1 << 15))))
+    mean = float(np.sum(survival(staying.leave(np.arange(1.0, min(steps, 1 << 15))))))
     return "batches" if steps / mean * walkers > WORTH_TABLES and steps > 10_000 else "edges"
 
 
-def _no_batches(walk: SenileWalk) -> str | None:
-    if walk.dim > 1:
-        return f"Batches of visits are known in d = 1, not in d = {walk.dim}."
-    leave = walk.staying.leave(np.array([1.0, 2.0]))
+def _no_batches(staying: Staying) -> str | None:
+    if staying.dim > 1:
+        return f"Batches of visits are known in d = 1, not in d = {staying.dim}."
+    leave = staying.leave(np.array([1.0, 2.0]))
     if leave[0] > 1 - 1e-9 or (1 - leave[0]) * leave[1] < 1e-9:
         return "Batches need both parities of tau, and here one of them next to never occurs."
     return None
@@ -154,20 +174,20 @@ def _no_batches(walk: SenileWalk) -> str | None:
 Part = tuple[Floats, Floats, Ints, float]
 
 
-def _group(walk: SenileWalk, method: str, times: Ints) -> Callable[[int, np.random.Generator], Part]:
+def _group(staying: Staying, by_walk: bool, method: str, times: Ints) -> Callable[[int, np.random.Generator], Part]:
     """How to run one group of walkers: sums of |S_n|^2, their spread, the ends and the law's error."""
     steps = int(times[-1])
     if method == "steps":
         return lambda size, rng: _collect(
             size,
             times,
-            walk.dim,
-            lambda record: plain.run(walk.staying, size, times, rng, record, by_walk=walk.clock == "walk"),
+            staying.dim,
+            lambda record: plain.run(staying, size, times, rng, record, by_walk=by_walk),
         )
-    law = TauLaw(walk.staying, steps + 1)
+    law = TauLaw(staying, steps + 1)
     if method == "edges":
         return lambda size, rng: _collect(
-            size, times, walk.dim, lambda record: _edges(law, walk.dim, size, times, rng, record)
+            size, times, staying.dim, lambda record: _edges(law, staying.dim, size, times, rng, record)
         )
     batches = Batches(law, steps)
 

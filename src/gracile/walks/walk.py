@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import mpmath
 import numpy as np
@@ -16,14 +17,10 @@ from gracile.core.errors import InputError
 from gracile.walks import closed_form, series
 from gracile.walks.noise import Fixed, LogPareto, Uniform
 from gracile.walks.noise import noise as understand_noise
-from gracile.walks.reinforcement import Constant, Linear, Power
+from gracile.walks.reinforcement import ConstantReinforcement, LinearReinforcement, PowerReinforcement
 from gracile.walks.reinforcement import reinforcement as understand_reinforcement
+from gracile.walks.simulation import Method, Simulation, simulate
 from gracile.walks.staying import Staying
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gracile.walks.simulation import Method, Simulation
 
 Clock = Literal["edge", "walk"]
 
@@ -92,8 +89,8 @@ class SenileWalk:
 
     Args:
         dim: d >= 1.
-        reinforcement: f: "identity" (the default, f(m) = m), a number C for C m, `Linear`, `Constant`, `Power`,
-            `Custom`, or a callable on arrays with f >= -1.
+        reinforcement: f: "identity" (the default, f(m) = m), a number C for C m, `LinearReinforcement`,
+            `ConstantReinforcement`, `PowerReinforcement`, `CustomReinforcement`, or a callable on arrays with f >= -1.
         delta: the strength of the perturbation, >= 0; a float, or an mpmath number below the smallest float.
         noise: the law of xi: None is model I (xi = 1); a row of `NOISES` such as "half-cauchy" or "pareto:0.5", a law
             object, a scipy frozen distribution or a callable x -> P(xi <= x) are model II; "half-normal-n" is model
@@ -158,8 +155,7 @@ class SenileWalk:
 
         Raises:
             InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below
-            every float where
-                no closed form is known.
+            every float where no closed form is known.
         """
         self._needs_edge_clock("The diffusion constant")
         return self._diffusivity
@@ -170,16 +166,16 @@ class SenileWalk:
             return self._from_sums(series.Sums(1.0, 0.0, 1.0, 0.0), "tau = 1")
         f = self.reinforcement
         if self.delta == 0:
-            if isinstance(f, Power) and f.p > 1 and f.c > 0:
+            if isinstance(f, PowerReinforcement) and f.p > 1 and f.c > 0:
                 return self._localised()
-            if not isinstance(f, (Linear, Constant, Power)):
+            if not isinstance(f, (LinearReinforcement, ConstantReinforcement, PowerReinforcement)):
                 raise InputError(
                     "Without perturbation no finite number of values of f decides whether E[tau] is finite.",
-                    "Give delta > 0, or Linear, Constant or Power.",
+                    "Give delta > 0, or LinearReinforcement, ConstantReinforcement or PowerReinforcement.",
                 )
         loss, half = self._constant_loss()
-        if loss is not None and isinstance(f, (Linear, Constant)):
-            if isinstance(f, Linear) and f.c > 0:
+        if loss is not None and isinstance(f, (LinearReinforcement, ConstantReinforcement)):
+            if isinstance(f, LinearReinforcement) and f.c > 0:
                 return self._from_intervals(*closed_form.linear(self.dim, f.c, loss, half))
             return self._from_intervals(*closed_form.constant(self.dim, f.c, loss, half))
         if not isinstance(self.noise, LogPareto):
@@ -194,8 +190,7 @@ class SenileWalk:
 
         Raises:
             InputError: the walk stays on one edge for ever with positive probability (the criteria exclude it), or
-            E[tau] cannot be
-                decided.
+                E[tau] cannot be decided.
         """
         found = self.diffusivity()
         if found.method == "localised":
@@ -242,9 +237,12 @@ class SenileWalk:
         Raises:
             InputError: sizes that are no sizes; a method that this walk does not admit.
         """
-        from gracile.walks.simulation import simulate
-
-        return simulate(self, steps, walkers, seed, records=records, method=method, workers=workers)
+        by_walk = self.clock == "walk"
+        if not by_walk:
+            self._needs_float_delta()
+        return simulate(
+            self.staying, steps, walkers, seed, by_walk=by_walk, records=records, method=method, workers=workers
+        )
 
     def _needs_edge_clock(self, what: str) -> None:
         if self.clock == "walk":
@@ -319,7 +317,7 @@ class SenileWalk:
         P(tau >= n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1,
         n^kappa sin(pi kappa) / (pi kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
         """
-        assert isinstance(self.reinforcement, Linear)
+        assert isinstance(self.reinforcement, LinearReinforcement)
         c = self.reinforcement.c
         k = math.exp(math.lgamma(1 + 2 * self.dim / c) - math.lgamma(1 + 1 / c))
         kappa = (2 * self.dim - 1) / c
@@ -335,7 +333,7 @@ class SenileWalk:
         g = series.survival(leave)
         odd = float(np.sum((g[:-1] * leave)[::2]))
         # P(start <= tau < infinity) <= sum of the hazards beyond <= (2d - 1) start^(1-p) / (C (p - 1)).
-        assert isinstance(self.reinforcement, Power)
+        assert isinstance(self.reinforcement, PowerReinforcement)
         p, c = self.reinforcement.p, self.reinforcement.c
         rest = min((2 * self.dim - 1) * float(start - 1) ** (1 - p) / (c * (p - 1)), 1.0) * float(g[-1])
         return Diffusivity(0.0, 0.0, math.inf, 0.0, odd + rest / 2, rest / 2 + 1e-12, None, "localised")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gracile.core.monitor import Monitor
 from gracile.core.runs import RunFolder
 from gracile.core.sparsifier import Sparsifier
 from gracile.training import checkpoints
 from gracile.training.adversarial import Objective
 from gracile.training.checkpoints import CHECKPOINT
-from gracile.training.position import History, Position, check_weights
+from gracile.training.state import History, TrainingState, check_weights
 
 
-class Keeper:
+class Checkpointer:
     """Writes and reads the checkpoint and keeps the time; writes nothing without a folder."""
 
     def __init__(
@@ -28,13 +30,14 @@ class Keeper:
         optimizer: Optimizer,
         sparsifier: Sparsifier | None,
         objective: Objective,
+        monitors: Sequence[Monitor],
         history: History,
         every_seconds: float,
         *,
         writes: bool = True,
     ) -> None:
         self.place, self.network, self.optimizer, self.writes = place, network, optimizer, writes
-        self.sparsifier, self.objective, self.history = sparsifier, objective, history
+        self.sparsifier, self.objective, self.monitors, self.history = sparsifier, objective, monitors, history
         self.every_seconds = every_seconds
         self._clock = self._saved = time.monotonic()
 
@@ -49,7 +52,7 @@ class Keeper:
         self._clock = now
         return self.history.seconds
 
-    def begin(self, position: Position) -> Position:
+    def begin(self, position: TrainingState) -> TrainingState:
         """Start anew: what an earlier start left behind goes."""
         assert self.place is not None
         if self.writes:
@@ -57,7 +60,7 @@ class Keeper:
             self.place.rewrite_metrics([])
         return position
 
-    def save(self, position: Position, row: dict[str, Any] | None = None) -> None:
+    def save(self, position: TrainingState, row: dict[str, Any] | None = None) -> None:
         self.spent()
         if self.place is None or not self.writes:
             return
@@ -71,12 +74,13 @@ class Keeper:
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
             "objective": self.objective.state_dict(),
+            "monitors": [monitor.state_dict() for monitor in self.monitors],
             "random": checkpoints.random_state(),
         }
         checkpoints.save(self.place.path / CHECKPOINT, state)
         self._saved = time.monotonic()
 
-    def restore(self, position: Position) -> Position:
+    def restore(self, position: TrainingState) -> TrainingState:
         assert self.place is not None
         file = self.place.path / CHECKPOINT
         if not file.exists():
@@ -94,6 +98,8 @@ class Keeper:
         if self.sparsifier is not None and state["sparsifier"] is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
         self.objective.load_state_dict(state["objective"])
+        for monitor, kept in zip(self.monitors, state.get("monitors", []), strict=False):
+            monitor.load_state_dict(kept)
         checkpoints.set_random_state(state["random"])
         self.history.rows[:] = state["history"]["rows"]
         self.history.seconds = state["history"]["seconds"]
@@ -101,6 +107,6 @@ class Keeper:
         if self.writes:
             self.place.rewrite_metrics(self.history.rows)
         found = state["position"]
-        return Position(
+        return TrainingState(
             found["epoch"], found["step"], found["loss"].to(device), found["correct"].to(device), found["seen"]
         )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tabulate import tabulate
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from gracile.channels import ChannelGraph, Example
 from gracile.core.errors import InputError
+from gracile.core.monitor import Monitor, Series
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.dynamics import bounds
@@ -27,6 +28,9 @@ from gracile.dynamics.spectra import leading, singular_values
 SMALL = 128
 # Steps of power iteration at the first record and, warm, at later ones.
 COLD, WARM = 50, 2
+
+# Of a junction, what a checkpoint holds; the law is found again when the monitor is attached.
+_KEPT = ("diagonal", "whole", "scale", "expected", "vectors", "cold", "lawful")
 
 Row = dict[str, Any]
 
@@ -45,15 +49,49 @@ class _State:
     law: Law | None = None
     lawful: bool = True
 
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {key: getattr(self, key) for key in _KEPT}
+
+    def take(self, saved: dict[str, Any]) -> None:
+        """Take up what `kept` gave."""
+        device = self.diagonal.device
+        for key, value in saved.items():
+            moved = [one.to(device) for one in value] if isinstance(value, list) else value
+            setattr(self, key, moved.to(device) if isinstance(moved, Tensor) else moved)
+
 
 @dataclass(eq=False)
-class Monitor:
-    """Made by `watch`.
+class DynamicsMonitor(Monitor):
+    """Conserved quantities, ranks and alignment of a network while it is trained; made by `watch`.
 
     Attributes:
-        junctions: with the invariance that theory grants each.
-        rows: what was recorded, one dictionary a record; see `record`.
+        junctions: pairs of adjacent layers, with the invariance that theory grants each.
+        rows: what was recorded, one dictionary per record; see `record`.
     """
+
+    title: ClassVar[str] = "conserved quantities, ranks and alignment of adjacent layers"
+    series: ClassVar[dict[str, Series]] = {
+        "drift_conserved": Series(
+            "Drift of what is conserved", "change of D, relative", True, "What flow conserves; steps move it."
+        ),
+        "drift_free": Series(
+            "Drift of the rest", "change of D, relative", True, "Entries of D that nothing conserves."
+        ),
+        "drift_unexplained": Series(
+            "Unexplained drift", "change of D, relative", True, "Less what the optimiser's law explains."
+        ),
+        "alignment": Series(
+            "Alignment", "least |cosine|", False, "Of top singular vectors of adjacent layers; 1 is aligned."
+        ),
+        "margin": Series("Margin", "least margin", False, "True class less the largest other, least over the batch."),
+        "sign_changes": Series(
+            "Sign changes", "share of weights", False, "Weights that changed sign since the record before."
+        ),
+        "sign_changes_from_start": Series(
+            "Sign changes since the start", "share of weights", False, "Weights of another sign than at the start."
+        ),
+    }
 
     model: nn.Module
     graph: ChannelGraph
@@ -65,7 +103,7 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self.junctions = of_graph(self.graph)
-        self.steps = 0
+        self.steps: int = 0
         self._handles: list[Any] = []
         self._seen = 0
         self._outputs: Tensor | None = None
@@ -91,7 +129,7 @@ class Monitor:
 
     # What a training loop calls.
 
-    def attach(self, optimizer: Optimizer) -> Monitor:
+    def attach(self, optimizer: Optimizer) -> DynamicsMonitor:
         """Record after the optimiser's steps by themselves, and compare with the law the optimiser follows.
 
         Raises:
@@ -189,8 +227,7 @@ class Monitor:
             - ``layer_sum``: ``tr D``; ``always_active`` and ``alike``: shares of neurons, and of pairs, seen switched on, and alike;
             - full records: ``singular_values``.
         """
-        if full is None:
-            full = self.steps % self.full_every == 0
+        full = self.steps % self.full_every == 0 if full is None else full
         with torch.no_grad():
             parameters = self._parameters()
             row: Row = {"step": self.steps}
@@ -323,10 +360,38 @@ class Monitor:
                 result[key] = pick(found)
         return result
 
-    def observe(self, _model: nn.Module) -> dict[str, float]:
-        """Record in full and return the summary, as `gracile.fit`'s ``observe`` wants it."""
+    @classmethod
+    def on(cls, network: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> DynamicsMonitor:
+        """One for `gracile.fit`: see `gracile.dynamics.monitors`."""
+        return watch(network, x[:2])
+
+    def observe(self, network: nn.Module) -> dict[str, float]:
+        """Record in full and return the summary.
+
+        Args:
+            network: not looked at: what was given to `watch` is measured, since flow moves the dense weights.
+        """
         self.record(full=True)
         return self.summary()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later records are compared with."""
+        return {
+            "steps": self.steps,
+            "signs": dict(self._signs),
+            "first_signs": dict(self._first_signs),
+            "junctions": [state.kept() for state in self._states],
+            "patterns": self.patterns.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state; rows recorded before are not in it."""
+        self.steps = state["steps"]
+        for own, saved in ((self._signs, state["signs"]), (self._first_signs, state["first_signs"])):
+            own.update({name: saved[name].to(now.device) for name, now in own.items()})
+        for own, saved in zip(self._states, state["junctions"], strict=True):
+            own.take(saved)
+        self.patterns.load_state_dict(state["patterns"])
 
     def __str__(self) -> str:
         """The junctions and what theory grants each, as a table."""
@@ -376,7 +441,7 @@ def watch(
     full_every: int = 1000,
     folder: RunFolder | Path | str | None = None,
     tensorboard: bool = True,
-) -> Monitor:
+) -> DynamicsMonitor:
     """Watch the conserved quantities, ranks and alignment of a network while it is trained.
 
     Args:
@@ -407,7 +472,7 @@ def watch(
     place = RunFolder(Path(folder)) if isinstance(folder, str | Path) else folder
     board = _board(place) if tensorboard and place is not None else None
     whole = every * max(1, full_every // every)
-    monitor = Monitor(model, traced(model, example), every, whole, place, board)
+    monitor = DynamicsMonitor(model, traced(model, example), every, whole, place, board)
     if optimizer is not None:
         monitor.attach(optimizer)
     return monitor

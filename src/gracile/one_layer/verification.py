@@ -24,7 +24,7 @@ from gracile.penalties.table import Named
 ITERATIONS: dict[Theorem, Callable[..., Trajectories]] = {"3.1": rvsm, "3.2": rvscgd}
 
 
-def coupling(theorem: Theorem, delta: float, k: int) -> float:
+def largest_beta(theorem: Theorem, delta: float, k: int) -> float:
     """The largest beta that the theorem admits for this delta.
 
     Raises:
@@ -36,7 +36,7 @@ def coupling(theorem: Theorem, delta: float, k: int) -> float:
     return delta * math.sin(delta) / (k * math.pi) if theorem == "3.1" else coarse_slope(k) * math.sin(delta)
 
 
-def weight(penalty: Named | Penalty, beta: float, d: int, ratio: float) -> float:
+def critical_lam(penalty: Named | Penalty, beta: float, d: int, ratio: float) -> float:
     """The lam at which weights up to ``ratio/sqrt(d)`` are zero in u.
 
     Raises:
@@ -49,7 +49,7 @@ def weight(penalty: Named | Penalty, beta: float, d: int, ratio: float) -> float
 
 
 @dataclass(frozen=True)
-class Study:
+class Verification:
     """What became of many starts.
 
     Attributes:
@@ -69,7 +69,7 @@ class Study:
     concluded: Tensor
 
 
-def study(
+def verify(
     theorem: Theorem,
     w: Tensor,
     w_star: Tensor,
@@ -82,7 +82,7 @@ def study(
     delta: float | None = None,
     penalty: Named | Penalty = "l1",
     records: int = 101,
-) -> Study:
+) -> Verification:
     """Run the theorem's iteration from all starts and compare.
 
     Args:
@@ -113,7 +113,7 @@ def study(
     concluded = (seen.lagrangian_rise_from < edge) & (seen.angle_rise_from < edge) & (limit.theta < edge)
     exact = far_probability(edge, d) if holds else 0.0
     conditions = check_conditions(theorem, **common, lr=lr, theta=float(theta.max()))
-    return Study(conditions, seen, limit, admitted, exact, concluded)
+    return Verification(conditions, seen, limit, admitted, exact, concluded)
 
 
 def gradient_ratio(seen: Trajectories, k: int, *, beta: float, lr: float) -> Tensor:

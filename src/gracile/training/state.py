@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +19,10 @@ class History:
     """What happened.
 
     Attributes:
-        rows: one an epoch: ``epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy, seconds`` and, with a
-            sparsifier,
-            ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``; accuracies and shares in
-            [0, 1].
+        rows: one per record: ``epoch`` (a fraction within one), ``step``, ``lr`` (of the last step), ``train_loss`` and ``train_accuracy``
+            (means over the steps since the last record), ``val_loss, val_accuracy``, ``seconds`` and, with a sparsifier,
+            ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``; accuracies and shares in [0, 1]. What monitors
+            record joins them; the first row that holds a monitor's numbers also tells, under ``series``, how each is drawn.
         seconds: spent training and evaluating, over all sittings.
     """
 
@@ -30,8 +31,16 @@ class History:
 
 
 @dataclass
-class Position:
-    """Where the loop stands: this many whole epochs, this many steps into the next, and what it has summed there."""
+class TrainingState:
+    """Where the loop stands, and what it has summed since the last record.
+
+    Attributes:
+        epoch: whole epochs done.
+        step: steps done of the next one.
+        loss: sum over samples, float64.
+        correct: right answers, int64.
+        seen: samples.
+    """
 
     epoch: int
     step: int
@@ -40,14 +49,18 @@ class Position:
     seen: int
 
     @staticmethod
-    def at(device: torch.device, epoch: int, step: int = 0) -> Position:
+    def at(device: torch.device, epoch: int, step: int = 0) -> TrainingState:
         """A place with nothing summed."""
         zero = torch.zeros((), dtype=torch.float64, device=device)
-        return Position(epoch, step, zero, torch.zeros((), dtype=torch.int64, device=device), 0)
+        return TrainingState(epoch, step, zero, torch.zeros((), dtype=torch.int64, device=device), 0)
 
-    def without_sums(self) -> Position:
+    def without_sums(self) -> TrainingState:
         """The same place with nothing summed: what all ranks have summed so far is rank 0's."""
-        return Position.at(self.loss.device, self.epoch, self.step)
+        return TrainingState.at(self.loss.device, self.epoch, self.step)
+
+    def taken(self, steps_per_epoch: int) -> int:
+        """Steps since the start of training."""
+        return self.epoch * steps_per_epoch + self.step
 
     @property
     def sums(self) -> tuple[Tensor, Tensor, int]:
@@ -55,7 +68,7 @@ class Position:
         return self.loss, self.correct, self.seen
 
 
-def check_finite(position: Position, network: nn.Module, x: Tensor | None, place: RunFolder | None) -> None:
+def check_finite(position: TrainingState, network: nn.Module, x: Tensor | None, place: RunFolder | None) -> None:
     """Stop at a loss that is no longer a number, and say where it began."""
     if torch.isfinite(position.loss):
         return
@@ -69,13 +82,21 @@ def check_finite(position: Position, network: nn.Module, x: Tensor | None, place
     )
 
 
-def check_weights(network: nn.Module, position: Position, place: RunFolder | None) -> None:
+def check_weights(network: nn.Module, position: TrainingState, place: RunFolder | None) -> None:
     """A checkpoint must never replace a good one with weights that are not numbers."""
     for name, tensor in network.named_parameters():
         if not torch.isfinite(tensor).all():
             raise _not_finite(
                 f"'{name}' is no longer finite after epoch {position.epoch}, step {position.step}.", place
             )
+
+
+def check_row(row: dict[str, Any], network: nn.Module, position: TrainingState, place: RunFolder | None) -> None:
+    """A record holds finite numbers only: the training loss may still be finite where the weights it left are useless."""
+    for key, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            check_weights(network, position, place)
+            raise _not_finite(f"'{key}' is no longer finite after step {row['step']}.", place)
 
 
 def _not_finite(cause: str, place: RunFolder | None) -> NonFiniteError:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gracile.core.rule import LearningRule
+from gracile.core.learning_rule import LearningRule
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
 from gracile.training.adversarial import Objective
 from gracile.training.parallel import Ranks
-from gracile.training.position import Position, check_finite
 from gracile.training.schedules import Schedule
+from gracile.training.state import TrainingState, check_finite
 
 # On a GPU asking whether the loss is finite waits for it; on a CPU it is free.
 STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 25}
@@ -22,7 +22,7 @@ STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 25}
 Precision = Literal["auto", "float32", "bf16"]
 
 
-class Stepper:
+class TrainingStep:
     """One optimiser step after the other, with the learning rate of its moment."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Stepper:
         self.steps, self.autocast, self.seed, self.place = steps, autocast, seed, place
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
 
-    def step(self, position: Position, x: Tensor, y: Tensor) -> None:
+    def step(self, position: TrainingState, x: Tensor, y: Tensor) -> None:
         """Take one step on ``x, y``, several where the objective replays batches, and count the last."""
         progress = position.epoch + position.step / self.steps
         factor = self.schedule.factor(progress)
@@ -79,9 +79,9 @@ class Stepper:
         objective.follow()
         return loss.detach(), (logits.detach().argmax(dim=1) == y).sum()
 
-    def last_rate(self, position: Position) -> float:
-        """The learning rate of the epoch's last step."""
-        return self.base_rates[0] * self.schedule.factor(position.epoch + (self.steps - 1) / self.steps)
+    def last_rate(self, position: TrainingState) -> float:
+        """The learning rate of the last step taken, before the epoch is counted as done."""
+        return self.base_rates[0] * self.schedule.factor(position.epoch + (position.step - 1) / self.steps)
 
 
 def autocast_of(precision: Precision, device: torch.device) -> torch.autocast:

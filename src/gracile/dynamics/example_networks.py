@@ -15,19 +15,21 @@ class FreeBlock(nn.Module):
     """``U s(Y x) + Z x``, all three learned.
 
     Args:
-        inputs, hidden, outputs: widths.
-        act: s; the identity by default.
+        inputs: width of x.
+        hidden: width of ``Y x``.
+        outputs: width of the result.
+        activation: s; the identity by default.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, act: nn.Module | None = None) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.y = _linear(inputs, hidden)
         self.u = _linear(hidden, outputs)
         self.z = _linear(inputs, outputs)
-        self.act = act or nn.Identity()
+        self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.u(self.act(self.y(x))) + self.z(x)
+        return self.u(self.activation(self.y(x))) + self.z(x)
 
 
 class SkipBlock(nn.Module):

@@ -24,9 +24,9 @@ def cw(
     steps: int = 100,
     alpha: float | None = None,
     norm: str = "linf",
-    restarts: int = 1,
+    restarts: int = 5,
     searches: int = 9,
-    lr: float = 0.01,
+    lr: float = 0.05,
     kappa: float = 0.0,
     targeted: bool = False,
     draws: int | None = None,
@@ -38,10 +38,11 @@ def cw(
     """Carlini and Wagner 2017, in the two forms the field reports.
 
     ``l-inf``: projected ascent on the margin ``max_{i != y} z_i - z_y`` inside the ball, `steps` of length `alpha`, from
-    `restarts` random starts; samples leave the batch once broken.
+    `restarts` random starts; samples leave the batch once broken. A single start misses a quarter of what can be broken where
+    the margin has hollows (measured against the exact answer of integer programs).
 
     ``l2``: the smallest perturbation that breaks a sample, ``min |d|^2 + c max(kappa - margin, 0)`` with Adam in the space where
-    ``x = (tanh(w) + 1) / 2``, `c` found by `searches` bisections for each sample by itself. With `eps`, perturbations larger
+    ``x = (sin(w) + 1) / 2`` (in the paper's, with tanh, pixels at 0 or 1 do not move), `c` found by `searches` bisections for each sample by itself. With `eps`, perturbations larger
     than it are given up.
 
     Args:
@@ -89,26 +90,31 @@ def _nearest(
 ) -> tuple[Tensor, Tensor]:
     """The nearest adversarial points found and their distances, infinite where there is none."""
     gain = climbed("margin", targeted=victim.targeted)
-    # A pixel at exactly 0 or 1 lies at infinity in w; a hair inside, it can move.
-    origin = torch.atanh((2 * x - 1) * (1 - 1e-6))
-    c = torch.ones(len(x), device=x.device, dtype=x.dtype)
+    # Adam's guard against division by 0 is 0 itself in half precision.
+    exact = torch.promote_types(x.dtype, torch.float32)
+    clean = x.to(exact)
+    # In the paper's (tanh(w) + 1) / 2 a pixel at 0 or 1 lies at infinity, where nothing moves it. The sine keeps to the box
+    # as well and leaves its ends after a step or two; a hair inside, it has a slope to leave by.
+    origin = torch.asin((2 * clean - 1) * (1 - 1e-6))
+    c = torch.ones(len(x), device=x.device, dtype=exact)
     low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
     best, distance = x.clone(), torch.full_like(c, math.inf)
     for _ in range(searches):
         w = origin.clone()
         optimizer = torch.optim.Adam([w], lr=lr)
         found = torch.zeros_like(c, dtype=torch.bool)
-        for _ in range(steps):
-            at = (torch.tanh(w) + 1) / 2
+        for step in range(steps):
+            # The rate falls to a hundredth along half a cosine: large steps find the boundary, small ones settle on it.
+            optimizer.param_groups[0]["lr"] = lr * (0.505 + 0.495 * math.cos(math.pi * step / steps))
+            at = ((torch.sin(w) + 1) / 2).to(x.dtype)
             # Descending c max(kappa - gain, 0), so its gradient is -c times that of the gain while the hinge is active.
             gains, logits, gradient = victim.gradient(at, gain, y)
-            broken = victim.broken(logits, y)
-            length = size(at - x, "l2")
-            nearer = broken & (length < distance)
+            length = size(at.to(exact) - clean, "l2")
+            nearer = victim.breaks(at, logits, y, among=length < distance)
             best[nearer], distance[nearer] = at[nearer], length[nearer]
-            found |= broken
-            pull = column(torch.where(gains < kappa, c, 0.0), x)
-            w.grad = (2 * (at - x) - pull * gradient) * (2 * at * (1 - at))
+            found |= nearer | (victim.broken(logits, y) & torch.isfinite(distance))
+            pull = column(torch.where(gains < kappa, c, 0.0), clean)
+            w.grad = (2 * (at.to(exact) - clean) - pull * gradient.to(exact)) * torch.cos(w) / 2
             optimizer.step()
         high = torch.where(found, c.minimum(high), high)
         low = torch.where(found, low, c.maximum(low))

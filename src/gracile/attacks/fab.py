@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gracile.attacks.geometry import column, size
+from gracile.attacks.losses import margin
 from gracile.attacks.victim import Mode, Model, Precision, Victim, attack, attacking, finished
 from gracile.core.seeding import generator
 
@@ -43,7 +44,7 @@ def fab(
 
     Args:
         model, x, y, norm, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`; with `targeted` the boundary is
-            that to `y`.
+            that between `y` and the likeliest other class.
         eps: what counts as broken; None keeps the smallest perturbation however large.
         steps: linearisations a target and restart.
         targets: no more than there are wrong classes.
@@ -68,13 +69,11 @@ def fab(
     ) as (victim, x, y):  # fmt: skip
         logits = victim.logits(x)
         ranked = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True)
-        answers = logits.argmax(dim=1)
         # Boundaries are crossed from one class to others: pairs (from, to) of shapes (n,) and (n, k).
+        # Towards a class wanted, the one to leave is whatever is the answer there.
         others = ranked[:, : min(targets, logits.shape[1] - 1)]
-        if targeted:
-            pairs = [(answers, y[:, None])]
-        else:
-            pairs = [(y, one) for one in (others.split(1, dim=1) if multi_targeted else [others])]
+        parts = others.split(1, dim=1) if multi_targeted else [others]
+        pairs = [(y, y[:, None])] if targeted else [(y, one) for one in parts]
         radius = math.inf if eps is None else eps
         adversarial, distance = x.clone(), torch.full((len(x),), math.inf, device=x.device, dtype=x.dtype)
         distance[victim.breaks(x, logits, y)] = 0
@@ -101,12 +100,19 @@ def fab(
         return finished(adversarial, given)
 
 
+def _lead(logits: Tensor, wanted: Tensor) -> Tensor:
+    return -margin(logits, wanted)
+
+
 def _difference(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return (logits.gather(1, target[:, None]) - logits.gather(1, source[:, None])).squeeze(1)
 
 
 def _nearest_boundary(victim: Victim, at: Tensor, source: Tensor, targets: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     """By the linearisation at `at`: the logits' gap (n,) to the one of `targets` (n, k) that is nearest, and its gradient."""
+    if victim.targeted:
+        gap, _, gradient = victim.gradient(at, _lead, source)
+        return gap, gradient
     gap, _, gradient = victim.gradient(at, _difference, source, targets[:, 0])
     for number in range(1, targets.shape[1]):
         other, _, slope = victim.gradient(at, _difference, source, targets[:, number])

@@ -10,13 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gracile.attacks import (
     ATTACKS,
     ENTRIES,
+    Cost,
     autoattack,
+    card,
     checks,
     cw,
     cw_paper,
@@ -25,8 +27,10 @@ from gracile.attacks import (
     fgsm,
     nattack,
     pgd,
+    save_examples,
     square,
 )
+from gracile.attacks.autoattack import VERSIONS
 from gracile.attacks.evaluation import Score
 from gracile.attacks.victim import DRAWS, attacking
 from gracile.cli import main
@@ -449,6 +453,61 @@ def test_what_has_no_gradients_is_attacked_by_search(fitted):
     assert found["worst"].correct < found["clean"].correct
     with pytest.raises(InputError, match="knows no l2 ball"):
         evaluate(model, x, y, attacks=("nattack",), norm="l2")
+
+
+def test_a_card_has_the_fields_of_robustbench_and_the_cost(fitted, tmp_path: Path):
+    model, x, y = fitted
+    found = evaluate(model, x, y, eps=64 / 255, attacks=("pgd", "autoattack"), options=BRIEF)
+    made = card(
+        found, name="small", architecture="MLP", dataset="blobs", cost=Cost(zeros=50.0, parameters=1091, latency=0.02),
+        venue="none",
+    )  # fmt: skip
+    written = json.loads(json.dumps(made.to_json()))
+    robustbench = {
+        "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps",
+        "clean_acc", "reported", "autoattack_acc", "footnote",
+    }  # fmt: skip
+    assert robustbench <= set(written)
+    assert written["eps"] == "64/255"
+    assert written["clean_acc"] == f"{found['clean'].percent:.2f}"
+    assert (written["zeros"], written["parameters"], written["bytes"]) == (50.0, 1091, None)
+    assert made.row()["robust %"] == f"{found['worst'].percent:.2f}"
+    assert made.row()["bytes"] == ""
+    with pytest.raises(InputError, match="no field 'clean'"):
+        card(found, name="a", architecture="b", dataset="c", clean=100)
+
+
+def test_adversarial_examples_are_kept_and_break_the_network(fitted, tmp_path: Path):
+    model, x, y = fitted
+    found = evaluate(model, x, y, eps=0.3, attacks=("fgsm", "pgd"))
+    save_examples(found, x, y, tmp_path / "examples.safetensors")
+    kept = load_file(tmp_path / "examples.safetensors")
+    assert int((model(kept["adversarial"]).argmax(1) == kept["labels"]).sum()) == found["worst"].correct < len(x)
+    assert float((kept["adversarial"] - kept["clean"]).abs().max()) <= 0.3 + 1e-6
+    with pytest.raises(InputError, match="no adversarial examples of these"):
+        save_examples(found, x[:3], y[:3], tmp_path / "other.safetensors")
+
+
+def test_autoattack_tells_which_part_broke_what(fitted):
+    model, x, y = fitted
+    found = evaluate(model, x, y, eps=0.3, attacks=("autoattack",), options=BRIEF)
+    score = found["autoattack"]
+    assert list(score.parts or {}) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert sum((score.parts or {}).values()) == found["clean"].correct - score.correct > 0
+    assert "by the part that broke them first: apgd-ce" in str(found)
+
+
+@pytest.mark.parametrize("version", ["standard", "plus", "random"])
+def test_versions_of_autoattack_take_the_published_parts(fitted, version):
+    model, x, y = fitted
+    broken: dict = {}
+    found = autoattack(model, x, y, eps=0.25, version=version, steps=5, search_steps=20, broken_by=broken)
+    assert list(broken) == list(VERSIONS[version])
+    assert torch.equal(model(found).argmax(1) != y, torch.stack([*broken.values(), model(x).argmax(1) != y]).any(dim=0))
+    with pytest.raises(InputError, match="Leave one out"):
+        autoattack(model, x, y, version="plus", parts=("square",))
+    with pytest.raises(InputError, match="version of AutoAttack"):
+        autoattack(model, x, y, version="rand")
 
 
 # The command

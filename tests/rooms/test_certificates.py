@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from scipy.stats import binomtest, norm
 from torch import nn
 
 from gracile import attacks
-from gracile.core.errors import InputError, MissingDependencyError
+from gracile.attacks.bounds import _chain, _least
+from gracile.core.errors import InputError
 from tests.models.attacked import Noisy, affine, convolutional, distances
 
 
@@ -30,9 +29,7 @@ def test_a_smoothed_classifier_is_tested_exactly():
     found = attacks.smoothed(Coin(0.9), torch.rand(20, 1, 2, 2), sigma=0.5, draws=200, choosing=20, alpha=0.01)
     assert found.answers.tolist() == [1] * 20
     # The bound is Clopper and Pearson's, of some count of 200; the true radius is sigma Phi^-1(0.9).
-    allowed = [
-        0.5 * norm.ppf(binomtest(hits, 200).proportion_ci(0.98, method="exact").low) for hits in range(150, 201)
-    ]
+    allowed = [0.5 * norm.ppf(binomtest(hits, 200).proportion_ci(0.98, method="exact").low) for hits in range(150, 201)]
     assert all(min(abs(one - radius) for one in allowed) < 1e-9 for radius in found.radii.tolist())
     assert float(found.radii.max()) <= 0.5 * norm.ppf(0.9) + 0.1
     assert (found.radii > 0.5 * norm.ppf(0.9)).sum() <= 2  # one in a hundred is too large
@@ -66,7 +63,6 @@ def test_smoothed_radii_stay_below_the_distance_to_the_boundary():
 
 
 def test_bounds_on_an_affine_classifier_are_exact():
-    pytest.importorskip("auto_LiRPA", reason="needs auto_LiRPA")
     network = affine(classes=3).float()
     x = 0.3 + 0.4 * torch.rand(60, 20, generator=torch.Generator().manual_seed(1))
     y = network(x).argmax(dim=1)
@@ -79,7 +75,6 @@ def test_bounds_on_an_affine_classifier_are_exact():
 
 @pytest.mark.parametrize("bound", ["interval", "linear"])
 def test_what_is_proven_no_attack_breaks(bound):
-    pytest.importorskip("auto_LiRPA", reason="needs auto_LiRPA")
     network = convolutional().train()
     x = torch.rand(24, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     y = network.eval()(x).argmax(dim=1)
@@ -97,25 +92,35 @@ def test_what_is_proven_no_attack_breaks(bound):
 
 
 def test_linear_bounds_prove_no_less_than_intervals():
-    pytest.importorskip("auto_LiRPA", reason="needs auto_LiRPA")
     network, x = convolutional().eval(), torch.rand(24, 2, 6, 6)
     y = network(x).argmax(dim=1)
     one, two = (attacks.proven(network, x, y, eps=0.003, bound=bound) for bound in ("interval", "linear"))
     assert not bool((one & ~two).any())
 
 
-def test_what_cannot_be_certified_is_refused(monkeypatch):
+@pytest.mark.parametrize("bound", ["interval", "linear"])
+def test_bounds_hold_at_every_corner_and_point_tried(bound):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    network[3].running_var.uniform_(0.5, 2)
+    network = network.double().eval().requires_grad_(False)
+    x, eps = torch.rand(20, 4, dtype=torch.float64), 0.05
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0, 0.0])] * 4).double()
+    margins = torch.tensor([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]]).double().expand(20, 2, 3)
+    least = _least(_chain(network), x, margins, eps, linear=bound == "linear")
+    tried = (x[:, None] + eps * corners).clamp(0, 1)
+    found = (network(tried.flatten(0, 1)).view(20, -1, 3) @ margins[0].T).amin(dim=1)
+    assert bool((least <= found + 1e-12).all())
+    # Not by being useless: the gap against what the margins move by in the ball.
+    spread = (network(tried.flatten(0, 1)).view(20, -1, 3) @ margins[0].T).amax(dim=1) - found
+    assert float((found - least).mean() / spread.mean()) < (0.7 if bound == "interval" else 0.1)
+
+
+def test_what_cannot_be_certified_is_refused():
     x, y = torch.rand(4, 2, 6, 6), torch.zeros(4, dtype=torch.int64)
     with pytest.raises(InputError, match="sigma is 0"):
         attacks.smoothed(convolutional(), x, sigma=0)
     with pytest.raises(InputError, match="bound is 'box'"):
         attacks.proven(convolutional(), x, y, bound="box")
-    monkeypatch.setitem(sys.modules, "auto_LiRPA", None)
-    with pytest.raises(MissingDependencyError, match="pip install auto_LiRPA"):
-        attacks.proven(convolutional(), x, y)
-
-
-def test_a_network_that_draws_has_no_bounds():
-    pytest.importorskip("auto_LiRPA", reason="needs auto_LiRPA")
-    with pytest.raises(InputError, match="set_noise"):
-        attacks.proven(Noisy(convolutional()), torch.rand(4, 2, 6, 6), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(InputError, match="no bounds for a layer of type Noisy"):
+        attacks.proven(Noisy(convolutional()), x, y)

@@ -6,6 +6,7 @@ Inputs are in [0, 1]; networks give logits. No gradient of a weight is computed,
 from gracile.attacks.apgd import apgd
 from gracile.attacks.autoattack import autoattack
 from gracile.attacks.bounds import proven
+from gracile.attacks.card import Card, Cost, card, save_examples
 from gracile.attacks.cw import cw
 from gracile.attacks.cw_paper import cw_paper
 from gracile.attacks.evaluation import ENTRIES, Robustness, Score, evaluate
@@ -20,11 +21,14 @@ from gracile.attacks.table import ATTACKS
 __all__ = [
     "ATTACKS",
     "ENTRIES",
+    "Card",
     "Certificate",
+    "Cost",
     "Robustness",
     "Score",
     "apgd",
     "autoattack",
+    "card",
     "cw",
     "cw_paper",
     "evaluate",
@@ -33,6 +37,7 @@ __all__ = [
     "nattack",
     "pgd",
     "proven",
+    "save_examples",
     "smoothed",
     "square",
 ]

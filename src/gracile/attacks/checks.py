@@ -21,7 +21,7 @@ CHANCE, CHANCE_OF_DRAWS = 0.02, 0.05
 # l-inf and l2 balls in which no network stands: a grey image is within reach of every image.
 HOPELESS = 0.5
 # Steps and draws of the attack along gradients that are averaged over the neighbourhood.
-SMOOTHED = {"steps": 10, "draws": 10}
+SMOOTHED = {"steps": 10, "draws": 30}
 
 
 def network(

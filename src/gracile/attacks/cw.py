@@ -42,8 +42,8 @@ def cw(
     the margin has hollows (measured against the exact answer of integer programs).
 
     ``l2``: the smallest perturbation that breaks a sample, ``min |d|^2 + c max(kappa - margin, 0)`` with Adam in the space where
-    ``x = (sin(w) + 1) / 2`` (in the paper's, with tanh, pixels at 0 or 1 do not move), `c` found by `searches` bisections for each sample by itself. With `eps`, perturbations larger
-    than it are given up.
+    ``x = (sin(w) + 1) / 2`` (in the paper's, with tanh, pixels at 0 or 1 do not move), `c` found by `searches` bisections for
+    each sample by itself. With `eps`, perturbations larger than it are given up.
 
     Args:
         model, x, y, eps, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`; ``eps=None``, only with l2, keeps

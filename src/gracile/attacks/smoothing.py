@@ -78,7 +78,8 @@ def smoothed(
     """
     if not 0 < sigma < float("inf") or not 0 < alpha < 0.5:
         raise InputError(
-            f"sigma is {sigma} and alpha {alpha}.", "Give a deviation above 0, such as 0.25, and a chance such as 0.001."
+            f"sigma is {sigma} and alpha {alpha}.",
+            "Give a deviation above 0, such as 0.25, and a chance such as 0.001.",
         )
     from scipy.stats import beta, norm
 

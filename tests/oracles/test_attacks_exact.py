@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_cw_in_a_ball_breaks_nearly_all_that_can_be_broken():
         network[0].weight *= 4
     x = torch.rand(60, 6, dtype=torch.float64)
     y = network(x).argmax(dim=1)
-    for eps in (0.1, 0.2):
+    for eps in (0.2, 0.3):
         leads = [
             max(most(network, one, int(own), other, eps) for other in range(3) if other != own)
             for one, own in zip(x, y, strict=True)
@@ -105,7 +106,7 @@ def test_cw_in_a_ball_breaks_nearly_all_that_can_be_broken():
         can = torch.tensor(leads) > 1e-6
         broken = network(attacks.cw(network, x, y, eps=eps)).argmax(dim=1) != y
         assert not bool((broken & ~can).any())
-        assert 5 < int(can.sum()) < 60
+        assert 3 < int(can.sum()) < 60
         assert int(broken.sum()) >= 0.95 * int(can.sum())
 
 
@@ -120,7 +121,7 @@ def test_cw_moves_saturated_pixels_as_fab_does(trained, targeted: bool):
     assert bool(done(one).all())
     ratio = ((one - x).flatten(1).norm(dim=1) / (two - x).flatten(1).norm(dim=1))[done(two) & ~done(x)]
     assert float(ratio.median()) <= 1.02
-    assert float((ratio <= 1.1).double().mean()) >= 0.9
+    assert float((ratio <= 1.1).double().mean()) >= 0.95
 
 
 def test_fgsm_on_two_classes_takes_the_closed_step():
@@ -250,6 +251,18 @@ def trained():
     return network.eval(), x, y
 
 
+@pytest.fixture(scope="module")
+def hardened(trained):
+    """The same network trained on attacked digits."""
+    from gracile.training import adversary, fit
+
+    splits = data.load("digits")
+    network = copy.deepcopy(trained[0])
+    objective = adversary("pgd", eps=0.15, steps=3)
+    fit(network, splits, epochs=4, lr=0.05, batch_size=64, augment=None, objective=objective)
+    return network.eval(), trained[1], trained[2]
+
+
 def accuracy(network: nn.Module, at: Tensor, y: Tensor) -> float:
     return 100 * float((network(at).argmax(dim=1) == y).double().mean())
 
@@ -276,6 +289,17 @@ def test_square_is_no_weaker_than_the_published_implementation(torchattacks, tra
     ours = accuracy(network, attacks.square(network, x, y, eps=0.08, steps=500, rescaled=rescaled), y)
     # Theirs never paints the last row and column: ours breaks more.
     assert ours <= theirs + 0.5
+
+
+@pytest.mark.parametrize("kind", ["natural", "adversarial"])
+def test_autoattack_whole_agrees_with_a_published_implementation(torchattacks, trained, hardened, kind: str):
+    network, x, y = trained if kind == "natural" else hardened
+    x, y, eps = x[:60], y[:60], 0.08 if kind == "natural" else 0.15
+    theirs = accuracy(network, torchattacks.AutoAttack(network, eps=eps, n_classes=10, seed=0)(x, y), y)
+    ours = accuracy(network, attacks.autoattack(network, x, y, eps=eps), y)
+    assert 10 < ours < 90
+    # Two samples of sixty: starts and searches are drawn.
+    assert ours == pytest.approx(theirs, abs=3.4)
 
 
 def test_the_ensemble_is_as_strong_as_each_of_its_parts(trained):

@@ -105,7 +105,7 @@ def _through_affine(layer: nn.Module, slope: Tensor, low: Tensor, high: Tensor) 
     flat = slope.flatten(2)
     level = flat @ layer(zero).flatten()
     # The transposed map is what backpropagation applies, to all n k rows at once.
-    _, back = torch.func.vjp(layer, zero.expand(n * k, *low.shape[1:]))
+    back = torch.func.vjp(layer, zero.expand(n * k, *low.shape[1:]))[1]
     return back(slope.reshape(n * k, *slope.shape[2:]))[0].view(n, k, *low.shape[1:]), level
 
 

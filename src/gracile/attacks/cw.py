@@ -7,11 +7,15 @@ import math
 import torch
 from torch import Tensor
 
+from gracile.attacks.fab import away, difference
 from gracile.attacks.geometry import column, size
 from gracile.attacks.losses import climbed
 from gracile.attacks.pgd import pgd
-from gracile.attacks.victim import Mode, Model, Precision, Victim, attack, attacking, finished
+from gracile.attacks.victim import Loss, Mode, Model, Precision, Victim, attack, attacking, finished
 from gracile.core.errors import InputError
+
+# Wrong classes whose boundaries are linearised, and how many of them l2 tries beside the one the margin leads to.
+RANKED, ALTERNATIVES = 9, 2
 
 
 @attack
@@ -43,7 +47,8 @@ def cw(
 
     ``l2``: the smallest perturbation that breaks a sample, ``min |d|^2 + c max(kappa - margin, 0)`` with Adam in the space where
     ``x = (sin(w) + 1) / 2`` (in the paper's, with tanh, pixels at 0 or 1 do not move), `c` found by `searches` bisections for
-    each sample by itself. With `eps`, perturbations larger than it are given up.
+    each sample by itself; untargeted, two more classes with near boundaries are tried. With `eps`, perturbations larger than it
+    are given up.
 
     Args:
         model, x, y, eps, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`; ``eps=None``, only with l2, keeps
@@ -78,18 +83,57 @@ def cw(
         rows = (~victim.breaks(x, victim.logits(x), y)).nonzero().squeeze(1)
         adversarial = x.clone()
         if len(rows):
-            nearest, distance = _nearest(victim, x[rows], y[rows], steps, searches, lr, kappa)
+            nearest, distance = _nearest_of_all(victim, x[rows], y[rows], steps, searches, lr, kappa)
             kept = distance <= (math.inf if eps is None else eps)
             kept &= torch.isfinite(distance)
             adversarial[rows[kept]] = nearest[kept]
         return finished(adversarial, given)
 
 
-def _nearest(
+def _nearest_of_all(
     victim: Victim, x: Tensor, y: Tensor, steps: int, searches: int, lr: float, kappa: float
 ) -> tuple[Tensor, Tensor]:
-    """The nearest adversarial points found and their distances, infinite where there is none."""
-    gain = climbed("margin", targeted=victim.targeted)
+    """The nearest adversarial points found and their distances, infinite where there is none.
+
+    The margin leads to the class that is likeliest on the way, not to the nearest: of the others, those are tried whose boundaries
+    are nearest by their linearisation at `x`.
+    """
+    margin = climbed("margin", targeted=victim.targeted)
+    best, distance = _nearest(victim, x, (y,), margin, steps, searches, lr, kappa)
+    if victim.targeted:
+        return best, distance
+    for target in _other_classes(victim, x, y, best):
+        found, length = _nearest(victim, x, (y, target), difference, steps, searches, lr, kappa)
+        nearer = length < distance
+        best[nearer], distance[nearer] = found[nearer], length[nearer]
+    return best, distance
+
+
+def _other_classes(victim: Victim, x: Tensor, y: Tensor, reached: Tensor) -> list[Tensor]:
+    """Up to `ALTERNATIVES` classes a sample, (n,) each, that are neither `y` nor the answer at `reached`, nearest first."""
+    logits = victim.logits(x)
+    taken = torch.stack([y, victim.logits(reached).argmax(dim=1)], dim=1)
+    likely = logits.scatter(1, taken, float("-inf")).argsort(dim=1, descending=True)
+    likely = likely[:, : min(RANKED, logits.shape[1] - 2)]
+    if not likely.shape[1]:
+        return []
+    gaps = [victim.gradient(x, difference, y, one) for one in likely.unbind(dim=1)]
+    far = torch.stack([away(gap, slope, "l2") for gap, _, slope in gaps], dim=1)
+    return list(likely.gather(1, far.argsort(dim=1))[:, :ALTERNATIVES].unbind(dim=1))
+
+
+def _nearest(
+    victim: Victim,
+    x: Tensor,
+    labels: tuple[Tensor, ...],
+    gain: Loss,
+    steps: int,
+    searches: int,
+    lr: float,
+    kappa: float,
+) -> tuple[Tensor, Tensor]:
+    """The nearest adversarial points found by climbing one gain and their distances, infinite where there is none."""
+    y = labels[0]
     # Adam's guard against division by 0 is 0 itself in half precision.
     exact = torch.promote_types(x.dtype, torch.float32)
     clean = x.to(exact)
@@ -108,7 +152,7 @@ def _nearest(
             optimizer.param_groups[0]["lr"] = lr * (0.505 + 0.495 * math.cos(math.pi * step / steps))
             at = ((torch.sin(w) + 1) / 2).to(x.dtype)
             # Descending c max(kappa - gain, 0), so its gradient is -c times that of the gain while the hinge is active.
-            gains, logits, gradient = victim.gradient(at, gain, y)
+            gains, logits, gradient = victim.gradient(at, gain, *labels)
             length = size(at.to(exact) - clean, "l2")
             nearer = victim.breaks(at, logits, y, among=length < distance)
             best[nearer], distance[nearer] = at[nearer], length[nearer]

@@ -104,7 +104,8 @@ def _lead(logits: Tensor, wanted: Tensor) -> Tensor:
     return -margin(logits, wanted)
 
 
-def _difference(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
+def difference(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """The logit of `target` less that of `source`."""
     return (logits.gather(1, target[:, None]) - logits.gather(1, source[:, None])).squeeze(1)
 
 
@@ -113,16 +114,17 @@ def _nearest_boundary(victim: Victim, at: Tensor, source: Tensor, targets: Tenso
     if victim.targeted:
         gap, _, gradient = victim.gradient(at, _lead, source)
         return gap, gradient
-    gap, _, gradient = victim.gradient(at, _difference, source, targets[:, 0])
+    gap, _, gradient = victim.gradient(at, difference, source, targets[:, 0])
     for number in range(1, targets.shape[1]):
-        other, _, slope = victim.gradient(at, _difference, source, targets[:, number])
-        one, two = (_away(value, normal, norm) for value, normal in ((gap, gradient), (other, slope)))
+        other, _, slope = victim.gradient(at, difference, source, targets[:, number])
+        one, two = (away(value, normal, norm) for value, normal in ((gap, gradient), (other, slope)))
         nearer = two < one
         gap, gradient = torch.where(nearer, other, gap), torch.where(column(nearer, at), slope, gradient)
     return gap, gradient
 
 
-def _away(gap: Tensor, normal: Tensor, norm: str) -> Tensor:
+def away(gap: Tensor, normal: Tensor, norm: str) -> Tensor:
+    """Distances (n,) to hyperplanes of this gap (n,) and normal (n, ...)."""
     flat = normal.flatten(1)
     dual = flat.abs().sum(dim=1) if norm == "linf" else flat.norm(dim=1)
     return gap.abs() / dual.clamp_min(torch.finfo(flat.dtype).tiny)

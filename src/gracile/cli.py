@@ -1,27 +1,56 @@
-"""The command line: one row a command, one module a row; nothing heavy is imported before a command is known."""
+"""The command line: nothing heavy is imported before a command is known."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import json
+import logging
+import math
+import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 from gracile import __version__
+from gracile.commands.advice import typed
+from gracile.commands.table import COMMANDS, command_parser, module
 from gracile.core.errors import GracileError, nearest
 
-# A command is a module `gracile.commands.<name>` with `configure(parser)` and `run(args) -> int`, and a row here.
-COMMANDS = {
-    "run": "train a dense network and its sparse twin from a recipe or on your data",
-    "reproduce": "run a published table or figure and print the published numbers beside ours",
-    "report": "make a run's page anew, or one that compares several runs",
-    "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
-    "attack": "attack a classifier and say what accuracy stands, with intervals and warnings",
-    "one-layer": "relaxed splitting on the one-layer network of theorems 3.1 and 3.2, from many starts",
-    "weights": "draw a run's weights: histograms, kernels, channel norms, sparsity against lam",
-    "walk": "diffusivity of senile reinforced random walks, exact and simulated",
-    "workers": "train one network over many workers, and see how they agree and what it costs",
-}
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; the process's own arguments by default.
+
+    Returns:
+        The exit status: 0 done, 1 done but a fixed criterion was missed, 2 bad input, 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments:
+        _parser().print_help()
+        return 0
+    given = _parser().parse_args(arguments)
+    try:
+        if given.command not in COMMANDS:
+            print(
+                f"gracile: there is no command '{given.command}'. {nearest(given.command, COMMANDS)}", file=sys.stderr
+            )
+            return 2
+        command, parser = module(given.command), command_parser(given.command)
+        try:
+            return _run(command, parser, parser.parse_args(given.rest))
+        except GracileError as error:
+            print(f"gracile: {error.cause} {typed(error.remedy, parser)}", file=sys.stderr)
+            return 2
+    except KeyboardInterrupt:
+        print("gracile: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) left; nothing to say to it.
+        sys.stderr.close()
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,40 +68,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+def _run(command: ModuleType, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Call a command in a process that is made ready for it, and print its answer."""
+    from gracile.core.console import show_progress, show_warnings
+    from gracile.core.memory import keep_freed_memory
 
-    Args:
-        arguments: what follows the program's name; the process's own arguments by default.
+    # Of the processes that torchrun starts, the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
+    if getattr(args, "data_root", None) is not None:
+        os.environ["GRACILE_DATA"] = str(args.data_root)
+    if args.quiet:
+        # Read by tqdm when it is imported.
+        os.environ["TQDM_DISABLE"] = "1"
+    keep_freed_memory()
+    if first:
+        show_progress(quiet=args.quiet, worded=lambda text: typed(text, parser))
+    else:
+        logging.getLogger("gracile").addHandler(logging.NullHandler())
+    show_warnings()
+    answer = command.run(args)
+    if first:
+        print(json.dumps(_plain(answer.values), indent=2) if args.json else answer.text, flush=True)
+    return answer.status
 
-    Returns:
-        The exit status: 0 done, 1 done but a fixed criterion was missed, 2 bad input, 130 interrupted.
-    """
-    given = _parser().parse_args(arguments)
-    try:
-        if given.command not in COMMANDS:
-            print(
-                f"gracile: there is no command '{given.command}'. {nearest(given.command, COMMANDS)}", file=sys.stderr
-            )
-            return 2
-        command = importlib.import_module(f"gracile.commands.{given.command.replace('-', '_')}")
-        parser = argparse.ArgumentParser(
-            prog=f"gracile {given.command}",
-            description=command.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.configure(parser)
-        return command.run(parser.parse_args(given.rest))
-    except GracileError as error:
-        print(f"gracile: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("gracile: interrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader (`| head`) left; nothing to say to it.
-        sys.stderr.close()
-        return 0
+
+def _plain(value: Any) -> Any:
+    """The same with null for what is not finite, which JSON cannot say, and text for what it does not know."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 if __name__ == "__main__":

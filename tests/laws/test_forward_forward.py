@@ -334,3 +334,26 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     scores = [clone(FFClassifier((20,), epochs=2, seed=seed)).fit(x, y).decision_function(test_x) for seed in (0, 0, 1)]
     assert np.array_equal(scores[0], scores[1])
     assert not np.array_equal(scores[0], scores[2])
+
+
+def test_its_probabilities_are_as_sure_as_they_are_right():
+    x, test_x, y, test_y = digits()
+    model = FFClassifier((100, 100), epochs=10, batch_size=32).fit(x, y)
+    found = model.predict_proba(test_x)
+    np.testing.assert_allclose(found.sum(1), 1)
+    np.testing.assert_array_equal(found.argmax(1), model.predict(test_x))
+    assert found.max(1).mean() == pytest.approx(model.score(test_x, test_y), abs=0.05)
+    # No surer than if the layers' odds multiplied, nor less than if they were one.
+    assert 1 / 4 <= model.temperature_[0] <= 2 / 4
+
+
+def test_it_is_saved_and_read_without_pickle(tmp_path):
+    x, test_x, y, _ = digits()
+    model = FFClassifier((20, 15), epochs=1, label="overlay", skip=1).fit(x, np.array([f"class {one}" for one in y]))
+    model.save(tmp_path / "ff.safetensors")
+    again = FFClassifier.load(tmp_path / "ff.safetensors")
+    assert again.get_params() == model.get_params()
+    np.testing.assert_array_equal(again.predict_proba(test_x), model.predict_proba(test_x))
+    np.testing.assert_array_equal(again.goodness_by_layer(test_x), model.goodness_by_layer(test_x))
+    assert again.history_.rows == model.history_.rows
+    assert b"pickle" not in (tmp_path / "ff.safetensors").read_bytes()

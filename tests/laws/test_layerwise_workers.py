@@ -24,8 +24,8 @@ from gracile.workers import network
 SMALL = {
     "ELM": {"n": 80, "lam": 3.0},
     "SLFN": {"rho": 2.0, "lam": 3.0},
-    "SSFN": {"max_layers": 3, "max_nodes": 40, "node_step": 40, "lam": 3.0},
-    "HNF": {"layers": 2, "lam": 3.0},
+    "SSFN": {"max_layers": 3, "max_nodes": 40, "node_step": 40, "lam": 3.0, "alpha": 2.0},
+    "HNF": {"layers": 2, "m": 65, "lam": 3.0, "alpha": 1.0},
 }
 NAMES = sorted(name for name in ESTIMATORS if not name.startswith("DKN"))
 
@@ -88,7 +88,7 @@ class Member:
 
 def small(name: str, **more: object):
     options = next(options for start, options in SMALL.items() if name.startswith(start))
-    return ESTIMATORS[name](**options, dtype="float64", **more)
+    return ESTIMATORS[name](**{**options, "scale": None, "dtype": "float64", **more})
 
 
 def data(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -244,3 +244,15 @@ def test_a_network_given_plainly_takes_the_default_settings():
     x, y = data("SSFNClassifier")
     model = SSFNClassifier(max_layers=1, max_nodes=20, lam=1.0).fit(x, y, workers=Here(3))
     assert model.score(x, y) > 0.9
+
+
+def test_inputs_are_scaled_alike_by_all():
+    """By the moments of all workers' samples, whatever lies with whom."""
+    x, y = data("ELMClassifier")
+    order = x.sum(1).argsort()
+    central = ELMClassifier(n=60, lam=1.0, scale="each", dtype="float64").fit(x[order], y[order])
+    edges = [0, 100, 200, 300, 400]
+    parts = [(x[order][a:b], y[order][a:b]) for a, b in itertools.pairwise(edges)]
+    models = [ELMClassifier(n=60, lam=1.0, scale="each", dtype="float64") for _ in parts]
+    assert Threads(4).fit(models, parts, method="gram") == [None] * 4
+    np.testing.assert_allclose(models[0]._outputs(x), central._outputs(x), rtol=1e-6, atol=1e-7)

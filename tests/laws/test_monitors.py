@@ -50,6 +50,16 @@ def test_a_monitor_changes_nothing(name: str, blobs: Splits) -> None:
 
 
 @pytest.mark.parametrize("name", MONITORS)
+def test_nothing_is_left_on_the_network_after_training(name: str, blobs: Splits) -> None:
+    model = busy()
+    x, y = blobs.train.inputs[:16].float() / 255, blobs.train.labels[:16]
+    observe = monitors(model, x, y, lr=0.05, names=[name])
+    for _ in range(2):
+        fit(model, blobs, steps=3, batch_size=32, lr=0.05, observe=observe)
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+
+
+@pytest.mark.parametrize("name", MONITORS)
 def test_training_gives_the_same_bits_watched_and_not(name: str, blobs: Splits) -> None:
     found = []
     for watched in (False, True):

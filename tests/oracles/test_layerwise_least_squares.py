@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gracile.core.errors import DataError, InputError
 from gracile.layerwise import Statistics, norm_ball_least_squares
 from gracile.layerwise.least_squares import admm
-from gracile.layerwise.ridge import ridge
-from gracile.layerwise.statistics import Dual, gather
+from gracile.layerwise.ridge import generalised, ridge
+from gracile.layerwise.statistics import Dual, gather, weighted
 
 
 def problem(samples: int, n: int, q: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,7 +24,7 @@ def problem(samples: int, n: int, q: int = 3, seed: int = 0) -> tuple[torch.Tens
 
 
 def stream(y: torch.Tensor, t: torch.Tensor, rows: int = 7):
-    return lambda: zip(y.split(rows), t.split(rows), strict=True)
+    return lambda: ((*pair, None) for pair in zip(y.split(rows), t.split(rows), strict=True))
 
 
 @pytest.mark.parametrize(("samples", "n"), [(50, 12), (12, 50), (20, 20)])
@@ -106,7 +106,7 @@ def test_norm_ball_equals_a_convex_solver(samples, n, eps):
 def test_admm_with_a_good_step_reaches_the_exact_solution(samples, n, eps):
     y, t = problem(samples, n)
     exact = norm_ball_least_squares(y, t, eps)
-    found = norm_ball_least_squares(y, t, eps, method="admm", mu=1 / exact.lam, iterations=300)
+    found = norm_ball_least_squares(y, t, eps, method="admm", mu=1 / exact.lam, steps=300)
     torch.testing.assert_close(found.weights, exact.weights, rtol=1e-4, atol=1e-6)
 
 
@@ -134,7 +134,7 @@ def test_admm_equals_its_formula():
         o = np.linalg.solve(a + np.eye(6) / mu, b + (z + dual) / mu)
         z = (o - dual) * min(1, eps / np.linalg.norm(o - dual))
         dual = dual + z - o
-    np.testing.assert_allclose(admm(sums, eps, mu=mu, iterations=11).weights.numpy(), z, rtol=1e-9)
+    np.testing.assert_allclose(admm(sums, eps, mu=mu, steps=11).weights.numpy(), z, rtol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -156,6 +156,31 @@ def test_norm_ball_is_feasible_and_no_worse_than_feasible_guesses(seed, samples,
         near *= min(1.0, eps / float(near.norm()))
         for other in (guess, near):
             assert found.cost <= float((t - y @ other).square().sum()) * (1 + 1e-9) + 1e-12
+
+
+@pytest.mark.parametrize(("samples", "n"), [(50, 12), (12, 50)])
+@pytest.mark.parametrize("lam", [0.3, "auto"])
+def test_weights_are_copies(samples, n, lam):
+    """In the solution and in the leave-one-out error, which of a sample of weight 3 leaves one of three copies out."""
+    y, t = problem(samples, n)
+    w = torch.randint(1, 4, (samples,), generator=torch.Generator().manual_seed(1))
+    copies = stream(y.repeat_interleave(w, 0), t.repeat_interleave(w, 0))
+    found = ridge(lambda: iter([weighted(y, t, w.double())]), lam)
+    expected = ridge(copies, lam)
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-8, atol=1e-9)
+    assert found.lam == pytest.approx(expected.lam)
+    assert found.loo == pytest.approx(expected.loo)
+
+
+def test_generalised_cross_validation_equals_its_formula():
+    y, t = problem(40, 8)
+    sums = gather(stream(y, t))
+    weights, lam, error = generalised(sums)
+    hat = lambda s: y @ torch.linalg.solve(y.T @ y + s * torch.eye(8), y.T)
+    plain = lambda s: float(40 * (t - hat(s) @ t).square().sum() / (40 - torch.trace(hat(s))) ** 2)
+    assert error == pytest.approx(plain(lam))
+    torch.testing.assert_close(y @ weights, hat(lam) @ t)
+    assert all(error <= plain(lam * factor) * (1 + 1e-9) for factor in (0.2, 0.5, 2.0, 5.0))
 
 
 def test_statistics_add_up_over_workers():

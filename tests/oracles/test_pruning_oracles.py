@@ -180,7 +180,7 @@ def test_admm_closes_the_gap_that_a_splitting_leaves():
 
 def test_the_share_of_zeros_follows_the_cubic_and_nothing_returns():
     model = network()
-    method = GradualMagnitude(model, steps=40, sparsity=0.8, begin=0.25, end=0.75)
+    method = GradualMagnitude(model, steps=40, sparsity=0.8, begin=0.25, end=0.75, scope="layer")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     method.attach(optimizer)
     weights, gone = [model[0].weight, model[3].weight, model[7].weight], [None] * 3

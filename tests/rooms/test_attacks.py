@@ -34,7 +34,7 @@ from gracile.attacks.autoattack import VERSIONS
 from gracile.attacks.evaluation import Score
 from gracile.attacks.victim import DRAWS, attacking
 from gracile.cli import main
-from gracile.commands.attacking import fraction
+from gracile.commands.options import fraction
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.report import reading
 from gracile.report.writing import render
@@ -568,7 +568,7 @@ def test_a_network_of_ones_own_is_attacked(run: Path, tmp_path: Path, monkeypatc
     (["--eps", "eight"], "--eps takes a number"),
     (["--eps", "8"], "write 8/255"),
     (["--attacks", "pgdd"], "Did you mean 'pgd'"),
-    (["--samples", "-1"], "--samples is -1"),
+    (["--samples", "-1"], "number of samples is -1"),
     (["--weights", "w"], "does not go with a run"),
     (["--arm", "rgms"], "Did you mean 'rgsm'"),
     (["--device", "cuda"], "no CUDA device"),

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
+import gracile as package
 from gracile import cli
+from gracile.commands.advice import typed
+from gracile.commands.table import command_parser
+from gracile.core.errors import InputError
+from gracile.core.runs import RunFolder, latest_folder
+from gracile.recipes import prepare, rehearse, shipped
+from gracile.recipes.request import nested
+from gracile.recipes.schema import PAPERS
 
 DIGITS = ["run", "digits", "--set", "training.epochs=6", "--set", "data.train_limit=300"]
 
@@ -45,6 +53,7 @@ def test_every_command_explains_itself_without_torch(name: str):
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 200
+    assert max(map(len, done.stdout.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -72,7 +81,7 @@ def test_a_users_mistake_is_one_line_and_status_2(arguments, message: str, tmp_p
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     import gracile.commands.run as command
 
-    def bug(_: object) -> int:
+    def bug(_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(command, "run", bug)
@@ -80,9 +89,258 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
         cli.main(["run", "digits"])
 
 
-def test_reproduce_lists_what_there_is(capsys):
+def test_reproduce_lists_what_there_is_by_document_within_100_columns(capsys):
     assert cli.main(["reproduce"]) == 0
-    assert "table-4.1" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    heads = [line for line in lines if line and not line.startswith(" ")]
+    assert heads == sorted(heads)
+    assert any(line.startswith("  table-4.1 ") for line in lines)
+    assert cli.main(["reproduce", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["name"] for one in found} == {name for name, path in shipped().items() if path.is_relative_to(PAPERS)}
+
+
+def test_bare_gracile_prints_its_help(capsys):
+    assert cli.main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in cli.COMMANDS)
+
+
+def test_every_room_and_every_public_name_is_reachable():
+    folder = Path(package.__file__).parent
+    rooms = {file.parent.name for file in folder.glob("*/__init__.py")}
+    assert rooms >= {"workers", "report", "deploy", "walks"}
+    for name in rooms | set(package.__all__):
+        assert getattr(package, name) is not None
+    assert rooms | set(package.__all__) <= set(dir(package))
+    # A function's name must not be a room's: which of them one gets would hang on what was imported before.
+    assert not rooms & set(package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nowhere'"):
+        package.nowhere  # noqa: B018
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_every_command_and_its_options(shell: str, capsys):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in cli.COMMANDS)
+    assert "target-macs" in script
+
+
+def test_the_bash_completion_is_bash(tmp_path: Path, capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    subprocess.run(["bash", "-n", tmp_path / "completion"], check=True)
+
+
+def test_the_doctor_names_versions_threads_data_and_what_is_missing(tmp_path: Path, capsys, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setenv("GRACILE_DATA", "elsewhere")
+    assert cli.main(["doctor", "--data-root", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"python {sys.version.split()[0]}" in printed
+    assert "threads for torch" in printed
+    assert "digits, mnist (under" in printed
+    assert "letter" in printed.partition("fetched from the hub")[2]
+    assert cli.main(["doctor", "--data-root", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == ["digits", "mnist"]
+
+
+@pytest.mark.parametrize(("dest", "text", "typed_text"), [
+    ("label", "Name one of them with label=.", "Name one of them with --label."),
+    ("size", "Pass image_size=28 (or any other).", "Pass --image-size 28 (or any other)."),
+    ("root", "or name the folder above it with root= or", "or name the folder above it with --data-root or"),
+    ("arm", "or pass keep_last=False to let it go.", "or pass --set arms.ARM.options.keep_last=false to let it go."),
+    ("switch", "or pass dry_run=True.", "or pass --dry-run."),
+    ("other", "The budget macs=0.1 stays.", "The budget macs=0.1 stays."),
+])  # fmt: skip
+def test_advice_names_what_run_can_be_told(dest: str, text: str, typed_text: str):
+    assert typed(text, command_parser("run")) == typed_text
+
+
+def test_advice_about_a_users_table_can_be_typed(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("a,b,answer\n" + "\n".join(f"{i},{i % 3},{i % 2}" for i in range(40)))
+    assert cli.main(["run", "--data", "mine.csv", "--label", "anser"]) == 2
+    assert "Name one of them with --label." in capsys.readouterr().err
+    assert cli.main(["run", "--data", "mine.csv", "--label", "answer", "--dry-run"]) == 0
+    assert not Path("runs").exists()
+
+
+def test_a_file_that_stands_here_is_never_sent_to_the_hub(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gracile.data.hub.open_source", lambda request: pytest.fail("asked the hub"))
+    Path("owner").mkdir()
+    Path("owner/name").touch()
+    assert cli.main(["run", "--data", "owner/name"]) == 2
+    assert "which no data source reads" in capsys.readouterr().err
+
+
+# What a command asks of a recipe
+
+
+def test_a_target_goes_to_the_arms_that_can_take_it_and_the_rest_are_told(capsys, caplog):
+    with caplog.at_level("INFO", "gracile"):
+        arms = prepare("digits", target={"macs": 0.3}).settings["arms"]
+    assert arms["rgsm"]["target"] == {"macs": 0.3}
+    assert arms["rvsm"]["target"] == {"sparsity": 0.9}
+    assert "target" not in arms["dense"]
+    assert "--target-macs: for rgsm; without it dense and rvsm, as the recipe has it" in caplog.text
+
+
+@pytest.mark.parametrize(("target", "rgsm", "rvsm"), [
+    ({"params": 0.4}, {"params": 0.4}, {"sparsity": 0.9}),
+    ({"sparsity": 0.8}, {"sparsity": 0.8}, {"sparsity": 0.8}),
+    ({"macs": 0.3, "sparsity": 0.8}, {"macs": 0.3}, {"sparsity": 0.8}),
+])  # fmt: skip
+def test_each_method_takes_the_budget_it_can_be_steered_to(target, rgsm, rvsm):
+    arms = prepare("digits", target=target).settings["arms"]
+    assert arms["rgsm"]["target"] == rgsm
+    assert arms["rvsm"]["target"] == rvsm
+
+
+def test_a_target_that_no_arm_can_take_is_refused():
+    with pytest.raises(InputError, match=r"No arm .* steered to --target-macs.*rgsm"):
+        prepare("forward-forward", target={"macs": 0.3})
+
+
+def test_a_target_takes_the_place_of_the_recipes_own_and_leaves_its_ramp(tmp_path: Path):
+    file = tmp_path / "ramp.toml"
+    file.write_text(shipped()["digits"].read_text().replace("{ macs = 0.25 }", "{ macs = 0.25, ramp = 0.3 }"))
+    assert prepare(file, target={"params": 0.5}).settings["arms"]["rgsm"]["target"] == {"params": 0.5, "ramp": 0.3}
+
+
+def test_an_arm_that_keeps_a_setting_of_its_own_is_named(caplog):
+    with caplog.at_level("INFO", "gracile"):
+        prepare("forward-forward", lr=0.1)
+    assert "forward-forward and backpropagation: its own training.lr stays" in caplog.text
+
+
+def test_a_warmup_keeps_its_share_of_fewer_epochs_and_one_that_was_asked_for_is_refused(tmp_path: Path, monkeypatch):
+    assert prepare("digits", epochs=1).settings["training"]["warmup"] == pytest.approx(1 / 30)
+    assert prepare("digits", epochs=2).settings["training"]["warmup"] == 1.0
+    asked = prepare("digits", epochs=1, settings={"training.warmup": 1.0})
+    with pytest.raises(InputError, match=r"--set training\.warmup=0"):
+        rehearse(asked)
+
+
+def test_dotted_keys_are_tables():
+    assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--set", "training.warmup=40"], ["--set", "arms.rvsm.options.betta=1"], ["--model", "mlpp"],
+    ["--set", "arms.rgsm.target.macs=0.001"], ["--device", "cuda:99"], ["--set", "data.train_limit=0"],
+])  # fmt: skip
+def test_what_is_refused_leaves_no_folder_behind(arguments: list[str], tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "digits", *arguments]) == 2
+    assert capsys.readouterr().err.count("gracile:") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_dry_run_says_what_how_large_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "digits", "--dry-run", "--seeds", "0,1", "--json"]) == 0
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert [one["arm"] for one in arms] == ["dense", "rgsm", "rvsm"]
+    assert arms[0]["parameters"] == 21386
+    assert arms[0]["steps"] == 30 * -(-arms[0]["samples"] // 64)
+    assert arms[0]["seeds"] == 2
+    assert all(one["seconds"] > 0 for one in arms)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_passes_over_a_run_that_failed_before_it_kept_anything(tmp_path: Path):
+    for number, (status, kept) in enumerate([("interrupted", True), ("failed", True), ("failed", False)], 1):
+        run = RunFolder(tmp_path / f"mine-{number}")
+        (run.path / "recipe.toml").touch()
+        run.set_status(status)
+        if kept:
+            (run.part("dense").path / "checkpoint.safetensors").touch()
+    (tmp_path / "mine-4").mkdir()
+    assert latest_folder(tmp_path, "mine").name == "mine-2"
+
+
+def test_a_network_of_ones_own_is_trained_and_then_compressed(tmp_path: Path, monkeypatch, capsys):
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "from torch import nn\n\ndef make(num_classes, in_channels):\n    return nn.Sequential(nn.Conv2d(in_channels, 6, 3), nn.ReLU(),"
+        " nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, num_classes))\n"
+    )
+    options = ["--data", "digits", "--model", "net.py:make", "--epochs", "2", "--set", "data.train_limit=200"]
+    assert cli.main(["run", *options]) == 0
+    printed = capsys.readouterr()
+    assert "running the code of net.py" in printed.err
+    assert cli.main(["compress", "runs/classify-1", "--batch-sizes", "1", "--threads", "1", "--json", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["after"]["macs"] < json.loads(printed.out)["before"]["macs"]
+    # And by itself, with what the data tell it.
+    assert cli.main(["compress", "net.py:make", "--data", "digits", "--batch-sizes", "1", "--threads", "1"]) == 0
+    assert "exporting the shrunk network" in capsys.readouterr().err
+
+
+# What is printed
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for epochs in ("1", "3"):
+            assert cli.main([*DIGITS, "--epochs", epochs, "--set", f"training.epochs={epochs}", "--quiet"]) == 0
+    return folder
+
+
+def test_runs_are_listed_filtered_and_compared(two_runs: Path, monkeypatch, capsys):
+    monkeypatch.chdir(two_runs)
+    assert cli.main(["runs"]) == 0
+    printed = capsys.readouterr().out
+    assert "runs/digits-1" in printed
+    assert max(map(len, printed.splitlines())) <= 100
+    assert cli.main(["runs", "--recipe", "dig*", "--status", "done", "--sort", "accuracy", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["arms"] for one in found] == [{"trained": 3, "all": 3}] * 2
+    assert found[0]["accuracy"] <= found[1]["accuracy"]
+    assert cli.main(["runs", "--compare"]) == 0
+    assert Path("comparison.html").exists()
+    assert cli.main(["runs", "--recipe", "digist"]) == 2
+    assert "runs of digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [
+    ["run", "digits", "--dry-run"], ["runs"], ["report", "runs/digits-1"], ["weights", "runs/digits-1"],
+    ["attack", "runs/digits-1", "--attacks", "fgsm", "--samples", "6"], ["reproduce"], ["doctor"],
+    ["walk", "--steps", "100", "--walkers", "10"], ["one-layer", "--starts", "10", "--steps", "5", "--out", "here"],
+    ["workers", "--rounds", "1", "--every", "1", "--train-limit", "200"], ["run", "--resume", "--out", "runs/digits-1"],
+    ["completion", "bash"],
+], ids=lambda arguments: arguments[0])  # fmt: skip
+def test_every_command_answers_in_json_and_quietly(arguments: list[str], two_runs: Path, monkeypatch, capsys):
+    monkeypatch.chdir(two_runs)
+    assert cli.main([*arguments, "--json", "--quiet"]) in (0, 1)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "\x1b" not in printed.out + printed.err
+    assert not [line for line in printed.err.splitlines() if not line.startswith("WARNING")]
+
+
+def test_a_runs_table_fits_into_100_columns(two_runs: Path, monkeypatch, capsys):
+    monkeypatch.chdir(two_runs)
+    assert cli.main(["run", "--resume", "--out", "runs/digits-1"]) == 0
+    table = capsys.readouterr().out.partition("\n\n")[0]
+    assert "rgsm" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_every_command_is_asked_for_json():
+    marks = next(
+        mark for mark in test_every_command_answers_in_json_and_quietly.pytestmark if mark.name == "parametrize"
+    )
+    # compress has its own test above.
+    assert {arguments[0] for arguments in marks.args[1]} | {"compress"} == set(cli.COMMANDS)
 
 
 def test_a_run_on_a_users_csv(tmp_path: Path):

@@ -134,7 +134,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         _parquet(_with_image(7, encoded(pixels(1, height=8)[0])), CLASSES),
         r"row 7 .* is 6x8 pixels .* 6x4.*image_size=",
     ),
-    "16 bits a channel": (
+    "16 bits per channel": (
         _parquet(_with_image(7, encoded(np.zeros((4, 6), dtype=np.uint16))), CLASSES),
         r"row 7 .* more than 8 bits",
     ),

@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gracile import fit
 from gracile.core.errors import InputError
+from gracile.data import Splits
 from gracile.dynamics import find, watch
 from gracile.models import build
+from gracile.training import Cosine
 
 
 def small() -> nn.Sequential:
@@ -233,3 +236,19 @@ def test_functional_relu_is_seen_too() -> None:
     monitor = watch(model, torch.zeros(2, 4), optimizer=optimizer, every=1)
     train(model, 1, optimizer)
     assert "alike" in monitor.rows[-1]["junctions"]["a -> b"]
+
+
+def test_inside_fit_the_law_of_plain_descent_explains_the_drift(blobs: Splits) -> None:
+    """Records at every step, so that the second-order term is seen at each of them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12, bias=False), nn.ReLU(), nn.Linear(12, 3, bias=False))
+    monitor = watch(model, torch.zeros(2, 1, 8, 8))
+    rows = fit(
+        model, blobs, steps=12, record_every=1, batch_size=32, lr=0.2, momentum=0.0, weight_decay=1e-2,
+        schedule=Cosine(2), observe=monitor,
+    ).rows  # fmt: skip
+    [junction] = monitor.rows[-1]["junctions"].values()
+    assert junction["drift_diagonal"] > 1e-3
+    assert rows[-1]["drift_unexplained"] < 1e-3 * junction["drift_diagonal"]
+    assert {"margin", "alignment"} <= set(rows[-1])
+    assert "alike" in junction

@@ -50,9 +50,7 @@ def test_the_committed_result_is_of_this_recipe(file: Path):
 def small(**changes: object) -> schema.Recipe:
     recipe = schema.resized(schema.load("ff-mnist"), "smoke")
     data = {**recipe.settings["data"], "train_limit": 300, "test_limit": 100}
-    return recipe.model_copy(
-        update={"settings": {**recipe.settings, "data": data, **changes}, "accept": [], "published": None}
-    )
+    return recipe.model_copy(update={"settings": {**recipe.settings, "data": data, **changes}, "accept": []})
 
 
 def test_both_arms_have_the_same_layers_and_an_arm_may_train_otherwise(tmp_path: Path):
@@ -137,9 +135,9 @@ def test_fit_needs_no_validation_split():
 
 
 def test_compress_says_that_there_is_nothing_to_export(tmp_path: Path):
-    from gracile.commands.subjects import from_run
+    from gracile.recipes.trained import trained
 
     folder = run(small(), tmp_path / "run").folder
     with pytest.raises(InputError, match=r"learned by forward-forward and has no logits.*--arm"):
-        from_run(folder.path, "forward-forward", None)
-    assert from_run(folder.path, "backpropagation", None).name == "backpropagation"
+        trained(folder.path, "forward-forward")
+    assert trained(folder.path, "backpropagation").name == "backpropagation"

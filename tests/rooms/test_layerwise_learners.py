@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
+import graphlib
 import math
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from gracile import layerwise
 from gracile.core.errors import DataError, InputError
 from gracile.core.seeding import generator
 from gracile.layerwise import DKNClassifier, ELMClassifier, HNFClassifier, SLFNClassifier, SSFNClassifier
@@ -27,7 +30,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 def test_elm_equals_its_formula(digits):
     x, y = digits[0][:200] / 16, digits[1][:200]
-    model = ELMClassifier(n=50, lam=0.7, dtype="float64").fit(x, y)
+    model = ELMClassifier(n=50, lam=0.7, scale=None, dtype="float64").fit(x, y)
     w, b = model.net_[0].weight.numpy(), model.net_[0].bias.numpy()
     assert abs(w).max() <= 1
     assert w.std() == pytest.approx(1 / math.sqrt(3), rel=0.05)
@@ -57,7 +60,7 @@ def test_receptive_fields_are_the_same_in_all_channels():
 
 def test_contrast_weights_are_unit_differences_between_classes(digits):
     x, y = digits[0][:300], digits[1][:300]
-    model = ELMClassifier(n=30, weights="contrast", dtype="float64").fit(x, y)
+    model = ELMClassifier(n=30, weights="contrast", scale=None, dtype="float64").fit(x, y)
     differences = (x[:, None] - x[None]).reshape(-1, 64)
     apart = (y[:, None] != y[None]).reshape(-1)
     differences = differences[apart] / np.linalg.norm(differences[apart], axis=1, keepdims=True)
@@ -68,7 +71,9 @@ def test_contrast_weights_are_unit_differences_between_classes(digits):
 def test_contrasts_lift_accuracy_on_digits(digits):
     x, y = digits
     scores = [
-        ELMClassifier(n=300, weights=weights, image_shape=shape).fit(x[:1200], y[:1200]).score(x[1200:], y[1200:])
+        ELMClassifier(n=300, weights=weights, image_shape=shape, scale=None)
+        .fit(x[:1200], y[:1200])
+        .score(x[1200:], y[1200:])
         for weights, shape in (("uniform", None), ("contrast", (8, 8)))
     ]
     assert scores[1] > scores[0] + 0.005
@@ -133,7 +138,7 @@ def test_information_of_two_classes_equals_the_integral():
 
 def test_ssfn_first_nodes_repeat_the_earlier_outputs(digits):
     x, y = digits[0][:400] / 16, digits[1][:400]
-    model = SSFNClassifier(max_layers=2, max_nodes=40, layer_gain=0, dtype="float64").fit(x, y)
+    model = SSFNClassifier(alpha=2, max_layers=2, max_nodes=40, layer_gain=0, scale=None, dtype="float64").fit(x, y)
     net, inputs = model.net_, torch.tensor(x)
     linear = torch.cat((inputs, torch.ones(400, 1)), 1) @ net.outputs[0]
     z = torch.cat((inputs, torch.ones(400, 1, dtype=torch.float64)), 1)
@@ -145,7 +150,7 @@ def test_ssfn_first_nodes_repeat_the_earlier_outputs(digits):
 
 
 def test_ssfn_weights_lie_in_the_ball_and_sizes_are_its_own(digits):
-    model = SSFNClassifier(alpha=2, max_nodes=200, max_layers=6).fit(*digits)
+    model = SSFNClassifier(alpha=2, max_nodes=200, max_layers=6, scale=None).fit(*digits)
     for output in list(model.net_.outputs)[1:]:
         assert output.norm() <= 2 * math.sqrt(20) * (1 + 1e-6)
     assert [len(output) for output in list(model.net_.outputs)[1:]] == model.widths_
@@ -153,7 +158,7 @@ def test_ssfn_weights_lie_in_the_ball_and_sizes_are_its_own(digits):
 
 
 def test_ssfn_random_part_has_unit_norm_in_the_mean(digits):
-    model = SSFNClassifier(max_layers=1, max_nodes=200, node_gain=0).fit(*digits)
+    model = SSFNClassifier(alpha=2, max_layers=1, max_nodes=200, node_gain=0, scale=None, dtype="float32").fit(*digits)
     z = torch.tensor(np.column_stack([digits[0], np.ones(len(digits[0]))])).float()
     z = z / z.norm(dim=1, keepdim=True)
     assert float((z @ model.net_.randoms[0].T).square().sum(1).mean()) == pytest.approx(1, rel=0.15)
@@ -161,8 +166,10 @@ def test_ssfn_random_part_has_unit_norm_in_the_mean(digits):
 
 def test_ssfn_fine_tuning_lowers_the_training_error(digits):
     x, y = digits[0][:500] / 16, digits[1][:500]
-    plain = SSFNClassifier(max_layers=1, max_nodes=50, node_step=50).fit(x, y)
-    tuned = SSFNClassifier(max_layers=1, max_nodes=50, node_step=50, finetune_epochs=20, lr=3e-3).fit(x, y)
+    plain = SSFNClassifier(alpha=2, scale=None, max_layers=1, max_nodes=50, node_step=50).fit(x, y)
+    tuned = SSFNClassifier(
+        alpha=2, scale=None, max_layers=1, max_nodes=50, node_step=50, finetune_epochs=20, lr=3e-3
+    ).fit(x, y)
     assert tuned.score(x, y) > plain.score(x, y)
 
 
@@ -174,14 +181,14 @@ def test_improvement_is_a_share_of_decibels():
 
 
 def test_hnf_doubles_its_width_and_starts_where_the_linear_solution_ended(digits):
-    model = HNFClassifier(layers=3, dtype="float64").fit(*digits)
+    model = HNFClassifier(layers=3, m=65, alpha=1, scale=None, dtype="float64").fit(*digits)
     assert model.widths_ == [130, 260, 520]
-    linear = HNFClassifier(layers=1, lam=model.lam_, dtype="float64").fit(*digits)
+    linear = HNFClassifier(layers=1, m=65, alpha=1, scale=None, lam=model.lam_, dtype="float64").fit(*digits)
     assert linear.costs_[0] == pytest.approx(model.costs_[0], rel=1e-9)
 
 
 def test_hnf_hidden_layers_lose_nothing(digits):
-    model = HNFClassifier(layers=3, matrix="dct", dtype="float64").fit(*digits)
+    model = HNFClassifier(layers=3, m=65, alpha=1, matrix="dct", scale=None, dtype="float64").fit(*digits)
     y = model.net_[:6](torch.tensor(digits[0]))
     for place in (4, 2):
         y = (y[:, : y.shape[1] // 2] - y[:, y.shape[1] // 2 :]) @ torch.linalg.pinv(
@@ -201,9 +208,9 @@ def test_exact_kernel_ridge_equals_its_formula():
     )
     k = torch.exp(-0.5 * torch.cdist(z, z).square())
     torch.testing.assert_close(gaussian(z, z, 0.5), k)
-    fit = exact_kernel_ridge(z, t, 0.5, 0.1)
-    torch.testing.assert_close(fit.coefficients, torch.linalg.solve(k + 0.1 * torch.eye(40), t))
     rest = torch.arange(40) != 7
+    fit = exact_kernel_ridge(z, t, rest.long(), 0.5, 0.1)
+    torch.testing.assert_close(fit.coefficients, torch.linalg.solve(k + 0.1 * torch.eye(40), t))
     alone = k[7][rest] @ torch.linalg.solve(k[rest][:, rest] + 0.1 * torch.eye(39), t[rest])
     torch.testing.assert_close(fit.held_out[7], alone)
 
@@ -214,8 +221,9 @@ def test_nystroem_with_every_sample_a_landmark_is_exact():
         torch.randn(40, 3, generator=random, dtype=torch.float64),
         torch.randn(40, 2, generator=random, dtype=torch.float64),
     )
-    exact = exact_kernel_ridge(z, t, 0.5, 0.1)
-    near = kernel_ridge(lambda: iter([(z, t)]), z, 0.5, 0.1)
+    folds = torch.arange(40) % 5
+    exact = exact_kernel_ridge(z, t, folds, 0.5, 0.1)
+    near = kernel_ridge(lambda: iter([(z, t, None)]), folds, z, 0.5, 0.1)
     torch.testing.assert_close(near.coefficients, exact.coefficients, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(near.held_out, exact.held_out, rtol=1e-6, atol=1e-7)
 
@@ -225,17 +233,17 @@ def test_dkn_training_features_do_not_see_their_own_label(digits):
     x, y = digits
     model = DKNClassifier(layers=2, nodes=20, gamma=30.0, lam=1e-6).fit(x[:400], y[:400])
     assert model.score(x[:400], y[:400]) == 1
-    assert model.loo_[0] > 0.005
-    if len(model.loo_) == 2:
-        assert model.loo_[1] > 0.0005
+    assert model.errors_[0] > 0.005
+    if len(model.errors_) == 2:
+        assert model.errors_[1] > 0.0005
 
 
 def test_dkn_leaves_out_a_layer_that_does_not_help():
     random = np.random.default_rng(0)
     x, y = random.normal(size=(150, 4)), random.integers(0, 2, 150)
     model = DKNClassifier(layers=4, nodes=5).fit(x, y)
-    assert len(model.loo_) == len(model.net_.coefficients) == len(model.net_.randoms) + 1
-    assert model.loo_ == sorted(model.loo_, reverse=True)
+    assert len(model.errors_) == len(model.net_.coefficients) == len(model.net_.randoms) + 1
+    assert model.errors_ == sorted(model.errors_, reverse=True)
     assert model.predict(x).shape == (150,)
 
 
@@ -244,3 +252,18 @@ def test_examples_of_the_page_hold():
     failed, tried = doctest.testfile(str(page), module_relative=False)
     assert tried > 30
     assert failed == 0
+
+
+def test_no_module_of_the_room_needs_itself():
+    """Importing one module never leads back to it: each can be read, and used, after the ones it names."""
+    room = Path(layerwise.__file__).parent
+    needs = {
+        file.stem: {
+            node.module.rpartition(".")[2]
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gracile.layerwise.")
+        }
+        for file in room.glob("*.py")
+    }
+    assert len(needs) > 15
+    tuple(graphlib.TopologicalSorter(needs).static_order())  # Raises CycleError.

@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
+from gracile import data as datasets
 from gracile.core.errors import DataError, InputError
 from gracile.recipes import load, run, schema
-from gracile.recipes.layerwise_networks import LOSSES, build, cnn
+from gracile.recipes.base_networks import LOSSES, build, cnn
 
 NAMES = ("figure-6.3", "figure-6.4", "figure-6.5", "table-6.2")
 
@@ -52,7 +53,8 @@ def test_redense_runs_and_resumes_what_is_done(tmp_path, monkeypatch):
     assert first.outcome.values["largest_loss_increase"] <= 0
     assert first.outcome.values["largest_rise_within_monotone"] <= 0
     assert all((tmp_path / "run" / plot).stat().st_size > 10000 for plot in first.outcome.plots.values())
-    (tmp_path / "run" / "ce-seed1" / "adam-orthonormal-m20.json").unlink()
+    for name in ("adam-orthonormal-m20.json", "arm.json"):
+        (tmp_path / "run" / "ce-seed1" / name).unlink()
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").glob("*/*.safetensors")}
     again = run(recipe("layerwise-redense", REDENSE), tmp_path / "run", resume=True)
     # Only the missing arm is made anew, from the stored network.
@@ -98,10 +100,8 @@ def test_rho_sweep_runs_and_leaves_out_what_is_not_there(tmp_path, monkeypatch):
             raise DataError("fashion-mnist is not there.", "Put it there.")
         return original(name, **options)
 
-    from gracile.recipes import layerwise_rho
-
-    original = layerwise_rho.load
-    monkeypatch.setattr(layerwise_rho, "load", absent)
+    original = datasets.load
+    monkeypatch.setattr(datasets, "load", absent)
     found = run(recipe("layerwise-rho", RHO), tmp_path / "run").outcome
     assert [row["rho"] for row in found.rows] == [1.0, 2.0, 4.0, 1.0, 2.0]
     assert any("lost is left out" in note for note in found.notes)
@@ -114,12 +114,10 @@ def test_rho_sweep_runs_and_leaves_out_what_is_not_there(tmp_path, monkeypatch):
 
 
 def test_a_data_set_that_is_not_optional_must_be_there(tmp_path, monkeypatch):
-    from gracile.recipes import layerwise_rho
-
     def absent(name, **options):
         raise DataError("nothing there.", "Put it there.")
 
-    monkeypatch.setattr(layerwise_rho, "load", absent)
+    monkeypatch.setattr(datasets, "load", absent)
     with pytest.raises(DataError, match="nothing there"):
         run(recipe("layerwise-rho", RHO), tmp_path / "run")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -241,3 +242,37 @@ def test_data_that_pass_once_are_refused(digits):
 def test_an_unknown_method_is_refused(digits):
     with pytest.raises(InputError, match="no method 'sgd'"):
         ReDense(network()).fit(digits, epochs=1, method="sgd")
+
+
+class Wrapped(nn.Module):
+    """Returns what `wrap` makes of the logits, as models of other libraries do."""
+
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.inside, self.wrap = network(), wrap
+
+    def forward(self, x: Tensor):
+        return self.wrap(self.inside(x))
+
+
+@pytest.mark.parametrize("layer", ["last", "inside.0"])
+@pytest.mark.parametrize("wrap", [lambda z: {"logits": z}, lambda z: SimpleNamespace(logits=z)], ids=["dict", "object"])
+def test_logits_may_come_in_a_mapping_or_an_object(digits, wrap, layer):
+    fitted = ReDense(Wrapped(wrap).eval(), layer=layer).fit(digits, epochs=2)
+    plain = ReDense(network().eval(), layer=layer.removeprefix("inside.")).fit(digits, epochs=2)
+    assert fitted.losses[0] == pytest.approx(plain.losses[0])
+    assert min(fitted.losses) < fitted.losses[0]
+
+
+def test_an_output_without_logits_names_the_remedy(digits):
+    with pytest.raises(InputError, match=r"returns a dict without logits.*forward returns the logits"):
+        ReDense(Wrapped(lambda z: {"scores": z}).eval()).fit(digits, epochs=1)
+
+
+@pytest.mark.parametrize("layer", ["last", "0"])
+def test_float64_arrays_of_any_kind_fit_a_float32_network(digits, layer):
+    x, y = (part.numpy() for part in digits)
+    plain = ReDense(network().eval(), layer=layer).fit(digits, epochs=1)
+    turned = x.astype(">f8")[::-1].copy()[::-1], y.astype(">i4")[::-1].copy()[::-1]
+    assert turned[0].strides[0] < 0
+    assert ReDense(network().eval(), layer=layer).fit(turned, epochs=1).losses[0] == pytest.approx(plain.losses[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -52,12 +53,32 @@ def test_mistakes_are_named(make, says: str):
         make()
 
 
-def test_a_closure_is_refused_because_it_would_lose_the_term():
-    model = nn.Linear(3, 2)
-    optimizer = torch.optim.LBFGS(model.parameters())
-    ADMM(model, steps=3).attach(optimizer)
-    with pytest.raises(InputError, match="in a closure"):
-        optimizer.step(lambda: model(torch.ones(1, 3)).sum())
+def test_the_term_joins_gradients_that_a_closure_computes():
+    # As Lightning steps: the closure clears the gradients, so that a term added before it would be lost.
+    torch.manual_seed(0)
+    x, results = torch.randn(5, 3), []
+    start = nn.Linear(3, 2)
+    for in_closure in (False, True):
+        model = copy.deepcopy(start)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        method = ADMM(model, steps=4, rho=0.5, every=1)
+        method.attach(optimizer)
+
+        def closure(model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            return loss
+
+        for _ in range(4):
+            if in_closure:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+        results.append(model.weight.detach())
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], start.weight)
 
 
 def test_nan_is_an_error_and_not_the_smallest_weight():

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from gracile.core.errors import InputError
-from gracile.recipes import arms, load, run, schema, shipped
+from gracile.recipes import load, run, schema, shipped
+from gracile.recipes.arms import Parts
 from gracile.recipes.comparisons import check_comparisons
 from gracile.recipes.kinds import KINDS, kind
+from gracile.recipes.kinds.train import Settings
 
 TINY = """
 title = "tiny"
@@ -67,8 +69,8 @@ def test_every_shipped_recipe_is_sound_at_every_size(name: str):
 def test_every_size_compares_and_judges_arms_it_trains(name: str):
     recipe = load(name)
     for size in ("full", *recipe.sizes):
-        settings = arms.Settings(**schema.resized(recipe, size).settings)
-        trained, compared = arms.trained_arms(settings), arms.made_comparisons(settings)
+        settings = Settings(**schema.resized(recipe, size).settings)
+        trained, compared = settings.trained(), settings.comparisons()
         check_comparisons(compared, list(trained))
         for criterion in recipe.accept:
             if size in criterion.sizes:
@@ -93,7 +95,8 @@ def test_the_published_tables_are_complete_rows():
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_every_kind_can_be_imported(name: str):
     module = kind(name)
-    assert callable(module.execute)
+    needed = {"train", "outcome"} if issubclass(module.Settings, Parts) else {"execute"}
+    assert all(callable(getattr(module, name)) for name in needed)
     assert issubclass(module.Settings, schema.Strict)
 
 

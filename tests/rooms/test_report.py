@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gracile import cli
+from gracile.channels.sizes import BINS, layer_sizes
 from gracile.core.errors import InputError
 from gracile.recipes import load, run, runner
-from gracile.recipes.layers import BINS, layer_sizes
 from gracile.report import html, read, render, svg, write_report
 from gracile.report.compressed import measured
 from gracile.report.page import beside

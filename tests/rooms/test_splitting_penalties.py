@@ -106,7 +106,7 @@ def test_sparse_group_lasso_can_be_steered_to_a_budget():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 8, 3), nn.Flatten(), nn.Linear(32, 2))
     dial = Dial(RGSM(model, "sparse_group_lasso", grouping="kernel", layers="all"), steps=10, sparsity=0.5)
-    assert dial.set_to(0.5) == pytest.approx(0.5, abs=0.02)
+    assert dial.set_to({"sparsity": 0.5})["sparsity"] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize(("grouping", "groups"), [

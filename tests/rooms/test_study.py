@@ -14,9 +14,9 @@ from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.models import mlp
 from gracile.recipes import schema
+from gracile.recipes.kinds.study import Network, Settings, build, descend
+from gracile.recipes.perceptrons import OutputLoss
 from gracile.recipes.runner import run
-from gracile.recipes.study import Network, Settings, build
-from gracile.recipes.study_training import Objective, train
 from gracile.report import read
 from gracile.training import Averaged, Diminishing, fit, optimizer_factory
 
@@ -91,9 +91,7 @@ def test_formulas_and_autograd_train_alike() -> None:
         network = build(Network(widths=[20, 10], bias=True), splits, 0)
         if silent:
             network.network.add_module("silent", nn.Dropout(0.0))
-        train(
-            network, splits, settings.training, Objective("softmax", "squared", "mean"), seed=0, smoothness=False, record=lambda _: None
-        )  # fmt: skip
+        descend(network, splits, settings.training, OutputLoss("softmax", "squared", "mean"), seed=0)
         weights.append([one.detach().clone() for one in network.parameters()])
     for one, two in zip(*weights, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)

@@ -15,8 +15,9 @@ from gracile.core.network import Network
 from gracile.data import Dataset, Splits, load
 from gracile.models import mlp, normalized
 from gracile.recipes import load as load_recipe
-from gracile.recipes import run, workers_pictures
+from gracile.recipes import run
 from gracile.recipes.schema import resized
+from gracile.report import worker_figures
 from gracile.training import fit
 from gracile.workers import GRAPHS, Classification, graph, method, network, shards, train
 from gracile.workers.perceptron import perceptron
@@ -173,7 +174,7 @@ def test_the_command_refuses_with_status_2(words: list[str], said: str, tmp_path
 
 @pytest.mark.parametrize("name", sorted(GRAPHS))
 def test_every_graph_is_laid_out_without_overlap(name: str):
-    places = workers_pictures.layout(graph(name, 12))
+    places = worker_figures.layout(graph(name, 12))
     apart = torch.pdist(torch.from_numpy(places)).min()
     assert float(apart) > 0.05
     assert places.min() >= 0

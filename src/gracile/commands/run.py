@@ -1,109 +1,84 @@
 """Train a dense network and its sparse twin, from a recipe or on your own data.
 
-  gracile run digits                      a recipe that ships with gracile
-  gracile run my-recipe.toml              your own
-  gracile run --data photos/              a folder of images by class, a parquet data set, a CSV or an .npz
+  gracile run digits                         a recipe that ships with gracile
+  gracile run my-recipe.toml                 your own
+  gracile run --data photos/                 a folder of images by class, parquet, CSV or .npz
+  gracile run --data photos/ --model net.py:make   with a network of your own
+  gracile run digits --dry-run               say what would be trained, how large and how long
   gracile run --resume --out runs/digits-1   go on after Ctrl-C or a crash
 
-Every run leaves a folder with the resolved recipe, metrics, environment, checkpoints, plots and a log.
+Every run leaves a folder with the resolved recipe, metrics, environment, checkpoints, plots and a
+log. In Python: gracile.run.
 """
 
 from __future__ import annotations
 
 import argparse
 import tomllib
-from pathlib import Path
 from typing import Any
+
+from gracile.commands import Answer, options
 
 TARGETS = {
     "macs": "this share of multiply-adds stays after physical removal",
     "params": "this share of parameters stays after physical removal",
     "sparsity": "this share of all parameters is zero",
 }
+CHANGES = ("data", "label", "image_size", "model", "epochs", "batch_size", "lr", "device")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", help="a shipped recipe's name, or a TOML file (default: classify)")
-    parser.add_argument("--data", help="your data: a path, a data set's name, or OWNER/NAME on the hub")
-    parser.add_argument("--model", help="a network's name, such as resnet20")
-    parser.add_argument("--epochs", type=int, help="passes over the training data")
-    parser.add_argument("--batch-size", type=int, help="samples a step")
-    parser.add_argument("--lr", type=float, help="learning rate")
-    parser.add_argument("--seeds", help="comma-separated seeds, such as 0,1,2")
+    add = parser.add_argument
+    add("recipe", nargs="?", help="a shipped recipe's name, or a TOML file (default: classify)")
+    options.data(parser, "your data")
+    add(
+        "--model",
+        help="a network's name (enresnet, lenet, mlp, resnet18, resnet20, resnet38, resnet56, vgg16), or FILE.py:FUNCTION, a "
+        "function that returns yours",
+    )
+    add("--epochs", type=int, help="passes over the training data")
+    add("--batch-size", type=int, help="samples per step")
+    add("--lr", type=float, help="learning rate")
+    add("--seeds", help="comma-separated seeds, such as 0,1,2")
     for budget, meaning in TARGETS.items():
-        parser.add_argument(f"--target-{budget}", type=float, metavar="SHARE", help=f"steer lam so that {meaning}")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
+        add(
+            f"--target-{budget}", type=float, metavar="SHARE",
+            help=f"steer lam so that {meaning}, in the arms that can be steered to it",
+        )  # fmt: skip
+    add(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
         help="any setting, such as --set arms.rgsm.options.lam=0.05; repeatable",
-    )
-    parser.add_argument("--size", default="full", help="one of the recipe's sizes (default: full)")
-    parser.add_argument("--device", help="cpu, cuda or auto")
-    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-1, -2, ...)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out, or the newest of this recipe")
-    parser.add_argument(
-        "--data-root", type=Path, help="folder with a folder a data set (default: the variable GRACILE_DATA)"
-    )
+    )  # fmt: skip
+    add("--device", help="cpu, cuda or auto")
+    options.size(parser)
+    options.where(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    from gracile.core.errors import InputError
-    from gracile.recipes import schema
-
-    changes = _changes(args)
-    if args.resume and args.recipe is None and args.out is not None:
-        if changes:
-            raise InputError("A run is resumed with the settings it was started with.", "Leave out the other options.")
-        from gracile.recipes.runner import started_recipe
-
-        recipe = started_recipe(args.out)
-    else:
-        if args.recipe is None and args.data is None:
-            raise InputError("There is nothing to run.", "Name a recipe, such as digits, or your data with --data.")
-        recipe = schema.resized(schema.load(args.recipe or "classify"), args.size)
-        settings = schema.merged(recipe.settings, changes)
-        targets = {budget: value for budget in TARGETS if (value := getattr(args, f"target_{budget}")) is not None}
-        if targets:
-            for arm in settings.get("arms", {}).values():
-                if arm.get("method") in ("rvsm", "rgsm"):
-                    arm["target"] = targets
-        recipe = recipe.model_copy(update={"settings": settings})
-
-    from gracile.commands.running import execute
-
-    return execute(recipe, out=args.out, resume=args.resume, data_root=args.data_root)
-
-
-def _changes(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options change in a recipe's settings."""
-    from gracile.core.errors import InputError
-    from gracile.recipes.schema import merged
-
-    training = {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr}
-    changes: dict[str, Any] = {
-        "data": {} if args.data is None else {"name": args.data},
-        "model": {} if args.model is None else {"name": args.model},
-        "training": {key: value for key, value in training.items() if value is not None},
-    }
-    if args.device is not None:
-        changes["device"] = args.device
+def run(args: argparse.Namespace) -> Answer:
+    changes = {name: value for name in CHANGES if (value := getattr(args, name)) is not None}
+    target = {budget: value for budget in TARGETS if (value := getattr(args, f"target_{budget}")) is not None}
+    if args.size != "full":
+        changes["size"] = args.size
     if args.seeds is not None:
-        try:
-            changes["seeds"] = [int(seed) for seed in args.seeds.split(",")]
-        except ValueError:
-            raise InputError(f"--seeds takes whole numbers, not '{args.seeds}'.", "Write --seeds 0,1,2.") from None
-    for text in args.set:
+        changes["seeds"] = options.numbers("--seeds", args.seeds, least=0)
+    if target:
+        changes["target"] = target
+    if args.set:
+        changes["settings"] = _settings(args.set)
+    return options.run_recipe(args, args.recipe, changes)
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, the value as TOML has it; a bare word is a string."""
+    from gracile.core.errors import InputError
+
+    found = {}
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set takes KEY=VALUE, not '{text}'.", "Write --set training.lr=0.05.")
         try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
+            found[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            # A bare word is a string: --set model.name=lenet needs no quotes.
-            parsed = value
-        for part in reversed(key.split(".")):
-            parsed = {part: parsed}
-        changes = merged(changes, parsed)
-    return {key: value for key, value in changes.items() if value != {}}
+            found[key] = value
+    return found

@@ -1,8 +1,7 @@
 """Errors that carry their remedy.
 
-What a user did wrong is a `GracileError`: one sentence that names the cause, one that names the
-remedy. The command line prints it without a traceback and exits with status 2; any other exception is a bug of ours
-and keeps its
+What a user did wrong is a `GracileError`: one sentence that names the cause, one that names the remedy. The command
+line prints it without a traceback and exits with status 2; any other exception is a bug of ours and keeps its
 traceback.
 """
 
@@ -27,6 +26,10 @@ class GracileError(Exception):
         super().__init__(f"{cause} {remedy}")
         self.cause = cause
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[GracileError], tuple[str, str]]:
+        # From a process of a run to the one that started it.
+        return type(self), (self.cause, self.remedy)
 
 
 class InputError(GracileError, ValueError):

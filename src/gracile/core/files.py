@@ -6,11 +6,18 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from gracile.core.errors import StorageError
+
+CHECKPOINT = "checkpoint.safetensors"
+# No space, over quota, beyond the largest file allowed.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -21,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write: called with the temporary path.
 
     Raises:
-        StorageError: the disk is full or the folder cannot be written; whatever stood at `path` is intact.
+        StorageError: the disk is full or the folder cannot be written; whatever stood at `path` is intact, and named.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,19 +41,42 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         # Where the folder itself cannot be, there is nothing to take away either.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) or (isinstance(error, SafetensorError) and _number(error) is not None):
             raise storage_error(error, path) from error
         raise
 
 
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """Turn an operating-system error on `path` into one that says what to do."""
-    if error.errno == errno.ENOSPC:
+def storage_error(error: OSError | SafetensorError, path: Path) -> StorageError:
+    """Turn an operating-system error on `path` into one that says what stands and what to do."""
+    number = _number(error)
+    stands = _last_good(path)
+    again = "then run again with --resume." if stands else "then run again."
+    kept = f"; {stands}" if stands else ""
+    if number in FULL:
         return StorageError(
-            f"The disk that holds {path.parent} is full; {path.name} was not written and its last good version stands.",
-            "Free some space, then run again with --resume.",
+            f"The disk that holds {path.parent} is full or its quota used up: {path.name} was not written{kept}.",
+            f"Free some space, {again}",
         )
-    return StorageError(f"{path} cannot be written: {error.strerror or error}.", "Choose another folder with --out.")
+    why = os.strerror(number) if number is not None else str(error)
+    return StorageError(
+        f"{path} cannot be written: {why}{kept}.", f"Choose another folder with --out, or make this one writable, {again}"
+    )
+
+
+def _number(error: OSError | SafetensorError) -> int | None:
+    """The number of an operating-system error; safetensors says it in its message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def _last_good(path: Path) -> str | None:
+    """What a person can go on from: the file as it was, or the checkpoint beside it."""
+    checkpoint = path.with_name(CHECKPOINT)
+    if checkpoint.is_file():
+        return f"the last good checkpoint is {checkpoint}"
+    return f"the last good version of {path.name} stands" if path.is_file() else None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,9 +1,8 @@
 """Keep freed memory in the process, and count what a computation takes.
 
-PyTorch's CPU allocator asks the C library for every tensor. glibc hands blocks above its mmap threshold (at most 32
-MiB by itself) straight back to the kernel, so
-each large activation costs page faults again at every step: measured here, they took up to half of the time of a
-training step.
+PyTorch's CPU allocator asks the C library for every tensor. glibc hands blocks above its mmap threshold (at most 32 MiB
+by itself) straight back to the kernel, so each large activation costs page faults again at every step: measured here,
+they took up to half of the time of a training step.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Series:
 class Monitor(ABC):
     """Measures a network while it is trained.
 
-    A monitor changes nothing: neither weights, gradients, buffers, the state of random generators nor the training mode of any module.
-    `gracile.fit` takes a list of them as ``observe``. Only `observe` must be written; the other methods do nothing by default.
+    A monitor changes nothing: neither weights, gradients, buffers, the state of random generators nor the training mode
+    of any module. `gracile.fit` takes a list of them as ``observe``. Only `observe` must be written; the other methods
+    do nothing by default.
 
     Attributes:
         title: one line on what it measures.
@@ -50,6 +52,16 @@ class Monitor(ABC):
         Returns:
             Numbers by key, which join the record's row. A key without an entry in `series` is recorded and not drawn.
         """
+
+    def begin(self, optimizer: Optimizer) -> None:  # noqa: B027 - most monitors need no optimiser
+        """Called once before the first step, after a saved state was taken up.
+
+        Args:
+            optimizer: whose steps follow; hooks may be put on it, and on the network, until `end`.
+        """
+
+    def end(self) -> None:  # noqa: B027 - there is nothing to undo by default
+        """Called once when training is over, also where it failed: undo `begin`."""
 
     def before_step(self, x: Tensor, y: Tensor) -> None:  # noqa: B027 - a monitor that needs no batch leaves it out
         """Called before each step that is recorded, with its batch.

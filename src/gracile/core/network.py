@@ -11,8 +11,8 @@ from torch import Tensor
 class Network(Protocol):
     """Workers joined by a graph, as a consensus method sees them.
 
-    One process may host all workers or one of them; the method is written once, over the workers at hand, whose values are stacked along
-    the first axis.
+    One process may host all workers or one of them; the method is written once, over the workers at hand, whose values
+    are stacked along the first axis.
     """
 
     @property
@@ -34,8 +34,9 @@ class Network(Protocol):
         """The mean over all workers, as each of the local ones comes to know it.
 
         Args:
-            values: (len(local), ...), one row a local worker.
-            rounds: rounds of gossip over the graph's links, after which workers agree only approximately; None for the exact mean.
+            values: (len(local), ...), one row per local worker.
+            rounds: rounds of gossip over the graph's links, after which workers agree only approximately; None for the
+                exact mean.
 
         Returns:
             The same shape; on one process or many the same bits.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from gracile.core.errors import InputError, StorageError
-from gracile.core.files import append_json_line, read_json_lines, write_json
+from gracile.core.files import append_json_line, read_json_lines, write_json, write_text
+from gracile.core.names import inside, safe_name
 
+# Where runs go that are given no folder.
+RUNS = Path("runs")
 Status = Literal["running", "interrupted", "failed", "done"]
 
 
@@ -18,8 +22,7 @@ class RunFolder:
     """One run's folder.
 
     ``recipe.toml`` (resolved), ``environment.json``, ``status.json``, ``log.txt``, and per arm a folder with
-    ``metrics.jsonl``,
-    checkpoints and models; at the end ``result.json``, ``table.md`` and ``plots/``.
+    ``metrics.jsonl``, checkpoints and models; at the end ``result.json``, ``table.md`` and ``plots/``.
 
     Args:
         path: the folder; made if absent.
@@ -35,7 +38,12 @@ class RunFolder:
             ) from error
 
     def part(self, name: str) -> RunFolder:
-        """A sub-folder with the same shape, one an arm or seed."""
+        """A sub-folder with the same shape, one an arm or seed.
+
+        Raises:
+            InputError: the name cannot be a folder's, or a link leads out of the run.
+        """
+        inside(self.path, self.path / safe_name(name, "arm"))
         return RunFolder(self.path / name)
 
     def record(self, row: dict[str, Any]) -> None:
@@ -47,10 +55,7 @@ class RunFolder:
         return read_json_lines(self.path / "metrics.jsonl")
 
     def rewrite_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Replace ``metrics.jsonl``: after a resume, rows later than the checkpoint are written again by the run
-        itself."""
-        from gracile.core.files import write_text
-
+        """Replace ``metrics.jsonl``: after a resume, rows later than the checkpoint are written again by the run itself."""
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
     def set_status(self, status: Status, **more: Any) -> None:
@@ -77,8 +82,18 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def part_name(arm: str, seed: int, seeds: Sequence[int]) -> str:
+    """The folder of an arm from one seed inside its run: it holds the seed only where there are several.
+
+    Raises:
+        InputError: the arm's name cannot be a folder's.
+    """
+    return safe_name(arm, "arm") if len(seeds) == 1 else f"{safe_name(arm, 'arm')}-seed{seed}"
+
+
 def new_folder(root: Path, name: str) -> Path:
     """A folder ``root/name-1``, ``root/name-2``, ... that does not exist yet."""
+    safe_name(name, "recipe")
     number = 1
     while (root / f"{name}-{number}").exists():
         number += 1
@@ -86,7 +101,7 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def latest_folder(root: Path, name: str) -> Path:
-    """The newest run of `name` under `root`.
+    """The newest run of `name` under `root` that can be continued: one that failed before it kept anything cannot.
 
     Raises:
         InputError: there is none.
@@ -94,8 +109,16 @@ def latest_folder(root: Path, name: str) -> Path:
     numbers = [
         int(folder.name[len(name) + 1 :])
         for folder in root.glob(f"{name}-*")
-        if folder.is_dir() and folder.name[len(name) + 1 :].isdigit()
+        if folder.is_dir() and folder.name[len(name) + 1 :].isdigit() and _holds_work(folder)
     ]
     if not numbers:
         raise InputError(f"There is no run of '{name}' under {root} to resume.", "Run it without --resume first.")
     return root / f"{name}-{max(numbers)}"
+
+
+def _holds_work(run: Path) -> bool:
+    if not (run / "recipe.toml").is_file():
+        return False
+    if RunFolder(run).status() != "failed":
+        return True
+    return any(next(run.glob(f"*/{kept}"), None) for kept in ("checkpoint*", "arm.json", "metrics.jsonl"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tabulate import tabulate
 from torch import Tensor
@@ -14,8 +15,10 @@ class LayerSummary:
 
     Attributes:
         layer: module name.
-        weights, zeros: entries, and how many are exactly zero.
-        groups, zero_groups: groups that reach into this layer, and how many are all zero; None for single weights.
+        weights: entries.
+        zeros: how many of them are exactly zero.
+        groups: groups that reach into this layer; None for single weights.
+        zero_groups: how many of them are all zero; None for single weights.
     """
 
     layer: str
@@ -32,10 +35,12 @@ class Summary:
     Attributes:
         layers: the layers it acts on.
         parameters: all parameters of the model, split or not.
+        left_out: how many of them the method does not act on, by reason.
     """
 
     layers: tuple[LayerSummary, ...]
     parameters: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def zeros(self) -> int:
@@ -71,7 +76,17 @@ class Summary:
         line = f"{self.nonzero:,} of {self.parameters:,} parameters are not zero ({100 * self.sparsity:.2f} % sparsity)"
         if self.channel_sparsity is not None:
             line += f"; {100 * self.channel_sparsity:.2f} % of channels are zero"
+        if self.left_out:
+            line += f"; {not_acted_on(self.left_out, self.parameters)}"
         return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".2f") + f"\n{line}."
+
+
+def not_acted_on(reasons: Mapping[str, int], parameters: int) -> str:
+    """What share of the parameters is left alone, and why."""
+    share = 100 * sum(reasons.values()) / parameters
+    return f"{share:.1f} % of the parameters are left alone: " + ", ".join(
+        f"{100 * count / parameters:.1f} % {reason}" for reason, count in reasons.items()
+    )
 
 
 def zeros(tensor: Tensor) -> int:

@@ -50,7 +50,7 @@ class Augmentation:
         if self.crop:
             offset = torch.randint(2 * self.crop + 1, (2, n), generator=generator, device=generator.device).to(x.device)
             padded = F.pad(x, [self.crop] * 4)
-            # Every window as a strided view, then one window a sample: no copy but the result's.
+            # Every window as a strided view, then one window per sample: no copy but the result's.
             windows = padded.unfold(2, height, 1).unfold(3, width, 1)
             x = windows[torch.arange(n, device=x.device), :, offset[0], offset[1]]
         if self.flip:

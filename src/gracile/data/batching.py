@@ -30,7 +30,7 @@ def batches(
 
     Args:
         data: the split.
-        batch_size: samples a batch, at least 1.
+        batch_size: samples per batch, at least 1.
         order: (m,) indices into the split, such as a random permutation; None goes through it as it stands.
         augment: called with the uint8 images of a batch and `generator`.
         generator: what `augment` draws from; needed with it, unused without.

@@ -125,9 +125,9 @@ class _Seen:
 def understand(names: Sequence[str], batches: Iterable[pa.RecordBatch], where: str) -> tuple[list[Column], list[str]]:
     """Decide how each column of a table is read, in one pass.
 
-    A column is text where more than half of its filled cells are no numbers; a single word among numbers is an error, not a
-    category. A column whose name says that it numbers the rows, and whose whole numbers rise from row to row, is left out:
-    in a sorted table it would give the label away.
+    A column is text where more than half of its filled cells are no numbers; a single word among numbers is an error,
+    not a category. A column whose name says that it numbers the rows, and whose whole numbers rise from row to row, is
+    left out: in a sorted table it would give the label away.
 
     Args:
         names: the columns beside the label.

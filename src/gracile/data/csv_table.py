@@ -25,10 +25,10 @@ DELIMITERS = ",;\t|"
 def open_source(request: Request) -> Opened:
     """Open a CSV file, plain or compressed by gzip.
 
-    The delimiter (comma, semicolon, tab or bar) is the commonest of the first line. That line is a header unless one of its
-    cells is a number and none names a label; whole numbers 0, 1, 2, ... across the columns are a header too, as pandas writes
-    it. Without a header the columns are called 0, 1, 2, ... The label is the one asked for, or "label", "class" or "target",
-    or the last; whole numbers in it are class numbers, text is class names.
+    The delimiter (comma, semicolon, tab or bar) is the commonest of the first line. That line is a header unless one of
+    its cells is a number and none names a label; whole numbers 0, 1, 2, ... across the columns are a header too, as
+    pandas writes it. Without a header the columns are called 0, 1, 2, ... The label is the one asked for, or "label",
+    "class" or "target", or the last; whole numbers in it are class numbers, text is class names.
 
     Raises:
         DataError: the file cannot be read, has one column only, or the label is missing or no class.

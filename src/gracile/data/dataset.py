@@ -47,7 +47,7 @@ class Dataset:
             raise DataError(
                 f"The labels of '{self.name}' are {self.labels.dtype} of shape {tuple(self.labels.shape)} "
                 f"for {len(self.inputs)} inputs.",
-                "Give one int64 label an input.",
+                "Give one int64 label per input.",
             )
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""A folder of images: a folder a class, or ``train/``, ``test/`` and ``val/`` with a folder a class in each."""
+"""A folder of images: a folder per class, or ``train/``, ``test/`` and ``val/`` with a folder per class in each."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def open_source(request: Request) -> Opened:
     Links to folders are followed. A folder that holds nothing but one folder is entered.
 
     Raises:
-        DataError: there are no class folders or only one, one holds no image, a split has a class that training has not,
-            or it cannot be told whether a folder is a class or a split.
+        DataError: there are no class folders or only one, one holds no image, a split has a class that training has
+            not, or it cannot be told whether a folder is a class or a split.
     """
     root = Path(request.name)
     name = root.resolve().name
@@ -127,7 +127,7 @@ def _splits(root: Path) -> dict[str, Path]:
     if "train" not in found:
         raise DataError(
             f"{root} has no training split, only {', '.join(folder.name for folder in holding)}.",
-            "Add train/ with a folder a class, or name the one folder to be split.",
+            "Add train/ with a folder per class, or name the one folder to be split.",
         )
     return found
 
@@ -136,8 +136,8 @@ def _class_folders(folder: Path, passed: _Passed) -> list[Path]:
     found = _folders(folder)
     if not found:
         raise DataError(
-            f"{folder} has no class folders: images are expected in a folder a class, as in {folder.name}/cat/1.png.",
-            "Sort the images into one folder a class, or name a folder with parquet files.",
+            f"{folder} has no class folders: images are expected in a folder per class, as in {folder.name}/cat/1.png.",
+            "Sort the images into one folder per class, or name a folder with parquet files.",
         )
     passed.files += [entry for entry in _entries(folder) if entry.is_file()]
     return found

@@ -67,7 +67,7 @@ def probe(images: Sequence[Encoded], image_size: tuple[int, int] | None) -> tupl
         the layout, and a note on compression, possibly empty.
 
     Raises:
-        DataError: none of them can be read, or one has more than 8 bits a channel.
+        DataError: none of them can be read, or one has more than 8 bits per channel.
     """
     opened: list[Image.Image] = []
     errors: list[UnreadableError] = []
@@ -263,7 +263,9 @@ def _opened(image: Encoded) -> Image.Image:
     except Exception as error:
         raise _unreadable(image, error) from error
     if picture.mode.startswith("I") or picture.mode == "F":
-        raise DataError(f"{image.where} has more than 8 bits a channel (mode {picture.mode}).", "Convert it to 8 bits.")
+        raise DataError(
+            f"{image.where} has more than 8 bits per channel (mode {picture.mode}).", "Convert it to 8 bits."
+        )
     return picture
 
 

@@ -17,8 +17,8 @@ def encode(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], list[str]]:
     """Turn the labels of all splits into class numbers.
 
-    Integers 0 .. k-1 are class numbers as they stand; of others, such as -1 and 1, each is a class named by its number. Text
-    is a class name, and the names in alphabetical order are the classes.
+    Integers 0 .. k-1 are class numbers as they stand; of others, such as -1 and 1, each is a class named by its number.
+    Text is a class name, and the names in alphabetical order are the classes.
 
     Args:
         found: split to (n,) labels: integers, whole floats, booleans or strings; None or NaN stands for a missing one.

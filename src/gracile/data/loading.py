@@ -45,7 +45,7 @@ def load(
     Args:
         name_or_path: what a row of `gracile.data.table.SOURCES` recognises: a data set's name, a file, a folder, or
             ``owner/name`` on the hub.
-        root: folder with a folder a data set; the variable GRACILE_DATA by default.
+        root: folder with a folder per data set; the variable GRACILE_DATA by default.
         validation: share (float) or number (int) of training samples set aside, each class in proportion; never from
             the test split. A source with a validation split of its own keeps that one.
         seed: which samples are drawn.
@@ -55,14 +55,15 @@ def load(
         image_size: side, or (height, width), that images are scaled and centre-cropped to.
         label: the label column of a table.
         channels: 1 or 3: what images become. By default 3 as soon as one of those looked at first is in colour.
-        missing: what becomes of empty cells in a table of numbers: ``error``; ``mean`` fills them with the mean of their
-            column over the training split; ``drop`` leaves their rows out.
+        missing: what becomes of empty cells in a table of numbers: ``error``; ``mean`` fills them with the mean of
+            their column over the training split; ``drop`` leaves their rows out.
         skip_corrupt: leave out images that cannot be read, and say which.
         max_bytes: data larger than this stay in a file and are streamed; half of the free memory by default.
 
     Returns:
-        train, validation (possibly empty) and test. Without a test split in the source a fifth is held out; see `note`. `told`
-        says what was read as what, and what was left out; the log of the library (logger ``gracile``) has it too.
+        train, validation (possibly empty) and test. Without a test split in the source a fifth is held out; see `note`.
+        `told` says what was read as what, and what was left out; the log of the library (logger ``gracile``) has it
+        too.
 
     Raises:
         DataError: the data cannot be found, read or understood.
@@ -209,7 +210,7 @@ def _choose(
 
 
 def _share(share: float, labels: np.ndarray) -> int:
-    """A share of the rows as a number, never below one a class."""
+    """A share of the rows as a number, never below one per class."""
     return max(round(share * len(labels)), len(np.unique(labels)))
 
 

@@ -26,13 +26,13 @@ SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 2**30, 100
 def open_source(request: Request) -> Opened:
     """Open arrays; inputs are images (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers (n, features).
 
-    Images are uint8, other integers from 0 to 255, or floats from 0 to 1, which become the nearest of 256 levels. Labels are
-    (n,) or (n, 1), or one-hot (n, classes). An array ``classes`` of strings names the classes. Of ``.npy`` files the folder is
-    named, or any of them.
+    Images are uint8, other integers from 0 to 255, or floats from 0 to 1, which become the nearest of 256 levels.
+    Labels are (n,) or (n, 1), or one-hot (n, classes). An array ``classes`` of strings names the classes. Of ``.npy``
+    files the folder is named, or any of them.
 
     Raises:
-        DataError: not an archive, arrays are missing or pickled, hold another number of bytes than they declare, or their
-            shapes, types or values do not fit.
+        DataError: not an archive, arrays are missing or pickled, hold another number of bytes than they declare, or
+            their shapes, types or values do not fit.
     """
     path = Path(request.name)
     files = _files_of(path)

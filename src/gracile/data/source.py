@@ -26,7 +26,7 @@ class Request:
 
     Attributes:
         name: a data set's name or a path.
-        root: folder with a folder a data set, or None.
+        root: folder with a folder per data set, or None.
         label: the label column, or None to find it.
         image_size: (height, width) that images are brought to, or None to take them as they are.
         channels: 1 or 3 that images are brought to, or None to take 3 as soon as one of them is in colour.
@@ -131,6 +131,7 @@ def to_features(
         values: (k, features).
         columns: the features' names.
         rows: (k,) the rows' numbers in `where`.
+        where: the file or table, for messages.
         missing: unless it is ``error``, NaN stays.
 
     Raises:

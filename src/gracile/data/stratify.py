@@ -19,7 +19,8 @@ def draw(
     Args:
         labels: (n,) class numbers.
         count: rows to draw, 1 to n.
-        seed, purpose: name the random stream.
+        seed: of the random stream.
+        purpose: names the random stream, such as "validation".
         what: for messages, such as "the validation split of mnist".
         classes: the classes' names, for messages.
         rest: whether a row of every class must also be left.
@@ -47,7 +48,7 @@ def draw(
     if count < len(present):
         raise DataError(
             f"{what[0].upper()}{what[1:]} asks for {count} samples, fewer than the {len(present)} classes.",
-            "Ask for one a class at least.",
+            "Ask for one per class at least.",
         )
     shares = _apportion(sizes[present], room, count)
     stream = generator(seed, purpose)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
 
 from gracile.core.errors import DataError, nearest
+from gracile.data import csv_table, digits, folder, hub, named, npz, parquet
 from gracile.data.named import KNOWN
 from gracile.data.source import COLUMNAR, Opened, Request
 
@@ -22,16 +21,12 @@ class Row:
     Attributes:
         summary: what a user writes to reach it, for help texts.
         recognises: whether a name or path belongs to it; the first row that says yes is taken.
-        module: has ``open_source(request) -> Opened``.
+        opens: its module's ``open_source``.
     """
 
     summary: str
     recognises: Callable[[str], bool]
-    module: str
-
-
-class _Module(Protocol):
-    def open_source(self, request: Request) -> Opened: ...
+    opens: Callable[[Request], Opened]
 
 
 TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -63,13 +58,13 @@ NAMES = ("digits", *KNOWN)
 
 
 SOURCES = {
-    "digits": Row("digits (comes with scikit-learn)", lambda name: name == "digits", "gracile.data.digits"),
-    "named": Row("mnist, fashion-mnist, cifar10, cifar100, letter", lambda name: name in KNOWN, "gracile.data.named"),
-    "parquet": Row("a .parquet, .arrow or .feather file, or a folder of them", _is_columnar, "gracile.data.parquet"),
-    "csv": Row("a .csv or .tsv file, or .gz of one", lambda name: _is_file(name, *TEXT), "gracile.data.csv_table"),
-    "npz": Row("a .npz file with x and y, or x.npy and y.npy", _is_numpy, "gracile.data.npz"),
-    "folder": Row("a folder of images, a folder a class", lambda name: Path(name).is_dir(), "gracile.data.folder"),
-    "hub": Row("owner/name on the Hugging Face hub", _is_repository, "gracile.data.hub"),
+    "digits": Row("digits (comes with scikit-learn)", lambda name: name == "digits", digits.open_source),
+    "named": Row("mnist, fashion-mnist, cifar10, cifar100, letter", lambda name: name in KNOWN, named.open_source),
+    "parquet": Row("a .parquet, .arrow or .feather file, or a folder of them", _is_columnar, parquet.open_source),
+    "csv": Row("a .csv or .tsv file, or .gz of one", lambda name: _is_file(name, *TEXT), csv_table.open_source),
+    "npz": Row("a .npz file with x and y, or x.npy and y.npy", _is_numpy, npz.open_source),
+    "folder": Row("a folder of images, a folder per class", lambda name: Path(name).is_dir(), folder.open_source),
+    "hub": Row("owner/name on the Hugging Face hub", _is_repository, hub.open_source),
 }
 
 
@@ -86,9 +81,8 @@ def open_source(request: Request) -> Opened:
         name = str(request.root / name)
     for row in SOURCES.values():
         if row.recognises(name):
-            module = cast(_Module, importlib.import_module(row.module))
             try:
-                return module.open_source(replace(request, name=name))
+                return row.opens(replace(request, name=name))
             except OSError as error:
                 raise DataError(
                     f"{error.filename or name} cannot be read: {error.strerror or error}.",

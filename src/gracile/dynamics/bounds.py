@@ -1,9 +1,10 @@
 """Theorem 2 with every constant computed from the weights at the start, and its lemmas with the sharper constants.
 
-For the layers j = 1 .. L of a linear tail (linear layers, convolutions, free residual blocks, then one linear layer with one output):
-``|W_j|_2^2 >= (|W_j|_F^2 - t_j) / F_j - e_j``, where F_j is the product of 2 for every free block and min(k^2, c_in) for every convolution
-behind layer j, and e_j, t_j follow from the conserved D. The paper (theorem 2, lemma 11) has 8 for every block. For fully connected tails
-with c outputs the same holds for the sum of the c largest squared singular values.
+For the layers j = 1 .. L of a linear tail (linear layers, convolutions, free residual blocks, then one linear layer
+with one output): ``|W_j|_2^2 >= (|W_j|_F^2 - t_j) / F_j - e_j``, where F_j is the product of 2 for every free block and
+min(k^2, c_in) for every convolution behind layer j, and e_j, t_j follow from the conserved D. The paper (theorem 2,
+lemma 11) has 8 for every block. For fully connected tails with c outputs the same holds for the sum of the c largest
+squared singular values.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from gracile.dynamics.spectra import largest_sum, singular_values
 def lemma_11(y: Tensor, u: Tensor, z: Tensor, *, factor: float = 2.0) -> tuple[float, float]:
     """Both sides of ``|[U Z]|^2 >= (|[Y; Z]|^2 - |Y Y^T - U^T U|) / factor``.
 
-    The paper proves it with 8; it holds with 2, and with no less: for Y Y^T = U^T U and Z = U V' where the norms of Z and Y add up.
+    The paper proves it with 8; it holds with 2, and with no less: for Y Y^T = U^T U and Z = U V' where the norms of Z
+    and Y add up.
 
     Args:
-        y: (h, a). u: (b, h). z: (b, a).
+        y: (h, a).
+        u: (b, h).
+        z: (b, a).
         factor: 2 (ours) or 8 (the paper's).
 
     Returns:
@@ -38,8 +42,9 @@ def lemma_11(y: Tensor, u: Tensor, z: Tensor, *, factor: float = 2.0) -> tuple[f
 def lemma_10(kernel: Tensor) -> tuple[float, float, float]:
     """The two flattenings of a convolution's weight (c_out, c_in, ...): their squared norms, and the factor f = min(k^2, c_in).
 
-    ``|T_out|^2 <= f |T_in|^2``, where the rows of T_out are the outputs and those of T_in the inputs: a unit matrix (c_in, k^2) has rank at
-    most f, so its product with the tensor is at most sqrt(f) times that with a product of vectors. The converse has min(k^2, c_out).
+    ``|T_out|^2 <= f |T_in|^2``, where the rows of T_out are the outputs and those of T_in the inputs: a unit matrix
+    (c_in, k^2) has rank at most f, so its product with the tensor is at most sqrt(f) times that with a product of
+    vectors. The converse has min(k^2, c_out).
 
     Returns:
         ``|T_in|^2``, ``|T_out|^2`` and f.
@@ -61,8 +66,10 @@ class Link:
     Attributes:
         name: of the layer, ``[u, z]`` for a block.
         junction: between it and the next layer.
-        factor: F_j, ours. paper: 8^{N_j} M_j.
-        trace, loss: t_j and e_j; constant under gradient flow.
+        factor: F_j, ours.
+        paper: ``8^{N_j} M_j``, the paper's.
+        trace: t_j, constant under gradient flow.
+        loss: e_j, constant under gradient flow.
         outputs: c.
     """
 
@@ -89,8 +96,9 @@ class Link:
 def tail(junctions: Sequence[Junction], parameters: Mapping[str, Tensor]) -> list[Link]:
     """The linear tail of a network, last layer first, with its constants from the weights as they are now (at the start).
 
-    The walk begins at the one layer that nothing reads, and ends at the first junction that is not linear or has a bias: with a
-    trainable bias D holds ``b b^T`` too, and the theorem, which is about networks without, does not carry on to the next layer.
+    The walk begins at the one layer that nothing reads, and ends at the first junction that is not linear or has a
+    bias: with a trainable bias D holds ``b b^T`` too, and the theorem, which is about networks without, does not carry
+    on to the next layer.
 
     Returns:
         None for every network without such a tail: an empty list.

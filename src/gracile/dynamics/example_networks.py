@@ -1,4 +1,4 @@
-"""Small networks on which the statements are shown, one a row; all are float64 and without biases unless they say so."""
+"""Small networks on which the statements are shown, one per row; all are float64 and without biases unless they say so."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FreeBlock(nn.Module):
 
 
 class SkipBlock(nn.Module):
-    """``U Y x + x``, or ``U Y x + d * x`` with a learned factor a neuron."""
+    """``U Y x + x``, or ``U Y x + d * x`` with a learned factor per neuron."""
 
     def __init__(self, width: int, hidden: int, *, diagonal: bool) -> None:
         super().__init__()

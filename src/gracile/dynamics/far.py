@@ -1,7 +1,8 @@
 """Gradient flow followed to losses no floating-point number can hold, where the low-rank phenomenon shows.
 
-In physical time rank 1 arrives logarithmically slowly. The path is the same when it is walked by arc length, and the loss, kept as a
-logarithm, never underflows: ``d theta / ds = -grad log R / |grad log R|``. Every conserved quantity stays conserved.
+In physical time rank 1 arrives logarithmically slowly. The path is the same when it is walked by arc length, and the
+loss, kept as a logarithm, never underflows: ``d theta / ds = -grad log R / |grad log R|``. Every conserved quantity
+stays conserved.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def normalised_flow(
 ) -> FarFlow:
     """Move a model along its gradient flow, by arc length, until the logarithm of the loss is below `until`.
 
-    The equation becomes stiff where several examples share the least margin, hence an implicit solver of variable order (LSODA).
+    The equation becomes stiff where several examples share the least margin, hence an implicit solver of variable order
+    (LSODA).
 
     Args:
         model: in float64; moved in place. Small: an implicit step solves a system in all its weights.

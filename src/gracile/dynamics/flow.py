@@ -59,9 +59,10 @@ def gradient_flow(
 ) -> Flow:
     """Move a model along ``d theta / dt = -grad loss``, in float64.
 
-    Adaptive steps are of order 8 (DOP853). Across a kink of a ReLU no solver keeps its order, so by default the switches are held within a
-    smooth piece, the time at which the next one changes is found, and the integration starts again there. Where the flow slides along a
-    kink there is no next piece: take ``method="rk4"`` with a fixed step, whose error is then proportional to the step.
+    Adaptive steps are of order 8 (DOP853). Across a kink of a ReLU no solver keeps its order, so by default the
+    switches are held within a smooth piece, the time at which the next one changes is found, and the integration starts
+    again there. Where the flow slides along a kink there is no next piece: take ``method="rk4"`` with a fixed step,
+    whose error is then proportional to the step.
 
     Args:
         model: in float64; its trainable parameters are moved in place.
@@ -70,8 +71,9 @@ def gradient_flow(
         tolerance: relative and absolute tolerance of a step.
         method: ``adaptive`` or ``rk4``.
         step: of ``rk4``.
-        sign_changes: at a ReLU's sign change ``cross`` exactly, ``stop``, or ``ignore`` (adaptive steps right over the kink). Kinks of
-            max-pooling are always ignored. With ``rk4`` only ``ignore`` and ``cross`` (the same there: changes are noted).
+        sign_changes: at a ReLU's sign change ``cross`` exactly, ``stop``, or ``ignore`` (adaptive steps right over the
+            kink). Kinks of max-pooling are always ignored. With ``rk4`` only ``ignore`` and ``cross`` (the same there:
+            changes are noted).
         observe: called with the time at the start and `records` times at even distances; the model then stands there.
         records: how often.
 
@@ -84,7 +86,9 @@ def gradient_flow(
     """
     field_ = _Field(model, loss)
     if not time > 0 or records < 1 or not tolerance > 0:
-        raise InputError(f"time={time}, tolerance={tolerance} and records={records} must be positive.", "Correct them.")
+        raise InputError(
+            f"time={time}, tolerance={tolerance} and records={records} must be positive.", "Pass values above 0."
+        )
     if method == "rk4" and (not step or step <= 0 or sign_changes == "stop"):
         raise InputError("rk4 needs a step above 0, and cannot stop at sign changes.", "Give step, or use 'adaptive'.")
     flow = Flow()
@@ -119,7 +123,9 @@ class _Field:
         self.held: list[Tensor] | None = None
         self.evaluations = 0
         if not self.parameters:
-            raise InputError("The model has no trainable parameter.", "Set requires_grad on some.")
+            raise InputError(
+                "The model has no trainable parameter.", "Call requires_grad_(True) on some of its parameters."
+            )
         if any(one.dtype != torch.float64 for one in model.parameters()):
             raise InputError("Gradient flow needs float64.", "Call model.double(), and give the loss data in float64.")
 

@@ -1,9 +1,9 @@
 """Which weights meet at which neurons, and which invariance the theory grants them.
 
-A *junction* is a set of neurons (channels) with the layers that make them and the layers that read them. All seven cases of theorem 1
-are one formula on it: the sum over the makers of ``W W^T + b b^T`` minus the sum over the readers of ``V^T V``, with the weights
-rearranged so that the rows of W and the columns of V are the shared neurons. Layers that are added up are the `[U Z]` of a residual
-block, layers that read the same neurons its `[Y; Z]`.
+A *junction* is a set of neurons (channels) with the layers that make them and the layers that read them. All seven
+cases of theorem 1 are one formula on it: the sum over the makers of ``W W^T + b b^T`` minus the sum over the readers of
+``V^T V``, with the weights rearranged so that the rows of W and the columns of V are the shared neurons. Layers that
+are added up are the `[U Z]` of a residual block, layers that read the same neurons its `[Y; Z]`.
 
 Source: Le and Jegelka, Training invariances and the low-rank phenomenon, lemma 2 and theorem 1; see docs/dynamics.md.
 """
@@ -40,8 +40,9 @@ class Term:
 
     Attributes:
         name: the module's path, or the parameter's name.
-        kind: ``linear``, ``conv``, ``diagonal`` (one factor a channel) or ``shift`` (a parameter that is added).
-        weight, bias: full names of parameters; the bias of a reader does not matter and is None.
+        kind: ``linear``, ``conv``, ``diagonal`` (one factor per channel) or ``shift`` (a parameter that is added).
+        weight: full name of the parameter.
+        bias: full name of the parameter, if there is one; the bias of a reader does not matter and is None.
         dim: the weight's dimension that holds the shared neurons.
         groups: of a convolution.
         index: (neurons, m) positions along that dimension; m > 1 where a flattened image is read.
@@ -105,12 +106,14 @@ class Junction:
 
     Attributes:
         name: such as ``conv1 -> conv2`` or ``[u, z] -> [y, w]``.
-        case: of theorem 1, such as ``linear-linear``; ``residual stream`` for the sum over a whole stream with identity skips.
+        case: of theorem 1, such as ``linear-linear``; ``residual stream`` for the sum over a whole stream with identity
+            skips.
         number: of the case in the paper, None beyond it.
         size: neurons (channels).
-        makers, readers: the weights.
-        invariance: ``full``: every entry of D is conserved; ``pattern``: the diagonal, and entries of neurons that are switched alike
-            on every example; ``diagonal``: the diagonal only; ``none``.
+        makers: the weights of the layers that make the neurons.
+        readers: the weights of the layers that read them.
+        invariance: ``full``: every entry of D is conserved; ``pattern``: the diagonal, and entries of neurons that are
+            switched alike on every example; ``diagonal``: the diagonal only; ``none``.
         reason: why it is not more.
         mask: name of the module or node whose activation is the only one between, where `invariance` is ``pattern``.
     """
@@ -349,7 +352,7 @@ class _Reader:
             self.uses.append(_Use(name, "diagonal", name, None, 0, 1, made, True, neurons))
             self._put(node, made, raw=True)
         else:
-            # The same factor for every channel commutes with all, one a channel with diagonals.
+            # The same factor for every channel commutes with all, one per channel with diagonals.
             many = any(one.op == "get_attr" and self._numel(one) > 1 for one in others)
             self._pass(tensors[0], Between.DIAGONAL if many else Between.LINEAR)
             self._put(node, neurons, self._still_raw(tensors[0]))

@@ -1,7 +1,8 @@
 """What each optimiser does to D, where a law is known: gradient flow conserves it, and nothing that is run conserves it exactly.
 
-Gradient descent with step eta and weight decay lambda: ``D' = (1 - eta lambda)^2 D + eta^2 (G1 G1^T - G2^T G2)``, exactly. Momentum mu
-adds a drift in proportion to eta, and its weight decay acts with ``eta / (1 - mu)``. Adam's drift does not vanish with the step: no law.
+Gradient descent with step eta and weight decay lambda: ``D' = (1 - eta lambda)^2 D + eta^2 (G1 G1^T - G2^T G2)``,
+exactly. Momentum mu adds a drift in proportion to eta, and its weight decay acts with ``eta / (1 - mu)``. Adam's drift
+does not vanish with the step: no law.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What an operation between two layers leaves of their invariance.
 
-The conserved quantities come from a symmetry: multiply what a layer makes by g and what the next one reads by the inverse of g, and the
-network computes the same. Linear operations that treat every channel alike commute with every matrix g, positively homogeneous ones
-with positive diagonal g only, and all others with none.
+The conserved quantities come from a symmetry: multiply what a layer makes by g and what the next one reads by the
+inverse of g, and the network computes the same. Linear operations that treat every channel alike commute with every
+matrix g, positively homogeneous ones with positive diagonal g only, and all others with none.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ ROWS = 8192
 class Patterns:
     """Remembers, for junctions with one ReLU between, which neurons were on for all examples seen, and which were always alike.
 
-    A neuron's pattern is kept as a sum of random whole numbers, one an example it is on for, so that equal sums mean equal patterns but
-    for one chance in about 2^36 a pair.
+    A neuron's pattern is kept as a sum of random whole numbers, one per example it is on for, so that equal sums mean
+    equal patterns but for one chance in about 2^36 a pair.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, junctions: Sequence[Junction]) -> None:
@@ -79,6 +79,10 @@ class Patterns:
                 sums = (sums + self.sums[junction.name]) % 2**50
                 everywhere &= self.active[junction.name]
             self.sums[junction.name], self.active[junction.name] = sums, everywhere
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Patterns:
+        # As for the monitor: a copy of the watched network carries the hooks.
+        return self
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen so far."""

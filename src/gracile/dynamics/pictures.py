@@ -18,6 +18,8 @@ def drift_curves(
 
     Args:
         curves: label to points; zeros are left out, as a logarithm has no place for them.
+        xlabel: of the abscissa.
+        title: of the picture.
         figure: drawn into.
     """
     axes = figure.subplots()
@@ -40,11 +42,13 @@ def drift_curves(
 def spectra(
     over: Sequence[float], values: Mapping[str, Sequence[Sequence[float]]], *, xlabel: str, figure: Figure
 ) -> Figure:
-    """Singular values over time, one panel a layer, divided by the largest.
+    """Singular values over time, one panel per layer, divided by the largest.
 
     Args:
         over: (times,), positive.
         values: layer to (times, singular values), descending.
+        xlabel: of the abscissa.
+        figure: drawn into.
     """
     panels = np.atleast_1d(figure.subplots(1, len(values), sharey=True))
     for axes, (name, found) in zip(panels, values.items(), strict=True):
@@ -66,6 +70,8 @@ def alignment_map(
     Args:
         over: (times,).
         values: junction to (times,) alignments in [0, 1].
+        xlabel: of the abscissa.
+        figure: drawn into.
     """
     axes = figure.subplots()
     nines = -np.log10(np.maximum(1 - np.array(list(values.values())), 1e-12))
@@ -98,6 +104,7 @@ def tree_drawing(tree: TreeNetwork, figure: Figure, inputs: Sequence[str] = ()) 
 
     Args:
         tree: small: a leaf takes a fifth of an inch.
+        figure: drawn into.
         inputs: names of the input coordinates, x1, x2, ... by default.
     """
     axes = figure.subplots()

@@ -1,5 +1,8 @@
-"""How smooth the loss is where training goes: Santurkar, Tsipras, Ilyas and Madry 2018, *How does batch normalization help
-optimization?*, section 3.1 and figure 4."""
+"""How smooth the loss is where training goes.
+
+After Santurkar, Tsipras, Ilyas and Madry 2018, *How does batch normalization help optimization?*, section 3.1, figure
+4.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,12 @@ class Smoothness:
     Attributes:
         loss: at w.
         gradient_norm: ``|g|``, l2, over all parameters.
-        loss_low, loss_high: least and largest loss over the steps.
-        gradient_change_low, gradient_change_high: least and largest ``|g(w - eta g) - g(w)|``: small where the gradient is predictive.
-        beta_smoothness: the largest ``|g(w - eta g) - g(w)| / |eta g|``: the effective constant of smoothness; 0 where g is 0.
+        loss_low: least loss over the steps.
+        loss_high: largest loss over the steps.
+        gradient_change_low: least ``|g(w - eta g) - g(w)|`` over the steps.
+        gradient_change_high: the largest: small where the gradient predicts the next one.
+        beta_smoothness: the largest ``|g(w - eta g) - g(w)| / |eta g|``: the effective constant of smoothness; 0 where
+            g is 0.
     """
 
     loss: float
@@ -56,12 +62,13 @@ def smoothness(
 ) -> Smoothness:
     """Measure how loss and gradient change along the gradient, in the mode in which the model stands.
 
-    Neither weights, gradients, buffers (running statistics among them) nor any random stream change; dropout draws the same masks at
-    every step.
+    Neither weights, gradients, buffers (running statistics among them) nor any random stream change; dropout draws the
+    same masks at every step.
 
     Args:
         model: any module.
-        x: a batch of inputs; targets: what `loss` takes beside the outputs.
+        x: a batch of inputs.
+        targets: what `loss` takes beside the outputs.
         lr: the unit of the steps, positive: that of training.
         factors: the steps eta are these times `lr`, each positive.
         loss: from outputs and targets to a scalar.
@@ -79,11 +86,13 @@ def smoothness(
     """
     if not factors or not all(factor * lr > 0 for factor in factors):
         raise InputError(
-            f"Steps of {list(factors)} times {lr} do not lead along a gradient.", "Make all of them positive."
+            f"Steps of {list(factors)} times {lr} do not lead along a gradient.", "Pass lr and factors above 0."
         )
     start = {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
     if not start:
-        raise InputError("The model has no parameter that is trained.", "Set requires_grad on some.")
+        raise InputError(
+            "The model has no parameter that is trained.", "Call requires_grad_(True) on some of its parameters."
+        )
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         states = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in devices]

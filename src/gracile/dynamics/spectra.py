@@ -18,7 +18,8 @@ def leading(matrix: Tensor, start: Tensor, steps: int) -> tuple[float, Tensor]:
         steps: at least 1.
 
     Returns:
-        A lower bound on the norm, never above it but for rounding, and a unit vector; 0 and the start where the matrix is zero.
+        A lower bound on the norm, never above it but for rounding, and a unit vector; 0 and the start where the matrix
+        is zero.
     """
     vector = start / start.norm()
     size = 0.0
@@ -36,8 +37,8 @@ def leading(matrix: Tensor, start: Tensor, steps: int) -> tuple[float, Tensor]:
 def singular_values(matrix: Tensor) -> Tensor:
     """All singular values, descending, in float64.
 
-    Of matrices with more than `GRAM_FROM` rows and columns they are roots of the eigenvalues of the Gram matrix, and those below 1e-8 of
-    the largest are rounding.
+    Of matrices with more than `GRAM_FROM` rows and columns they are roots of the eigenvalues of the Gram matrix, and
+    those below 1e-8 of the largest are rounding.
     """
     matrix = matrix.detach().to(torch.float64)
     if min(matrix.shape) <= GRAM_FROM and max(matrix.shape) < 4 * GRAM_FROM:

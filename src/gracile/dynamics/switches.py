@@ -29,7 +29,7 @@ class Switches(TorchFunctionMode):
     With the switches held the network is a polynomial of its weights, so that an adaptive solver meets no kink.
 
     Args:
-        held: one boolean tensor a call, in the order of the calls; None lets the signs decide.
+        held: one boolean tensor per call, in the order of the calls; None lets the signs decide.
     """
 
     def __init__(self, held: Sequence[Tensor] | None = None) -> None:
@@ -59,7 +59,7 @@ def switched(run: Callable[[], Any]) -> list[Tensor]:
     """The inputs of every ReLU that `run` calls, without gradients.
 
     Returns:
-        One tensor a call, in order.
+        One tensor per call, in order.
     """
     with torch.no_grad(), Switches() as watched:
         run()

@@ -1,8 +1,9 @@
 """Lemma 1: every network of linear maps and positively homogeneous units is a tree whose weights are signs, applied to its paths.
 
-``f(x; w) = h(p(x, w))``: p holds, for every maximal path, the product of its weights times its input coordinate; h is a tree network with
-weights in {-1, +1} that are fixed by the signs of w. Two steps: unroll the graph into a tree of paths, then pull the magnitudes of the
-weights back through each unit to the inputs. A bias is the weight of an edge from an input that is always 1.
+``f(x; w) = h(p(x, w))``: p holds, for every maximal path, the product of its weights times its input coordinate; h is a
+tree network with weights in {-1, +1} that are fixed by the signs of w. Two steps: unroll the graph into a tree of
+paths, then pull the magnitudes of the weights back through each unit to the inputs. A bias is the weight of an edge
+from an input that is always 1.
 
 Source: Le and Jegelka, lemma 1 and appendix B.
 """
@@ -66,8 +67,8 @@ class TreeNetwork:
 
         Args:
             x: (n, ...) inputs.
-            model: take the weights from this network of the same architecture, as after training; by default those at the time the tree
-                was made.
+            model: take the weights from this network of the same architecture, as after training; by default those at
+                the time the tree was made.
         """
         weights = self._units.weights if model is None else _Units(model, x[:1]).weights
         product = np.ones(len(self.parent))
@@ -102,8 +103,8 @@ def tree_decomposition(
     """Build lemma 1's tree network and path enumeration function.
 
     Args:
-        model: feedforward: linear layers, convolutions and fixed linear maps with ReLU, leaky ReLU or |.| between; sums and
-            concatenations (skips) included. Not changed.
+        model: feedforward: linear layers, convolutions and fixed linear maps with ReLU, leaky ReLU or |.| between; sums
+            and concatenations (skips) included. Not changed.
         example: one batch of inputs; may be left out where the first layer is linear.
         output: which output, where there are several; the lemma is about a scalar.
         limit: refuse more paths than this.
@@ -112,8 +113,8 @@ def tree_decomposition(
         The tree.
 
     Raises:
-        InputError: more paths than `limit` (the message tells how many), several outputs, a unit that is not positively homogeneous,
-            batch-norm, or shared weights.
+        InputError: more paths than `limit` (the message tells how many), several outputs, a unit that is not positively
+            homogeneous, batch-norm, or shared weights.
 
     Example:
         >>> import torch

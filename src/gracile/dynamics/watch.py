@@ -105,8 +105,10 @@ class DynamicsMonitor(Monitor):
         self.junctions = of_graph(self.graph)
         self.steps: int = 0
         self._handles: list[Any] = []
-        self._seen = 0
+        # The step at which the second-order term was seen last; whether `begin` attached the monitor, which then records when asked.
+        self._seen, self._asked = 0, False
         self._outputs: Tensor | None = None
+        self._targets: Tensor | None = None
         self._states = [self._start(number, one) for number, one in enumerate(self.junctions)]
         self._scales = {name: one.numel() for name, one in self._parameters().items() if one.dim() > 1}
         self._signs = {name: one > 0 for name, one in self._parameters().items() if name in self._scales}
@@ -154,8 +156,34 @@ class DynamicsMonitor(Monitor):
         self._handles = []
         self._outputs = None
 
+    def begin(self, optimizer: Optimizer) -> None:
+        """Follow the optimiser's law from now on, and record when `observe` asks; nothing where it is attached already."""
+        if not self._handles:
+            self.attach(optimizer)
+            self._asked, self.patterns.due = True, False
+
+    def end(self) -> None:
+        """Undo `begin`."""
+        if self._asked:
+            self.detach()
+            self._asked = False
+
+    def before_step(self, x: Tensor, y: Tensor) -> None:
+        """Look at the patterns and the margin of the step to come."""
+        if self._asked:
+            self.patterns.due, self._targets = True, y
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DynamicsMonitor:
+        # A copy of a watched network carries its hooks; they must neither copy the monitor nor see what the copy does, which
+        # is evaluation, where gradients are off.
+        return self
+
     def _after_step(self, *_: Any) -> None:
-        self.step()
+        if self._asked:
+            self.steps += 1
+            self._follow_laws(self.patterns.due)
+        else:
+            self.step()
 
     def _keep_outputs(self, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
         if self.patterns.due and torch.is_grad_enabled() and isinstance(outputs, Tensor):
@@ -168,7 +196,8 @@ class DynamicsMonitor(Monitor):
         """Count a training step, and record at every `every`-th; `attach` calls it by itself.
 
         Args:
-            loss, targets: as for `record`.
+            loss: see `record`.
+            targets: see `record`.
         """
         self.steps += 1
         due = self.steps % self.every == 0
@@ -193,10 +222,12 @@ class DynamicsMonitor(Monitor):
                 continue
             names = [name for term in state.junction.terms for name in (term.weight, term.bias) if name is not None]
             if all(name in gradients for name in names):
-                # Seen at one step of `every`, and taken to stand for all of them.
-                state.expected += self.every * law.rate() ** 2 * state.junction.diagonal(gradients)
+                # Seen at one step, and taken to stand for all since the last one seen.
+                state.expected += (self.steps - self._seen) * law.rate() ** 2 * state.junction.diagonal(gradients)
             else:
                 state.lawful = False
+        if due:
+            self._seen = self.steps
 
     def record(
         self,
@@ -212,13 +243,14 @@ class DynamicsMonitor(Monitor):
             loss: kept with the row.
             outputs: (n, classes) or (n, 1), for the margin; by default those of the last forward pass, where attached.
             targets: (n,) class numbers, or +-1 for one output.
-            full: also what is costly: the whole of D for wide layers, all singular values, the bounds. By default at every
-                `full_every`-th step.
+            full: also what is costly: the whole of D for wide layers, all singular values, the bounds. By default at
+                every `full_every`-th step.
 
         Returns:
-            ``step``, ``loss``, ``margin``, ``margin_normalised`` (over the product of Frobenius norms), ``sign_changes`` (share of weights
-            since the last record), in full records ``sign_changes_from_start`` and ``bounds`` (per layer of the linear tail ``value, bound,
-            ratio, limit, paper_limit``), and ``junctions``: per name a dictionary of
+            ``step``, ``loss``, ``margin``, ``margin_normalised`` (over the product of Frobenius norms),
+            ``sign_changes`` (share of weights since the last record), in full records ``sign_changes_from_start`` and
+            ``bounds`` (per layer of the linear tail ``value, bound, ratio, limit, paper_limit``), and ``junctions``:
+            per name a dictionary of
 
             - ``drift_conserved``, ``drift_free``: Frobenius norms of the change of D since the start, over the entries gradient flow
               must conserve and over the others, relative to ``|W1|_F^2 + |W2|_F^2`` at the start; ``drift_diagonal`` alike;
@@ -371,13 +403,19 @@ class DynamicsMonitor(Monitor):
         Args:
             network: not looked at: what was given to `watch` is measured, since flow moves the dense weights.
         """
-        self.record(full=True)
+        outputs, targets = self._outputs, self._targets
+        fits = outputs is not None and targets is not None and outputs.shape[:1] == targets.shape
+        self.record(full=True, targets=targets if fits else None)
+        self._targets = None
+        if self._asked:
+            self.patterns.due = False
         return self.summary()
 
     def state_dict(self) -> dict[str, Any]:
         """What later records are compared with."""
         return {
             "steps": self.steps,
+            "seen": self._seen,
             "signs": dict(self._signs),
             "first_signs": dict(self._first_signs),
             "junctions": [state.kept() for state in self._states],
@@ -386,7 +424,7 @@ class DynamicsMonitor(Monitor):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state; rows recorded before are not in it."""
-        self.steps = state["steps"]
+        self.steps, self._seen = state["steps"], state["seen"]
         for own, saved in ((self._signs, state["signs"]), (self._first_signs, state["first_signs"])):
             own.update({name: saved[name].to(now.device) for name, now in own.items()})
         for own, saved in zip(self._states, state["junctions"], strict=True):
@@ -468,7 +506,9 @@ def watch(
         'pattern'
     """
     if every < 1 or full_every < 1:
-        raise InputError(f"every={every} and full_every={full_every} must be at least 1.", "Correct them.")
+        raise InputError(
+            f"every={every} and full_every={full_every} must be at least 1.", "Pass whole numbers of steps from 1 on."
+        )
     place = RunFolder(Path(folder)) if isinstance(folder, str | Path) else folder
     board = _board(place) if tensorboard and place is not None else None
     whole = every * max(1, full_every // every)

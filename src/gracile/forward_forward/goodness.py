@@ -1,7 +1,7 @@
 """Measures of how active a layer is: one row each.
 
-A layer of forward-forward is trained on one number a sample, its goodness, with nothing behind the layer: the gradient is a closed form,
-and no graph is kept.
+A layer of forward-forward is trained on one number per sample, its goodness, with nothing behind the layer: the
+gradient is a closed form, and no graph is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Goodness:
 
     Attributes:
         value: h (b, n) to the goodness (b,).
-        pull: h (b, n) and a factor a sample (b,) to ``factor * d value / d z`` (b, n).
+        pull: h (b, n) and a factor per sample (b,) to ``factor * d value / d z`` (b, n).
     """
 
     value: Callable[[Tensor], Tensor]

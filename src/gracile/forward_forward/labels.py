@@ -33,7 +33,7 @@ class Place:
         return slice(0, num_classes) if self.overlay else slice(features, features + num_classes)
 
     def room(self, x: Tensor, num_classes: int) -> Tensor:
-        """x (b, features) as new rows with zeros where the label goes."""
+        """Copy x (b, features) to new rows with zeros where the label goes."""
         columns = self.columns(x.shape[1], num_classes)
         if not self.overlay:
             return torch.nn.functional.pad(x, (0, num_classes))

@@ -4,10 +4,10 @@ A step that moves the activations of a sample by ``dh`` moves its Hoyer sparsity
 
     dS = (|h|_1 <h, dh> / |h|_2 - |h|_2 sum dh) / (|h|_2^2 (sqrt(n) - 1)),
 
-with sum and product over active units. The step on a layer's weights, ``dW = -2 eta sum_k c_k h_k x_k^T``, moves sample i by
-``dh = -2 eta m_i * sum_k c_k <x_k, x_i> h_k``: two matrix products for a whole batch. Theorem 1 is c = 1, theorem 2 c = +1 on negatives and
--1 on positives, other losses have other c. Printed as a quotient theorem 1 turns round where its denominator is negative; the products
-compared here do not.
+with sum and product over active units. The step on a layer's weights, ``dW = -2 eta sum_k c_k h_k x_k^T``, moves sample
+i by ``dh = -2 eta m_i * sum_k c_k <x_k, x_i> h_k``: two matrix products for a whole batch. Theorem 1 is c = 1, theorem
+2 c = +1 on negatives and -1 on positives, other losses have other c. Printed as a quotient theorem 1 turns round where
+its denominator is negative; the products compared here do not.
 
 A derivative is exact at any width, and says nothing of finite steps but what a derivative says.
 """
@@ -115,20 +115,24 @@ def theorem2(
 ) -> SparsityChange:
     """Forward-forward takes a small step on the sum of a loss over a batch of pairs: what becomes of each sample.
 
-    With ``loss="difference"`` this is theorem 2 as published; the other rows of `LOSSES` weigh each sample by the loss's derivative in its
-    goodness, the squared sum.
+    With ``loss="difference"`` this is theorem 2 as published; the other rows of `LOSSES` weigh each sample by the
+    loss's derivative in its goodness, the squared sum.
 
     Args:
         x: (b, m) inputs of the samples asked about, positive, negative or neither.
         h: (b, n) their activations before the step.
-        positive, negative: inputs (k, m) and activations (k, n) of the two batches; as many of each where the loss compares them in pairs.
+        positive: inputs (k, m) and activations (k, n) of the positive batch.
+        negative: those of the negative batch; as many as positive ones where the loss compares them in pairs.
         loss: a row of `LOSSES`.
-        threshold, sharpness: the loss's.
-        bias, unit_length, undefined: see `theorem1`.
+        threshold: of the loss.
+        sharpness: of the loss.
+        bias: see `theorem1`.
+        unit_length: see `theorem1`.
+        undefined: see `theorem1`.
 
     Raises:
-        InputError: inputs not of unit length, shapes that do not fit, a sample that activates nothing, or a negative sample that equals
-            its positive one.
+        InputError: inputs not of unit length, shapes that do not fit, a sample that activates nothing, or a negative
+            sample that equals its positive one.
     """
     _check_pair(x, h, "the samples")
     _check_pair(*positive, "the positive batch")
@@ -149,18 +153,20 @@ def network_changes(
 ) -> list[SparsityChange]:
     """A small step of plain gradient descent on a whole network: what becomes of each sample in every layer.
 
-    Extends the theorems to deeper layers, whose inputs move with the layers before them, and to every goodness, loss and normalisation:
-    tangents are carried forward through the network beside the activations.
+    Extends the theorems to deeper layers, whose inputs move with the layers before them, and to every goodness, loss
+    and normalisation: tangents are carried forward through the network beside the activations.
 
     Args:
         network: steps on the mean local losses of the batch, all layers at once; not changed.
         x: (b, ...) inputs of the batch.
-        y, wrong: its right and wrong labels, as `FFNetwork.gradients` takes them.
-        shown: (b,) the labels with which the samples asked about are shown: `y` for the positive ones, `wrong` for the negative.
+        y: its right labels, as `FFNetwork.gradients` takes them.
+        wrong: its wrong labels, likewise.
+        shown: (b,) the labels with which the samples asked about are shown: `y` for the positive ones, `wrong` for the
+            negative.
         undefined: see `theorem1`.
 
     Returns:
-        One a layer.
+        One per layer.
     """
     kept = [parameter.grad for parameter in network.parameters()]
     network.gradients(x, y, wrong)

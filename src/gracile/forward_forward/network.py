@@ -22,11 +22,11 @@ NEGATIVES: dict[str, int | None] = {"random": 0, "first": 1, "all": None}
 class FFNetwork(nn.Module):
     """Fully connected relu layers trained by forward-forward (Hinton 2022), as a classifier.
 
-    ``network(x)`` is the total goodness of every label, (b, classes), and the largest is the answer; `gradients` fills the
-    gradient of every layer's own loss. ``gracile.fit(network, ..., learning_rule=network.gradients)`` trains it. The
-    mathematics is closed-form: positive and negative samples share one product per layer, in the first layer even the
-    product with the image, which the two have in common; nothing is kept of a layer once it is left, so that memory for
-    activations does not grow with depth.
+    ``network(x)`` is the total goodness of every label, (b, classes), and the largest is the answer; `gradients` fills
+    the gradient of every layer's own loss. ``gracile.fit(network, ..., learning_rule=network.gradients)`` trains it.
+    The mathematics is closed-form: positive and negative samples share one product per layer, in the first layer even
+    the product with the image, which the two have in common; nothing is kept of a layer once it is left, so that memory
+    for activations does not grow with depth.
 
     Args:
         in_features: features of an input.
@@ -34,15 +34,15 @@ class FFNetwork(nn.Module):
         widths: units of each layer.
         goodness: a row of `GOODNESS`.
         loss: a row of `LOSSES`.
-        negatives: how the wrong label of a negative sample is drawn: ``random``; ``first``: the more often the more the first layer takes
-            it for right (hard negatives by the network's own guess, at the price of a sum of squares a label); ``all``: by the
-            goodness of all layers, at the price of a forward pass a label.
+        negatives: how the wrong label of a negative sample is drawn: ``random``; ``first``: the more often the more the
+            first layer takes it for right (hard negatives by the network's own guess, at the price of a sum of squares
+            a label); ``all``: by the goodness of all layers, at the price of a forward pass a label.
         label: a row of `LABELS`.
         label_value: of the one that is hot, in units of the inputs.
         normalize: a row of `NORMALIZATIONS`.
         bias: whether layers have one.
-        threshold: of losses that have one, in units of the goodness of a layer whose activations are all 1 (so 1 is the layer's width for
-            ``squared_sum``).
+        threshold: of losses that have one, in units of the goodness of a layer whose activations are all 1 (so 1 is the
+            layer's width for ``squared_sum``).
         sharpness: the factor on goodness within the loss, and in the odds of negatives.
         skip: layers, from the first, that are left out of the total.
         inputs: applied to what comes in before it is flattened.
@@ -123,10 +123,12 @@ class FFNetwork(nn.Module):
         Args:
             x: (b, ...) inputs.
             y: int64 (b,) labels.
-            wrong: int64 (b,) labels of the negative samples; None draws them as the network is told to, from torch's own generator.
+            wrong: int64 (b,) labels of the negative samples; None draws them as the network is told to, from torch's
+                own generator.
 
         Returns:
-            The sum over layers of the mean loss, and how many samples have more total goodness with their own label than with the wrong.
+            The sum over layers of the mean loss, and how many samples have more total goodness with their own label
+            than with the wrong.
 
         Raises:
             DataError: labels out of range, or a negative sample that is its positive one.
@@ -229,5 +231,5 @@ def _check_numbers(
         )
     if not (sharpness > 0 and label_value > 0):
         raise InputError(
-            f"sharpness = {sharpness} and the label's value {label_value} must be positive.", "Correct them."
+            f"sharpness = {sharpness} and the label's value {label_value} must be positive.", "Pass values above 0."
         )

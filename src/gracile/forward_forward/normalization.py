@@ -21,8 +21,8 @@ class Normalization:
 
     Attributes:
         factor: squared lengths (b, 1) and the width n to what rows are multiplied by (b, 1).
-        variance: inputs and outputs of a layer to the variance of its first weights, with which activations come out as long as this
-            normalisation makes the inputs.
+        variance: inputs and outputs of a layer to the variance of its first weights, with which activations come out as
+            long as this normalisation makes the inputs.
         power: of the squared lengths that the factor is proportional to.
     """
 

@@ -51,7 +51,7 @@ def agreement(figure: Figure, curves: Mapping[str, Sequence[tuple[float, float]]
 
 
 def shares_by_step(figure: Figure, runs: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Figure:
-    """Predicted and real share of samples that get sparser, by iteration; a row of panels a run, one a kind of samples.
+    """Predicted and real share of samples that get sparser, by iteration; a row of panels per run, one per kind of samples.
 
     Args:
         figure: empty.
@@ -76,7 +76,7 @@ def shares_by_step(figure: Figure, runs: Mapping[str, Mapping[str, Mapping[str, 
 
 
 def over_training(figure: Figure, runs: Mapping[str, Sequence[Mapping[str, object]]]) -> Figure:
-    """Mean Hoyer sparsity and share of dead units by iteration, a line a run and layer.
+    """Mean Hoyer sparsity and share of dead units by iteration, a line per run and layer.
 
     Args:
         figure: empty.

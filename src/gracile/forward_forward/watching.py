@@ -1,7 +1,7 @@
 """Forward-forward watched while it learns: what the laws predict of each step, and what the step then does.
 
-The layer is the one of Yang (2023): relu, no bias, weights N(0, 2 / n) (a variance), inputs of length 1, plain gradient descent on the sum
-over the batch.
+The layer is the one of Yang (2023): relu, no bias, weights N(0, 2 / n) (a variance), inputs of length 1, plain gradient
+descent on the sum over the batch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def seen(change: SparsityChange, before: Tensor, after: Tensor) -> Seen:
 
     Args:
         change: of each sample.
-        before, after: activations (b, n) of the same samples around the step.
+        before: activations (b, n) of the samples before the step.
+        after: activations (b, n) of the same samples after it.
 
     Returns:
         Shares over the samples that activate something at both times.
@@ -87,9 +88,12 @@ def step_layer(
 
     Args:
         weights: (n, m).
-        positive, negative: (b, m) of length 1; no negative ones for `DECREASE`.
+        positive: (b, m) of length 1.
+        negative: (b, m) of length 1; None for `DECREASE`.
         lr: step size on the sum over the batch.
-        loss, threshold, sharpness: see `theorem2`; or `DECREASE`.
+        loss: see `theorem2`; or `DECREASE`.
+        threshold: see `theorem2`.
+        sharpness: see `theorem2`.
 
     Returns:
         What was seen, by ``positive`` and ``negative``.

@@ -6,42 +6,42 @@ kernel is approximated by Nystroem's method, whose cost follows the landmarks.
 
 Source: the dense kernel network (chapter 4), of which only the idea is published in detail; two things are ours:
 
-- The outputs that a training sample hands to the next layer are its leave-one-out predictions. Its fitted ones come so
-  close to its own label that the next layer would learn to copy them, and its leave-one-out error would mean nothing.
+- The outputs that a training sample hands to the next layer are predictions by a fit on other samples, four folds of
+  five. Its fitted ones come so close to its own label that the next layer would learn to copy them. Predictions that
+  leave only the sample itself out give its label away too: against the smooth fit of its neighbours they lie a little
+  on the far side of it, which the next layer reads (on noisy targets its error then halves, and the true one rises).
 - Blocks are scaled to equal mean squared norm before they enter the kernel, as x would drown the others otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import DataError, InputError
+from gracile.core.estimators import is_number, whole
 from gracile.core.seeding import generator
-from gracile.layerwise.estimator import Classifier, Learner, Regressor
-from gracile.layerwise.flow import normalised, signed_relu
-from gracile.layerwise.ridge import candidates, dual_loo, leverages, loo_residuals
-from gracile.layerwise.source import Source
-from gracile.layerwise.statistics import Spectrum, Stream, accumulate, singular
+from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor
+from gracile.layerwise.flow import listed, normalised, signed_relu
+from gracile.layerwise.kernels import gaussian, kernel_error, spectrum_of
+from gracile.layerwise.passes import keys_of
+from gracile.layerwise.ridge import candidates, dual_loo, left_out, leverages
+from gracile.layerwise.source import Chunk, Source, joined_chunks
+from gracile.layerwise.statistics import Spectrum, Statistics, Stream, singular, weighted
+from gracile.layerwise.survey import Moments
 
-# Widths of the Gaussian tried by gamma="auto", in units of 1 / (median squared distance).
-GAMMAS = (0.5, 1.0, 2.0, 4.0, 8.0)
+# Widths of the Gaussian tried by gamma="auto", in units of 1 / (mean squared distance) ...
+GAMMAS = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 # ... on so many samples: the choice is coarse, and its cost is cubic in them.
 FEW = 600
-
-
-def gaussian(z: Tensor, landmarks: Tensor, gamma: float) -> Tensor:
-    """`exp(-gamma |z - w|^2)`, (b, m) from (b, d) and (m, d)."""
-    return (-gamma * squared_distances(z, landmarks)).exp_()
-
-
-def squared_distances(z: Tensor, w: Tensor) -> Tensor:
-    """(b, m), not below zero."""
-    return torch.addmm(w.square().sum(1), z, w.T, alpha=-2).add_(z.square().sum(1, keepdim=True)).clamp_(min=0)
+# Parts the samples are divided into, each predicted by a fit on the others.
+FOLDS = 5
 
 
 class DKNNet(nn.Module):
@@ -53,7 +53,10 @@ class DKNNet(nn.Module):
         randoms: per layer but the last, R_l (r, d_l).
         scales: factor of x and of each layer's y (layers,).
         gammas: of each layer's kernel (layers,).
+        scaling: shift and factor of the inputs (2, P), float64, None to take them as they are.
     """
+
+    scaling: Tensor | None
 
     def __init__(
         self,
@@ -62,8 +65,10 @@ class DKNNet(nn.Module):
         randoms: Sequence[Tensor],
         scales: Tensor,
         gammas: Tensor,
+        scaling: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("scaling", scaling)
         frozen = lambda tensor: nn.Parameter(tensor, requires_grad=False)
         self.landmarks, self.scales, self.gammas = frozen(landmarks), frozen(scales), frozen(gammas)
         self.coefficients = nn.ParameterList(map(frozen, coefficients))
@@ -71,6 +76,8 @@ class DKNNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, P) to (b, Q)."""
+        if self.scaling is not None:
+            x = ((x - self.scaling[0]) * self.scaling[1]).to(x.dtype)
         z = x * self.scales[0]
         for depth in range(len(self.randoms)):
             z = torch.cat((z, self.block(z, self.at(z, depth), depth)), 1)
@@ -85,6 +92,12 @@ class DKNNet(nn.Module):
         """What a layer adds to z (b, 2 Q + r)."""
         return dense_block(z, outputs, self.randoms[depth]) * self.scales[depth + 1]
 
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> DKNNet:
+        """The network whose `state_dict` these are."""
+        lists = listed(tensors, "coefficients"), listed(tensors, "randoms")
+        return cls(tensors["landmarks"], *lists, tensors["scales"], tensors["gammas"], tensors.get("scaling"))
+
 
 def dense_block(z: Tensor, outputs: Tensor, random: Tensor) -> Tensor:
     """`relu([V_Q t; R z / |z|])`."""
@@ -97,22 +110,23 @@ class KernelFit:
 
     Attributes:
         coefficients: (m, Q) on the kernel values at the landmarks.
-        lam: strength used.
-        loo: its leave-one-out mean squared error.
-        held_out: leave-one-out predictions of all samples, in the stream's order (samples, Q).
+        lam: strength used, chosen by leave-one-out.
+        held_out: predictions of all samples by fits on the other folds, in the stream's order (samples, Q).
+        error: their mean squared error.
     """
 
     coefficients: Tensor
     lam: float
-    loo: float
     held_out: Tensor
+    error: float
 
 
-def kernel_ridge(stream: Stream, landmarks: Tensor, gamma: float, lam: float | str) -> KernelFit:
-    """Kernel ridge regression by Nystroem's method, with the leave-one-out predictions of every sample.
+def kernel_ridge(stream: Stream, folds: Tensor, landmarks: Tensor, gamma: float, lam: float | str) -> KernelFit:
+    """Kernel ridge regression by Nystroem's method, with held-out predictions of every sample.
 
     Args:
-        stream: yields z (b, d) and targets (b, Q); passed over two or three times.
+        stream: yields z (b, d), targets (b, Q) and weights (b,) or None; passed over two or three times.
+        folds: of each sample (samples,), from 0 to `FOLDS` - 1.
         landmarks: (m, d).
         gamma: of the Gaussian.
         lam: from 0 up, or "auto".
@@ -127,31 +141,81 @@ def kernel_ridge(stream: Stream, landmarks: Tensor, gamma: float, lam: float | s
     whiten = basis[:, keep] * values[keep].rsqrt()
     small = whiten.to(landmarks.dtype)
 
-    def features() -> Iterator[tuple[Tensor, Tensor]]:
-        for z, t in stream():
-            yield gaussian(z, landmarks, gamma) @ small, t
+    def features() -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+        start = 0
+        for z, t, w in stream():
+            yield *weighted(gaussian(z, landmarks, gamma) @ small, t, w), folds[start : start + len(z)]
+            start += len(z)
 
-    spectrum = accumulate(features).spectrum()
+    parts = _sums_of_folds(features)
+    whole = sum(parts[1:], parts[0])
+    spectrum = whole.spectrum()
     lams = _strengths(spectrum, lam, landmarks.dtype)
-    best, error, held_out = _primal_loo(spectrum, features, lams)
-    chosen = float(lams[best])
-    return KernelFit(
-        (whiten @ spectrum.weights(chosen)).to(landmarks.dtype), chosen, error, held_out.to(landmarks.dtype)
-    )
+    chosen = float(lams[_least_error(spectrum, features, lams)])
+    without = torch.stack([_solution(whole.gram - part.gram, whole.cross - part.cross, chosen) for part in parts])
+    held_out, total, weight = [], 0.0, 0.0
+    for y, t, w, fold in features():
+        residuals = t.double() - _by_fold(y.double(), without, fold)
+        root = 1.0 if w is None else w.double().sqrt()[:, None]
+        held_out.append((t.double() - residuals) / root)
+        total += float(residuals.square().sum())
+        weight += float(len(t) if w is None else w.sum()) * t.shape[1]
+    coefficients = (whiten @ spectrum.weights(chosen)).to(landmarks.dtype)
+    return KernelFit(coefficients, chosen, torch.cat(held_out).to(landmarks.dtype), total / weight)
 
 
-def exact_kernel_ridge(z: Tensor, t: Tensor, gamma: float, lam: float | str) -> KernelFit:
-    """Kernel ridge regression on every sample; arguments as `kernel_ridge`, z (samples, d) and t (samples, Q)."""
-    values, basis = torch.linalg.eigh(gaussian(z.double(), z.double(), gamma))
-    spectrum = Spectrum(values.clamp(min=0), basis, basis.T @ t.double())
+def _sums_of_folds(features: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]]) -> list[Statistics]:
+    parts: list[Statistics] = []
+    for y, t, w, fold in features():
+        parts = parts or [Statistics(y.shape[1], t.shape[1], y.device) for _ in range(FOLDS)]
+        for number, part in enumerate(parts):
+            rows = fold == number
+            part.add(y[rows], t[rows], None if w is None else w[rows])
+    return parts
+
+
+def _solution(gram: Tensor, cross: Tensor, lam: float) -> Tensor:
+    """(gram + lam I)^-1 cross, of a matrix that differences of sums may have left slightly indefinite."""
+    shifted = gram.clone()
+    shifted.diagonal().add_(lam)
+    factor, info = torch.linalg.cholesky_ex(shifted)
+    if not int(info):
+        return torch.cholesky_solve(cross, factor)
+    values, basis = torch.linalg.eigh(gram)
+    return basis @ ((basis.T @ cross) / (values.clamp(min=0) + lam)[:, None])
+
+
+def _by_fold(y: Tensor, weights: Tensor, fold: Tensor) -> Tensor:
+    """Rows y (b, n) times the weights (FOLDS, n, Q) of their folds (b, Q)."""
+    found = y.new_empty(len(y), weights.shape[2])
+    for number, own in enumerate(weights):
+        rows = fold == number
+        found[rows] = y[rows] @ own
+    return found
+
+
+def exact_kernel_ridge(
+    z: Tensor, t: Tensor, folds: Tensor, gamma: float, lam: float | str, w: Tensor | None = None
+) -> KernelFit:
+    """Kernel ridge regression on every sample: `kernel_ridge` of z (samples, d), t (samples, Q), w (samples,) at once."""
+    spectrum = spectrum_of(z, t, gamma, w)
     lams = _strengths(spectrum, lam, z.dtype)
-    residuals = dual_loo(spectrum, lams)
-    best = int(residuals.square().mean((1, 2)).argmin())
+    best = int(dual_loo(spectrum, lams, w).square().sum((1, 2)).argmin()) if len(lams) > 1 else 0
+    chosen = float(lams[best])
+    inverse = (spectrum.basis * spectrum.inverse(chosen)) @ spectrum.basis.T
+    alpha = spectrum.weights(chosen)
+    root = torch.ones_like(alpha[:, :1]) if w is None else w.double().sqrt()[:, None]
+    residuals = torch.empty_like(alpha)
+    for number in range(FOLDS):
+        rows = (folds == number).nonzero()[:, 0]
+        # What a fit without these rows misses by; of a single one this is leave-one-out.
+        residuals[rows] = torch.linalg.solve(inverse[rows][:, rows], alpha[rows])
+    weight = len(t) if w is None else float(w.sum())
     return KernelFit(
-        spectrum.weights(float(lams[best])).to(z.dtype),
-        float(lams[best]),
-        float(residuals[best].square().mean()),
-        (t.double() - residuals[best]).to(z.dtype),
+        (root * alpha).to(z.dtype),
+        chosen,
+        (t.double() - residuals / root).to(z.dtype),
+        float(residuals.square().sum()) / (weight * t.shape[1]),
     )
 
 
@@ -160,45 +224,45 @@ def _strengths(spectrum: Spectrum, lam: float | str, dtype: torch.dtype) -> Tens
         return candidates(spectrum, dtype)
     if lam <= 1e-14 * float(spectrum.values[-1]):
         raise singular(lam, 1e-9 * float(spectrum.values[-1]))
-    return torch.tensor([lam], dtype=torch.float64, device=spectrum.values.device)
+    return torch.tensor([float(lam)], dtype=torch.float64, device=spectrum.values.device)
 
 
-def _primal_loo(spectrum: Spectrum, features: Stream, lams: Tensor) -> tuple[int, float, Tensor]:
-    """Choose among `lams`, then collect the held-out predictions of the chosen one; one pass each."""
-    best = 0
-    if len(lams) > 1:
-        errors = torch.zeros(len(lams), dtype=torch.float64, device=lams.device)
-        for y, t in features():
-            errors += loo_residuals(t.double(), *leverages(y, spectrum, lams)).square().sum((0, 2))
-        best = int(errors.argmin())
-    held_out, total, count = [], 0.0, 0
-    for y, t in features():
-        residuals = loo_residuals(t.double(), *leverages(y, spectrum, lams[best : best + 1]))[:, 0]
-        held_out.append(t.double() - residuals)
-        total += float(residuals.square().sum())
-        count += t.numel()
-    return best, total / count, torch.cat(held_out)
+def _least_error(
+    spectrum: Spectrum, features: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]], lams: Tensor
+) -> int:
+    """Which of `lams` has the least leave-one-out error; one pass."""
+    if len(lams) == 1:
+        return 0
+    errors = torch.zeros(len(lams), dtype=torch.float64, device=lams.device)
+    for y, t, w, _ in features():
+        predictions, leverage = leverages(y, spectrum, lams)
+        errors += left_out(t.double()[:, None, :] - predictions, leverage, w).square().sum((0, 2))
+    return int(errors.argmin())
 
 
-def choose_gamma(z: Tensor, t: Tensor) -> float:
+def choose_gamma(z: Tensor, t: Tensor, w: Tensor | None = None) -> float:
     """The width with the least leave-one-out error on a few samples, `lam` free in each.
 
     Raises:
         DataError: all the samples are the same.
     """
-    distances = squared_distances(z.double(), z.double())
-    unit = float(distances[~torch.eye(len(z), dtype=torch.bool, device=z.device)].median()) if len(z) > 1 else 0.0
-    unit = unit or float(distances.max())
+    moments = Moments()
+    moments.add(z.double(), None if w is None else w.double())
+    # The mean squared distance of two samples is twice their variance.
+    unit = 2 * float(moments.variance().sum())
     if not unit > 0:
         raise DataError("All samples looked at to choose gamma are the same.", "Shuffle the data, or give gamma.")
-
-    return min(GAMMAS, key=lambda factor: exact_kernel_ridge(z, t, factor / unit, "auto").loo) / unit
+    return min(GAMMAS, key=lambda factor: kernel_error(z, t, factor / unit, w)) / unit
 
 
 class _DKN(Learner):
+    network_type = DKNNet
+    # Held-out outputs of earlier layers are kept by the samples' places.
+    ordered = True
+
     gammas_: list[float]
     lams_: list[float]
-    loo_: list[float]
+    errors_: list[float]
 
     def __init__(
         self,
@@ -207,118 +271,131 @@ class _DKN(Learner):
         gamma: float | str = "auto",
         landmarks: int = 2000,
         lam: float | str = "auto",
+        scale: str | None = "auto",
         seed: int = 0,
         batch_size: int = 4096,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = "auto",
     ) -> None:
         self.layers = layers
         self.nodes = nodes
         self.gamma = gamma
         self.landmarks = landmarks
         self.lam = lam
+        self.scale = scale
         self.seed = seed
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
 
-    def _learn(self, source: Source) -> nn.Module:
-        self._check_own()
+    def _learn(self, source: Source) -> Learned:
+        layers = self._check_own()
         if source.workers is not None:
             raise InputError(
                 "A kernel looks at samples of all workers at once.", "Take another learner, or fit in one place."
             )
-        marks, mark_rows, count = self._landmarks(source)
+        marks, mark_rows = self._landmarks(source)
+        folds = folds_of(source)
         held: list[Tensor] = []
-        parts: dict[str, list[Tensor]] = {"coefficients": [], "randoms": []}
-        scales = [_unit_scale(marks)]
-        z = marks * scales[0]
-        self.gammas_, self.lams_, self.loo_ = [], [], []
-        for depth in range(1, self.layers + 1):
-            stream = self._dense(source, list(held), list(parts["randoms"]), list(scales))
-            gamma = self._gamma(stream)
-            if count == len(marks):
-                fit = exact_kernel_ridge(z, torch.cat([t for _, t in source]), gamma, self.lam)
+        coefficients: list[Tensor] = []
+        randoms: list[Tensor] = []
+        scales = [_unit_scale(marks.x, marks.w)]
+        z = marks.x * scales[0]
+        self.gammas_, self.lams_, self.errors_ = [], [], []
+        for depth in range(1, layers + 1):
+            stream = self._dense(source, list(held), list(randoms), list(scales))
+            gamma = self._gamma(stream, source.rows)
+            if len(marks.x) == source.rows:
+                fit = exact_kernel_ridge(z, marks.t, folds, gamma, self.lam, marks.w)
             else:
-                fit = kernel_ridge(stream, z, gamma, self.lam)
-            if self.loo_ and not fit.loo < self.loo_[-1]:
+                fit = kernel_ridge(stream, folds, z, gamma, self.lam)
+            if self.errors_ and not fit.error < self.errors_[-1]:
                 # The layer does not predict samples it has not seen any better: the one before stays the last.
-                d = z.shape[1] - parts["randoms"][-1].shape[0] - 2 * source.outputs
-                z = z[:, :d]
-                parts["randoms"].pop()
+                z = z[:, : randoms[-1].shape[1]]
+                randoms.pop()
                 scales.pop()
                 break
-            parts["coefficients"].append(fit.coefficients)
+            coefficients.append(fit.coefficients)
             self.gammas_.append(gamma)
             self.lams_.append(fit.lam)
-            self.loo_.append(fit.loo)
-            if depth < self.layers:
+            self.errors_.append(fit.error)
+            held.append(fit.held_out)
+            if depth < layers:
                 random = generator(self.seed, "layerwise", "dkn", depth)
-                r = torch.rand(self.nodes, z.shape[1], generator=random, dtype=torch.float64) * 2 - 1
-                r = (r * math.sqrt(3 / self.nodes)).to(source.device, source.dtype)
-                held.append(fit.held_out)
+                r = torch.rand(int(self.nodes), z.shape[1], generator=random, dtype=torch.float64) * 2 - 1
+                r = (r * math.sqrt(3 / int(self.nodes))).to(source.device, source.dtype)
                 # The landmarks enter as the training samples they are: with their held-out outputs.
                 block = dense_block(z, fit.held_out[mark_rows], r)
-                parts["randoms"].append(r)
-                scales.append(_unit_scale(block))
+                randoms.append(r)
+                scales.append(_unit_scale(block, marks.w))
                 z = torch.cat((z, block * scales[-1]), 1)
         kinds = {"dtype": source.dtype, "device": source.device}
-        return DKNNet(
+        net = DKNNet(
             z.contiguous(),
-            parts["coefficients"],
-            parts["randoms"],
+            coefficients,
+            randoms,
             torch.tensor(scales, **kinds),
             torch.tensor(self.gammas_, **kinds),
+            None if source.scaling is None else source.scaling.stacked(),
         )
+        return Learned(net, self.errors_[-1], lambda chunk, places: held[-1][places].double())
 
-    def _landmarks(self, source: Source) -> tuple[Tensor, Tensor, int]:
-        """Random samples (m, P), or all of a few, their places in the stream, and how many samples it has."""
-        count = sum(len(x) for x, _ in source)
+    def _landmarks(self, source: Source) -> tuple[Chunk, Tensor]:
+        """Random samples, or all of a few, and their places in the stream."""
         random = generator(self.seed, "layerwise", "dkn", "landmarks")
-        rows = torch.randperm(count, generator=random)[: self.landmarks].sort().values
-        found, start = [], 0
-        for x, _ in source:
-            inside = rows[(rows >= start) & (rows < start + len(x))] - start
-            found.append(x[inside.to(x.device)])
+        rows = torch.randperm(source.rows, generator=random)[: int(self.landmarks)].sort().values
+        found: list[Chunk] = []
+        start = 0
+        for x, t, w in source:
+            inside = (rows[(rows >= start) & (rows < start + len(x))] - start).to(x.device)
+            found.append(Chunk(x[inside], t[inside], None if w is None else w[inside]))
             start += len(x)
-        return torch.cat(found), rows.to(source.device), count
+        return joined_chunks(found), rows.to(source.device)
 
-    def _gamma(self, stream: Stream) -> float:
+    def _gamma(self, stream: Stream, rows: int) -> float:
         if not isinstance(self.gamma, str):
             return float(self.gamma)
-        few: list[tuple[Tensor, Tensor]] = []
-        for z, t in stream():
-            few.append((z[:FEW], t[:FEW]))
-            if sum(len(part) for part, _ in few) >= FEW:
-                break
-        return choose_gamma(torch.cat([z for z, _ in few])[:FEW], torch.cat([t for _, t in few])[:FEW])
+        step, start = -(-rows // FEW), 0
+        few: list[Chunk] = []
+        for z, t, w in stream():
+            inside = torch.arange(-start % step, len(z), step, device=z.device)
+            few.append(Chunk(z[inside], t[inside], None if w is None else w[inside]))
+            start += len(z)
+        return choose_gamma(*joined_chunks(few))
 
     def _dense(self, source: Source, held: list[Tensor], randoms: list[Tensor], scales: list[float]) -> Stream:
-        """The stream of z of the next layer, made with the held-out outputs of the earlier ones."""
+        """The stream of the next layer's z, made with the held-out outputs of the earlier ones; not yet weighted."""
 
-        def stream() -> Iterator[tuple[Tensor, Tensor]]:
+        def stream() -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
             start = 0
-            for x, t in source:
+            for x, t, w in source:
                 z = x * scales[0]
                 for outputs, random, scale in zip(held, randoms, scales[1:], strict=True):
                     z = torch.cat((z, dense_block(z, outputs[start : start + len(x)], random) * scale), 1)
                 start += len(x)
-                yield z, t
+                yield z, t, w
 
         return stream
 
-    def _check_own(self) -> None:
-        for name in ("layers", "nodes", "landmarks"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} = {value!r} is not a whole number from 1 up.", "Correct it.")
-        if self.gamma != "auto" and not (isinstance(self.gamma, int | float) and self.gamma > 0):
+    def _check_own(self) -> int:
+        for name in ("nodes", "landmarks"):
+            whole(name, getattr(self, name))
+        if self.gamma != "auto" and not (is_number(self.gamma) and float(self.gamma) > 0):
             raise InputError(f"gamma = {self.gamma!r} is no width of a kernel.", 'Give a number above 0, or "auto".')
+        return whole("layers", self.layers)
 
 
-def _unit_scale(block: Tensor) -> float:
+def folds_of(source: Source) -> Tensor:
+    """A fold for each sample (samples,), by what its inputs are: copies of a sample are held out together."""
+    found = [keys_of(x) >> np.uint64(32) for x, _, _ in source.batches()]
+    folds = (np.concatenate(found) % np.uint64(FOLDS)).astype(np.int64)
+    return torch.from_numpy(folds).to(source.device)
+
+
+def _unit_scale(block: Tensor, weights: Tensor | None) -> float:
     """The factor that brings the mean squared norm of rows to 1."""
-    mean = float(block.double().square().sum(1).mean())
+    squares = block.double().square().sum(1)
+    mean = float(squares.mean() if weights is None else weights.double() @ squares / weights.double().sum())
     return mean**-0.5 if mean > 0 else 1.0
 
 
@@ -326,22 +403,41 @@ class DKNClassifier(_DKN, Classifier):
     """Dense kernel network for classes.
 
     Args:
-        layers: at most; a layer that does not lower the leave-one-out error is left out and ends the growth.
+        layers: at most; a layer that does not lower the error on held-out samples is left out and ends the growth.
         nodes: random nodes of each layer, beside the 2 Q of its outputs.
         gamma: of the Gaussian kernel, on inputs scaled to mean squared norm 1; "auto": by leave-one-out on 600 samples.
         landmarks: with more samples than this the kernel is approximated on so many random ones.
         lam: ridge strength, the same in all layers, or "auto" in each.
-        seed, batch_size, device, dtype: see `Learner`.
+        scale, seed, batch_size, device, dtype: see `Learner`.
+        class_weight: see `Classifier`.
 
     Attributes:
-        gammas_, lams_, loo_: per layer: width, strength and leave-one-out mean squared error. The later layers' errors
-            look at samples whose own labels entered only through others' predictions, so they are a little too good.
+        gammas_, lams_, errors_: per layer: width, strength and mean squared error on held-out samples (five folds). In
+            later layers a held-out sample's label has entered others' predictions, so their errors are a little too
+            good.
 
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> DKNClassifier(layers=1).fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]) > 0.95
     True
     """
+
+    def __init__(
+        self,
+        layers: int = 3,
+        nodes: int = 100,
+        gamma: float | str = "auto",
+        landmarks: int = 2000,
+        lam: float | str = "auto",
+        scale: str | None = "auto",
+        seed: int = 0,
+        batch_size: int = 4096,
+        device: str = "cpu",
+        dtype: str = "auto",
+        class_weight: Mapping[Any, float] | str | None = None,
+    ) -> None:
+        super().__init__(layers, nodes, gamma, landmarks, lam, scale, seed, batch_size, device, dtype)
+        self.class_weight = class_weight
 
 
 class DKNRegressor(_DKN, Regressor):

@@ -9,17 +9,19 @@ classification by training shallow neural network classifiers with the 'extreme 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gracile.core.errors import InputError
+from gracile.core.estimators import whole
 from gracile.core.seeding import generator
-from gracile.layerwise.estimator import Classifier, Learner, Regressor
-from gracile.layerwise.flow import chain, hidden
-from gracile.layerwise.ridge import ridge
+from gracile.layerwise.flow import width_for
 from gracile.layerwise.source import Source
+from gracile.layerwise.sums import SumClassifier, SumLearner, SumRegressor
 
 WEIGHTS = ("uniform", "contrast")
 
@@ -30,7 +32,7 @@ def random_features(
     """The first layer's weight (n, P) and bias (n,).
 
     Args:
-        source: needed for "contrast", which looks at the first samples.
+        source: needed for "contrast", which looks at some samples.
         n: nodes.
         weights: "uniform" draws weights and bias from U(-1, 1); "contrast" takes differences of two samples of
             different classes, scaled to unit norm, without bias.
@@ -42,7 +44,8 @@ def random_features(
         weight = torch.rand(n, source.features, generator=random, dtype=torch.float64) * 2 - 1
         bias = torch.rand(n, generator=random, dtype=torch.float64) * 2 - 1
     else:
-        weight, bias = contrasts(*source.take(max(4096, 2 * n)), n, random), torch.zeros(n, dtype=torch.float64)
+        (x, t, _), _ = source.sample(max(4096, 2 * n))
+        weight, bias = contrasts(x, t, n, random), torch.zeros(n, dtype=torch.float64)
     if image_shape is not None:
         weight = weight * rectangles(n, image_shape, random)
     if weights == "contrast":
@@ -58,13 +61,13 @@ def contrasts(x: Tensor, t: Tensor, n: int, random: torch.Generator) -> Tensor:
     second = torch.randint(len(x), (64 * n,), generator=random)
     apart = (t[first] != t[second]).any(1).nonzero()[:, 0]
     if not len(apart):
-        raise InputError("The first samples all have one target.", 'Shuffle the data, or use weights="uniform".')
+        raise InputError("The samples looked at all have one target.", 'Use weights="uniform".')
     chosen = apart[torch.arange(n) % len(apart)]
     return x[first[chosen]] - x[second[chosen]]
 
 
 def rectangles(n: int, image_shape: Sequence[int], random: torch.Generator, shortest: int = 5) -> Tensor:
-    """Masks of random rectangles, one a node, the same in all channels (n, c h w), float64.
+    """Masks of random rectangles, one per node, the same in all channels (n, c h w), float64.
 
     Both corners are uniform; sides below `shortest` pixels (or the image's own side) are drawn again.
     """
@@ -83,67 +86,64 @@ def rectangles(n: int, image_shape: Sequence[int], random: torch.Generator, shor
     return masks[:, None].expand(-1, channels, -1, -1).reshape(n, -1).double()
 
 
-class _ELM(Learner):
-    n: int
+class _ELM(SumLearner):
+    n: int | str
     weights: str
     image_shape: Sequence[int] | None
     lam_: float
 
     def __init__(
         self,
-        n: int = 1000,
+        n: int | str = "auto",
         lam: float | str = "auto",
         weights: str = "uniform",
         image_shape: Sequence[int] | None = None,
+        scale: str | None = "auto",
         seed: int = 0,
         batch_size: int = 4096,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = "auto",
     ) -> None:
         self.n = n
         self.lam = lam
         self.weights = weights
         self.image_shape = image_shape
+        self.scale = scale
         self.seed = seed
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
 
-    def _learn(self, source: Source) -> nn.Module:
-        self._check_own(source)
-        if source.workers is not None and self.weights == "contrast":
+    def _first_layer(self, source: Source) -> tuple[Tensor, Tensor]:
+        n = width_for(source.rows) if self.n == "auto" else whole("n", self.n)
+        if self.weights not in WEIGHTS:
+            raise InputError(f"There are no weights named {self.weights!r}.", 'Choose "uniform" or "contrast".')
+        if self.weights == "contrast" and source.workers is not None:
             raise InputError(
                 'weights="contrast" are differences of samples, which no two workers share.', 'Use weights="uniform".'
             )
-        weight, bias = random_features(source, self.n, self.weights, self.image_shape, self.seed)
-        solved = ridge(source.through(lambda x: hidden(x, weight, bias)), self.lam)
-        self.lam_ = solved.lam
-        return chain([(weight, bias), (solved.weights.T.to(source.dtype).contiguous(), None)])
-
-    def _check_own(self, source: Source) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
-            raise InputError(f"n = {self.n!r} is no number of nodes.", "Give a whole number from 1 up.")
-        if self.weights not in WEIGHTS:
-            raise InputError(f"There are no weights named {self.weights!r}.", 'Choose "uniform" or "contrast".')
-        if self.image_shape is None:
-            return
-        size = int(torch.Size(self.image_shape).numel())
-        if len(self.image_shape) not in (2, 3) or size != source.features:
+        shape = None if self.image_shape is None else [int(side) for side in self.image_shape]
+        if shape is not None and (len(shape) not in (2, 3) or math.prod(shape) != source.features):
             raise InputError(
-                f"image_shape = {tuple(self.image_shape)} does not describe the {source.features} features of X.",
+                f"image_shape = {tuple(shape)} does not describe the {source.features} features of X.",
                 "Give (h, w) or (c, h, w) whose product is the number of features.",
             )
+        return random_features(source, n, self.weights, shape, self.seed)
+
+    def _known_before(self) -> bool:
+        return self.n != "auto" and self.weights == "uniform"
 
 
-class ELMClassifier(_ELM, Classifier):
+class ELMClassifier(_ELM, SumClassifier):
     """Extreme learning machine for classes.
 
     Args:
-        n: nodes of the hidden layer.
+        n: nodes of the hidden layer; "auto": a quarter of the samples, from 1000 to 4000.
         lam: ridge strength from 0 up, or "auto" (leave-one-out; one more pass and an eigendecomposition of n x n).
         weights: "uniform": U(-1, 1), as published; "contrast": differences of samples of different classes.
         image_shape: (h, w) or (c, h, w) gives each node a random receptive field; None lets it see everything.
-        seed, batch_size, device, dtype: see `Learner`.
+        scale, seed, batch_size, device, dtype: see `Learner`. As published: ``scale=None``.
+        class_weight: see `Classifier`.
 
     Attributes:
         net_: ``Linear, ReLU, Linear``.
@@ -151,10 +151,26 @@ class ELMClassifier(_ELM, Classifier):
 
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
-    >>> ELMClassifier(n=500).fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]) > 0.93
+    >>> ELMClassifier().fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]) > 0.93
     True
     """
 
+    def __init__(
+        self,
+        n: int | str = "auto",
+        lam: float | str = "auto",
+        weights: str = "uniform",
+        image_shape: Sequence[int] | None = None,
+        scale: str | None = "auto",
+        seed: int = 0,
+        batch_size: int = 4096,
+        device: str = "cpu",
+        dtype: str = "auto",
+        class_weight: Mapping[Any, float] | str | None = None,
+    ) -> None:
+        super().__init__(n, lam, weights, image_shape, scale, seed, batch_size, device, dtype)
+        self.class_weight = class_weight
 
-class ELMRegressor(_ELM, Regressor):
+
+class ELMRegressor(_ELM, SumRegressor):
     """Extreme learning machine for numbers; parameters as `ELMClassifier`."""

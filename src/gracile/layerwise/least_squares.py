@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
+from gracile.core.estimators import tensor_of
 from gracile.layerwise.statistics import Dual, Spectrum, Statistics, gather
 
 ROWS = 4096
@@ -38,7 +39,7 @@ class NormBall(NamedTuple):
 
 
 def norm_ball_least_squares(
-    Y: Any, T: Any, eps: float, *, method: str = "exact", mu: float | None = None, iterations: int = 100
+    Y: Any, T: Any, eps: float, *, method: str = "exact", mu: float | None = None, steps: int = 100
 ) -> NormBall:
     """Minimise `|T - Y O|_F^2` subject to `|O|_F <= eps`.
 
@@ -49,7 +50,7 @@ def norm_ball_least_squares(
         method: "exact" (one eigendecomposition and a scalar root) or "admm".
         mu: ADMM's step; its penalty is 1 / mu. None balances the extreme eigenvalues, which costs finding them. With a
             bad one the result is far from the optimum, though never outside the ball.
-        iterations: of ADMM.
+        steps: of ADMM.
 
     Raises:
         InputError: `eps` or `mu` is not above 0, or no such method.
@@ -66,14 +67,14 @@ def norm_ball_least_squares(
         raise DataError(
             f"Y has {len(features)} samples and T has {len(targets)}.", "Give one row of T for each row of Y."
         )
-    pieces = list(zip(features.split(ROWS), targets.split(ROWS), strict=True))
+    pieces = [(y, t, None) for y, t in zip(features.split(ROWS), targets.split(ROWS), strict=True)]
     if method == "exact":
         return exact(gather(lambda: iter(pieces)), eps)
     if method == "admm":
         sums = Statistics(features.shape[1], targets.shape[1], features.device)
-        for piece in pieces:
-            sums.add(*piece)
-        return admm(sums, eps, mu=mu, iterations=iterations)
+        for y, t, _ in pieces:
+            sums.add(y, t)
+        return admm(sums, eps, mu=mu, steps=steps)
     raise InputError(f"There is no method '{method}'.", "Choose 'exact' or 'admm'.")
 
 
@@ -114,7 +115,7 @@ def admm(
     eps: float,
     *,
     mu: float | None = None,
-    iterations: int = 100,
+    steps: int = 100,
     monitor: Callable[[int, Tensor], None] | None = None,
 ) -> NormBall:
     """The alternating direction method of multipliers on gathered samples.
@@ -126,8 +127,8 @@ def admm(
         problem: the sums.
         eps: radius of the ball, above 0.
         mu: see `norm_ball_least_squares`.
-        iterations: how many.
-        monitor: called with the iteration and Z.
+        steps: how many.
+        monitor: called with the step and Z.
     """
     _check_radius(eps)
     if mu is None:
@@ -139,12 +140,12 @@ def admm(
     factor = torch.linalg.cholesky(shifted)
     z = torch.zeros_like(problem.cross)
     scaled_dual = torch.zeros_like(z)
-    for iteration in range(iterations):
+    for step in range(steps):
         o = torch.cholesky_solve(problem.cross + (z + scaled_dual) / mu, factor)
         z = project(o - scaled_dual, eps)
         scaled_dual = scaled_dual + z - o
         if monitor is not None:
-            monitor(iteration, z)
+            monitor(step, z)
     return NormBall(z, math.nan, problem.cost(z))
 
 
@@ -168,13 +169,13 @@ def _check_radius(eps: float) -> None:
 
 
 def _matrix(values: Any, name: str) -> Tensor:
-    tensor = torch.as_tensor(values)
+    tensor = tensor_of(values)
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
     if name == "T" and tensor.ndim == 1:
         tensor = tensor[:, None]
     if tensor.ndim != 2 or 0 in tensor.shape:
-        raise DataError(f"{name} has the shape {tuple(tensor.shape)}.", "Give a matrix with one row a sample.")
+        raise DataError(f"{name} has the shape {tuple(tensor.shape)}.", "Give a matrix with one row per sample.")
     if not bool(torch.isfinite(tensor).all()):
         raise DataError(f"{name} contains NaN or infinity.", "Drop or fill those samples.")
     return tensor

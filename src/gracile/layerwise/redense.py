@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import DataError, InputError, nearest
+from gracile.core.estimators import tensor_of
 from gracile.core.seeding import generator
 from gracile.layerwise.flow import check_rows, linear, lossless_weights, orthonormal
 from gracile.layerwise.least_squares import project
@@ -29,7 +30,8 @@ class ReDense(nn.Module):
     """A trained network with one more layer, which at first predicts exactly as the network does.
 
     Args:
-        network: any trained module from inputs to logits (b, Q). It is copied, put into evaluation mode and frozen;
+        network: any trained module from inputs to logits (b, Q), or to a mapping or object that holds them as `logits`
+            (as models of transformers do). It is copied, put into evaluation mode and frozen;
             yours stays as it is.
         layer: "last" for the last `nn.Linear`, or the name of a linear or ungrouped convolutional layer as in
             `named_modules()`. A convolution gets R as a 1x1 convolution over its input channels.
@@ -133,7 +135,7 @@ class ReDense(nn.Module):
                 method.
             DataError: labels beyond the outputs, NaN, or no samples.
         """
-        source = _Data(data, batch_size, next(self.parameters()).device)
+        source = _Data(data, batch_size, next(self.parameters()))
         if self._last:
             inputs, labels = self.features(source)
             return self.fit_features(inputs, labels, epochs=epochs, method=method or "monotone", lr=lr, monitor=monitor)
@@ -181,7 +183,7 @@ class ReDense(nn.Module):
     @torch.no_grad()
     def features(self, data: Any, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
         """The inputs h of the replaced layer (J, n), found by a hook while the network runs, and the labels (J,)."""
-        source = data if isinstance(data, _Data) else _Data(data, batch_size, next(self.parameters()).device)
+        source = data if isinstance(data, _Data) else _Data(data, batch_size, next(self.parameters()))
         seen: list[tuple[Tensor, Tensor]] = []
         hook = self._replaced.register_forward_hook(
             lambda _, inputs, output: seen.append((inputs[0], cast(Tensor, output)))
@@ -190,7 +192,7 @@ class ReDense(nn.Module):
         try:
             for x, y in source:
                 seen.clear()
-                result = self.network(x)
+                result = logits_of(self.network(x))
                 if not bool(torch.isfinite(result).all()):
                     raise DataError("The network's outputs contain NaN or infinity.", "Check its inputs and weights.")
                 if self._last and (len(seen) != 1 or not torch.equal(seen[0][1], result)):
@@ -216,7 +218,7 @@ class ReDense(nn.Module):
                 parameter.requires_grad_(True)
             for x, y in source.shuffled(generator(seed, "redense", epoch)):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(self.network(x), y).backward()
+                nn.functional.cross_entropy(logits_of(self.network(x)), y).backward()
                 optimizer.step()
                 output.weight.data = project(output.weight.data, self.eps)
             for parameter in trained:
@@ -234,7 +236,7 @@ class ReDense(nn.Module):
     def _loss(self, source: _Data) -> float:
         total, count = 0.0, 0
         for x, y in source:
-            logits = self.network(x)
+            logits = logits_of(self.network(x))
             _check_labels(y, logits.shape[1])
             total += float(nn.functional.cross_entropy(logits, y, reduction="sum"))
             count += len(y)
@@ -282,19 +284,20 @@ def retrain_last(
 class _Data:
     """Training samples in batches, from two arrays or from a re-iterable of batches."""
 
-    def __init__(self, data: Any, batch_size: int, device: torch.device) -> None:
+    def __init__(self, data: Any, batch_size: int, like: Tensor) -> None:
+        """Inputs come on the device and in the floating type of `like`, a parameter of the network."""
         self.pair = None
         if isinstance(data, tuple) and len(data) == 2:
-            self.pair = (torch.as_tensor(data[0]), torch.as_tensor(data[1]))
+            self.pair = (tensor_of(data[0]), tensor_of(data[1]))
             if len(self.pair[0]) != len(self.pair[1]) or not len(self.pair[0]):
                 raise DataError(
-                    f"There are {len(self.pair[0])} inputs and {len(self.pair[1])} labels.", "Give one label an input."
+                    f"There are {len(self.pair[0])} inputs and {len(self.pair[1])} labels.", "Give one label per input."
                 )
         elif isinstance(data, Iterator):
             raise InputError(
                 "The batches can be passed over only once.", "Give a DataLoader or a list of batches, not an iterator."
             )
-        self.data, self.batch_size, self.device = data, batch_size, device
+        self.data, self.batch_size, self.like = data, batch_size, like
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         pairs = zip(*(part.split(self.batch_size) for part in self.pair), strict=True) if self.pair else self.data
@@ -310,13 +313,27 @@ class _Data:
             yield self._moved(self.pair[0][rows], self.pair[1][rows])
 
     def _moved(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
-        x, y = torch.as_tensor(x), torch.as_tensor(y)
+        x, y = tensor_of(x), tensor_of(y)
         if y.ndim != 1 or y.is_floating_point():
             raise DataError(
-                f"Labels have the shape {tuple(y.shape)} and type {y.dtype}.", "Give one whole number a sample."
+                f"Labels have the shape {tuple(y.shape)} and type {y.dtype}.", "Give one whole number per sample."
             )
-        x = x.to(self.device) if x.is_floating_point() else x.to(self.device, torch.float32)
-        return x, y.to(self.device, torch.int64)
+        return x.to(self.like), y.to(self.like.device, torch.int64)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits (b, Q) of what a network returned: a tensor, or a mapping or object that holds `logits`.
+
+    Raises:
+        InputError: neither.
+    """
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if isinstance(found, Tensor):
+        return found
+    raise InputError(
+        f"The network returns a {type(output).__name__} without logits.",
+        "Wrap it in a module whose forward returns the logits (samples, classes).",
+    )
 
 
 def _last_linear(network: nn.Module) -> str:

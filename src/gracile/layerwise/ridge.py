@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from gracile.core.errors import InputError
+from gracile.core.estimators import is_number
+from gracile.layerwise.consensus import Shared
 from gracile.layerwise.source import Features
-from gracile.layerwise.statistics import Dual, Spectrum, Stream, gather
+from gracile.layerwise.statistics import Dual, Spectrum, Statistics, Stream, gather
 
 # Candidates, evenly spaced in the logarithm: 8 decades in float32 and 13 in float64; below lies nothing but rounding.
 CANDIDATES = 29
@@ -22,11 +24,13 @@ class Ridge:
     Attributes:
         weights: O (n, Q), float64.
         lam: the strength used.
+        problem: what was solved.
         loo: the leave-one-out mean squared error of one target, None when `lam` was given.
     """
 
     weights: Tensor
     lam: float
+    problem: Statistics | Dual | Shared
     loo: float | None = None
 
 
@@ -36,7 +40,7 @@ def check_lam(lam: float | str) -> None:
     Raises:
         InputError: otherwise.
     """
-    if lam == "auto" or (isinstance(lam, int | float) and not isinstance(lam, bool) and 0 <= lam < float("inf")):
+    if (isinstance(lam, str) and lam == "auto") or (is_number(lam) and float(lam) >= 0):
         return
     raise InputError(f"lam = {lam!r} is no regularisation strength.", 'Give a number from 0 up, or "auto".')
 
@@ -56,15 +60,16 @@ def ridge(stream: Stream, lam: float | str) -> Ridge:
         return _distributed(stream, lam)
     problem = gather(stream)
     if not isinstance(lam, str):
-        return Ridge(problem.ridge(lam), lam)
+        return Ridge(problem.ridge(float(lam)), float(lam), problem)
     spectrum = problem.spectrum()
     if isinstance(problem, Dual):
         lams = candidates(spectrum, problem.features.dtype)
-        errors = dual_loo(spectrum, lams).square().mean((1, 2))
+        errors = dual_loo(spectrum, lams, problem.weights).square().sum((1, 2))
+        errors /= problem.targets.shape[1] * (problem.count if problem.weights is None else problem.weights.sum())
     else:
         lams, errors = _primal_errors(spectrum, stream)
     best = int(errors.argmin())
-    return Ridge(spectrum.weights(float(lams[best])), float(lams[best]), float(errors[best]))
+    return Ridge(spectrum.weights(float(lams[best])), float(lams[best]), problem, float(errors[best]))
 
 
 def _distributed(features: Features, lam: float | str) -> Ridge:
@@ -73,7 +78,8 @@ def _distributed(features: Features, lam: float | str) -> Ridge:
             'lam="auto" looks at the errors of all samples in one place, and here they lie with many workers.',
             "Give lam as a number, such as one found on a single worker's samples times the number of workers.",
         )
-    return Ridge(features.problem().ridge(lam), lam)
+    problem = features.problem()
+    return Ridge(problem.ridge(float(lam)), float(lam), problem)
 
 
 def candidates(spectrum: Spectrum, dtype: torch.dtype) -> Tensor:
@@ -83,15 +89,37 @@ def candidates(spectrum: Spectrum, dtype: torch.dtype) -> Tensor:
     return largest * torch.logspace(lowest, 0, CANDIDATES, dtype=torch.float64, device=spectrum.values.device)
 
 
-def dual_loo(spectrum: Spectrum, lams: Tensor) -> Tensor:
+def dual_loo(spectrum: Spectrum, lams: Tensor, weights: Tensor | None = None) -> Tensor:
     """Leave-one-out residuals t_i - f_{-i}(x_i) of kernel ridge regression, (lams, samples, Q).
 
-    With G = K + lam I the residual of sample i is [G^-1 T]_i / [G^-1]_ii.
+    With G = K + lam I the residual of sample i is [G^-1 T]_i / [G^-1]_ii. Those of weighted samples come times the root
+    of their weights; see `left_out` for what is left out.
     """
     shrink = 1 / (spectrum.values[:, None] + lams)
-    diagonal = spectrum.basis.square() @ shrink
+    diagonal = (spectrum.basis.square() @ shrink).T[:, :, None]
     alpha = torch.einsum("jr,rl,rq->ljq", spectrum.basis, shrink, spectrum.coefficients)
-    return alpha / diagonal.T[:, :, None]
+    if weights is None:
+        return alpha / diagonal
+    lams, share = lams[:, None, None], 1 / weights.double().clamp(min=1)[None, :, None]
+    # 1 - lam [G^-1]_ii is the leverage, and lam G^-1 T the residuals of the fit.
+    return lams * alpha / (1 - share * (1 - lams * diagonal))
+
+
+def left_out(residuals: Tensor, leverage: Tensor, weights: Tensor | None) -> Tensor:
+    """Residuals (samples, ..., Q) of a fit as those of fits without the sample, (t_i - f(x_i)) / (1 - h_ii).
+
+    A sample of weight 1 or less is left out; of a heavier one a weight of 1 is, as if it were that many samples: so a
+    weight of 3 and three copies give the same.
+
+    Args:
+        residuals: of weighted samples times the root of their weights.
+        leverage: h_ii of the rows as they were weighted (samples, ...).
+        weights: (samples,).
+    """
+    if weights is not None:
+        share = 1 / weights.double().clamp(min=1)
+        leverage = leverage * share.reshape(-1, *[1] * (leverage.ndim - 1))
+    return residuals / (1 - leverage).clamp(min=1e-9)[..., None]
 
 
 def leverages(features: Tensor, spectrum: Spectrum, lams: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,18 +131,34 @@ def leverages(features: Tensor, spectrum: Spectrum, lams: Tensor) -> tuple[Tenso
     return predictions.double(), (rotated.square() @ shrink.to(features.dtype)).double()
 
 
-def loo_residuals(targets: Tensor, predictions: Tensor, leverage: Tensor) -> Tensor:
-    """(t_i - f(x_i)) / (1 - h_ii), (samples, lams, Q)."""
-    return (targets[:, None, :] - predictions) / (1 - leverage).clamp(min=1e-9)[:, :, None]
-
-
 def _primal_errors(spectrum: Spectrum, stream: Stream) -> tuple[Tensor, Tensor]:
-    lams, total, count = None, torch.zeros((), device=spectrum.values.device), 0
-    for features, targets in stream():
+    lams, total, count = None, torch.zeros((), device=spectrum.values.device), 0.0
+    for features, targets, weights in stream():
         if lams is None:
             lams = candidates(spectrum, features.dtype)
-        residuals = loo_residuals(targets.double(), *leverages(features, spectrum, lams))
+        predictions, leverage = leverages(features, spectrum, lams)
+        residuals = left_out(targets.double()[:, None, :] - predictions, leverage, weights)
         total = total + residuals.square().sum((0, 2))
-        count += targets.numel()
+        count += targets.shape[1] * float(len(targets) if weights is None else weights.sum())
     assert lams is not None
     return lams, total / count
+
+
+def generalised(sums: Statistics) -> tuple[Tensor, float, float]:
+    """The ridge solution of least generalised cross-validation error, from the sums alone, without another pass.
+
+    Source: G. H. Golub, M. Heath, G. Wahba, "Generalized Cross-Validation as a Method for Choosing a Good Ridge
+    Parameter" (1979).
+
+    Returns:
+        The weights (n, Q), their ridge strength, and the error, N |T - Y O|^2 / (N - df)^2 of all targets together.
+    """
+    spectrum = sums.spectrum()
+    lams = candidates(spectrum, torch.float32)
+    s, energy = spectrum.values[:, None], spectrum.coefficients.square().sum(1)[:, None]
+    # Below the floor costs are rounding, and the strongest ridge that reaches it is as good as any.
+    costs = (sums.energy - (energy * (s + 2 * lams) / (s + lams).square()).sum(0)).clamp(min=1e-10 * sums.energy)
+    free = (sums.count - (s / (s + lams)).sum(0)).clamp(min=1e-9 * sums.count)
+    errors = sums.count * costs / free.square()
+    best = int(errors.argmin())
+    return spectrum.weights(float(lams[best])), float(lams[best]), float(errors[best])

@@ -5,6 +5,7 @@ Source: the mutual-information analysis, section 6.3, propositions 4 and 9.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from gracile.core.errors import DataError, InputError
+from gracile.core.estimators import is_number
 from gracile.core.seeding import generator
-from gracile.layerwise.estimator import Classifier, Learner, Regressor
-from gracile.layerwise.flow import chain, fold, hidden, lossless_weights
-from gracile.layerwise.ridge import ridge
+from gracile.layerwise.flow import fold, lossless_weights, paired_width_for
 from gracile.layerwise.source import Source
+from gracile.layerwise.sums import SumClassifier, SumLearner, SumRegressor
 
 
 def invert(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
@@ -36,33 +37,39 @@ def invert(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
     return z @ torch.linalg.pinv(weight[:m].double()).T
 
 
-class _SLFN(Learner):
-    rho: float
+class _SLFN(SumLearner):
+    rho: float | str
     lam_: float
     n_: int
 
     def __init__(
         self,
-        rho: float = 4.0,
+        rho: float | str = "auto",
         lam: float | str = "auto",
+        scale: str | None = "auto",
         seed: int = 0,
         batch_size: int = 4096,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = "auto",
     ) -> None:
         self.rho = rho
         self.lam = lam
+        self.scale = scale
         self.seed = seed
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
 
-    def _learn(self, source: Source) -> nn.Module:
-        if not isinstance(self.rho, int | float | np.number) or not self.rho > 0:
+    def _first_layer(self, source: Source) -> tuple[Tensor, Tensor]:
+        if self.rho == "auto":
+            m = max(source.features, paired_width_for(source.rows) // 2)
+        elif is_number(self.rho) and float(self.rho) > 0:
+            m = max(1, round(float(self.rho) * source.features / 2))
+        else:
             raise InputError(
-                f"rho = {self.rho!r} is no ratio of nodes to inputs.", "Give a number above 0; 2 keeps all information."
+                f"rho = {self.rho!r} is no ratio of nodes to inputs.",
+                'Give a number above 0, or "auto"; 2 keeps all information.',
             )
-        m = max(1, round(self.rho * source.features / 2))
         self.n_ = 2 * m
         a = (
             torch.rand(m, source.features + 1, generator=generator(self.seed, "layerwise", "slfn"), dtype=torch.float64)
@@ -70,10 +77,10 @@ class _SLFN(Learner):
             - 1
         )
         stacked = lossless_weights(a).to(source.device, source.dtype)
-        weight, bias = stacked[:, :-1].contiguous(), stacked[:, -1].contiguous()
-        solved = ridge(source.through(lambda x: hidden(x, weight, bias)), self.lam)
-        self.lam_ = solved.lam
-        return chain([(weight, bias), (solved.weights.T.to(source.dtype).contiguous(), None)])
+        return stacked[:, :-1].contiguous(), stacked[:, -1].contiguous()
+
+    def _known_before(self) -> bool:
+        return self.rho != "auto"
 
     def hidden(self, X: Any) -> np.ndarray:
         """The hidden layer's outputs y (samples, n), not below zero."""
@@ -108,12 +115,14 @@ class _SLFN(Learner):
         return self.net_
 
 
-class SLFNClassifier(_SLFN, Classifier):
+class SLFNClassifier(_SLFN, SumClassifier):
     """Single-layer network with kept information, for classes.
 
     Args:
-        rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2).
-        lam, seed, batch_size, device, dtype: see `Learner`.
+        rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2). "auto":
+            half as many nodes as samples, from 2000 to 4000, and at least 2 P.
+        lam, scale, seed, batch_size, device, dtype: see `Learner`. As published: ``scale=None``.
+        class_weight: see `Classifier`.
 
     Attributes:
         n_: nodes.
@@ -122,11 +131,25 @@ class SLFNClassifier(_SLFN, Classifier):
 
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
-    >>> model = SLFNClassifier(rho=2, dtype="float64").fit(X, y)
+    >>> model = SLFNClassifier(rho=2).fit(X, y)
     >>> bool(abs(model.invert(model.hidden(X)) - X).max() < 1e-9)
     True
     """
 
+    def __init__(
+        self,
+        rho: float | str = "auto",
+        lam: float | str = "auto",
+        scale: str | None = "auto",
+        seed: int = 0,
+        batch_size: int = 4096,
+        device: str = "cpu",
+        dtype: str = "auto",
+        class_weight: Mapping[Any, float] | str | None = None,
+    ) -> None:
+        super().__init__(rho, lam, scale, seed, batch_size, device, dtype)
+        self.class_weight = class_weight
 
-class SLFNRegressor(_SLFN, Regressor):
+
+class SLFNRegressor(_SLFN, SumRegressor):
     """Single-layer network with kept information, for numbers; parameters as `SLFNClassifier`."""

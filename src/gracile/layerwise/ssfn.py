@@ -16,19 +16,24 @@ forward Network with Low Complexity, Limited Need for Human Intervention, and Co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
+from gracile.core.estimators import is_number, whole
 from gracile.core.seeding import generator
 from gracile.layerwise.consensus import Shared, in_ball
-from gracile.layerwise.estimator import Classifier, Learner, Regressor
-from gracile.layerwise.flow import normalised, signed_relu
-from gracile.layerwise.ridge import ridge
+from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor, solved
+from gracile.layerwise.flow import listed, normalised, signed_relu
+from gracile.layerwise.ridge import generalised, ridge
 from gracile.layerwise.source import Source
 from gracile.layerwise.statistics import Dual, Statistics
+
+# The published size of the ball, over sqrt(2 Q).
+BALL = 2.0
 
 
 class SSFNNet(nn.Module):
@@ -37,10 +42,14 @@ class SSFNNet(nn.Module):
     Args:
         outputs: O_0 (P + 1, Q), then O_l (2 Q + r_l, Q).
         randoms: R_l (r_l, width of layer l - 1), one fewer than `outputs`.
+        scaling: shift and factor of the inputs (2, P), float64, None to take them as they are.
     """
 
-    def __init__(self, outputs: Sequence[Tensor], randoms: Sequence[Tensor]) -> None:
+    scaling: Tensor | None
+
+    def __init__(self, outputs: Sequence[Tensor], randoms: Sequence[Tensor], scaling: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("scaling", scaling)
         self.outputs = nn.ParameterList([nn.Parameter(o, requires_grad=False) for o in outputs])
         self.randoms = nn.ParameterList([nn.Parameter(r, requires_grad=False) for r in randoms])
 
@@ -51,10 +60,18 @@ class SSFNNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last layer's y (b, width)."""
+        if self.scaling is not None:
+            # In float64: the difference of large numbers is what is left of a feature far from zero.
+            x = ((x - self.scaling[0]) * self.scaling[1]).to(x.dtype)
         y = torch.cat((x, x.new_ones(len(x), 1)), 1)
         for output, random in zip(self.outputs, self.randoms, strict=False):
             y = layer(y, output, random)
         return y
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> SSFNNet:
+        """The network whose `state_dict` these are."""
+        return cls(listed(tensors, "outputs"), listed(tensors, "randoms"), tensors.get("scaling"))
 
 
 def layer(y: Tensor, output: Tensor, random: Tensor) -> Tensor:
@@ -62,32 +79,54 @@ def layer(y: Tensor, output: Tensor, random: Tensor) -> Tensor:
     return torch.cat((signed_relu(y @ output), (normalised(y) @ random.T).relu_()), 1)
 
 
-def grow(sums: Statistics | Shared, kept: int, step: int, gain: float, eps: float) -> tuple[Tensor, int, float]:
+class Grown(NamedTuple):
+    """A layer's output matrix.
+
+    Attributes:
+        weights: O (kept + nodes, Q).
+        nodes: of the random part.
+        lam: ridge strength, or multiplier of the ball.
+        cost: |T - Y O|^2.
+        judged: what nodes and layers have to lower: the cost with a ball, the cross-validation error without.
+        problem: that was solved.
+    """
+
+    weights: Tensor
+    nodes: int
+    lam: float
+    cost: float
+    judged: float
+    problem: Statistics | Shared
+
+
+def grow(sums: Statistics | Shared, kept: int, step: int, gain: float, eps: float | None) -> Grown:
     """Find how many nodes a layer needs: add some while each step improves the cost in dB by a share `gain`.
 
     Args:
         sums: statistics of the widest layer, its random part not yet divided by sqrt(r); its first `kept` features
             repeat the earlier outputs.
         kept: 2 Q.
-        step: nodes a step.
+        step: nodes per step.
         gain: share, such as 0.005.
-        eps: the ball.
-
-    Returns:
-        The weights (kept + nodes, Q), the nodes and the cost |T - Y O|^2.
+        eps: the ball; None chooses a ridge by generalised cross-validation, whose error is then the cost.
     """
     most = len(sums.cross) - kept
-    best: tuple[Tensor, int, float] | None = None
+    best: Grown | None = None
     for nodes in dict.fromkeys([*range(step, most, step), most]):
         scale = torch.ones(kept + nodes, dtype=torch.float64, device=sums.cross.device)
         scale[kept:] = nodes**-0.5
         problem = sums.leading(kept + nodes).scaled(scale)
-        solved = in_ball(problem, eps, repeat(kept + nodes, kept // 2, scale.device))
-        weights, cost = solved.weights, solved.cost
-        if best is not None and improvement(best[2], cost, sums.energy) < gain:
+        if eps is None:
+            assert isinstance(problem, Statistics)
+            weights, lam, judged = generalised(problem)
+            cost = problem.cost(weights)
+        else:
+            weights, lam, cost = in_ball(problem, eps, repeat(kept + nodes, kept // 2, scale.device))
+            judged = cost
+        if best is not None and improvement(best.judged, judged, sums.energy) < gain:
             # A step that does not pay is not taken, so the layer is as small as its cost allows.
             break
-        best = (weights, nodes, cost)
+        best = Grown(weights, nodes, lam, cost, judged, problem)
     assert best is not None
     return best
 
@@ -100,25 +139,28 @@ def improvement(before: float, after: float, energy: float) -> float:
 
 
 class _SSFN(Learner):
+    network_type = SSFNNet
+
     lam_: float
     costs_: list[float]
     widths_: list[int]
 
     def __init__(
         self,
-        alpha: float = 2.0,
-        max_layers: int = 20,
+        alpha: float | str = "auto",
+        max_layers: int = 10,
         max_nodes: int = 1000,
-        node_step: int = 50,
+        node_step: int = 100,
         node_gain: float = 0.005,
-        layer_gain: float = 0.1,
+        layer_gain: float = 0.02,
         lam: float | str = "auto",
         finetune_epochs: int = 0,
         lr: float = 1e-3,
+        scale: str | None = "auto",
         seed: int = 0,
         batch_size: int = 4096,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: str = "auto",
     ) -> None:
         self.alpha = alpha
         self.max_layers = max_layers
@@ -129,47 +171,57 @@ class _SSFN(Learner):
         self.lam = lam
         self.finetune_epochs = finetune_epochs
         self.lr = lr
+        self.scale = scale
         self.seed = seed
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
 
-    def _learn(self, source: Source) -> nn.Module:
+    def _learn(self, source: Source) -> Learned:
         self._check_own()
         if source.workers is not None and self.finetune_epochs:
             raise InputError(
                 "Fine-tuning takes gradient steps on samples in one place.", "Set finetune_epochs to 0 with workers."
             )
+        # Cross-validation needs everyone's sums in one place; consensus has the ball.
+        alpha = BALL if self.alpha == "auto" and source.workers is not None else self.alpha
         q = source.outputs
         net = SSFNNet([torch.zeros(source.features + 1, q, dtype=source.dtype, device=source.device)], [])
         first = ridge(source.through(net.features), self.lam)
         self.lam_ = first.lam
+        eps = None if isinstance(alpha, str) else float(alpha) * math.sqrt(2 * q)
         outputs, randoms = [first.weights.to(source.dtype)], []
         self.costs_, self.widths_ = [], []
-        for depth in range(1, self.max_layers + 1):
+        last, judged = (first.problem, first.weights, first.lam), math.inf
+        for depth in range(1, int(self.max_layers) + 1):
             sums, wide = self._widest(source, outputs, randoms, depth)
             if not self.costs_:
                 self.costs_.append(sums.cost(repeat(len(sums.cross), q, sums.cross.device)))
-            weights, nodes, cost = grow(sums, 2 * q, self.node_step, self.node_gain, self.alpha * math.sqrt(2 * q))
-            if not cost < self.costs_[-1]:
+                judged = self.costs_[0] if eps is not None else _linear_error(first.problem, first.lam, self.costs_[0])
+            found = grow(sums, 2 * q, int(self.node_step), self.node_gain, eps)
+            if not (found.cost < self.costs_[-1] and found.judged < judged):
                 # Nothing is gained beyond rounding, or alpha is below 1: the earlier layers stand.
                 break
-            gained = improvement(self.costs_[-1], cost, sums.energy)
-            outputs.append(weights.to(source.dtype))
-            randoms.append(wide[:nodes] * nodes**-0.5)
-            self.costs_.append(cost)
-            self.widths_.append(2 * q + nodes)
+            gained = improvement(judged, found.judged, sums.energy)
+            outputs.append(found.weights.to(source.dtype))
+            randoms.append(wide[: found.nodes] * found.nodes**-0.5)
+            self.costs_.append(found.cost)
+            self.widths_.append(2 * q + found.nodes)
+            last, judged = (found.problem, found.weights, found.lam), found.judged
             if gained < self.layer_gain:
                 break
         net = SSFNNet(outputs, randoms)
-        return finetune(net, source, self) if self.finetune_epochs else net
+        if self.finetune_epochs:
+            # Its outputs are logits, of a network that has seen every sample: the softmax is taken as it is.
+            return Learned(_scaled(finetune(net, source, self), source), 1.0)
+        return solved(_scaled(net, source), net.features, *last)
 
     def _widest(
         self, source: Source, outputs: list[Tensor], randoms: list[Tensor], depth: int
     ) -> tuple[Statistics | Shared, Tensor]:
         """Statistics of the next layer with all nodes it may get, and its R, before the division by sqrt(r)."""
         random = generator(self.seed, "layerwise", "ssfn", depth)
-        r = torch.rand(self.max_nodes, len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
+        r = torch.rand(int(self.max_nodes), len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
         r = (math.sqrt(3) * r).to(source.device, source.dtype)
         net = SSFNNet(outputs, [*randoms, r])
         sums = source.through(net.features).problem(primal=True)
@@ -177,15 +229,29 @@ class _SSFN(Learner):
         return sums, r
 
     def _check_own(self) -> None:
-        if not self.alpha > 0:
+        if self.alpha != "auto" and not (is_number(self.alpha) and float(self.alpha) > 0):
             raise InputError(
                 f"alpha = {self.alpha!r} gives no ball.",
-                "Set it above 0; from 1 up every layer's ball holds the earlier solution.",
+                'Set it above 0, or to "auto"; from 1 up every layer\'s ball holds the earlier solution.',
             )
         for name in ("max_layers", "max_nodes", "node_step"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} = {value!r} is not a whole number from 1 up.", "Correct it.")
+            whole(name, getattr(self, name))
+        whole("finetune_epochs", self.finetune_epochs, 0)
+
+
+def _linear_error(problem: Statistics | Dual | Shared, lam: float, cost: float) -> float:
+    """The generalised cross-validation error of the linear start, see `ridge.generalised`."""
+    assert not isinstance(problem, Shared)
+    values = problem.spectrum().values
+    free = problem.count - float((values / (values + lam)).sum()) if lam > 0 else problem.count - len(values)
+    return problem.count * cost / max(free, 1e-9 * problem.count) ** 2
+
+
+def _scaled(net: SSFNNet, source: Source) -> SSFNNet:
+    """The network for inputs that are not scaled yet."""
+    if source.scaling is None:
+        return net
+    return SSFNNet(list(net.outputs), list(net.randoms), source.scaling.stacked())
 
 
 def repeat(width: int, q: int, device: torch.device) -> Tensor:
@@ -204,16 +270,17 @@ def finetune(net: SSFNNet, source: Source, settings: _SSFN) -> SSFNNet:
     one_hot = isinstance(settings, Classifier)
     net.requires_grad_(True)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr)
-    for epoch in range(settings.finetune_epochs):
+    for epoch in range(int(settings.finetune_epochs)):
         random = generator(settings.seed, "layerwise", "ssfn", "finetune", epoch)
-        for x, t in source:
+        for x, t, w in source:
             for rows in torch.randperm(len(x), generator=random).to(x.device).split(128):
                 outputs = net(x[rows])
-                loss = (
-                    nn.functional.cross_entropy(outputs, t[rows])
+                losses = (
+                    nn.functional.cross_entropy(outputs, t[rows], reduction="none")
                     if one_hot
-                    else nn.functional.mse_loss(outputs, t[rows])
+                    else (outputs - t[rows]).square().mean(1)
                 )
+                loss = losses.mean() if w is None else (losses * w[rows]).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -224,15 +291,19 @@ class SSFNClassifier(_SSFN, Classifier):
     """Self-size-estimating feed-forward network for classes.
 
     Args:
-        alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`. A small ball regularises
-            strongly; below 1 it need not hold any solution as good as the earlier layer's, and growing then ends.
-        max_layers, max_nodes: where growing ends (`max_nodes` random nodes a layer, beside the 2 Q that repeat the
+        alpha: size of the ball each layer's output matrix lies in, `alpha sqrt(2 Q)`, as published. A small ball
+            regularises strongly; below 1 it need not hold any solution as good as the earlier layer's, and growing then
+            ends. "auto": no ball; each output matrix is the ridge solution of least generalised cross-validation error,
+            and nodes and layers are added while that error falls; over workers 2.
+        max_layers, max_nodes: where growing ends (`max_nodes` random nodes per layer, beside the 2 Q that repeat the
             outputs).
         node_step: random nodes added at a time.
-        node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share.
+        node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share. As published:
+            ``alpha=2, max_layers=20, node_step=50, layer_gain=0.1``.
         lam: ridge strength of the first, linear solution.
         finetune_epochs, lr: epochs of Adam on all matrices afterwards; none by default.
-        seed, batch_size, device, dtype: see `Learner`.
+        scale, seed, batch_size, device, dtype: see `Learner`. As published: ``scale=None``.
+        class_weight: see `Classifier`.
 
     Attributes:
         costs_: |T - outputs|^2 over the training samples, of the linear solution and after each layer; never rises.
@@ -245,6 +316,30 @@ class SSFNClassifier(_SSFN, Classifier):
     >>> model.costs_ == sorted(model.costs_, reverse=True)
     True
     """
+
+    def __init__(
+        self,
+        alpha: float | str = "auto",
+        max_layers: int = 10,
+        max_nodes: int = 1000,
+        node_step: int = 100,
+        node_gain: float = 0.005,
+        layer_gain: float = 0.02,
+        lam: float | str = "auto",
+        finetune_epochs: int = 0,
+        lr: float = 1e-3,
+        scale: str | None = "auto",
+        seed: int = 0,
+        batch_size: int = 4096,
+        device: str = "cpu",
+        dtype: str = "auto",
+        class_weight: Mapping[Any, float] | str | None = None,
+    ) -> None:
+        super().__init__(
+            alpha, max_layers, max_nodes, node_step, node_gain, layer_gain, lam, finetune_epochs, lr, scale, seed,
+            batch_size, device, dtype,
+        )  # fmt: skip
+        self.class_weight = class_weight
 
 
 class SSFNRegressor(_SSFN, Regressor):

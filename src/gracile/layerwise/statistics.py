@@ -17,12 +17,23 @@ from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
 
-Stream = Callable[[], Iterator[tuple[Tensor, Tensor]]]
-"""Called for each pass over the data; yields features (samples, n) and targets (samples, Q)."""
+Stream = Callable[[], Iterator[tuple[Tensor, Tensor, Tensor | None]]]
+"""Called for each pass over the data; yields features (samples, n) and targets (samples, Q), both times the root of the
+samples' weights, and the weights (samples,), None where all are 1."""
+
+
+def weighted(features: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Features (samples, n) and targets (samples, Q) as a `Stream` yields them."""
+    if weights is None:
+        return features, targets, None
+    root = weights.sqrt()[:, None]
+    return features * root, targets * root, weights
+
 
 # Rows of the Gram matrix handled at a time, of which only what lies on and above the diagonal is touched.
 PANEL = 256
-# Samples summed in the features' own precision. Of 4096 in float32 the rounding already hides a ridge strength of 0.01 under 6000 features.
+# Samples summed in the features' own precision. Of 4096 in float32 the rounding already hides a ridge strength of 0.01
+# under 6000 features.
 PIECE = 1024
 
 
@@ -44,7 +55,7 @@ class Spectrum:
 
     def weights(self, lam: float) -> Tensor:
         """The ridge solution (n, Q); at ``lam = 0`` the one of least norm."""
-        solution = self.basis @ (self.coefficients * self._inverse(lam)[:, None])
+        solution = self.basis @ (self.coefficients * self.inverse(lam)[:, None])
         return solution if self.lift is None else _lifted(self.lift, solution)
 
     def squared_norm(self, lam: float) -> float:
@@ -52,9 +63,10 @@ class Spectrum:
         energy = self.coefficients.square().sum(1)
         if self.lift is not None:
             energy = energy * self.values
-        return float((energy * self._inverse(lam).square()).sum())
+        return float((energy * self.inverse(lam).square()).sum())
 
-    def _inverse(self, lam: float) -> Tensor:
+    def inverse(self, lam: float) -> Tensor:
+        """1 / (s + lam) (r,); at ``lam = 0`` zero for values that are nothing but rounding."""
         if lam > 0:
             return 1 / (self.values + lam)
         floor = torch.finfo(self.values.dtype).eps * len(self.values) * self.values[-1]
@@ -70,7 +82,7 @@ def _lifted(features: Tensor, alpha: Tensor) -> Tensor:
 
 
 class Statistics:
-    """Gram matrix Y'Y, cross product Y'T, energy |T|^2 and count of all samples added so far, in float64.
+    """Gram matrix Y'Y, cross product Y'T, energy |T|^2 and count (sum of weights) of all samples added so far, float64.
 
     Its size depends on n and Q alone. Two of them add up, so that workers that saw different samples can be joined.
 
@@ -86,20 +98,22 @@ class Statistics:
         self._product: Tensor | None = None
         self.cross = torch.zeros(features, targets, dtype=torch.float64, device=device)
         self.energy = 0.0
-        self.count = 0
+        self.count: float = 0
+        self._spectrum: Spectrum | None = None
+        self._factor: tuple[float, Tensor] | None = None
 
     @classmethod
-    def of(cls, gram: Tensor, cross: Tensor, energy: float, count: int) -> Statistics:
+    def of(cls, gram: Tensor, cross: Tensor, energy: float, count: float) -> Statistics:
         """Statistics from their parts: Y'Y (n, n), symmetric, Y'T (n, Q), |T|^2 and the number of samples."""
         made = cls(0, cross.shape[1], cross.device)
         made._gram, made.cross, made.energy, made.count = gram, cross, energy, count
         return made
 
-    def add(self, features: Tensor, targets: Tensor) -> None:
-        """Add samples: features (samples, n), targets (samples, Q), of one floating type.
+    def add(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
+        """Add samples as a `Stream` yields them: features (samples, n), targets (samples, Q), of one floating type.
 
-        Products of at most `PIECE` samples are taken in the features' own precision and summed in float64, so rounding does
-        not grow with the samples.
+        Products of at most `PIECE` samples are taken in the features' own precision and summed in float64, so rounding
+        does not grow with the samples.
         """
         for first in range(0, len(features), PIECE):
             piece = features[first : first + PIECE]
@@ -107,9 +121,9 @@ class Statistics:
             for start in range(0, len(product), PANEL):
                 self._gram[start : start + PANEL, start:] += product[start : start + PANEL, start:]
             self.cross += piece.T @ targets[first : first + PIECE]
-        self._mirrored = False
+        self._mirrored, self._spectrum, self._factor = False, None, None
         self.energy += float(targets.double().square().sum())
-        self.count += len(features)
+        self.count += len(features) if weights is None else float(weights.double().sum())
 
     def _upper(self, features: Tensor) -> Tensor:
         """Y'Y (n, n) in the features' precision, of which on a CPU only what is on and above the diagonal is right."""
@@ -171,12 +185,23 @@ class Statistics:
             InputError: the Gram matrix is singular at this `lam`; the message says which one suffices.
         """
         factor = factorised(self.gram, lam)
+        self._factor = (lam, factor)
         return torch.cholesky_solve(self.cross, factor)
 
     def spectrum(self) -> Spectrum:
         """Eigendecomposition of the Gram matrix."""
-        values, basis = torch.linalg.eigh(self.gram)
-        return Spectrum(values.clamp(min=0), basis, basis.T @ self.cross)
+        if self._spectrum is None:
+            values, basis = torch.linalg.eigh(self.gram)
+            self._spectrum = Spectrum(values.clamp(min=0), basis, basis.T @ self.cross)
+        return self._spectrum
+
+    def leverage(self, features: Tensor, lam: float) -> Tensor:
+        """h = y' (Y'Y + lam I)^-1 y of rows y, features (b, n); (b,)."""
+        if self._factor is not None and self._factor[0] == lam:
+            half = torch.linalg.solve_triangular(self._factor[1], features.double().T, upper=False)
+            return half.square().sum(0)
+        found = self.spectrum()
+        return (features.double() @ found.basis).square() @ found.inverse(lam)
 
 
 class Dual:
@@ -185,11 +210,14 @@ class Dual:
     Args:
         features: Y (samples, n).
         targets: T (samples, Q).
+        weights: of the samples, whose roots both have been multiplied by; None where all are 1.
     """
 
-    def __init__(self, features: Tensor, targets: Tensor) -> None:
+    def __init__(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         self.features, self.targets = features, targets.double()
-        self.count = len(features)
+        self.weights = weights
+        self.count = len(features) if weights is None else float(weights.double().sum())
+        self._spectrum: Spectrum | None = None
         wide = features.double()
         self.gram = wide @ wide.T
 
@@ -204,8 +232,16 @@ class Dual:
 
     def spectrum(self) -> Spectrum:
         """Eigendecomposition of Y Y'."""
-        values, basis = torch.linalg.eigh(self.gram)
-        return Spectrum(values.clamp(min=0), basis, basis.T @ self.targets, self.features)
+        if self._spectrum is None:
+            values, basis = torch.linalg.eigh(self.gram)
+            self._spectrum = Spectrum(values.clamp(min=0), basis, basis.T @ self.targets, self.features)
+        return self._spectrum
+
+    def leverage(self, features: Tensor, lam: float) -> Tensor:
+        """h = y' (Y'Y + lam I)^-1 y of rows y among the samples, features (b, n); (b,)."""
+        found = self.spectrum()
+        rotated = features.double() @ self.features.double().T @ found.basis
+        return rotated.square() @ (found.inverse(lam) * found.inverse(0.0))
 
 
 def factorised(gram: Tensor, lam: float) -> Tensor:
@@ -248,12 +284,12 @@ def gather(stream: Stream) -> Statistics | Dual:
 
     Memory stays of the order of n x n either way, whatever the number of samples.
     """
-    held: list[tuple[Tensor, Tensor]] = []
+    held: list[tuple[Tensor, Tensor, Tensor | None]] = []
     rows = 0
     sums: Statistics | None = None
-    for features, targets in stream():
+    for features, targets, weights in stream():
         if sums is None:
-            held.append((features, targets))
+            held.append((features, targets, weights))
             rows += len(features)
             if rows <= features.shape[1]:
                 continue
@@ -262,10 +298,13 @@ def gather(stream: Stream) -> Statistics | Dual:
                 sums.add(*earlier)
             held.clear()
         else:
-            sums.add(features, targets)
+            sums.add(features, targets, weights)
     if sums is not None:
         return sums
-    return Dual(torch.cat([part for part, _ in held]), torch.cat([part for _, part in held]))
+    w = [weights for _, _, weights in held if weights is not None]
+    return Dual(
+        torch.cat([part for part, _, _ in held]), torch.cat([part for _, part, _ in held]), torch.cat(w) if w else None
+    )
 
 
 def accumulate(stream: Stream) -> Statistics:
@@ -275,10 +314,10 @@ def accumulate(stream: Stream) -> Statistics:
         DataError: it holds no samples.
     """
     sums = None
-    for features, targets in stream():
+    for features, targets, weights in stream():
         if sums is None:
             sums = Statistics(features.shape[1], targets.shape[1], features.device)
-        sums.add(features, targets)
+        sums.add(features, targets, weights)
     if sums is None:
         raise DataError("There are no samples to learn from.", "Give every worker at least one.")
     return sums

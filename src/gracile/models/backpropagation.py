@@ -61,7 +61,8 @@ def mlp_gradients(
         activations: per layer a row of `gracile.models.ACTIVATIONS`.
         biases: per layer (outputs,) or None; none at all by default.
         lam: of the penalty, at least 0; counted once, whatever `reduction` is.
-        loss: ``squared`` is ``1/2 |z_J - t|^2``; ``cross_entropy`` is ``-<t, log z_J>`` after a softmax, for targets that sum to 1.
+        loss: ``squared`` is ``1/2 |z_J - t|^2``; ``cross_entropy`` is ``-<t, log z_J>`` after a softmax, for targets
+            that sum to 1.
         reduction: over the samples of the batch.
 
     Raises:
@@ -107,12 +108,19 @@ def sgd_step_(
 ) -> tuple[Tensor, Tensor]:
     """A step of gradient descent along `mlp_gradients`, each layer in one pass over its weight and no gradient kept.
 
-    At batch 1 the passes over the weights are all the time there is: this makes three where autograd and an optimiser make
-    eight.
+    At batch 1 the passes over the weights are all the time there is: this makes three where autograd and an optimiser
+    make eight.
 
     Args:
-        weights, biases: changed in place.
-        lr: step size. The rest as for `mlp_gradients`.
+        weights: changed in place.
+        x: see `mlp_gradients`, as for the rest.
+        targets: (n, classes).
+        activations: one per layer.
+        lr: step size.
+        biases: changed in place.
+        lam: coefficient of the penalty.
+        loss: ``squared`` or ``cross_entropy``.
+        reduction: over the samples of the batch.
 
     Returns:
         The loss before the step, without the penalty, and the outputs (n, classes).
@@ -144,7 +152,7 @@ def _checked(
     if not len(weights) == len(activations) == len(offsets) or not weights:
         raise InputError(
             f"{len(weights)} weights, {len(offsets)} biases and {len(activations)} activations make no perceptron.",
-            "Give one of each a layer, and at least one layer.",
+            "Give one of each per layer, and at least one layer.",
         )
     for name in activations:
         pick(ACTIVATIONS, name, "activation")

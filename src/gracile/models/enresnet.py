@@ -34,7 +34,7 @@ class EnResNet(nn.Module):
     def __init__(self, members: Sequence[ResNet], *, at_once: bool | None = None, draws: int = 1) -> None:
         super().__init__()
         if draws < 1:
-            raise InputError(f"draws is {draws}.", "Average over at least one pass.")
+            raise InputError(f"draws is {draws}.", "Pass draws=1 or more.")
         self.members = nn.ModuleList(members)
         self.at_once, self.draws = at_once, draws
 
@@ -90,16 +90,20 @@ def enresnet(
     """En_n ResNet (Wang, Yuan, Shi and Osher 2019): n noisy pre-activation ResNets whose logits are averaged.
 
     A ResNet steps along the characteristics of a transport equation; a diffusion term makes the solution regular, and
-    by Feynman and Kac it is reached by (1) Gaussian noise in every residual mapping and (2) the mean over n networks.
-    n times the parameters of one: 544,564 for two ResNet-20, 1,361,410 for five, with ten classes.
+    by Feynman and Kac it is reached by (1) Gaussian noise in every residual mapping and (2) the mean over n networks. n
+    times the parameters of one: 544,564 for two ResNet-20, 1,361,410 for five, with ten classes.
 
     Args:
         n: members, at least 1.
         depth: 6 k + 2 layers, such as 20, 32 or 38.
-        num_classes, in_channels, image_size, width: see `gracile.models.resnet20`.
+        num_classes: see `gracile.models.resnet20`.
+        in_channels: see `gracile.models.resnet20`.
+        image_size: see `gracile.models.resnet20`.
         noise: its level: what the deviation of each residual sum is multiplied with; 0.1 in the authors' code.
         scaling: see `gracile.models.GaussianNoise`; ``batch`` is the authors' code.
-        draws, at_once: see `EnResNet`.
+        width: channels of the first stage.
+        draws: see `EnResNet`.
+        at_once: see `EnResNet`.
 
     Returns:
         A module from (n, in_channels, height, width) to (n, num_classes); `gracile.models.set_noise` changes its noise.

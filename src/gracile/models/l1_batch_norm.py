@@ -15,20 +15,21 @@ class _L1BatchNorm(nn.Module):
 
         y = gamma (x - mu) / (sigma + eps) + beta,
 
-    and the running statistics move by ``momentum`` towards mu and sigma, which evaluation uses in their place (Wu et al. 2018, *L1-norm
-    batch normalization*, algorithm 1). Gradients flow through mu and sigma. Of normal inputs sigma is ``sqrt(2 / pi)`` of the standard
-    deviation, so outputs start a quarter larger than those of l2 batch-norm; gamma takes that up.
+    and the running statistics move by ``momentum`` towards mu and sigma, which evaluation uses in their place (Wu et
+    al. 2018, *L1-norm batch normalization*, algorithm 1). Gradients flow through mu and sigma. Of normal inputs sigma
+    is ``sqrt(2 / pi)`` of the standard deviation, so outputs start a quarter larger than those of l2 batch-norm; gamma
+    takes that up.
 
     Args:
         num_features: channels.
         eps: added to sigma.
-        momentum: weight of the newest batch in the running statistics, as in torch (the paper's alpha is 1 - momentum); None is the
-            plain mean over all batches.
+        momentum: weight of the newest batch in the running statistics, as in torch (the paper's alpha is 1 - momentum);
+            None is the plain mean over all batches.
         affine: whether there are gamma (``weight``) and beta (``bias``).
         track_running_stats: without, batch statistics are used in evaluation too.
 
     Raises:
-        InputError: input of another rank or width; in training, one value a channel.
+        InputError: input of another rank or width; in training, one value per channel.
     """
 
     channel_rule = "l1_batch_norm"  # tells the channel graph, without knowing it, what this does to channels
@@ -83,7 +84,7 @@ class _L1BatchNorm(nn.Module):
     def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and x.numel() <= self.num_features:
             raise InputError(
-                f"{type(self).__name__} in training was given one value a channel, shape {tuple(x.shape)}.",
+                f"{type(self).__name__} in training was given one value per channel, shape {tuple(x.shape)}.",
                 "Train on batches of at least two samples.",
             )
         over = [0, *range(2, x.dim())]

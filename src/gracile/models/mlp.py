@@ -34,18 +34,21 @@ def mlp(
 
     Args:
         num_classes: outputs.
-        in_channels, image_size: the image's shape, from which the number of inputs follows.
+        in_channels: channels of the image; with its size they give the number of inputs.
+        image_size: height and width, or one number for both.
         in_features: the number of inputs itself; then `in_channels` and `image_size` are not looked at.
         widths: units of each hidden layer; none makes a linear classifier.
         activation: after each hidden layer, a row of `ACTIVATIONS`.
         output: after the last layer, likewise; `gracile.fit` wants ``linear``, since cross-entropy has its own softmax.
         bias: whether the layers have biases.
-        norm: of the hidden layers: ``l1`` or ``l2`` batch-norm before the activation, ``weight`` for weight standardisation, None.
+        norm: of the hidden layers: ``l1`` or ``l2`` batch-norm before the activation, ``weight`` for weight
+            standardisation, None.
         dropout: share of hidden units dropped in training, the rest scaled by ``1 / (1 - dropout)``; in [0, 1).
         initialisation: as for `initialise`.
 
     Returns:
-        A module from (n, ...) to (n, num_classes), with the children ``linear1, norm1, act1, dropout1, ...`` as far as there are such.
+        A module from (n, ...) to (n, num_classes), with the children ``linear1, norm1, act1, dropout1, ...`` as far as
+        there are such.
 
     Raises:
         InputError: a width below 1, a share outside [0, 1), or an unknown activation or norm.

@@ -19,10 +19,10 @@ SCALINGS = ("sample", "batch", "none")
 class GaussianNoise(nn.Module):
     """``x + level * std(x) * z`` with z standard normal, in training and in evaluation.
 
-    Its mode, changed by `set_noise`, is ``fresh``: drawn from torch's global generator, as dropout draws; ``fixed``: one
-    field z, a function of seed, stream and shape, for every sample of every pass, which makes the network a function
-    again; or ``off``. No gradient goes through the deviation: multiplied by z it has mean zero, and following it would
-    double the cost.
+    Its mode, changed by `set_noise`, is ``fresh``: drawn from torch's global generator, as dropout draws; ``fixed``:
+    one field z, a function of seed, stream and shape, for every sample of every pass, which makes the network a
+    function again; or ``off``. No gradient goes through the deviation: multiplied by z it has mean zero, and following
+    it would double the cost.
 
     Args:
         level: the coefficient, at least 0.
@@ -65,7 +65,7 @@ def add_noise(layers: Sequence[GaussianNoise], x: Tensor) -> Tensor:
     """What the noise layers of several networks do to activations that lie one network after the other.
 
     Args:
-        layers: one a network, alike in all but the stream.
+        layers: one per network, alike in all but the stream.
         x: (n, networks * channels, height, width).
 
     Returns:

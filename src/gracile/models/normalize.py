@@ -15,7 +15,8 @@ class Normalize(nn.Module):
     """``(x - mean) / std``, per channel of (n, c, h, w) or per feature of (n, f).
 
     Args:
-        mean, std: one number a channel or feature, or a single one for all; they are buffers, saved with the model.
+        mean: one number per channel or feature, or a single one for all; a buffer, saved with the model.
+        std: likewise.
 
     Raises:
         InputError: lengths differ, or a standard deviation is not positive.
@@ -33,7 +34,7 @@ class Normalize(nn.Module):
         if means.numel() != stds.numel():
             raise InputError(
                 f"Normalize was given {means.numel()} means and {stds.numel()} standard deviations.",
-                "Give one of each a channel.",
+                "Give one of each per channel or feature.",
             )
         if not bool((stds > 0).all()):
             raise InputError(

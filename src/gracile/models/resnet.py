@@ -96,7 +96,9 @@ class ResNet(nn.Module):
         widths: channels of each stage.
         shortcut: ``"A"`` or ``"B"``; None is B for `preactivation` and A otherwise.
         preactivation: normalise and activate before each convolution; the shortcut starts from the activated input.
-        num_classes, in_channels, image_size: see `resnet20`.
+        num_classes: see `resnet20`.
+        in_channels: see `resnet20`.
+        image_size: see `resnet20`.
         noise: makes a module for the sum of each block; only with `preactivation`.
     """
 
@@ -154,7 +156,8 @@ def resnet18(
 ) -> ResNet:
     """ResNet-18 with CIFAR's stem (3x3, no pooling), two blocks each of 64, 128, 256 and 512 channels; 11.17 M.
 
-    Arguments, result and errors as for `resnet20`, but images of at least 8 pixels, and 64 channels in the first of four stages.
+    Arguments, result and errors as for `resnet20`, but images of at least 8 pixels, and 64 channels in the first of
+    four stages.
     """
     _check_width(width)
     return ResNet(
@@ -203,7 +206,7 @@ def resnet38(
     preactivation: bool = False,
     width: int = 16,
 ) -> ResNet:
-    """CIFAR's ResNet-38, six blocks a stage; 563,930 parameters with `preactivation`. Arguments as for `resnet20`."""
+    """CIFAR's ResNet-38, six blocks per stage; 563,930 parameters with `preactivation`. Arguments as for `resnet20`."""
     return _cifar(6, num_classes, in_channels, image_size, shortcut, preactivation, width)
 
 
@@ -216,7 +219,7 @@ def resnet56(
     preactivation: bool = False,
     width: int = 16,
 ) -> ResNet:
-    """CIFAR's ResNet-56, nine blocks a stage; 0.85 M parameters. Arguments as for `resnet20`."""
+    """CIFAR's ResNet-56, nine blocks per stage; 0.85 M parameters. Arguments as for `resnet20`."""
     return _cifar(9, num_classes, in_channels, image_size, shortcut, preactivation, width)
 
 

@@ -15,7 +15,8 @@ Model = TypeVar("Model", bound=nn.Module)
 class WeightStandardisation(nn.Module):
     """``(w - mean) / sqrt(fan_in (var + eps))`` over the inputs of each unit (Qiao et al. 2019; with fan-in as Brock et al. 2021, eq. 3).
 
-    Without the fan-in a unit of k inputs would multiply their variance by k, and only a normalisation behind it could go on from there.
+    Without the fan-in a unit of k inputs would multiply their variance by k, and only a normalisation behind it could
+    go on from there.
     """
 
     eps = 1e-8

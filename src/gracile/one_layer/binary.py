@@ -51,8 +51,9 @@ def binary_gradient(w: Tensor, w_star: Tensor, k: int) -> Tensor:
 
 
 def coarse_gradient(w: Tensor, w_star: Tensor, k: int) -> Tensor:
-    """The expected coarse gradient ``E Z' s(Zw) (1' s(Zw) - 1' s(Zw*))``, ``(..., d)`` (Dinh 2020, eq. 3.23, without its
-    factor sqrt(2/pi) for a ReLU of smaller slope, as the theorem's constants have it).
+    """The expected coarse gradient ``E Z' s(Zw) (1' s(Zw) - 1' s(Zw*))``, ``(..., d)``.
+
+    Dinh 2020, eq. 3.23, without its factor sqrt(2/pi) for a ReLU of smaller slope, as the theorem's constants have it.
 
     Args:
         w: filters, ``(..., d)``, not zero; only their direction matters.

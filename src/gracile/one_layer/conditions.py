@@ -1,8 +1,8 @@
 """Which hypotheses of theorems 3.1 and 3.2 a setting meets, and the largest coefficients that would meet them.
 
-The theorems leave constants open; what stands here in their place is proved in the comments and tested. The filter's norm
-is bounded below by what the radial part of the update does: with ``r = (1 - 1/k)/pi`` it is at least
-``(1 - lr (h + beta)) |w| + lr r``, h the largest curvature, so that |w| never falls below ``min(|w0|, r/(h + beta))``.
+The theorems leave constants open; what stands here in their place is proved in the comments and tested. The filter's
+norm is bounded below by what the radial part of the update does: with ``r = (1 - 1/k)/pi`` it is at least ``(1 - lr (h
++ beta)) |w| + lr r``, h the largest curvature, so that |w| never falls below ``min(|w0|, r/(h + beta))``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Condition:
     Attributes:
         name: its place in the theorem.
         claim: what must hold, in words.
-        value, limit: the number held against its bound; an upper one but for the count of patches.
+        value: the number that the hypothesis bounds.
+        limit: its bound; an upper one but for the count of patches.
         met: whether it holds.
     """
 
@@ -49,13 +50,14 @@ class Conditions:
 
     Attributes:
         theorem: ``3.1`` or ``3.2``.
-        delta: the theorem's delta: as given, else the least that admits beta, for which the conclusion is strongest; NaN if none
-            does.
+        delta: the theorem's delta: as given, else the least that admits beta, for which the conclusion is strongest;
+            NaN if none does.
         conditions: the hypotheses.
         largest_beta: over all delta that admit the start (or at the one given).
         largest_lam: at this beta.
         largest_lr: by the theorem, at this beta.
-        sufficient_lr: up to which the Lagrangian and the angle descend by a sharper count of curvature (`docs/one_layer.md`).
+        sufficient_lr: up to which the Lagrangian and the angle descend by a sharper count of curvature
+            (`docs/one_layer.md`).
     """
 
     theorem: Theorem
@@ -135,8 +137,11 @@ def check_conditions(
 
     Args:
         theorem: ``3.1`` or ``3.2``.
-        k, d: patches and their dimension.
-        lam, beta, lr: the iteration's coefficients.
+        k: patches.
+        d: their dimension.
+        lam: weight of the penalty, at least 0.
+        beta: strength of the coupling, above 0.
+        lr: step size, above 0.
         theta: angle in [0, pi] between the start and the teacher; of many starts the largest.
         norm: ``|w0|``, above 0; `rvscgd` keeps it 1.
         delta: the theorem's delta; the least that admits beta by default.

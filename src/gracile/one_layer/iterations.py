@@ -14,6 +14,7 @@ from gracile.one_layer import sample
 from gracile.one_layer.binary import coarse_slope
 from gracile.one_layer.risk import check_shapes, risk_of
 from gracile.penalties import Constraint, Penalty, elementwise
+from gracile.penalties.base import unchecked
 from gracile.penalties.table import Named
 
 # Starts that go through all steps together: what they touch then stays in a core's second-level cache.
@@ -33,13 +34,18 @@ class Trajectories:
         gap: ``|w - u|``.
         gradient: norm of L_beta's gradient in w; for `rvscgd` of its coarse one along the sphere.
         sparsity: share in [0, 1] of exact zeros in u.
-        support: share in [0, 1] of u's support and the teacher's that both have in common, over their union; 1 is recovery.
-        w, u: ``(starts, d)``, the last.
-        lagrangian_rise, angle_rise: ``(starts,)``, the largest rise over any single step, recorded or not; at most 0 where there
-            was none.
-        lagrangian_rise_from, angle_rise_from: the largest angle from which it rose by more than rounding; 0 where it never did.
-        potential_rise: the largest rise of L_beta with, in place of f, what the step is the gradient of: f itself for `rvsm`,
-            ``c (1 - cos theta)``, c the `coarse_slope`, for `rvscgd`; NaN for `rvscgd` on data, where there is none.
+        support: share in [0, 1] of u's support and the teacher's that both have in common, over their union; 1 is
+            recovery.
+        w: ``(starts, d)``, the last.
+        u: ``(starts, d)``, the last.
+        lagrangian_rise: ``(starts,)``, the largest rise of L_beta over any single step, recorded or not; at most 0
+            where there was none.
+        lagrangian_rise_from: the largest angle from which it rose by more than rounding; 0 where it never did.
+        angle_rise: as `lagrangian_rise`, of the angle.
+        angle_rise_from: as `lagrangian_rise_from`, of the angle.
+        potential_rise: the largest rise of L_beta with, in place of f, what the step is the gradient of: f itself for
+            `rvsm`, ``c (1 - cos theta)``, c the `coarse_slope`, for `rvscgd`; NaN for `rvscgd` on data, where there is
+            none.
         least_gradient: the least gradient norm over all steps.
     """
 
@@ -80,8 +86,9 @@ def rvsm(
     data: Tensor | None = None,
     records: int = 101,
 ) -> Trajectories:
-    """Relaxed variable splitting with the ReLU (Dinh 2020, algorithm 1): ``u = prox(w)``, then
-    ``w <- w - lr grad f(w) - lr beta (w - u)``.
+    """Relaxed variable splitting with the ReLU (Dinh 2020, algorithm 1).
+
+    A step is ``u = prox(w)``, then ``w <- w - lr grad f(w) - lr beta (w - u)``.
 
     Args:
         w: starts, ``(starts, d)`` or ``(d,)``, none zero.
@@ -133,8 +140,9 @@ def rvscgd(
     data: Tensor | None = None,
     records: int = 101,
 ) -> Trajectories:
-    """Relaxed variable splitting by coarse gradients with the step function (Dinh 2020, algorithm 2): ``u = prox(w)``,
-    ``v = w - lr E g - lr beta (w - u)``, then ``w <- v/|v|``. Starts are normalised first.
+    """Relaxed variable splitting by coarse gradients with the step function (Dinh 2020, algorithm 2).
+
+    A step is ``u = prox(w)``, ``v = w - lr E g - lr beta (w - u)``, then ``w <- v/|v|``. Starts are normalised first.
 
     Arguments and errors are those of `rvsm`.
     """
@@ -156,7 +164,7 @@ def rvscgd(
     return _Walk(w_star, lam, beta, lr, member, force, risk, potential, normalise=True).run(w, steps, records)
 
 
-# The gradient of f, or the two numbers a start by which it is a sum of w and w_star.
+# The gradient of f, or the two numbers per start by which it is a sum of w and w_star.
 Force = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor] | Tensor"]
 Risk = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -198,7 +206,7 @@ class _Walk:
             # The part across w* by itself, so that small angles keep their digits.
             off = torch.addcmul(w, along_star[:, None], star, value=-1, out=work).norm(dim=1)
             norm, theta = torch.hypot(along_star, off), torch.atan2(off, along_star)
-            u = self.penalty.shadow(w, self.lam / self.beta)
+            u = unchecked(self.penalty)(w, self.lam / self.beta)
             gap = torch.sub(w, u, out=work)
             gap_norm = gap.norm(dim=1)
             risk = self.risk(w, norm, theta)
@@ -287,7 +295,10 @@ def _checked(
         raise InputError(f"lam must be a finite number of at least 0, not {lam}.", "Start from 1e-3.")
     for name, value in (("beta", beta), ("lr", lr)):
         if not (value > 0 and math.isfinite(value)):
-            raise InputError(f"{name} must be a finite number above 0, not {value}.", "See check_conditions.")
+            raise InputError(
+                f"{name} must be a finite number above 0, not {value}.",
+                f"Pass {name} > 0; check_conditions says which values the theorem admits.",
+            )
     for name, value, least in (("steps", steps, 1), ("records", records, 2)):
         if value < least:
             raise InputError(f"{name}={value} must be at least {least}.", f"Raise {name}.")

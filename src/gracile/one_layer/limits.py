@@ -11,6 +11,7 @@ from gracile.one_layer.binary import coarse_slope
 from gracile.one_layer.conditions import Theorem
 from gracile.one_layer.risk import angle
 from gracile.penalties import Penalty, elementwise
+from gracile.penalties.base import unchecked
 from gracile.penalties.table import Named
 
 
@@ -19,7 +20,8 @@ class Limit:
     """A limit point held against the theorem, ``(starts,)`` each.
 
     Attributes:
-        residual: ``|w* - m (w - u) - C w|`` for the best C: 0 where w* is, up to scale, an expansion of w (eqs. 3.13, 3.14).
+        residual: ``|w* - m (w - u) - C w|`` for the best C: 0 where w* is, up to scale, an expansion of w (eqs. 3.13,
+            3.14).
         constant: that C.
         theta: angle to w*.
         gamma: angle between u and w; pi/2 where u is zero.
@@ -40,19 +42,20 @@ def limit_identity(
 ) -> Limit:
     """Hold limit points of `rvsm` (3.1) or `rvscgd` (3.2) against eqs. 3.13 to 3.15.
 
-    Where the gradient of L_beta vanishes, ``w* = m (w - u) + C w`` with ``m = beta k pi/(pi - theta)`` for theorem 3.1 and
-    ``m = beta 2 sqrt(2 pi)/k`` for theorem 3.2.
+    Where the gradient of L_beta vanishes, ``w* = m (w - u) + C w`` with ``m = beta k pi/(pi - theta)`` for theorem 3.1
+    and ``m = beta 2 sqrt(2 pi)/k`` for theorem 3.2.
 
     Args:
         theorem: ``3.1`` or ``3.2``.
         w: last iterates, ``(starts, d)``.
         w_star: the unit teacher, ``(d,)``.
         k: patches.
-        lam, beta: coefficients.
+        lam: weight of the penalty.
+        beta: strength of the coupling.
         penalty: as in the iteration.
     """
     member = elementwise(penalty)
-    u = member.shadow(w, lam / beta)
+    u = unchecked(member)(w, lam / beta)
     theta = angle(w, w_star)
     scale = k * math.pi / (math.pi - theta) if theorem == "3.1" else theta.new_full((), 1 / coarse_slope(k))
     target = w_star - (beta * scale)[..., None] * (w - u)

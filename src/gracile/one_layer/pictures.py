@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gracile.core.files import write_atomically
+from gracile.core.figures import new_figure, save
 from gracile.one_layer.iterations import Trajectories
 from gracile.one_layer.verification import exponent
 
@@ -16,11 +16,7 @@ COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b")
 
 
 def _figure(width: float, height: float, columns: int):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
@@ -29,11 +25,6 @@ def _ticks(axis, x: Sequence[float]) -> None:
     axis.minorticks_off()
     if len(x) <= 6:
         axis.set_ticks(x, labels=[f"{at:.0f}" if at > 100 else f"{at:.3g}" for at in x])
-
-
-def _save(figure, path: Path) -> Path:
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=140))
-    return path
 
 
 def trajectories(path: Path, seen: Mapping[str, Trajectories], title: str, delta: float = math.nan) -> Path:
@@ -71,7 +62,7 @@ def trajectories(path: Path, seen: Mapping[str, Trajectories], title: str, delta
         axes[1].axhline(math.pi - delta, color="black", lw=0.8, ls=":", label="π − δ")
         axes[1].legend(fontsize=8)
     axes[0].legend(fontsize=8, title="median; least to largest", title_fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def probabilities(path: Path, panels: Mapping[str, Sequence[tuple[float, float, float, float]]], title: str) -> Path:
@@ -96,7 +87,7 @@ def probabilities(path: Path, panels: Mapping[str, Sequence[tuple[float, float, 
         axis.set_ylim(-0.03, 1.05)
         axis.legend(fontsize=8)
         axis.grid(alpha=0.25)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def powers(path: Path, panels: Mapping[str, tuple[str, str, Mapping[str, Sequence[tuple[float, float]]]]]) -> Path:
@@ -117,4 +108,4 @@ def powers(path: Path, panels: Mapping[str, tuple[str, str, Mapping[str, Sequenc
         axis.set_ylabel(up)
         axis.legend(fontsize=8)
         axis.grid(alpha=0.25)
-    return _save(figure, path)
+    return save(figure, path)

@@ -97,8 +97,8 @@ class Curvature:
 def population_curvature(w: Tensor, w_star: Tensor, k: int) -> Curvature:
     """The Hessian's eigenvalues at w, in closed form.
 
-    Differentiating eq. 3.16 gives ``2a/k^2`` along w, and on the tangent space ``2a/k^2`` less
-    ``((k^2 - k) + k sin theta (1 + 1[towards])) |w*| / (pi k^2 |w|)``. So no eigenvalue exceeds ``2a/k^2`` anywhere.
+    Differentiating eq. 3.16 gives ``2a/k^2`` along w, and on the tangent space ``2a/k^2`` less ``((k^2 - k) + k sin
+    theta (1 + 1[towards])) |w*| / (pi k^2 |w|)``. So no eigenvalue exceeds ``2a/k^2`` anywhere.
 
     Raises:
         InputError: as `population_gradient`.
@@ -113,8 +113,11 @@ def population_curvature(w: Tensor, w_star: Tensor, k: int) -> Curvature:
 
 
 def largest_curvature(k: int) -> float:
-    """``2a/k^2 = 1/k + (1 - 1/k)/pi``, at most 1: the risk less ``a/k^2 |w|^2`` is concave on all of R^d, so that
-    ``f(v) <= f(w) + grad f(w) . (v - w) + a/k^2 |v - w|^2`` without any restriction on w and v."""
+    """The largest curvature of the risk, ``2a/k^2 = 1/k + (1 - 1/k)/pi``, at most 1.
+
+    The risk less ``a/k^2 |w|^2`` is concave on all of R^d, so that ``f(v) <= f(w) + grad f(w) . (v - w) + a/k^2 |v -
+    w|^2`` without any restriction on w and v.
+    """
     return 1 / k + (1 - 1 / k) / math.pi
 
 

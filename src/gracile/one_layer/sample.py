@@ -10,7 +10,7 @@ from gracile.core.seeding import generator
 
 
 def gaussian_patches(n: int, k: int, d: int, seed: int = 0, *, dtype: torch.dtype = torch.float64) -> Tensor:
-    """n inputs of k standard Gaussian patches, ``(n, k, d)``.
+    """Draw n inputs of k standard Gaussian patches, ``(n, k, d)``.
 
     Raises:
         InputError: n, k or d below 1.

@@ -27,7 +27,7 @@ def sparse_teacher(d: int, nonzero: int, seed: int = 0, *, dtype: torch.dtype = 
 
 
 def random_starts(n: int, d: int, seed: int = 0, *, dtype: torch.dtype = torch.float64) -> Tensor:
-    """n filters, independent and uniform on the unit sphere, ``(n, d)``.
+    """Draw n filters, independent and uniform on the unit sphere, ``(n, d)``.
 
     Raises:
         InputError: n or d below 1.

@@ -19,6 +19,7 @@ from gracile.one_layer.risk import angle, largest_curvature
 from gracile.one_layer.sample import gaussian_patches
 from gracile.one_layer.starts import far_probability
 from gracile.penalties import Penalty, elementwise
+from gracile.penalties.base import Steered
 from gracile.penalties.table import Named
 
 ITERATIONS: dict[Theorem, Callable[..., Trajectories]] = {"3.1": rvsm, "3.2": rvscgd}
@@ -32,7 +33,10 @@ def largest_beta(theorem: Theorem, delta: float, k: int) -> float:
     """
     most = PEAK if theorem == "3.1" else math.pi / 2
     if not 0 < delta <= most:
-        raise InputError(f"delta={delta} is not in (0, {most:.4g}].", "A larger delta admits no larger beta.")
+        raise InputError(
+            f"delta={delta} is not in (0, {most:.4g}].",
+            f"Pass delta up to {most:.4g}; a larger one admits no larger beta.",
+        )
     return delta * math.sin(delta) / (k * math.pi) if theorem == "3.1" else coarse_slope(k) * math.sin(delta)
 
 
@@ -43,8 +47,11 @@ def critical_lam(penalty: Named | Penalty, beta: float, d: int, ratio: float) ->
         InputError: no such penalty on single weights.
     """
     member = elementwise(penalty)
-    if not isinstance(member, Penalty):
-        raise InputError(f"'{member.name}' is a constraint, which the theorems do not cover.", "Choose a penalty.")
+    if not isinstance(member, Steered):
+        raise InputError(
+            f"{type(member).__name__} is a constraint, or does not say which mu zeroes a weight (critical_mu).",
+            "Choose a penalty of the table.",
+        )
     return beta * float(member.critical_mu(torch.tensor(ratio / math.sqrt(d), dtype=torch.float64)))
 
 
@@ -54,11 +61,13 @@ class Verification:
 
     Attributes:
         conditions: the theorem's hypotheses, for the angle at the edge of what delta admits.
-        seen, limit: the trajectories, and their ends held against the theorem.
-        admitted: ``(starts,)`` bool, whether the first angle is at most pi - delta; all False where other hypotheses fail.
+        seen: the trajectories.
+        limit: their ends held against the theorem.
+        admitted: ``(starts,)`` bool, whether the first angle is at most pi - delta; all False where other hypotheses
+            fail.
         exact: the probability that a uniform start has such an angle, where other hypotheses hold.
-        concluded: ``(starts,)`` bool: from no angle of delta or more did L_beta or the angle rise, and the last angle is below
-            delta; pi/2 stands for delta where beta admits none.
+        concluded: ``(starts,)`` bool: from no angle of delta or more did L_beta or the angle rise, and the last angle
+            is below delta; pi/2 stands for delta where beta admits none.
     """
 
     conditions: Conditions
@@ -90,9 +99,13 @@ def verify(
         w: starts of norm 1, ``(starts, d)``.
         w_star: unit teacher, ``(d,)``.
         k: patches.
-        lam, beta, steps, penalty, records: as in the iteration.
-        lr: the largest that the theorem admits, by default.
-        delta: the least that admits beta, by default.
+        lam: weight of the penalty, at least 0.
+        beta: strength of the coupling, above 0.
+        steps: of the iteration.
+        lr: step size; the largest that the theorem admits, by default.
+        delta: the theorem's; the least that admits beta, by default.
+        penalty: a row of `gracile.penalties.ELEMENTWISE`, a row with settings, or an instance.
+        records: how many steps to keep of the series, evenly spaced.
 
     Raises:
         InputError: arguments out of range.
@@ -119,9 +132,9 @@ def verify(
 def gradient_ratio(seen: Trajectories, k: int, *, beta: float, lr: float) -> Tensor:
     """Theorem 3.1 (ii) with its constant, ``(starts,)``, at most 1.
 
-    A step of lr takes at least ``lr (1 - lr (h + beta)/2) |grad L_beta|^2`` off L_beta, h the largest curvature, and L_beta is
-    at least 0, so after t steps the least squared gradient so far is at most ``L_beta(0)`` over t times that. Returned is the
-    largest ratio of the two sides over the records.
+    A step of lr takes at least ``lr (1 - lr (h + beta)/2) |grad L_beta|^2`` off L_beta, h the largest curvature, and
+    L_beta is at least 0, so after t steps the least squared gradient so far is at most ``L_beta(0)`` over t times that.
+    Returned is the largest ratio of the two sides over the records.
     """
     fall = lr * (1 - lr * (largest_curvature(k) + beta) / 2)
     least = seen.gradient.square().cummin(0).values
@@ -145,7 +158,16 @@ def sample_deviation(
     """How far the iteration over n inputs ends from the exact one, from the same starts.
 
     Args:
+        theorem: ``3.1`` (`rvsm`) or ``3.2`` (`rvscgd`).
+        w: starts of norm 1, ``(starts, d)``.
+        w_star: unit teacher, ``(d,)``.
+        k: patches.
         sizes: the numbers of inputs, each drawn anew.
+        lam: weight of the penalty, at least 0.
+        beta: strength of the coupling, above 0.
+        lr: step size.
+        steps: of the iteration.
+        penalty: see `verify`.
         seed: of the inputs.
 
     Returns:

@@ -11,7 +11,8 @@ is all that training needs. Constraints are penalties that are 0 on a set and in
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,13 +24,10 @@ from gracile.core.errors import InputError, NonFiniteError
 class Penalty(Protocol):
     """A penalty on single weights.
 
-    Attributes:
-        name: its row in `gracile.penalties.TABLE`.
-        convex: whether P is convex, so that its proximal map is firmly non-expansive.
+    A penalty of your own needs no more than this. With `Steered` a `Dial` can set lam and the collapse warning can say how to
+    lower it; with `Unchecked` training need not look for NaN at every step. Rows of the table have both, and `convex`, whether
+    P is convex, so that its proximal map is firmly non-expansive.
     """
-
-    name: ClassVar[str]
-    convex: ClassVar[bool]
 
     def value(self, w: Tensor) -> Tensor:
         """P(w), a scalar tensor, for `w` of any shape."""
@@ -44,12 +42,23 @@ class Penalty(Protocol):
         """
         ...
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+
+@runtime_checkable
+class Unchecked(Protocol):
+    """A penalty or constraint whose proximal map can be had without its checks."""
+
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         """`prox` without its checks: NaN stays NaN and nothing waits for the device."""
         ...
 
+
+@runtime_checkable
+class Steered(Protocol):
+    """A penalty that says which mu zeroes what."""
+
     def critical_mu(self, size: Tensor) -> Tensor:
-        """The smallest mu at which a weight of absolute value `size` becomes 0."""
+        """The smallest mu at which a weight of absolute value `size`, or every group of this l2 norm, becomes 0; with an l1
+        norm inside P, groups of many entries go before."""
         ...
 
 
@@ -60,14 +69,11 @@ class GroupPenalty(Protocol):
     Whatever N is, the minimiser's groups point where the soft-thresholded ones do: with s the soft threshold of w at
     ``mu entrywise``, ``prox(w, mu)_g = scale(|s_g|, mu) s_g``.
 
+    `Steered`, `Unchecked` and `convex` are as for `Penalty`.
+
     Attributes:
-        name: its row in `gracile.penalties.TABLE`.
-        convex: whether P is convex, so that its proximal map is firmly non-expansive.
         entrywise: weight in [0, 1] of the l1 norm inside P; 0 for penalties on norms alone.
     """
-
-    name: ClassVar[str]
-    convex: ClassVar[bool]
 
     @property
     def entrywise(self) -> float: ...
@@ -94,11 +100,6 @@ class GroupPenalty(Protocol):
         """``N``, each group's part of P beside the l1 norm, from the groups' l2 norms (any shape)."""
         ...
 
-    def critical_mu(self, size: Tensor) -> Tensor:
-        """The smallest mu at which every group of l2 norm `size` becomes 0; with an l1 norm inside P, groups of many
-        entries go before."""
-        ...
-
 
 @runtime_checkable
 class Constraint(Protocol):
@@ -107,11 +108,8 @@ class Constraint(Protocol):
     ``mu > 0`` does not matter, and with ``mu = 0`` there is no penalty: the proximal map is then the identity.
 
     Attributes:
-        name: its row in `gracile.penalties.TABLE`.
         block: how many consecutive inputs make a vector; None for the whole weight of a layer.
     """
-
-    name: ClassVar[str]
 
     @property
     def block(self) -> int | None: ...
@@ -129,10 +127,6 @@ class Constraint(Protocol):
         """
         ...
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
-        """`prox` without its checks: NaN stays NaN and nothing waits for the device."""
-        ...
-
 
 def soft_threshold(w: Tensor, mu: float | Tensor) -> Tensor:
     """``sign(w) max(|w| - mu, 0)``, the proximal map of ``mu |.|``, for `w` of any shape (Donoho 1995).
@@ -141,6 +135,9 @@ def soft_threshold(w: Tensor, mu: float | Tensor) -> Tensor:
         w: weights.
         mu: at least 0; a tensor broadcastable to `w` thresholds each entry by its own.
     """
+    if not isinstance(mu, Tensor):
+        # A bound that the weights' precision cannot hold clips nothing it can hold either.
+        mu = min(mu, torch.finfo(w.dtype).max)
     # w minus its clipped part: one pass less than sign and maximum, and NaN stays NaN.
     return w - w.clamp(-mu, mu)  # pyright: ignore[reportArgumentType, reportCallIssue] - bounds are both of one kind
 
@@ -177,6 +174,25 @@ def group_prox(penalty: GroupPenalty, w: Tensor, mu: float) -> Tensor:
     return w * penalty.scale(row_norms(w), mu)[:, None]
 
 
+def critical_mu(penalty: Penalty | GroupPenalty) -> Callable[[Tensor], Tensor]:
+    """The penalty's `critical_mu`.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not isinstance(penalty, Steered):
+        raise InputError(
+            f"lam cannot be steered: the penalty {type(penalty).__name__} has no critical_mu.",
+            "Give it critical_mu(size), the smallest mu at which a weight, or a group, of this size becomes 0; or set lam yourself.",
+        )
+    return penalty.critical_mu
+
+
+def unchecked(penalty: Penalty | Constraint) -> Callable[[Tensor, float], Tensor]:
+    """The proximal map without its checks, where the penalty has it; else with them."""
+    return penalty.unchecked_prox if isinstance(penalty, Unchecked) else penalty.prox
+
+
 def project(constraint: Constraint, w: Tensor, mu: float) -> Tensor:
     """Project each row of ``w: (vectors, members)``.
 
@@ -189,7 +205,7 @@ def project(constraint: Constraint, w: Tensor, mu: float) -> Tensor:
             f"A constraint acts on (vectors, members), not on {w.ndim} dimensions.",
             "Arrange one vector a row: for all entries together, w.reshape(1, -1).",
         )
-    return constraint.shadow(w, mu)
+    return unchecked(constraint)(w, mu)
 
 
 def positive(value: float, what: str, name: str, meaning: str) -> float:
@@ -216,6 +232,8 @@ def share(value: float, what: str, name: str) -> float:
 
 def row_norms(w: Tensor) -> Tensor:
     """l2 norms of the rows of ``w: (groups, members)``, without overflow or underflow in the squares."""
+    if w.shape[1] == 0:
+        return w.new_zeros(len(w))
     largest = w.abs().amax(dim=1, keepdim=True)
     safe = torch.where((largest > 0) & torch.isfinite(largest), largest, torch.ones_like(largest))
     return torch.linalg.vector_norm(w / safe, dim=1) * safe[:, 0]

@@ -30,9 +30,9 @@ class ElasticNet:
 
     def prox(self, w: Tensor, mu: float) -> Tensor:
         check(w, mu)
-        return self.shadow(w, mu)
+        return self.unchecked_prox(w, mu)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return soft_threshold(w, mu * self.l1_ratio) / (1 + mu * (1 - self.l1_ratio))
 
     def critical_mu(self, size: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
@@ -15,7 +16,7 @@ def hard_threshold(w: Tensor, mu: float) -> Tensor:
     """`w` where ``|w| > sqrt(2 mu)``, else 0: the proximal map of ``mu`` times the count of non-zeros, for `w` of
     any shape."""
     # One vectorised pass, which zeroes what is small and so lets NaN, which is not small, stay and be seen.
-    return hardshrink(w, math.sqrt(2 * mu))
+    return hardshrink(w, min(math.sqrt(2 * mu), torch.finfo(w.dtype).max))
 
 
 class L0:
@@ -31,7 +32,7 @@ class L0:
         check(w, mu)
         return hard_threshold(w, mu)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return hard_threshold(w, mu)
 
     def critical_mu(self, size: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class L1:
         # An infinite weight minus its clipped part is still infinite; no special case.
         return soft_threshold(w, mu)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return soft_threshold(w, mu)
 
     def critical_mu(self, size: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class LHalf:
         check(w, mu)
         return half_threshold(w, mu)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return half_threshold(w, mu)
 
     def critical_mu(self, size: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class MCP:
         check(w, mu)
         return firm_threshold(w, mu, self.gamma)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return firm_threshold(w, mu, self.gamma)
 
     def critical_mu(self, size: Tensor) -> Tensor:

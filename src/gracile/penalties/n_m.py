@@ -38,5 +38,5 @@ class NM:
     def prox(self, w: Tensor, mu: float) -> Tensor:
         return project(self, w, mu)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return keep_largest(w, self.n) if mu > 0 else w.clone()

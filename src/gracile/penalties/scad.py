@@ -71,7 +71,7 @@ class SCAD:
         check(w, mu)
         return scad_threshold(w, mu, self.a, self.knot)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return scad_threshold(w, mu, self.a, self.knot)
 
     def critical_mu(self, size: Tensor) -> Tensor:

@@ -41,8 +41,9 @@ def elementwise(penalty: Named | Penalty | Constraint) -> Penalty | Constraint:
     """
     if isinstance(penalty, (str, Mapping)):
         return _built(penalty, {**ELEMENTWISE, **CONSTRAINTS}, GROUPED, "groups", "RGSM")
-    if isinstance(penalty, GroupPenalty) or not isinstance(penalty, (Penalty, Constraint)):
+    if hasattr(penalty, "scale"):
         raise _wrong_room(type(penalty).__name__, "groups", "RGSM", {**ELEMENTWISE, **CONSTRAINTS})
+    _check_abilities(penalty, ("value", "prox"))
     return penalty
 
 
@@ -57,9 +58,20 @@ def grouped(penalty: Named | GroupPenalty) -> GroupPenalty:
     """
     if isinstance(penalty, (str, Mapping)):
         return _built(penalty, GROUPED, {**ELEMENTWISE, **CONSTRAINTS}, "single weights", "RVSM")
-    if not isinstance(penalty, GroupPenalty):
+    if not hasattr(penalty, "scale") and hasattr(penalty, "prox"):
         raise _wrong_room(type(penalty).__name__, "single weights", "RVSM", GROUPED)
+    _check_abilities(penalty, ("value", "prox", "scale", "norm_values", "entrywise"))
     return penalty
+
+
+def _check_abilities(penalty: object, needed: tuple[str, ...]) -> None:
+    """Refuse a penalty of the user's own that lacks something, by name."""
+    missing = [name for name in needed if not hasattr(penalty, name)]
+    if missing:
+        raise InputError(
+            f"The penalty {type(penalty).__name__} has no {' and no '.join(missing)}.",
+            "gracile.penalties.base says what a penalty needs.",
+        )
 
 
 def _built(asked: Named, fitting: Mapping[str, type[Row]], others: Mapping[str, type], what: str, method: str) -> Row:

@@ -87,5 +87,5 @@ class TopK:
     def prox(self, w: Tensor, mu: float) -> Tensor:
         return project(self, w, mu)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return keep_largest(w, self.count(w.shape[1])) if mu > 0 else w.clone()

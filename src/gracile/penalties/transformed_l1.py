@@ -72,7 +72,7 @@ class TransformedL1:
         check(w, mu)
         return transformed_threshold(w, mu, self.a)
 
-    def shadow(self, w: Tensor, mu: float) -> Tensor:
+    def unchecked_prox(self, w: Tensor, mu: float) -> Tensor:
         return transformed_threshold(w, mu, self.a)
 
     def critical_mu(self, size: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.pruning.base import Pruning, add_to_gradient, at_step
+from gracile.pruning.base import Pruning, at_step
 from gracile.pruning.shares import Scope, check_scope, check_share
 from gracile.pruning.units import units
 
@@ -71,7 +71,10 @@ class ADMM(Pruning):
 
     @torch.no_grad()
     def _start(self) -> None:
-        # Here and not before: the loop may have moved the weights to another device or memory layout.
+        # Here and not before: the loop may have moved the weights to another device or memory layout. A state that was loaded
+        # stays.
+        if self.u:
+            return
         self.u = self._projected(self.values())
         self.z = [torch.zeros_like(value) for value in self.u]
 
@@ -95,7 +98,7 @@ class ADMM(Pruning):
     def _before(self, factor: float | Tensor) -> None:
         if self.masks is None:
             for weight, w, u, z in zip(self.weights, self.values(), self.u, self.z, strict=True):
-                add_to_gradient(weight.tensor, self.rho * (w - u) + z, factor)
+                self._add(weight.tensor, self.rho * (w - u) + z, factor)
 
     def _after(self) -> None:
         if self.masks is not None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from gracile.core.errors import CollapseWarning, InputError
-from gracile.core.prunable import Weight, unwrapped, weights
+from gracile.core.errors import CollapseWarning, InputError, NonFiniteError
+from gracile.core.optimizers import StepHooks, add_term, held, opened
+from gracile.core.prunable import Weight, apply_zeros, copied, left_out, unwrapped, weights
+from gracile.core.shards import is_sharded
 from gracile.core.summary import Summary
 from gracile.pruning.units import Units
 
@@ -29,7 +29,8 @@ class Pruning(ABC):
     Attributes:
         model: trained in place by your loop.
         weights: the weights acted on.
-        steps, step: of the whole run, and taken so far.
+        steps: of the whole run.
+        step: taken so far.
         masks: per weight a boolean tensor that broadcasts to it, True where it stays; None as long as all stay.
     """
 
@@ -40,7 +41,10 @@ class Pruning(ABC):
         self.weights: list[Weight] = weights(self.model, layers)
         self.steps, self.step = int(steps), 0
         self.masks: list[Tensor] | None = None
-        self._handles: list[RemovableHandle] = []
+        self._hooks: StepHooks | None = None
+        # The parameters as they were when the optimisers were last seen to hold them, and those that a step moves.
+        self._trained: list[nn.Parameter] = []
+        self._moved: set[int] = set()
         self._warned: set[str] = set()
 
     # What a method defines.
@@ -55,7 +59,7 @@ class Pruning(ABC):
         """A step is about to be taken: the moment to add to the gradients.
 
         Args:
-            factor: what the gradients are still multiplied by, under a fused optimiser's gradient scaling.
+            factor: what the gradients are still multiplied by; see `gracile.core.optimizers.gradient_scale`.
         """
 
     def _preview(self) -> list[Tensor] | None:
@@ -64,60 +68,90 @@ class Pruning(ABC):
 
     # What all have.
 
-    def attach(self, optimizer: Optimizer) -> RemovableHandle:
-        """Hook into an optimiser; the training loop stays as it is.
+    def attach(self, *optimizers: Any) -> StepHooks:
+        """Hook into the optimisers; the training loop stays as it is.
 
         Args:
-            optimizer: any `torch.optim` optimiser that holds all the weights acted on, stepped without a closure.
+            optimizers: `torch.optim` optimisers, or a trainer's wrappers of them, that together hold all the weights acted on. A
+                step is counted when each of them has taken one.
 
         Returns:
             A handle; `detach` removes all hooks.
 
         Raises:
-            InputError: attached already, or a weight is not in the optimiser.
+            InputError: attached already, a weight is in none of the optimisers, or what is given is no optimiser whose step can
+                be hooked.
         """
-        if self._handles:
+        if self._hooks is not None and self._hooks.active:
             raise InputError("This method is attached already.", "Call detach() first, or build another.")
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not optimizers:
+            raise InputError("No optimiser is given to attach to.", "Pass the one that trains the model.")
+        inner = [opened(optimizer) for optimizer in optimizers]
+        self._check_trained(held(inner))
+        self._start()
+        self._trained = [weight.tensor for weight in self.weights]
+        self._hooks = StepHooks(inner, self._trained, couple=self._before_step, after=self._after_step)
+        return self._hooks
+
+    def _check_trained(self, trained: set[int]) -> None:
         for weight in self.weights:
-            if id(weight.tensor) not in held:
+            if is_sharded(weight.tensor):
+                raise InputError(
+                    f"'{weight.name}' lies in parts on several processes, and the methods of pruning rank whole layers.",
+                    "Prune without fully_shard (DDP is fine), or use RVSM or RGSM.",
+                )
+            if id(weight.tensor) not in trained:
                 raise InputError(
                     f"The optimiser does not train '{weight.name}', which is to be pruned.",
-                    "Build the optimiser from the same model's parameters (after moving it to its device), or name other layers.",
+                    "Build the optimiser from the same model's parameters (after moving it to its device, replacing layers or "
+                    "loading with assign=True) and attach to it, to all of them if there are several, or name other layers.",
                 )
-        self._start()
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
-        return self._handles[0]
 
     def _start(self) -> None:  # noqa: B027 - most methods have nothing to do then
         """The run is about to begin, with the weights where and as they will be trained."""
 
     def detach(self) -> None:
-        """Take the hooks off the optimiser; nothing happens if there are none."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Take the hooks off the optimisers; nothing happens if there are none."""
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
 
     def end_epoch(self) -> None:  # noqa: B027 - nor then
         """Called after each epoch's last step."""
 
     @torch.no_grad()
     def sparse_model(self) -> nn.Module:
-        """A copy of the model with its zeros; the model itself stays as it is."""
-        sparse = copy.deepcopy(self.model)
-        parameters = dict(sparse.named_parameters())
+        """A copy of the model with its zeros; the model itself stays as it is.
+
+        Raises:
+            NonFiniteError: a weight is NaN or infinite.
+        """
+        sparse = copied(self.model)
         for weight, value in zip(self.weights, self._sparse_values(), strict=True):
-            parameters[weight.name].copy_(value)
+            if not bool(value.isfinite().all()):
+                raise NonFiniteError(
+                    f"The weights of {weight.layer} are no longer finite.",
+                    "Lower the learning rate, or resume from the last good checkpoint.",
+                )
+            replace(weight, model=sparse).tensor.copy_(value)
         return sparse
+
+    @torch.no_grad()
+    def apply_zeros_(self, module: nn.Module) -> None:
+        """Zero in another module of the same architecture, such as an average of the weights, what is pruned in this one.
+
+        Raises:
+            InputError: it lacks one of the weights, or has it in another shape.
+        """
+        values = self._sparse_values()
+        apply_zeros(module, {weight.name: value == 0 for weight, value in zip(self.weights, values, strict=True)})
 
     @torch.no_grad()
     def summary(self) -> Summary:
         """What `sparse_model` holds, layer by layer."""
         rows = self.units.rows(self._sparse_values())
-        return Summary(rows, sum(parameter.numel() for parameter in self.model.parameters()))
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return Summary(rows, parameters, left_out(self.model, self.weights))
 
     def state_dict(self) -> dict[str, Any]:
         """The step and the masks."""
@@ -160,20 +194,26 @@ class Pruning(ABC):
                 weight.tensor.mul_(mask)
 
     @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if (kwargs.get("closure") or (args[1] if len(args) > 1 else None)) is not None:
-            raise InputError(
-                "Pruning adds to gradients that stand before the step, and this step computes its own in a closure.",
-                "Compute them before calling step(), or use RVSM or RGSM.",
-            )
-        scale = getattr(optimizer, "grad_scale", None)
-        self._before(1.0 if scale is None else scale)
+    def _before_step(self, optimizer: Any, scale: float | Tensor, overflow: Tensor | None, first: bool) -> None:
+        assert self._hooks is not None
+        parameters = [weight.tensor for weight in self.weights]
+        if any(now is not then for now, then in zip(parameters, self._trained, strict=True)):
+            self._check_trained(held(self._hooks.optimizers))
+            self._trained = parameters
+        self._moved = held([optimizer])
+        self._before(scale)
+
+    def _add(self, parameter: nn.Parameter, term: Tensor, factor: float | Tensor) -> None:
+        """Add a term to a gradient, if this step moves the parameter."""
+        if parameter.grad is not None and id(parameter) in self._moved and parameter.requires_grad:
+            add_term(parameter.grad, term.to(parameter.grad.dtype), factor)
 
     @torch.no_grad()
-    def _after_step(self, *_: Any) -> None:
-        self.step += 1
+    def _after_step(self, whole: bool) -> None:
         self._hold()
-        self._after()
+        if whole:
+            self.step += 1
+            self._after()
 
 
 def at_step(share: float, steps: int, name: str = "prune_at") -> int:
@@ -185,13 +225,3 @@ def at_step(share: float, steps: int, name: str = "prune_at") -> int:
     if not 0 <= share <= 1:
         raise InputError(f"{name}={share} is not a share of the run, from 0 to 1.", "Try 0.5.")
     return max(1, round(share * steps))
-
-
-def add_to_gradient(parameter: nn.Parameter, term: Tensor, factor: float | Tensor) -> None:
-    """Add a term to a gradient; a parameter without one takes no part in this step."""
-    if parameter.grad is None:
-        return
-    if isinstance(factor, Tensor):
-        parameter.grad.addcmul_(term.to(parameter.grad), factor.to(parameter.grad))
-    else:
-        parameter.grad.add_(term, alpha=factor)

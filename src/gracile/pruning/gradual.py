@@ -21,11 +21,13 @@ class GradualMagnitude(Pruning):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         sparsity: share in [0, 1) of weights, or of channels, that are gone at the end.
-        begin, end: shares of the run between which they go; the rest of it is fine-tuning.
+        begin: share of the run after which the first go.
+        end: share of the run after which all are gone; the rest of it is fine-tuning.
         updates: how many times masks are chosen anew on the way.
         unit: ``weight``, or ``channel`` with every slice that reads it, by its l2 norm.
         example: one input batch, for ``channel``.
-        scope: the share is taken from each ``layer`` (Zhu and Gupta) or from the whole ``network``.
+        scope: the share is taken from the whole ``network``, or from each ``layer`` as Zhu and Gupta have it, which is far weaker
+            where layers are of unlike size: 62.6 against 88.7 % at 98 % zeros on an MLP.
         layers: ``all``, ``conv``, ``linear`` or module names.
 
     Raises:
@@ -43,7 +45,7 @@ class GradualMagnitude(Pruning):
         updates: int = 100,
         unit: str = "weight",
         example: Tensor | None = None,
-        scope: Scope = "layer",
+        scope: Scope = "network",
         layers: str | Sequence[str] = "all",
     ) -> None:
         super().__init__(model, steps=steps, layers=layers)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.pruning.base import Pruning, add_to_gradient, at_step
+from gracile.pruning.base import Pruning, at_step
 from gracile.pruning.shares import Scope, check_scope, check_share
 from gracile.pruning.units import Channels, batch_norm_scales, mean_scales
 
@@ -50,17 +51,21 @@ class NetworkSlimming(Pruning):
         self.lam = float(lam)
         self.at = at_step(prune_at, self.steps)
         self.units = self._channels = Channels(self.model, example, self.weights)
-        self._scales = batch_norm_scales(self._channels.graph)
         if not self._scales:
             raise InputError(
                 "Network slimming ranks channels by batch-norm scales, and this network has none on a removable channel.",
                 "Use l1_filters, or a model with batch-norms.",
             )
 
+    @property
+    def _scales(self) -> list[tuple[nn.Parameter, np.ndarray]]:
+        # By name whenever they are used: parameters may be replaced.
+        return batch_norm_scales(self._channels.graph)
+
     def _before(self, factor: float | Tensor) -> None:
         if self.masks is None:
             for scale, _ in self._scales:
-                add_to_gradient(scale, self.lam * scale.detach().sign(), factor)
+                self._add(scale, self.lam * scale.detach().sign(), factor)
 
     @torch.no_grad()
     def _after(self) -> None:

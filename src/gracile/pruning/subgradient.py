@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.pruning.base import Pruning, add_to_gradient, at_step
+from gracile.pruning.base import Pruning, at_step
 from gracile.pruning.shares import Scope, check_scope, check_share
 from gracile.pruning.units import Channels
 
@@ -63,7 +63,7 @@ class SubgradientGroupLasso(Pruning):
         slopes = torch.where(norms > 0, self.lam / norms, 0.0)
         for weight, slope in zip(self.weights, self._channels.spread(slopes, 0.0), strict=True):
             w = weight.tensor.detach()
-            add_to_gradient(weight.tensor, w * slope.to(w), factor)
+            self._add(weight.tensor, w * slope.to(w), factor)
 
     def _after(self) -> None:
         if self.step == self.at and self.channels > 0:

@@ -1,6 +1,7 @@
 """Recipes: what to run, as data; the runner; results beside them."""
 
-from gracile.recipes.runner import Finished, run
+from gracile.recipes.request import prepare
+from gracile.recipes.runner import Finished, Rehearsed, rehearse, run
 from gracile.recipes.schema import Recipe, load, shipped
 
-__all__ = ["Finished", "Recipe", "load", "run", "shipped"]
+__all__ = ["Finished", "Recipe", "Rehearsed", "load", "prepare", "rehearse", "run", "shipped"]

@@ -1,261 +1,302 @@
-"""What a recipe of trained arms says, and what it says turned into data, a network, a schedule, an objective."""
+"""Arms: what recipes say of them, their parts and folders, what is kept of them, and parts that other runs trained already.
+
+A part is an arm from one seed, independent of the others. It has a folder of its own in the run's, where ``arm.json`` says that
+it is done. `gracile.recipes.engine` trains them.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from gracile import data as datasets
-from gracile.core.errors import InputError, pick
-from gracile.core.seeding import derive_seed
-from gracile.data import Splits
-from gracile.models import build, normalized
-from gracile.recipes.comparisons import Comparison
-from gracile.recipes.robust import AttackSettings
-from gracile.recipes.schema import Strict, merged, parse
-from gracile.training import Averaged, Cosine, CrossEntropy, Diminishing, Milestones, Objective, Schedule, adversary
+from gracile.core.errors import CollapseWarning, InputError, pick
+from gracile.core.files import write_json
+from gracile.core.provenance import environment
+from gracile.core.runs import RunFolder, part_name
+from gracile.recipes.kinds import Outcome
+from gracile.recipes.schema import Strict
+from gracile.recipes.tables import published_row
 
+log = logging.getLogger("gracile")
 
-class DataSettings(Strict):
-    """Which data: a name, a path or a hub's ``owner/name``, and how much of it.
-
-    Attributes:
-        name: as `gracile.data.load` takes it.
-        validation: share or count held out of the training split.
-        train_limit, test_limit: stratified subsets.
-        image_size: resize to this.
-        label: the label's column, where it is not found by itself.
-        flip, crop: augmentation: random mirror images, random crops after padding by this many pixels.
-        split_seed: draws validation and subsets; the same for all seeds of a run.
-    """
-
-    name: str
-    validation: float | int = 0.1
-    train_limit: int | None = None
-    test_limit: int | None = None
-    image_size: int | None = None
-    label: str | None = None
-    flip: bool = False
-    crop: int = 0
-    split_seed: int = 0
-
-
-class ModelSettings(Strict):
-    """Which network.
-
-    Attributes:
-        name: a row of `gracile.models.MODELS`, or ``auto``: resnet20 for images of 24 pixels and more, lenet below,
-            mlp for features.
-        options: what its factory takes beyond what the data fix.
-    """
-
-    name: str = "auto"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class AdversarialSettings(Strict):
-    """Training on attacked samples.
-
-    Attributes:
-        method: a row of `gracile.training.ADVERSARIES`.
-        options: what it takes: ``eps``, ``steps``, ...
-    """
-
-    method: str = "pgd"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class TrainingSettings(Strict):
-    """How it is trained; the names are those of `gracile.fit`.
-
-    Attributes:
-        adversarial: attacks the batches of all arms that are not `natural`.
-        beta: of the schedule ``diminishing``, ``lr / (1 + beta lr l)`` at step l; ``averaged`` belongs to adagrad.
-    """
-
-    epochs: int
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = False
-    schedule: Literal["constant", "milestones", "cosine", "diminishing", "averaged"] = "constant"
-    milestones: list[float] = Field(default_factory=list)
-    gamma: float = 0.1
-    warmup: float = 0.0
-    beta: float = 1e-3
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    adversarial: AdversarialSettings | None = None
-
-
-class Target(Strict):
-    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first three.
-
-    Attributes:
-        macs, params: share that stays after physical removal.
-        sparsity: share of exact zeros.
-        by_cost: weigh groups by what they cost of the budget.
-        begin: share of the run, at its start, without any pull.
-        ramp: share of the run, after that, during which the budget shrinks.
-        settle: share of the run, at its end, during which the choice is final.
-    """
-
-    macs: float | None = None
-    params: float | None = None
-    sparsity: float | None = None
-    by_cost: bool = True
-    begin: float = 0.0
-    ramp: float = 0.5
-    settle: float = 0.5
+RESULT, FINGERPRINT, ENVIRONMENT = "arm.json", "fingerprint.json", "environment.json"
+# What of a part's place tells whether it was trained where the table is set.
+PLACES = {
+    "commit": "at commit {:.12}",
+    "processor": "on {}",
+    "device": "on the device {}",
+    "threads": "with {} threads",
+}
 
 
 class Arm(Strict):
-    """One method.
+    """What one arm of a recipe says in every kind.
 
     Attributes:
-        method: a row of `gracile.recipes.methods.METHODS` or `RULES`; None trains densely by backpropagation.
-        options: what the method takes.
-        target: a budget in place of lam.
-        found: an earlier arm whose sparse network the method starts from.
-        model: another network than the recipe's.
-        training: what differs from the recipe's training.
-        natural: train on clean samples where the recipe trains on attacked ones.
-        published: the leading cells of the published row that this arm answers to.
+        published: the leading cells of the published row that it answers to.
     """
 
-    method: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    target: Target | None = None
-    found: str | None = None
-    model: ModelSettings | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    natural: bool = False
     published: list[str | float] = Field(default_factory=list)
 
 
-class Settings(Strict):
-    """What a recipe of this kind holds.
+AnyArm = TypeVar("AnyArm", bound=Arm)
+
+
+class Parts(Strict, ABC):
+    """Settings of a kind whose runs have parts."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The arms that are trained, those that others need before these."""
+
+    @abstractmethod
+    def seeds_of(self, arm: str) -> list[int]:
+        """What an arm is trained from."""
+
+    def needs(self, arm: str) -> list[str]:
+        """The arms whose part of the same seed must be done first."""
+        return []
+
+    def check(self, published: list[dict[str, Any]]) -> None:
+        """Refuse, before anything is trained, what cannot be.
+
+        Args:
+            published: the recipe's published rows.
+
+        Raises:
+            InputError: no arm or seed, a name that cannot be a folder's, or what the kind adds.
+        """
+        if not self.names() or not all(self.seeds_of(arm) for arm in self.names()):
+            raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
+        for arm in self.names():
+            part_name(arm, 0, self.seeds_of(arm))
+
+    def rehearse(self, *, timed: bool = False) -> list[dict[str, Any]]:
+        """Build, without training, what can be built beforehand, so that what cannot be trained is refused before a run begins.
+
+        Args:
+            timed: take a few steps of each arm, to tell how long it would take.
+
+        Returns:
+            a row for each arm: ``arm``, ``seeds``, and what the kind knows; ``seconds`` for all seeds.
+        """
+        return [{"arm": arm, "seeds": len(self.seeds_of(arm))} for arm in self.names()]
+
+    def folder_of(self, arm: str, seed: int) -> str:
+        """The name of a part's folder."""
+        return part_name(arm, seed, self.seeds_of(arm))
+
+
+class ArmSettings(Parts, Generic[AnyArm]):
+    """Settings of a kind with a table of arms.
 
     Attributes:
+        arms: by name.
         leave_out: arms that a smaller size does without.
         seeds: each arm is trained once from each; mean and spread are over them.
-        device: ``auto`` takes a GPU if there is one.
-        compare: numbers of two arms set against each other, by the names that criteria use.
-        watch: record drift of conserved quantities, alignment and smoothness each epoch; see `gracile.dynamics`.
-        attacks: what every arm is attacked with once it is trained.
-        reuse: take over arms that a run beside this one has trained from the very same settings.
-        weights: draw the figures of `gracile weights` too.
     """
 
-    data: DataSettings
-    model: ModelSettings = ModelSettings()
-    training: TrainingSettings
-    arms: dict[str, Arm]
+    arms: dict[str, AnyArm]
     leave_out: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=lambda: [0])
-    compare: dict[str, Comparison] = Field(default_factory=dict)
-    device: str = "auto"
-    watch: bool = False
-    attacks: AttackSettings | None = None
-    reuse: bool = False
-    weights: bool = False
+
+    def trained(self) -> dict[str, AnyArm]:
+        """The arms without those that this size leaves out.
+
+        Raises:
+            InputError: an arm that is left out is not there.
+        """
+        for name in self.leave_out:
+            pick(self.arms, name, "arm")
+        return {name: arm for name, arm in self.arms.items() if name not in self.leave_out}
+
+    def names(self) -> list[str]:
+        return list(self.trained())
+
+    def seeds_of(self, arm: str) -> list[int]:
+        return self.seeds
+
+    def check(self, published: list[dict[str, Any]]) -> None:
+        super().check(published)
+        for name, arm in self.trained().items():
+            published_row(name, arm.published, published)
 
 
-def trained_arms(settings: Settings) -> dict[str, Arm]:
-    """The arms without those that this size leaves out.
+@dataclass(frozen=True)
+class Part:
+    """An arm from one seed.
 
-    Raises:
-        InputError: an arm that is left out is not there.
+    Attributes:
+        arm: its name.
+        seed: its seed.
+        path: its folder.
+        shown: whether its progress may be shown; not where several are trained beside each other.
+        notes: sentences its reader needs; what is added while it is trained is kept with its numbers.
     """
-    for name in settings.leave_out:
-        pick(settings.arms, name, "arm")
-    return {name: arm for name, arm in settings.arms.items() if name not in settings.leave_out}
+
+    arm: str
+    seed: int
+    path: Path
+    shown: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The same as a run's folder."""
+        return RunFolder(self.path)
+
+    @property
+    def label(self) -> str:
+        """What the log and the progress bar call it."""
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether its numbers are there."""
+        return (self.path / RESULT).exists()
+
+    def numbers(self) -> dict[str, Any]:
+        """What was found of it, once it is done."""
+        return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+
+    def beside(self, settings: Parts, arm: str) -> Part:
+        """Another arm's part from the same seed."""
+        return Part(arm, self.seed, self.path.with_name(settings.folder_of(arm, self.seed)))
 
 
-def made_comparisons(settings: Settings) -> dict[str, Comparison]:
-    """The comparisons without those that speak of an arm this size leaves out."""
-    left_out = set(settings.leave_out)
-    return {name: one for name, one in settings.compare.items() if not left_out & {one.arm, one.to}}
+class ArmKind(Protocol):
+    """A kind's module whose `Settings` are `Parts`."""
+
+    Settings: type[Parts]
+
+    def train(self, settings: Any, part: Part) -> dict[str, Any]:
+        """Train one part, or what is left of it; its numbers, as JSON values."""
+        ...
+
+    def outcome(
+        self,
+        settings: Any,
+        folder: RunFolder,
+        results: dict[str, list[dict[str, Any]]],
+        published: list[dict[str, Any]],
+    ) -> Outcome:
+        """Set the table.
+
+        Args:
+            settings: an instance of the kind's `Settings`.
+            folder: the run's.
+            results: arm to its parts' numbers, one a seed.
+            published: the recipe's published rows, possibly none.
+        """
+        ...
 
 
-def load_data(settings: DataSettings, device: torch.device | str = "cpu") -> Splits:
-    """The recipe's data."""
-    return datasets.load(
-        settings.name,
-        validation=settings.validation,
-        seed=settings.split_seed,
-        device=device,
-        train_limit=settings.train_limit,
-        test_limit=settings.test_limit,
-        image_size=settings.image_size,
-        label=settings.label,
-    )
+def all_parts(settings: Parts, folder: RunFolder, *, shown: bool = True) -> list[Part]:
+    """Every part of a run, those that others need before these."""
+    return [
+        Part(arm, seed, folder.path / settings.folder_of(arm, seed), shown)
+        for arm in settings.names()
+        for seed in settings.seeds_of(arm)
+    ]
 
 
-def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
-    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed."""
-    shape = splits.train.input_shape
-    name = settings.name
-    if name == "auto":
-        name = "mlp" if len(shape) == 1 else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
-    known: dict[str, Any] = {"num_classes": splits.train.num_classes}
-    if len(shape) == 1:
-        if name != "mlp":
-            raise InputError(
-                f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
-            )
-        known["in_features"] = shape[0]
-    else:
-        known |= {"in_channels": shape[0], "image_size": (shape[1], shape[2])}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "initialisation"))
-        network = build(name, **known, **settings.options)
-    return normalized(network, *splits.train.statistics())
+def records_of(settings: Parts, folder: RunFolder) -> dict[str, list[list[dict[str, Any]]]]:
+    """Arm to one list of ``metrics.jsonl``'s rows a seed."""
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    for part in all_parts(settings, folder):
+        found.setdefault(part.arm, []).append(part.folder.metrics())
+    return found
 
 
-def training_of(settings: Settings, name: str, arm: Arm) -> TrainingSettings:
-    """The recipe's training with what the arm changes."""
-    values = merged(settings.training.model_dump(), arm.training)
-    return parse(TrainingSettings, values, f"[settings.arms.{name}.training]")
+def results_of(settings: Parts, folder: RunFolder) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """The numbers of a run whose parts are all done: arm to one table a seed; and what their readers must know."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    notes: list[str] = []
+    parts = all_parts(settings, folder)
+    for part in parts:
+        numbers = part.numbers()
+        notes += [note for note in numbers.pop("notes", []) if note not in notes]
+        results.setdefault(part.arm, []).append(numbers)
+    return results, notes + trained_elsewhere(parts)
 
 
-def schedule_of(training: TrainingSettings, steps: int) -> Schedule | None:
-    """The factor on the learning rate, at so many steps an epoch."""
-    if training.schedule == "cosine":
-        return Cosine(training.epochs, training.warmup)
-    if training.schedule == "milestones":
-        return Milestones(training.milestones, training.gamma)
-    if training.schedule == "diminishing":
-        return Diminishing(training.beta * training.lr, steps)
-    if training.schedule == "averaged":
-        return Averaged(steps)
-    if training.milestones or training.warmup:
-        raise InputError(
-            "milestones or warmup are given, and schedule is 'constant'.", "Set schedule to 'milestones' or 'cosine'."
-        )
-    return None
+@contextlib.contextmanager
+def heeded_warnings() -> Iterator[list[str]]:
+    """Send warnings to the log and collect those of the methods, which belong beside the result."""
+    heard: list[str] = []
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        log.warning("%s", message)
+        if issubclass(category, CollapseWarning):
+            heard.append(str(message))
+
+    with warnings.catch_warnings():
+        # Kept with the result whatever filters the process has.
+        warnings.simplefilter("always", CollapseWarning)
+        warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue] - restored by catch_warnings
+        yield heard
 
 
-def objective_of(training: TrainingSettings, arm: Arm) -> Objective:
-    """What the arm minimises."""
-    if training.adversarial is None or arm.natural:
-        return CrossEntropy()
-    return adversary(training.adversarial.method, **training.adversarial.options)
+# Parts that another run has trained already.
 
 
-def device_named(name: str) -> torch.device:
-    """``auto`` is a GPU if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device '{name}' is not there: {str(error).splitlines()[0]}.", "Use device = 'auto'."
-        ) from None
-    return device
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """What tells whether two parts were trained alike."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def take_over(part: Part, mark: str, files: Sequence[str]) -> None:
+    """Copy a part that another run beside this one has trained from the very same settings, if there is one.
+
+    Args:
+        part: has nothing yet.
+        mark: its fingerprint, as `leave_mark` left the other's.
+        files: of a part, the first last of all to be copied: it says that the training is whole.
+    """
+    for file in sorted(part.path.parent.parent.glob(f"*/*/{FINGERPRINT}")):
+        other = file.parent
+        if other == part.path or not (other / files[0]).exists() or json.loads(file.read_text())["fingerprint"] != mark:
+            continue
+        log.info("%s is taken over from %s", part.path.name, other)
+        for name in (*reversed(files[1:]), FINGERPRINT, ENVIRONMENT, files[0]):
+            if (other / name).exists():
+                shutil.copyfile(other / name, part.path / name)
+        return
+
+
+def leave_mark(part: Part, mark: str) -> None:
+    """Say from which settings this part was trained."""
+    write_json(part.path / FINGERPRINT, {"fingerprint": mark})
+
+
+def trained_elsewhere(parts: Iterable[Part]) -> list[str]:
+    """A sentence for each other version, processor or number of threads that trained some of these parts."""
+    now, found = environment(), {}
+    for part in parts:
+        file = part.path / ENVIRONMENT
+        then = json.loads(file.read_text(encoding="utf-8")) if file.exists() else now
+        for key, words in PLACES.items():
+            if then.get(key) != now[key]:
+                found.setdefault(words.format(str(then.get(key))), []).append(part.path.name)
+    return [f"trained {where}: {', '.join(names)}" for where, names in found.items()]
+
+
+Kept = TypeVar("Kept")
+
+
+def kept(file: Path, make: Callable[[], Kept]) -> Kept:
+    """What a JSON file holds; made and written where it is not there yet."""
+    if not file.exists():
+        write_json(file, make())
+    return json.loads(file.read_text(encoding="utf-8"))

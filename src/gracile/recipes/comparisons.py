@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 from gracile.core.errors import InputError, nearest
 from gracile.recipes.schema import Strict
+from gracile.recipes.tables import spread
 
 
 class Comparison(Strict):
     """One number of an arm against that of another.
 
     Attributes:
-        arm, to: the arms.
+        arm: the one.
+        to: the other.
         value: what of theirs, such as ``accuracy`` or ``macs_left``; None for every number that both have, each by the name
             ``comparison.value``.
         by: ``difference``, arm minus to, or ``ratio``, arm over to.
@@ -74,10 +76,8 @@ def compared(
             notes.append(f"{comparison.value} of {comparison.to} is 0, so nothing can be set over it")
             continue
         values[name] = statistics.fmean(found)
-        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
         sign = "minus" if comparison.by == "difference" else "over"
         notes.append(
-            f"{comparison.value} of {comparison.arm} {sign} that of {comparison.to}, seed by seed: "
-            f"{values[name]:.2f}{spread}"
+            f"{comparison.value} of {comparison.arm} {sign} that of {comparison.to}, seed by seed: {spread(found)}"
         )
     return values, notes

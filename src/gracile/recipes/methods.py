@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,17 +15,21 @@ from gracile.core.learning_rule import LearningRule
 from gracile.core.seeding import derive_seed
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Dataset
+from gracile.forward_forward import FFNetwork
+from gracile.pruning import ADMM, GradualMagnitude, L1Filters, NetworkSlimming, Scratch, SubgradientGroupLasso
+from gracile.recipes.own import is_own, own
+from gracile.splitting import RGSM, RVSM, Dial
 
 # A method is a class whose first argument is the model and which is a `core.sparsifier.Sparsifier`.
-METHODS = {
-    "rvsm": "gracile.splitting:RVSM",
-    "rgsm": "gracile.splitting:RGSM",
-    "admm": "gracile.pruning:ADMM",
-    "gradual_magnitude": "gracile.pruning:GradualMagnitude",
-    "l1_filters": "gracile.pruning:L1Filters",
-    "network_slimming": "gracile.pruning:NetworkSlimming",
-    "group_lasso_subgradient": "gracile.pruning:SubgradientGroupLasso",
-    "scratch": "gracile.pruning:Scratch",
+METHODS: dict[str, Callable[..., Sparsifier]] = {
+    "rvsm": RVSM,
+    "rgsm": RGSM,
+    "admm": ADMM,
+    "gradual_magnitude": GradualMagnitude,
+    "l1_filters": L1Filters,
+    "network_slimming": NetworkSlimming,
+    "group_lasso_subgradient": SubgradientGroupLasso,
+    "scratch": Scratch,
 }
 # What a recipe's run knows by itself and hands to the methods that ask for it; an optional example only for these options.
 FROM_THE_RUN = ("example", "steps", "found")
@@ -33,8 +37,8 @@ WANTS_EXAMPLE = {("grouping", "coupled"), ("unit", "channel")}
 
 # A rule is a network of its own, with the layers of the recipe's mlp, that fills its gradients itself: a class that is built like
 # `FFNetwork` and has its `gradients`.
-RULES = {
-    "forward-forward": "gracile.forward_forward:FFNetwork",
+RULES: dict[str, type[FFNetwork]] = {
+    "forward-forward": FFNetwork,
 }
 
 
@@ -50,19 +54,20 @@ def build(
     """Build a method on a model.
 
     Args:
-        name: a row of `METHODS`.
+        name: a row of `METHODS`, or ``FILE.py:NAME``, a class of the user's own.
         model: what it will make sparse.
         example: one input batch, given to methods that trace the network.
-        options: the method's own arguments.
+        options: the method's own arguments; a penalty among them may be of the user's own, too.
         steps: optimiser steps of the run, given to methods that have phases.
         found: the sparse network another method left, given to those that take its shape.
 
     Raises:
         InputError: no such method, an option it does not have, or no found network where one is needed.
     """
-    if name not in METHODS:
-        pick(METHODS | RULES, name, "method")
-    method = _method(METHODS[name])
+    if not is_own(name) and name not in METHODS:
+        pick(dict.fromkeys((*METHODS, *RULES)), name, "method")
+    method = own(name, "method") if is_own(name) else METHODS[name]
+    options = _with_own_penalty(options)
     _check_options(name, method, options, hidden=("model", *FROM_THE_RUN))
     parameters = inspect.signature(method).parameters
     given = {"example": example, "steps": steps, "found": found}
@@ -96,7 +101,7 @@ def learn_by_rule(
     Raises:
         InputError: no such rule or option, or a model that is no mlp with relu.
     """
-    kind = _method(pick(RULES, name, "method"))
+    kind = pick(RULES, name, "method")
     options = dict(options)
     strength = options.pop("label_strength", 0.5)
     _check_options(name, kind, options, hidden=("in_features", "num_classes", "widths", "inputs", "label_value"))
@@ -126,9 +131,12 @@ def learn_by_rule(
     return network, network.gradients
 
 
-def _method(row: str) -> Any:
-    module, _, attribute = row.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+def _with_own_penalty(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the penalty built where it is named as ``FILE.py:NAME``, alone or in a table with its settings."""
+    asked = options.get("penalty")
+    settings = dict(asked) if isinstance(asked, Mapping) else {"name": asked}
+    name = settings.pop("name", None)
+    return {**options, "penalty": own(name, "penalty")(**settings)} if is_own(name) else options
 
 
 def _check_options(name: str, method: Any, options: dict[str, Any], hidden: tuple[str, ...]) -> None:
@@ -150,8 +158,6 @@ def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: di
     Raises:
         InputError: the method has no lam to steer, or the budget makes no sense.
     """
-    from gracile.splitting import RGSM, RVSM, Dial
-
     if not isinstance(sparsifier, (RVSM, RGSM)):
         raise InputError("A target steers lam, which this arm's method does not have.", "Use rvsm or rgsm.")
     return Dial(sparsifier, steps=steps, example=example, **target)

@@ -1,11 +1,9 @@
-"""What recipes of trained arms measure of their robustness, and arms that other runs have trained already."""
+"""What recipes of trained arms measure of their robustness."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,19 +12,18 @@ from pydantic import Field
 from torch import nn
 
 from gracile.attacks import ATTACKS, ENTRIES, evaluate
+from gracile.attacks.evaluation import Entry
+from gracile.attacks.table import Row
 from gracile.core.files import write_json
-from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
+from gracile.core.user_code import taken
 from gracile.data import Dataset, batches
 from gracile.models import draws_noise
+from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
 
 log = logging.getLogger("gracile")
-
-TITLES = {name: f"{entry.title} %" for name, entry in ENTRIES.items()} | {"worst": "worst case a sample %"}
-FINGERPRINT = "fingerprint.json"
-TAKEN_OVER = ("arm.json", "layers.json", "model.safetensors", "metrics.jsonl", "robust.json", FINGERPRINT)
 
 
 class AttackSettings(Strict):
@@ -34,7 +31,8 @@ class AttackSettings(Strict):
 
     Attributes:
         eps: radius of the l-inf ball.
-        attacks: rows of `gracile.attacks.ENTRIES`, with one draw of the network's noise a gradient, as published.
+        attacks: rows of `gracile.attacks.ENTRIES`, or ``FILE.py:NAME``, functions of the user's own; with one draw of the
+            network's noise per gradient, as published.
         expected: rows tried with `draws` draws of it, where the network has any.
         draws: gradients averaged (expectation over transformation).
         samples: drawn from the test split; None for all.
@@ -53,6 +51,26 @@ class AttackSettings(Strict):
     seed: int = 0
 
 
+def titles() -> dict[str, str]:
+    """What the table calls the accuracy under each attack."""
+    return {name: f"{entry.title} %" for name, entry in ENTRIES.items()} | {"worst": "worst case a sample %"}
+
+
+def know_own(names: Iterable[str]) -> None:
+    """Give attacks of the user's own a row beside the others.
+
+    Args:
+        names: of attacks; those named ``FILE.py:NAME`` are functions ``attack(model, x, y, *, eps, ...) -> x_adv`` in the
+            l-inf ball, which are told `draws` and `seed` where they ask for them.
+    """
+    for name in names:
+        if is_own(name) and name not in ENTRIES:
+            function = own(name, "attack")
+            attack = lambda model, x, y, function=function, **given: function(model, x, y, **taken(function, given))
+            ATTACKS[name] = Row(attack, norms=("linf",), targeted=False)
+            ENTRIES[name] = Entry(name.rpartition(":")[2], name)
+
+
 def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part: RunFolder) -> dict[str, Any]:
     """Accuracies in percent under each attack, from ``robust.json`` where the same was measured already.
 
@@ -65,6 +83,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     Returns:
         ``accuracies`` by entry, with ``worst``, the share of samples that no attack of `attacks` broke; ``warnings``, sentences.
     """
+    know_own((*settings.attacks, *settings.expected))
     asked = settings.model_dump()
     file = part.path / "robust.json"
     if file.exists() and (found := json.loads(file.read_text()))["settings"] == asked:
@@ -95,6 +114,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
 
 def tried_on(settings: AttackSettings, test: int) -> str:
     """A sentence: which samples, of `test`, the attacks were tried on, and with which settings of their own."""
+    know_own((*settings.attacks, *settings.expected))
     samples = min(settings.samples or test, test)
     tried = dict.fromkeys([*settings.attacks, *settings.expected])
     fewer = [f"{ENTRIES[name].title} on the first {count} of them" for name, count in settings.limits.items()
@@ -107,39 +127,3 @@ def tried_on(settings: AttackSettings, test: int) -> str:
         parts.append(f"{' and '.join(averaged)} over {settings.draws} draws of a network's noise")
     worst = " and ".join(ENTRIES[name].title for name in settings.attacks if ATTACKS[ENTRIES[name].attack].norms)
     return ", ".join([*parts, f"the worst case over {worst}"] if worst else parts)
-
-
-def fingerprint(settings: dict[str, Any]) -> str:
-    """What tells whether two arms were trained alike."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def take_over(part: RunFolder, mark: str) -> None:
-    """Copy an arm that another run beside this one has trained from the very same settings, if there is one."""
-    for file in sorted(part.path.parent.parent.glob(f"*/*/{FINGERPRINT}")):
-        if file.parent == part.path or not (file.parent / "arm.json").exists():
-            continue
-        found = json.loads(file.read_text())
-        if found["fingerprint"] != mark:
-            continue
-        log.info("%s is taken over from %s (commit %s)", part.path.name, file.parent, found["commit"])
-        # arm.json comes last: it says that the arm is whole.
-        for name in reversed(TAKEN_OVER):
-            if (file.parent / name).exists():
-                shutil.copyfile(file.parent / name, part.path / name)
-        return
-
-
-def other_commits(parts: Iterable[RunFolder]) -> list[str]:
-    """A sentence for each other version of gracile that trained some of these arms: in an earlier sitting, or in a run beside this one."""
-    now, found = environment()["commit"], {}
-    for part in parts:
-        then = json.loads((part.path / FINGERPRINT).read_text())["commit"]
-        if then != now:
-            found.setdefault(then, []).append(part.path.name)
-    return [f"trained at commit {str(then)[:12]}: {', '.join(names)}" for then, names in found.items()]
-
-
-def leave_mark(part: RunFolder, mark: str) -> None:
-    """Say from which settings, and by which version, this arm was trained."""
-    write_json(part.path / FINGERPRINT, {"fingerprint": mark, "commit": environment()["commit"]})

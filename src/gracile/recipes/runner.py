@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import tomllib
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tomli_w
 from tabulate import tabulate
 
-from gracile.core.errors import CollapseWarning, GracileError, InputError
+from gracile.core.claims import take
+from gracile.core.errors import GracileError, InputError
 from gracile.core.files import write_json, write_text
+from gracile.core.names import inside
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
-from gracile.recipes import schema
-from gracile.recipes.kinds import Outcome, kind
+from gracile.recipes import arms, engine, schema
+from gracile.recipes.kinds import Kind, Outcome, WholeKind, kind
+from gracile.recipes.settings import loaded
 from gracile.report import write_report
 
 log = logging.getLogger("gracile")
@@ -28,53 +29,74 @@ log = logging.getLogger("gracile")
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run.
+    """A finished run, or what this process could do of one.
 
     Attributes:
         folder: where it stands.
-        outcome: what it found.
+        outcome: what it found; nothing while parts are missing.
         verdicts: per accept-criterion of this size, whether it was met.
+        missing: the folders' names of parts that are still to be done, by other processes or later.
     """
 
     folder: RunFolder
     outcome: Outcome
     verdicts: list[tuple[schema.Accept, bool]]
+    missing: Sequence[str] = ()
 
 
-def run(recipe: schema.Recipe, path: Path, *, resume: bool = False) -> Finished:
-    """Run a recipe in `path`, or continue the run that stands there.
+def run(
+    recipe: schema.Recipe,
+    path: Path,
+    *,
+    resume: bool = False,
+    only: Sequence[str] = (),
+    jobs: int = 1,
+    cluster: str | None = None,
+) -> Finished:
+    """Run a recipe in `path`, or continue the run that stands there, or help in it.
 
     Args:
         recipe: in the size it is to run at.
         path: the run's folder.
-        resume: continue; the recipe must be the one the folder was started with.
+        resume: continue, beside other processes that do the same; the recipe must be the one the folder was started with.
+        only: arms to train, as ``ARM`` or ``ARM:SEED``, with what they need; the run is joined if it stands there already.
+        jobs: arms trained at once, each in a process of its own with its share of the threads.
+        cluster: address of a Dask scheduler whose workers train the arms instead.
+
+    Returns:
+        The finished run; with parts that are `missing` where others are at work on them, or `only` left them out.
 
     Raises:
-        InputError: the folder holds a finished or different run.
+        InputError: the folder holds a finished or different run; no such arm or seed.
         GracileError: whatever the run met; the folder stays resumable.
     """
-    module = kind(recipe.kind)
-    settings = schema.parse(module.Settings, recipe.settings, f"[settings] of the recipe '{recipe.name}'")
+    module, settings, published = _read(recipe)
+    loaded.cache_clear()
+    spread = engine.Spread(tuple(only), jobs, cluster)
+    if not isinstance(settings, arms.Parts) and spread != engine.Spread():
+        raise InputError(
+            f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
+        )
+    if not (path / "recipe.toml").exists() and isinstance(settings, arms.Parts):
+        # What cannot be trained leaves no folder behind.
+        settings.check(published)
+        settings.rehearse()
     folder = RunFolder(path)
     resolved = recipe.model_dump(exclude={"sizes", "settings"}, exclude_none=True)
     resolved["settings"] = settings.model_dump(exclude_none=True)
-    _claim(folder, resolved, resume)
+    _claim(folder, resolved, resume or bool(only))
     write_json(folder.path / "environment.json", environment())
     handler = folder.log_to_file()
     folder.set_status("running")
     log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
     try:
-        rows = schema.published(recipe.published) if recipe.published else []
-        with _heeded_warnings() as heard:
-            outcome = module.execute(settings, folder, rows)
-        outcome = replace(outcome, notes=[*outcome.notes, *heard])
-        verdicts = [
-            (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if recipe.size in criterion.sizes
-        ]
-        _store(folder, recipe, outcome, verdicts)
-        _show(folder)
-        folder.set_status("done")
-        log.info("done")
+        finished = _finish(recipe, module, settings, folder, published, spread)
+        if finished.missing:
+            at_work = isinstance(settings, arms.Parts) and engine.still_trained(settings, folder)
+            folder.set_status("running" if at_work else "interrupted")
+        else:
+            folder.set_status("done")
+        log.info("still to be done: %s", ", ".join(finished.missing) or "nothing")
     except KeyboardInterrupt:
         folder.set_status("interrupted")
         log.info("interrupted; resumable")
@@ -85,26 +107,113 @@ def run(recipe: schema.Recipe, path: Path, *, resume: bool = False) -> Finished:
         folder.set_status("failed", reason=str(error))
         raise
     finally:
+        loaded.cache_clear()
         logging.getLogger("gracile").removeHandler(handler)
         handler.close()
+    return finished
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a run would train.
+
+    Attributes:
+        recipe: in its size.
+        rows: one for each arm, with what is known beforehand.
+    """
+
+    recipe: schema.Recipe
+    rows: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        seconds = sum(row["seconds"] for row in self.rows if "seconds" in row)
+        lines = [f"{self.recipe.title} (size {self.recipe.size}, kind {self.recipe.kind})"]
+        if self.rows:
+            lines.append(_for_terminal([_with_time(row) for row in self.rows]))
+        else:
+            lines.append("It is run at one go: there is nothing to say of its parts.")
+        if seconds:
+            lines.append(f"{_words(seconds)} in all on this machine, by a few steps timed here. Nothing was written.")
+        return "\n\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for a program; ``seconds`` for all seeds of an arm."""
+        return {"recipe": self.recipe.name, "size": self.recipe.size, "kind": self.recipe.kind, "arms": self.rows}
+
+
+def rehearse(recipe: schema.Recipe) -> Rehearsed:
+    """Build everything that a run would train, time a few steps, and write nothing.
+
+    Args:
+        recipe: in the size it is to run at.
+
+    Raises:
+        GracileError: what the run itself would refuse at its start.
+    """
+    _, settings, published = _read(recipe)
+    rows: list[dict[str, Any]] = []
+    if isinstance(settings, arms.Parts):
+        settings.check(published)
+        rows = settings.rehearse(timed=True)
+        loaded.cache_clear()
+    return Rehearsed(recipe, rows)
+
+
+def _with_time(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose seconds are words."""
+    return {key: value for key, value in row.items() if key != "seconds"} | (
+        {"time": _words(row["seconds"])} if "seconds" in row else {}
+    )
+
+
+def _words(seconds: float) -> str:
+    """About how long, in one unit."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"about {seconds / size:.0f} {unit}"
+    return f"about {seconds:.0f} seconds" if seconds >= 1.5 else "about a second"
+
+
+def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, list[dict[str, Any]]]:
+    """A recipe's kind, its settings as that kind knows them, and its published rows."""
+    module = kind(recipe.kind)
+    settings = schema.parse(module.Settings, recipe.settings, f"[settings] of the recipe '{recipe.name}'")
+    return module, settings, schema.published(recipe.published) if recipe.published else []
+
+
+def _finish(
+    recipe: schema.Recipe,
+    module: Kind,
+    settings: schema.Strict,
+    folder: RunFolder,
+    published: list[dict[str, Any]],
+    spread: engine.Spread,
+) -> Finished:
+    """Do what is left of a run, and set its table once all is done."""
+    if isinstance(settings, arms.Parts):
+        settings.check(published)
+        missing = engine.train_parts(recipe.kind, settings, folder, spread)
+        if missing:
+            return Finished(folder, Outcome([], {}), [], missing)
+    # Of processes that find all parts done at the same moment, one sets the table.
+    claim = take(folder.path)
+    if claim is None:
+        return Finished(folder, Outcome([], {}), [], ["the table"])
+    with claim, arms.heeded_warnings() as heard:
+        if isinstance(settings, arms.Parts):
+            results, notes = arms.results_of(settings, folder)
+            outcome = cast(arms.ArmKind, module).outcome(settings, folder, results, published)
+        else:
+            outcome, notes = cast(WholeKind, module).execute(settings, folder), []
+        plots = {name: inside(folder.path, plot) for name, plot in outcome.plots.items()}
+        notes = [*outcome.notes, *notes, *(note for note in heard if note not in notes)]
+        outcome = replace(outcome, plots=plots, notes=notes)
+        verdicts = [
+            (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if recipe.size in criterion.sizes
+        ]
+        _store(folder, recipe, outcome, verdicts)
+        _show(folder)
     return Finished(folder, outcome, verdicts)
-
-
-@contextmanager
-def _heeded_warnings() -> Iterator[list[str]]:
-    """Send warnings to the log and collect those of the methods, which belong beside the result."""
-    heard: list[str] = []
-
-    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
-        log.warning("%s", message)
-        if issubclass(category, CollapseWarning):
-            heard.append(str(message))
-
-    with warnings.catch_warnings():
-        # Kept with the result whatever filters the process has.
-        warnings.simplefilter("always", CollapseWarning)
-        warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue] - restored by catch_warnings
-        yield heard
 
 
 def started_recipe(path: Path) -> schema.Recipe:
@@ -168,8 +277,15 @@ def _show(folder: RunFolder) -> None:
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:
-    """The result table as Markdown, which is also readable in a terminal."""
+    """The result table as Markdown."""
     return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g", missingval="")
+
+
+def _for_terminal(rows: list[dict[str, Any]]) -> str:
+    """The same, narrower: long titles take two lines."""
+    return tabulate(
+        rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="", maxheadercolwidths=12 if rows else None
+    )
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -186,7 +302,12 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def describe(finished: Finished) -> str:
     """What the command line prints at the end of a run."""
-    parts = [format_rows(finished.outcome.rows)]
+    if finished.missing:
+        return (
+            f"Still to be done in {finished.folder.path}: {', '.join(finished.missing)}. Who finishes the last part sets the "
+            f"table; gracile run --resume --out {finished.folder.path} does what nobody works on."
+        )
+    parts = [_for_terminal(finished.outcome.rows)]
     parts += [
         f"{'met   ' if met else 'MISSED'}  {criterion.claim} ({criterion.value} = {finished.outcome.values.get(criterion.value)})"
         for criterion, met in finished.verdicts
@@ -194,3 +315,17 @@ def describe(finished: Finished) -> str:
     parts += list(finished.outcome.notes)
     parts.append(f"Everything is in {finished.folder.path}; open {finished.folder.path / 'report.html'}.")
     return "\n\n".join(parts[:1]) + "\n\n" + "\n".join(parts[1:])
+
+
+def answer(finished: Finished) -> tuple[str, dict[str, Any], int]:
+    """What the command line says of a run: in words, as plain values, and the exit status, 1 where a criterion was missed."""
+    accept = [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in finished.verdicts]
+    values = {
+        "folder": str(finished.folder.path),
+        "missing": list(finished.missing),
+        "rows": finished.outcome.rows,
+        "values": finished.outcome.values,
+        "accept": accept,
+        "notes": list(finished.outcome.notes),
+    }
+    return describe(finished), values, 0 if all(met for _, met in finished.verdicts) else 1

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gracile.core.errors import InputError, nearest
+from gracile.core.names import safe_name
 
 PAPERS = Path(__file__).parent / "papers"
 EXAMPLES = Path(__file__).parent / "examples"
@@ -28,7 +29,8 @@ class Accept(Strict):
     Attributes:
         claim: what it shows, in words.
         value: the name of a value the run produces.
-        at_least, at_most: the bounds; one at least is given.
+        at_least: the lower bound; it or the upper one is given.
+        at_most: the upper bound.
         sizes: the sizes it is held against.
     """
 
@@ -95,9 +97,10 @@ def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
             known = _fields_at(model, problem["loc"][:-1])
             raise InputError(f"Unknown key '{place}' in {where}.", nearest(str(problem["loc"][-1]), known)) from None
         if problem["type"] == "missing":
-            raise InputError(f"The key '{place}' is missing in {where}.", "Add it.") from None
+            raise InputError(f"The key '{place}' is missing in {where}.", f"Write {place} = ... there.") from None
         raise InputError(
-            f"The key '{place}' in {where} has the value {problem['input']!r}: {problem['msg'].lower()}.", "Correct it."
+            f"The key '{place}' in {where} has the value {problem['input']!r}.",
+            f"{problem['msg'].replace('Input s', 'It s')}.",
         ) from None
 
 
@@ -143,9 +146,14 @@ def load(name_or_path: str) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}.", "Correct that line.") from None
+        raise InputError(
+            f"{path} is not valid TOML: {error}.", "Mend what stands there, and save it as UTF-8."
+        ) from None
     values.setdefault("name", path.stem)
-    return parse(Recipe, values, str(path))
+    recipe = parse(Recipe, values, str(path))
+    for name in (recipe.name, recipe.size, *recipe.sizes):
+        safe_name(name, "recipe or size")
+    return recipe
 
 
 def resized(recipe: Recipe, size: str) -> Recipe:

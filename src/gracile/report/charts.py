@@ -213,7 +213,8 @@ def histograms(arms: Named) -> str:
 def arm_points(arms: Named) -> tuple[list[svg.Point], str, bool]:
     """Arms with accuracy and multiply-adds left, as points; the name of the abscissa; whether it is absolute.
 
-    Multiply-adds count absolutely where every arm tells them, since networks may differ; as a share of each own dense network else.
+    Multiply-adds count absolutely where every arm tells them, since networks may differ; as a share of each own dense
+    network else.
     """
     ended = [(name, arm, style) for name, arm, style in arms if arm.mean("accuracy") is not None]
     told = [arm for _, arm, _ in ended if arm.mean("macs_left") is not None or arm.macs_left() is not None]
@@ -287,7 +288,7 @@ def measured_picture(name: str, found: Measured) -> str:
 
 
 def attacked_tables(named: Named) -> str:
-    """Accuracy under each attack, a column a network, with the signs that it claims too much."""
+    """Accuracy under each attack, a column per network, with the signs that it claims too much."""
     parts = []
     for name, arm, _ in named:
         titles = {key: under.title for one in arm.attacked for key, under in one.scores.items()}

@@ -151,7 +151,7 @@ def _front(groups: Sequence[charts.Named]) -> str:
 
 
 def _differences(runs: Sequence[Run], names: dict[Path, str]) -> str:
-    """The settings that are not the same in all runs, a column a run."""
+    """The settings that are not the same in all runs, a column per run."""
     flat = {run.path: _flat({key: value for key, value in run.recipe.items() if key != "accept"}) for run in runs}
     keys = list(dict.fromkeys(key for one in flat.values() for key in one))
     rows = []

@@ -14,7 +14,9 @@ class Under:
 
     Attributes:
         title: what the attack is called.
-        accuracy, low, high: percent, with its interval of 95 % confidence.
+        accuracy: percent.
+        low: lower end of its interval of 95 % confidence.
+        high: upper end of it.
         samples: how many were attacked.
     """
 
@@ -55,7 +57,7 @@ class Variant:
     Attributes:
         name: ``dense``, ``sparse``, ``shrunk``, ``shrunk + int8``.
         bytes: of its ONNX file.
-        macs: multiply-adds a sample.
+        macs: multiply-adds per sample.
         accuracy: percent of the test split, of the validation split where there is no other.
         robust: what attacks found of it, if it was attacked.
     """
@@ -73,7 +75,8 @@ class Timing:
 
     Attributes:
         name: the variant.
-        p50, p10: milliseconds: the median, and what a tenth of the calls undercut.
+        p50: the median, in milliseconds.
+        p10: what a tenth of the calls undercut, in milliseconds.
         batch: samples.
         threads: that worked on it.
     """

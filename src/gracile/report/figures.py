@@ -1,5 +1,4 @@
-"""The figures of a run, as PNG files: drawn with matplotlib's objects, so that no display and no global state is
-touched."""
+"""The figures of a run, as PNG files."""
 
 from __future__ import annotations
 
@@ -8,25 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gracile.core.files import write_atomically
+from gracile.core.figures import new_figure, save
+from gracile.core.names import safe_name
+
+__all__ = ["learning_curves", "new_figure", "save", "save_all", "sparsity_curves", "weight_histograms"]
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    """A figure with room for its labels; inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG at 120 dots an inch."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
-    return path
+def save_all(drawn: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
+    """Write figures into a folder, each as ``NAME.png``; their files by name."""
+    return {name: save(figure, folder / f"{safe_name(name, 'figure')}.png") for name, figure in drawn.items()}
 
 
 def learning_curves(arms: Mapping[str, Sequence[Rows]], path: Path) -> Path:

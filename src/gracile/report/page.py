@@ -79,7 +79,7 @@ def _warnings(run: Run) -> list[str]:
 
 
 def _glance(run: Run) -> str:
-    """One sentence an arm."""
+    """One sentence per arm."""
     base = run.baseline
     if base is None or run.result is None:
         return ""
@@ -258,7 +258,7 @@ def _values(run: Run) -> str:
 
 
 def environment_table(names: Mapping[str, Run]) -> str:
-    """Commit, versions and machine of each run, a column a run under its name."""
+    """Commit, versions and machine of each run, a column per run under its name."""
     facts = {name: _facts(run) for name, run in names.items()}
     keys = list(dict.fromkeys(key for found in facts.values() for key in found))
     rows = [{"what": key, **{name: found.get(key, "") for name, found in facts.items()}} for key in keys]

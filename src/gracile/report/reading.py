@@ -12,6 +12,7 @@ from typing import Any
 
 from gracile.core.errors import InputError
 from gracile.core.files import read_json_lines
+from gracile.core.runs import part_name
 from gracile.report.compressed import Attacked, Measured, attacked_networks, measured, number
 
 
@@ -21,7 +22,7 @@ class Trained:
 
     Attributes:
         seed: None where the run does not say.
-        metrics: rows of ``metrics.jsonl``, one an epoch.
+        metrics: rows of ``metrics.jsonl``, one per epoch.
         result: ``arm.json``: numbers of the test split, percent; None until the arm has ended.
         layers: ``layers.json``; None where it was not written.
     """
@@ -39,7 +40,7 @@ class Arm:
     Attributes:
         name: as the recipe calls it.
         settings: its table of the recipe.
-        trained: one a seed, in the recipe's order; only those that have begun.
+        trained: one per seed, in the recipe's order; only those that have begun.
         measured: what ``gracile compress`` measured, if it did.
         attacked: what ``gracile attack`` found of it and of the networks attacked beside it.
     """
@@ -70,11 +71,11 @@ class Arm:
         return statistics.stdev(found) if len(found) > 1 else None
 
     def macs_left(self) -> float | None:
-        """Multiply-adds a sample after physical removal, mean over seeds; None where layer sizes were not kept."""
+        """Multiply-adds per sample after physical removal, mean over seeds; None where layer sizes were not kept."""
         return self._size("macs_left")
 
     def macs(self) -> float | None:
-        """Multiply-adds a sample before removal."""
+        """Multiply-adds per sample before removal."""
         return self._size("macs")
 
     def parameters_left(self) -> float | None:
@@ -196,8 +197,7 @@ def _arms(path: Path, settings: dict[str, Any]) -> list[Arm]:
     seeds = [seed for seed in settings.get("seeds", [0]) if isinstance(seed, int)]
     arms = []
     for name, table in named.items():
-        # The folder's name holds the seed only where there are several.
-        folders = {seed: path / (name if len(seeds) == 1 else f"{name}-seed{seed}") for seed in seeds}
+        folders = {seed: path / part_name(name, seed, seeds) for seed in seeds}
         trained = [_trained(seed, folder) for seed, folder in folders.items() if folder.is_dir()]
         parts = [folder.name for folder in folders.values()]
         timed = _first(path / "compressed", parts, "compress.json")

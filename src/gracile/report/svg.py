@@ -14,7 +14,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
 STYLES = 8  # colours of the style sheet; beyond them lines are dashed
-HOVERS = 60  # points a line that answer to the mouse
+HOVERS = 60  # points per line that answer to the mouse
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Point:
 
     Attributes:
         label: written beside it.
-        x, y: where.
+        x: its abscissa.
+        y: its ordinate.
         style: number of its colour.
         spread: standard deviation of y, drawn as a bar.
         size: what the area of its circle stands for, relative to the largest; None draws a small one.
@@ -115,8 +116,10 @@ class Axis:
     """A scale from data to units of the drawing.
 
     Attributes:
-        low, high: of the data.
-        start, end: of the drawing.
+        low: least value of the data.
+        high: largest value of the data.
+        start: where `low` lies in the drawing.
+        end: where `high` lies in it.
         log: logarithmic; low and high are positive then.
         whole: only integers are marked.
     """
@@ -307,7 +310,7 @@ def histogram(
 
 
 def bars(title: str, rows: Sequence[tuple[str, int, int]], style: int) -> str:
-    """One bar a layer: its width before as an outline, what stays filled.
+    """One bar per layer: its width before as an outline, what stays filled.
 
     Args:
         title: of the image.

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from gracile.core.errors import InputError, nearest, pick
 from gracile.core.files import write_json
 from gracile.report.figures import new_figure, save
-from gracile.report.reading import Arm, Run
+from gracile.report.reading import Arm, Run, read
 
 Weights = Mapping[str, np.ndarray]  # by parameter name, each at least two-dimensional
 SMALL = 1e-3
@@ -23,6 +23,26 @@ SMALL = 1e-3
 ZERO = 1e-15
 # Norms below this have a panel of their own, as in figure 4.5.
 NEAR = 2e-7
+
+
+def draw_weights(
+    run: Path | str, folder: Path | str | None = None, *, arms: Collection[str] = (), layer: str | None = None
+) -> dict[str, Path]:
+    """Draw the weights of a run's trained networks.
+
+    Args:
+        run: the run's folder.
+        folder: where the files go; ``weights`` in the run's folder by default.
+        arms: names of arms; all that are trained if empty.
+        layer: the end of a convolution's name, for the kernels; by default the last of its largest convolutions.
+
+    Returns:
+        What is drawn, to its file.
+
+    Raises:
+        InputError: no such run, arm or layer, or nothing is trained yet.
+    """
+    return draw(read(Path(run)), Path(folder or Path(run) / "weights"), only=arms, layer=layer)
 
 
 def draw(run: Run, folder: Path, *, only: Collection[str] = (), layer: str | None = None) -> dict[str, Path]:

@@ -13,12 +13,16 @@ from gracile.report.page import show
 from gracile.report.reading import Run, read
 
 
-def write_report(folders: Sequence[Path], path: Path) -> Path:
+def write_report(folders: Sequence[Path], path: Path | None = None) -> Path:
     """Write the page of these runs; one is shown whole, several are compared.
 
     Args:
         folders: run folders, finished or not.
-        path: the HTML file.
+        path: the HTML file; by default ``report.html`` in the folder of a single run, ``comparison.html`` here for
+            several.
+
+    Returns:
+        The file.
 
     Raises:
         InputError: a folder holds no run, a file in it cannot be read, or one is named twice.
@@ -27,6 +31,8 @@ def write_report(folders: Sequence[Path], path: Path) -> Path:
     twice = [str(folder) for folder, count in Counter(folder.resolve() for folder in folders).items() if count > 1]
     if twice:
         raise InputError(f"The run {twice[0]} is named twice.", "Name each run once.")
+    if path is None:
+        path = folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html")
     if path.is_dir():
         raise InputError(f"{path} is a folder, and a page is one file.", f"Write to {path / 'report.html'}.")
     write_text(path, render([read(folder) for folder in folders]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 
 from gracile.channels.grouping import GROUPINGS, Grouping, coupled, within_layers
 from gracile.core.errors import InputError, nearest
-from gracile.core.prunable import weights
+from gracile.core.optimizers import add_term
+from gracile.core.prunable import check_not_flattened, weights
+from gracile.core.shards import check_whole, full, layout, local, local_part, reshard, sharded_like, sum_over_parts
 from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import GroupPenalty, grouped, soft_threshold
+from gracile.penalties.base import Steered, critical_mu
 from gracile.penalties.table import Named
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
 
-# Inside the square root of the smooth group lasso on w (Dinh 2020, section 4.1): keeps its gradient finite at a zero
-# group.
+# Inside the square root of the smooth group lasso on w (Dinh 2020, section 4.1): keeps its gradient finite at a zero group.
 SMOOTH = 1e-8
 # Halvings with which the mu is found at which a group dies, where it has no closed form: to float32's precision.
 BISECTIONS = 26
@@ -56,21 +59,18 @@ class RGSM(VariableSplitting):
         beta: strength of the coupling, above 0. A group becomes 0 below the l2 norm ``lam/beta`` for group lasso,
             ``sqrt(2 lam/beta)`` for group l0.
         lam2: weight of a smooth group lasso on w itself, ``lam2 sum_g sqrt(|w_g|^2 + 1e-8)``.
-        grouping: ``input_channel`` (the papers), ``output_filter``, ``kernel``, ``row``, ``block`` (4 consecutive
-            inputs of an output at a kernel position; ``block:8``, ``block:4x4`` for outputs x inputs), or ``coupled``: a channel
-            with every slice that must vanish for it
-            to be physically removable, which needs `example`. By default ``coupled`` when an example is given, else
-            ``input_channel``.
+        grouping: ``input_channel`` (the papers), ``output_filter``, ``kernel``, ``row``, ``block`` (4 consecutive inputs of an
+            output at a kernel position; ``block:8``, ``block:4x4`` for outputs x inputs), or ``coupled``: a channel with every
+            slice that must vanish for it to be physically removable, which needs `example`. By default ``coupled`` when an
+            example is given, else ``input_channel``.
         example: one input batch, for ``coupled``.
-        layers: ``all``, ``conv``, ``linear`` or module names. By default all for ``coupled``, else convolutions, or
-            linear layers where there are none.
-        weighting: how groups of different make are compared: ``none`` (the papers) by their l2 norms; ``size`` by
-            norm over the
-            square root of the group's size (Yuan and Lin 2006); ``start`` by norm over that of an average group of
-            the same layers when the
-            splitting is built, so that lam / beta is the share of its first size below which a group dies. With
-            weights c_g the penalty is
-            ``sum_g c_g^2 P(|u_g| / c_g)``. By default ``start`` for ``coupled``, else ``none``.
+        layers: ``all``, a kind (``conv``, ``linear``, ``embedding``, ``recurrent``), or names of modules or parameters. By
+            default all for ``coupled``, else convolutions, or everything where there are none.
+        weighting: how groups of different make are compared: ``none`` (the papers) by their l2 norms; ``size`` by norm over
+            the square root of the group's size (Yuan and Lin 2006); ``start`` by norm over that of an average group of the
+            same layers when the splitting is built, so that lam / beta is the share of its first size below which a group
+            dies. With weights c_g the penalty is ``sum_g c_g^2 P(|u_g| / c_g)``. By default ``start`` for ``coupled``, else
+            ``none``.
         keep_last: a layer about to lose all its groups keeps its strongest, unshrunk.
         coupling: as in RVSM.
         restart: `end_epoch` makes w become u.
@@ -116,6 +116,7 @@ class RGSM(VariableSplitting):
         if layers is None:
             layers = "all" if grouping == "coupled" or not _has_convolution(model) else "conv"
         super().__init__(model, lam=lam, beta=beta, layers=layers, coupling=coupling, restart=restart)
+        check_not_flattened(self.weights)
         self.penalty: GroupPenalty = grouped(penalty)
         self.lam2 = float(lam2)
         self.grouping = grouping
@@ -126,18 +127,21 @@ class RGSM(VariableSplitting):
                     "grouping='coupled' follows an example through the network, and none was given.",
                     "Pass example=one input batch, or use grouping='input_channel'.",
                 )
+            check_whole(self.model)
             self._set_groups(coupled(self.model, example, self.weights))
         else:
             self._set_groups(within_layers(grouping, self.weights))
         self._scales = self._first_scales = self._group_scales(weighting)
 
     def _set_groups(self, groups: Grouping) -> None:
-        """Lay out index tensors on the weights' devices and which slices belong to which layer."""
+        """Lay out index tensors on the weights' device and which slices belong to which layer."""
         # One more, dummy, group takes the slices that belong to none: its factor is always 1.
         self.num_groups = groups.groups
         self._dummy = groups.groups
-        device = self.weights[0].tensor.device
+        device = local(self.weights[0].tensor).device
         self._index = [index.masked_fill(index < 0, self._dummy).to(device) for index in groups.index]
+        # The parts of them that go with the parts of the weights that lie here, and which weights that was found for.
+        self._parts: list[tuple[Any, Tensor]] = [(None, index) for index in self._index]
         slices = [index.unique() for index in self._index]
         slices = [names[names != self._dummy] for names in slices]
         self._slice_group = torch.cat(slices)
@@ -148,39 +152,74 @@ class RGSM(VariableSplitting):
                 "A network needs at least one hidden layer; check layers=[...].",
             )
 
+    def to(self, device: torch.device) -> None:
+        """Move what the splitting holds; done by itself when the model is found to have moved."""
+        self._index = [index.to(device) for index in self._index]
+        self._parts = [(None, index) for index in self._index]
+        self._slice_group, self._slice_layer = self._slice_group.to(device), self._slice_layer.to(device)
+        self._scales, self._first_scales = self._scales.to(device), self._first_scales.to(device)
+
+    def _layout(self, tensors: list[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """The parts of w and of the index tensors that lie here, on one device and of one shape.
+
+        Raises:
+            InputError: a weight has another shape than when the groups were laid out.
+        """
+        parameters = [weight.tensor for weight in self.weights]
+        if parameters[0].device != self._slice_group.device:
+            self.to(parameters[0].device)
+        for place, (weight, parameter) in enumerate(zip(self.weights, parameters, strict=True)):
+            if parameter.shape != weight.shape:
+                raise InputError(
+                    f"'{weight.name}' has the shape {tuple(parameter.shape)}, and was {tuple(weight.shape)} when groups were laid "
+                    "out.",
+                    "Build the splitting after changing layers; in place of FullyShardedDataParallel, which flattens weights, use fully_shard.",
+                )
+            key = layout(parameter)
+            if self._parts[place][0] != key:
+                self._parts[place] = key, local_part(self._index[place], parameter)
+        if tensors is None:
+            tensors = [local(parameter.detach()) for parameter in parameters]
+        return tensors, [part for _, part in self._parts]
+
     # Norms and factors.
 
     @torch.no_grad()
     def _group_scales(self, weighting: Weighting) -> Tensor:
         """c_g, ``(groups + 1,)``: what a group's norm is divided by before it is compared."""
-        ones = torch.ones(self.num_groups + 1, dtype=torch.float64, device=self._slice_group.device)
+        device = self._slice_group.device
+        ones = torch.ones(self.num_groups + 1, dtype=torch.float64, device=device)
+        kind = torch.float64 if self.weights[0].tensor.dtype == torch.float64 else torch.float32
         if weighting == "none":
-            return ones.to(self._group_norms())
+            return ones.to(kind)
         squares = torch.zeros_like(ones)
         for weight, index in zip(self.weights, self._index, strict=True):
             numbers, counts = index.unique(return_counts=True)
             share = counts * (weight.tensor.numel() // index.numel())
             if weighting == "start":
                 # An average slice of this layer: its mean square times how many weights the group has here.
-                share = share * weight.tensor.detach().double().square().mean()
+                share = share * full(weight.tensor.detach()).double().square().mean()
             squares.index_add_(0, numbers, share.to(squares))
         scales = squares.sqrt()
-        return torch.where(scales > 0, scales, ones).to(self._group_norms())
+        return torch.where(scales > 0, scales, ones).to(kind)
 
-    def _group_norms(self, thresholds: Tensor | None = None) -> Tensor:
+    def _group_norms(self, thresholds: Tensor | None = None, tensors: list[Tensor] | None = None) -> Tensor:
         """l2 norms of the groups of w, ``(groups + 1,)``, after soft-thresholding their entries where thresholds are given."""
-        device = self.weights[0].tensor.device
-        squares = torch.zeros(self.num_groups + 1, dtype=torch.float32, device=device)
-        if self.weights[0].tensor.dtype == torch.float64:
-            squares = squares.double()
-        for weight, index in zip(self.weights, self._index, strict=True):
-            w = weight.tensor.detach()
+        tensors, parts = self._layout(tensors)
+        kind = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+        totals: dict[Any, Tensor] = {}
+        for (key, index), w in zip(self._parts, tensors, strict=True):
             if thresholds is not None:
                 w = soft_threshold(w, thresholds[index].to(w))
             dims = [dim for dim in range(w.ndim) if index.shape[dim] == 1 and w.shape[dim] > 1]
-            part = w.square().sum(dim=dims, keepdim=True) if dims else w.square()
-            squares.index_add_(0, index.reshape(-1), part.reshape(-1).to(squares))
-        return squares.sqrt_()
+            part = w.to(kind).square()
+            part = part.sum(dim=dims, keepdim=True) if dims else part
+            whose = None if key is None else key.reduced_over
+            if whose not in totals:
+                totals[whose] = torch.zeros(self.num_groups + 1, dtype=kind, device=w.device)
+            if w.numel():
+                totals[whose].index_add_(0, index.reshape(-1), part.reshape(-1))
+        return sum_over_parts(totals).sqrt_()
 
     def _thresholds(self, mu: float | Tensor) -> Tensor | None:
         """What the groups' entries are soft-thresholded at, ``(groups + 1,)``; None if they are not."""
@@ -190,12 +229,12 @@ class RGSM(VariableSplitting):
         thresholds[self._dummy] = 0
         return thresholds
 
-    def _fates(self, mu: float | None = None) -> _Fates:
+    def _fates(self, mu: float | None = None, tensors: list[Tensor] | None = None) -> _Fates:
         """What becomes of the groups at this mu, the splitting's own by default."""
         mu = self.mu if mu is None else mu
-        norms, thresholds = self._group_norms(), self._thresholds(mu)
+        norms, thresholds = self._group_norms(tensors=tensors), self._thresholds(mu)
         scales = self._scales.to(norms)
-        left = norms if thresholds is None else self._group_norms(thresholds)
+        left = norms if thresholds is None else self._group_norms(thresholds, tensors)
         factors = self.penalty.scale(left / scales, mu)
         # A group of which soft-thresholding left nothing is gone at any scale.
         factors = factors.masked_fill(left == 0, 0.0) if thresholds is not None else factors
@@ -215,17 +254,19 @@ class RGSM(VariableSplitting):
                 thresholds[self._slice_group[keep]] = 0
         return _Fates(norms, factors, thresholds, collapsed)
 
-    def _shadow(self, place: int, fates: _Fates) -> Tensor:
-        """u for one weight."""
-        w, index = self.weights[place].tensor.detach(), self._index[place]
+    def _shadow(self, w: Tensor, index: Tensor, fates: _Fates) -> Tensor:
+        """u for the part of one weight that lies here."""
         if fates.thresholds is not None:
             w = soft_threshold(w, fates.thresholds[index].to(w))
         return w * fates.factors[index].to(w)
 
     @torch.no_grad()
     def shadow(self) -> dict[str, Tensor]:
-        fates = self._fates()
-        return {weight.name: self._shadow(place, fates) for place, weight in enumerate(self.weights)}
+        fates, (tensors, parts) = self._fates(), self._layout()
+        return {
+            weight.name: sharded_like(self._shadow(w, index, fates), weight.tensor)
+            for weight, w, index in zip(self.weights, tensors, parts, strict=True)
+        }
 
     @torch.no_grad()
     def penalty_value(self) -> Tensor:
@@ -246,17 +287,20 @@ class RGSM(VariableSplitting):
         """``|w - u|^2``, and the l1 norm of u weighed by the groups' c_g."""
         weighed = self._scales.double()
         weighed[self._dummy] = 0
-        gap = total = torch.zeros((), dtype=torch.float64, device=weighed.device)
-        for place, (weight, index) in enumerate(zip(self.weights, self._index, strict=True)):
-            u = self._shadow(place, fates)
-            gap = gap + (weight.tensor.detach() - u).double().square().sum()
-            total = total + (u.double().abs() * weighed[index]).sum()
+        sums: dict[Any, Tensor] = {}
+        tensors, parts = self._layout()
+        for (key, _), w, index in zip(self._parts, tensors, parts, strict=True):
+            u = self._shadow(w, index, fates)
+            here = torch.stack([(w - u).double().square().sum(), (u.double().abs() * weighed[index]).sum()])
+            whose = None if key is None else key.reduced_over
+            sums[whose] = sums[whose] + here if whose in sums else here
+        gap, total = sum_over_parts(sums)
         return gap, total
 
     @torch.no_grad()
     def critical_mus(self) -> Tensor:
         norms = self._group_norms()
-        critical = self.penalty.critical_mu(norms / self._scales)
+        critical = critical_mu(self.penalty)(norms / self._scales)
         if self.penalty.entrywise:
             # Groups of many entries go before; the share of norm that soft-thresholding leaves falls with mu.
             low = torch.zeros_like(critical)
@@ -272,6 +316,44 @@ class RGSM(VariableSplitting):
         """Which groups would be zero in u for this mu, ``(groups,)`` bool; zero already counts."""
         fates = self._fates(mu)
         return (fates.factors * fates.norms == 0)[: self._dummy]
+
+    def is_last(self, group: int, dead: Tensor) -> bool:
+        """Whether a layer that must keep a group would have none without this one.
+
+        Args:
+            group: its number.
+            dead: the groups that are gone already, ``(groups,)`` bool.
+        """
+        if not self.keep_last:
+            return False
+        layers = self._slice_layer[self._slice_group == group]
+        alive = ~dead[self._slice_group] & (self._slice_group != group)
+        left = torch.zeros(len(self.weights), dtype=torch.long, device=dead.device)
+        left.index_add_(0, self._slice_layer, alive.long())
+        return bool((left[layers] == 0).any())
+
+    @torch.no_grad()
+    def zero_(self, dead: Tensor) -> None:
+        """Zero these groups in w itself.
+
+        Args:
+            dead: ``(groups,)`` bool.
+        """
+        gone = torch.cat([dead, dead.new_zeros(1)])
+        for w, index in zip(*self._layout(), strict=True):
+            w.masked_fill_(gone[index], 0.0)
+
+    @contextmanager
+    def without(self, dead: Tensor) -> Iterator[None]:
+        """Within this context these groups are zero in w; afterwards they are what they were."""
+        tensors, _ = self._layout()
+        before = [tensor.clone() for tensor in tensors]
+        self.zero_(dead)
+        try:
+            yield
+        finally:
+            for tensor, w in zip(tensors, before, strict=True):
+                tensor.copy_(w)
 
     @torch.no_grad()
     def reweigh(self, costs: Tensor) -> None:
@@ -306,26 +388,29 @@ class RGSM(VariableSplitting):
             sizes.index_add_(0, numbers, counts * (weight.tensor.numel() // index.numel()))
         return sizes[: self._dummy]
 
-    def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
-        fates = self._fates()
-        # Both terms multiply w by a number a group: beta (1 - factor) from the coupling, lam2 / sqrt(|w_g|^2 + 1e-8)
-        # from lam2. Where entries are thresholded the coupling is what it is, beta (w - u).
+    def _couple(
+        self, tensors: list[Tensor], chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]
+    ) -> None:
+        fates, (_, parts) = self._fates(tensors=tensors), self._layout(tensors)
+        # Both terms multiply w by a number per group: beta (1 - factor) from the coupling, lam2 / sqrt(|w_g|^2 + 1e-8) from
+        # lam2. Where entries are thresholded the coupling is what it is, beta (w - u).
         slope = torch.zeros_like(fates.factors) if fates.thresholds is not None else self.beta * (1 - fates.factors)
         if self.lam2:
             slope += self.lam2 / (fates.norms.square() + SMOOTH).sqrt()
         slope[self._dummy] = 0
         for place, index in enumerate(chosen):
-            w, factor = self.weights[index].tensor.detach(), factors[place]
+            w, factor = tensors[index], factors[place]
             if fates.thresholds is not None:
-                term = (w - self._shadow(index, fates)).mul_(self.beta).addcmul_(w, slope[self._index[index]].to(w))
-                targets[place].add_(term * factor.to(term) if isinstance(factor, Tensor) else term * factor)
+                term = (w - self._shadow(w, parts[index], fates)).mul_(self.beta)
+                add_term(targets[place], term.addcmul_(w, slope[parts[index]].to(w)), factor)
             elif isinstance(factor, Tensor):
-                targets[place].addcmul_(w, (slope[self._index[index]] * factor.to(slope)).to(w))
+                add_term(targets[place], w * slope[parts[index]].to(w), factor)
             else:
-                targets[place].addcmul_(w, slope[self._index[index]].to(w), value=factor)
+                targets[place].addcmul_(w, slope[parts[index]].to(w), value=factor)
 
     @torch.no_grad()
     def summary(self) -> Summary:
+        reshard(self.model)
         dead = self.dead_at(self.mu)[self._slice_group]
         shadow = self.shadow()
         rows = []
@@ -335,12 +420,19 @@ class RGSM(VariableSplitting):
                 LayerSummary(
                     weight.layer,
                     weight.tensor.numel(),
-                    zeros(shadow[weight.name]),
+                    zeros(full(shadow[weight.name])),
                     groups=int(here.sum()),
                     zero_groups=int(dead[here].sum()),
                 )
             )
-        return Summary(tuple(rows), parameter_count(self.model))
+        return Summary(tuple(rows), parameter_count(self.model), self._left_out())
+
+    def _left_out(self) -> dict[str, int]:
+        alone = sum(
+            int((index == self._dummy).sum()) * (weight.shape.numel() // index.numel())
+            for weight, index in zip(self.weights, self._index, strict=True)
+        )
+        return {**super()._left_out(), **({"in no group that can be removed": alone} if alone else {})}
 
     def state_dict(self) -> dict[str, Any]:
         """Coefficients and the groups' weights, which may come from weights that training has left behind."""
@@ -356,10 +448,13 @@ class RGSM(VariableSplitting):
     def _collapsed(self) -> dict[str, str]:
         collapsed = self._fates().collapsed
         messages = {}
-        critical = self.critical_mus() if bool(collapsed.any()) else None
+        steered = isinstance(self.penalty, Steered)
+        critical = self.critical_mus() if steered and bool(collapsed.any()) else None
         for layer in collapsed.nonzero().flatten().tolist():
-            assert critical is not None
-            limit = float(critical[self._slice_group[self._slice_layer == layer]].max()) * self.beta
+            less = "Lower lam"
+            if critical is not None:
+                limit = float(critical[self._slice_group[self._slice_layer == layer]].max()) * self.beta
+                less += f" below {limit:.3g}"
             name = self.weights[layer].layer
             kept = "its strongest was kept" if self.keep_last else "nothing passes through it any more"
             remedy = (
@@ -369,7 +464,7 @@ class RGSM(VariableSplitting):
             )
             messages[name] = (
                 f"RGSM removed every group of {name} (lam={self.lam:g}, beta={self.beta:g}); {kept}. "
-                f"Lower lam below {limit:.3g}, {remedy}."
+                f"{self._milder(less)}, {remedy}."
             )
         return messages
 

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from gracile.channels.grouping import from_vectors, to_vectors
 from gracile.core.errors import InputError
-from gracile.core.prunable import Weight, like, memory_order
+from gracile.core.optimizers import add_term
+from gracile.core.prunable import Weight, check_not_flattened, like, memory_order
+from gracile.core.shards import full, local, local_part, reshard, sharded_like
 from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import Constraint, Penalty, elementwise
+from gracile.penalties.base import Steered, critical_mu, unchecked
 from gracile.penalties.table import Named
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
 
-# Small weights are handled together, so that a network of many small layers pays one pass and not many. On a CPU a
-# bucket fits the
-# second-level cache; on a GPU a launch costs more than the copy, so all weights go together.
+# Small weights are handled together, so that a network of many small layers pays one pass and not many. On a CPU a bucket
+# fits the second-level cache; on a GPU a launch costs more than the copy, so all weights go together.
 CPU_BUCKET = 2**18
 GPU_BUCKET = 2**27
 
@@ -26,16 +28,16 @@ class RVSM(VariableSplitting):
     """Relaxed variable splitting with a penalty on single weights (Dinh and Xin 2018; Dinh 2020, section 3.1).
 
     Args:
-        model: trained in place by your loop; weights of convolutions and linear layers are split.
+        model: trained in place by your loop; every weight matrix and kernel is split, see `gracile.core.prunable.weights`.
         penalty: a row of `gracile.penalties.ELEMENTWISE` or `CONSTRAINTS`, a row with settings, such as
             ``{"name": "n_m", "n": 2, "m": 4}``, or an instance, such as ``TransformedL1(a=0.5)``.
         lam: weight of the penalty, at least 0. Of a constraint it matters only that it is not 0.
         beta: strength of the coupling, above 0. A weight becomes 0 below ``sqrt(2 lam/beta)`` for l0 and below
             ``lam/beta`` for l1.
-        layers: ``all``, ``conv``, ``linear`` or module names.
-        coupling: ``gradient`` lets the term pass through momentum and adaptive scaling like any gradient;
-            ``decoupled`` applies ``-lr beta (w - u)`` to the
-            weights themselves, which is what the authors' code does and what adaptive optimisers want.
+        layers: ``all``, a kind (``conv``, ``linear``, ``embedding``, ``recurrent``), or names of modules or parameters.
+        coupling: ``gradient`` lets the term pass through momentum and adaptive scaling like any gradient; ``decoupled``
+            applies ``-lr beta (w - u)`` to the weights themselves, which is what the authors' code does and what adaptive
+            optimisers want.
         restart: `end_epoch` makes w become u.
 
     Raises:
@@ -65,23 +67,27 @@ class RVSM(VariableSplitting):
         self.penalty: Penalty | Constraint = elementwise(penalty)
 
     def _shadow(self, weight: Weight, mu: float) -> Tensor:
-        """u for one weight."""
-        w = weight.tensor.detach()
-        if isinstance(self.penalty, Constraint):
-            rows = self.penalty.shadow(to_vectors(w, weight.input_dim, self.penalty.block), mu)
-            return from_vectors(rows, w, weight.input_dim, self.penalty.block)
-        return self.penalty.shadow(w, mu)
+        """u for the part of a weight that lies here."""
+        parameter = weight.tensor.detach()
+        prox = unchecked(self.penalty)
+        if not isinstance(self.penalty, Constraint):
+            return prox(local(parameter), mu)
+        # What a constraint keeps of one part depends on the others.
+        check_not_flattened([weight])
+        w = full(parameter)
+        rows = prox(to_vectors(w, weight.input_dim, self.penalty.block), mu)
+        return local_part(from_vectors(rows, w, weight.input_dim, self.penalty.block), parameter)
 
     @torch.no_grad()
     def shadow(self) -> dict[str, Tensor]:
-        return {weight.name: self._shadow(weight, self.mu) for weight in self.weights}
+        return {weight.name: sharded_like(self._shadow(weight, self.mu), weight.tensor) for weight in self.weights}
 
     @torch.no_grad()
     def penalty_value(self) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self.weights[0].tensor.device)
         for weight in self.weights:
-            w = weight.tensor.detach()
-            u = self._shadow(weight, self.mu)
+            w = full(weight.tensor.detach())
+            u = full(sharded_like(self._shadow(weight, self.mu), weight.tensor))
             # A constraint's value at its own projection is 0.
             if not isinstance(self.penalty, Constraint):
                 total += self.lam * self.penalty.value(u)
@@ -90,64 +96,49 @@ class RVSM(VariableSplitting):
 
     @torch.no_grad()
     def summary(self) -> Summary:
+        reshard(self.model)
         shadow = self.shadow()
         rows = tuple(
-            LayerSummary(weight.layer, weight.tensor.numel(), zeros(shadow[weight.name])) for weight in self.weights
+            LayerSummary(weight.layer, weight.tensor.numel(), zeros(full(shadow[weight.name]))) for weight in self.weights
         )
-        return Summary(rows, parameter_count(self.model))
+        return Summary(rows, parameter_count(self.model), self._left_out())
 
     @torch.no_grad()
     def critical_mus(self) -> Tensor:
         if isinstance(self.penalty, Constraint):
             raise InputError(
-                f"lam does not steer '{self.penalty.name}': the constraint itself fixes how many weights stay.",
+                f"lam does not steer {type(self.penalty).__name__}: the constraint itself fixes how many weights stay.",
                 "Set its own count, or steer another penalty, such as l0.",
             )
-        critical = self.penalty.critical_mu
-        return torch.cat([critical(weight.tensor.detach().abs()).reshape(-1) for weight in self.weights])
+        critical = critical_mu(self.penalty)
+        return torch.cat([critical(full(weight.tensor.detach()).abs()).reshape(-1) for weight in self.weights])
 
     @torch.no_grad()
     def zeros_at(self, mu: float) -> int:
         """How many weights u would have exactly zero for this mu."""
-        return sum(zeros(self._shadow(weight, mu)) for weight in self.weights)
+        return sum(zeros(full(sharded_like(self._shadow(weight, mu), weight.tensor))) for weight in self.weights)
 
-    def _couple(self, chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]) -> None:
-        for place, term in self._differences(chosen):
-            factor = factors[place]
-            if isinstance(factor, Tensor):
-                targets[place].addcmul_(term, factor.to(term), value=self.beta)
-            else:
-                targets[place].add_(term, alpha=factor * self.beta)
+    def _couple(
+        self, tensors: list[Tensor], chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]
+    ) -> None:
+        for place, term in self._differences(tensors, chosen):
+            add_term(targets[place], term, factors[place], self.beta)
 
-    def _differences(self, chosen: list[int]) -> Iterator[tuple[int, Tensor]]:
+    def _differences(self, tensors: list[Tensor], chosen: list[int]) -> Iterator[tuple[int, Tensor]]:
         """``w - u`` for each of the weights chosen, with its place among them."""
         if isinstance(self.penalty, Constraint):
             for place, index in enumerate(chosen):
-                weight = self.weights[index]
-                yield place, weight.tensor.detach() - self._shadow(weight, self.mu)
+                yield place, tensors[index] - self._shadow(self.weights[index], self.mu)
             return
-        for bucket in self._buckets(chosen):
-            tensors = [self.weights[chosen[place]].tensor.detach() for place in bucket]
-            flat = memory_order(tensors[0]) if len(tensors) == 1 else torch.cat([memory_order(t) for t in tensors])
-            difference = flat - self.penalty.shadow(flat, self.mu)
-            parts = difference.split([t.numel() for t in tensors])
-            for place, tensor, part in zip(bucket, tensors, parts, strict=True):
+        prox = unchecked(self.penalty)
+        coupled = [tensors[index] for index in chosen]
+        for bucket in _buckets(coupled):
+            gathered = [coupled[place] for place in bucket]
+            flat = memory_order(gathered[0]) if len(gathered) == 1 else torch.cat([memory_order(t) for t in gathered])
+            difference = flat - prox(flat, self.mu)
+            parts = difference.split([t.numel() for t in gathered])
+            for place, tensor, part in zip(bucket, gathered, parts, strict=True):
                 yield place, like(part, tensor)
-
-    def _buckets(self, chosen: list[int]) -> Iterator[list[int]]:
-        """Places in `chosen`, gathered until a bucket is full; one device and one dtype a bucket."""
-        bucket: list[int] = []
-        filled, kind = 0, None
-        for place, index in enumerate(chosen):
-            tensor = self.weights[index].tensor
-            limit = GPU_BUCKET if tensor.is_cuda else CPU_BUCKET
-            if bucket and (filled + tensor.numel() > limit or (tensor.device, tensor.dtype) != kind):
-                yield bucket
-                bucket, filled = [], 0
-            bucket.append(place)
-            filled, kind = filled + tensor.numel(), (tensor.device, tensor.dtype)
-        if bucket:
-            yield bucket
 
     @torch.no_grad()
     def _collapsed(self) -> dict[str, str]:
@@ -156,12 +147,30 @@ class RVSM(VariableSplitting):
             return {}
         messages = {}
         for weight in self.weights:
-            largest = weight.tensor.detach().abs().max()
-            limit = float(self.penalty.critical_mu(largest)) * self.beta
-            # At the critical mu itself the weight is zeroed; a weight that was zero all along did not collapse by lam.
-            if float(largest) > 0 and self.lam >= limit:
+            w = full(weight.tensor.detach())
+            largest = w.abs().max()
+            # A weight that was zero all along did not collapse by lam.
+            if float(largest) > 0 and not bool(unchecked(self.penalty)(largest.reshape(1), self.mu).any()):
+                less = "Lower lam"
+                if isinstance(self.penalty, Steered):
+                    less += f" below {float(self.penalty.critical_mu(largest)) * self.beta:.3g}"
                 messages[weight.layer] = (
                     f"RVSM zeroed every weight of {weight.layer} (lam={self.lam:g}, beta={self.beta:g}). "
-                    f"Lower lam below {limit:.3g}, or leave the layer out with layers=[...]."
+                    f"{self._milder(less)}, or leave the layer out with layers=[...]."
                 )
         return messages
+
+
+def _buckets(tensors: list[Tensor]) -> Iterator[list[int]]:
+    """Places among the tensors, gathered until a bucket is full; one device and one dtype a bucket."""
+    bucket: list[int] = []
+    filled, kind = 0, None
+    for place, tensor in enumerate(tensors):
+        limit = GPU_BUCKET if tensor.is_cuda else CPU_BUCKET
+        if bucket and (filled + tensor.numel() > limit or (tensor.device, tensor.dtype) != kind):
+            yield bucket
+            bucket, filled = [], 0
+        bucket.append(place)
+        filled, kind = filled + tensor.numel(), (tensor.device, tensor.dtype)
+    if bucket:
+        yield bucket

@@ -1,5 +1,4 @@
-"""Checkpoints: one safetensors file with tensors and a JSON header, replaced atomically; nothing pickled is ever
-read."""
+"""Checkpoints: one safetensors file of tensors and a JSON header, replaced atomically; nothing pickled is ever read."""
 
 from __future__ import annotations
 
@@ -13,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gracile.core.errors import StorageError
+from gracile.core.files import CHECKPOINT as CHECKPOINT
 from gracile.core.files import write_atomically
 
-CHECKPOINT = "checkpoint.safetensors"
 TENSOR = "tensor:"
 
 
@@ -54,7 +53,7 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
     if header is None:
         raise StorageError(
-            f"{path} is a safetensors file but no checkpoint of gracile.", "Choose a checkpoint of a run."
+            f"{path} is a safetensors file but no checkpoint of gracile.", "Name a run's checkpoint.safetensors."
         )
     return _put_tensors(json.loads(header), tensors)
 

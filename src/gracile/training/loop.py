@@ -25,7 +25,7 @@ from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
 from gracile.training.recorder import Observer, Recorder, told
 from gracile.training.schedules import Constant, Schedule
-from gracile.training.state import History, TrainingState, check_finite, check_row
+from gracile.training.state import History, TrainingState, check_finite, check_row, check_weights
 from gracile.training.step import STEPS_BETWEEN_CHECKS, Precision, TrainingStep, autocast_of
 
 
@@ -59,9 +59,9 @@ def fit(
 ) -> History:
     """Train a classifier on the device where it stands.
 
-    Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its part
-    of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for its
-    part: dropout, noise and the random starts of attacks. Only rank 0 writes.
+    Where a torch.distributed process group stands, as under ``gracile run`` started by torchrun, each rank takes its
+    part of every batch (DDP): the same steps as one process would take, up to rounding and to what each rank draws for
+    its part: dropout, noise and the random starts of attacks. Only rank 0 writes.
 
     Args:
         network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
@@ -154,6 +154,9 @@ def fit(
                 position = position.without_sums()
                 torch.manual_seed(derive_seed(seed, "training", ranks.rank, position.epoch, position.step))
         ranks.wait()
+        # Only now: loading an optimiser's state replaces its groups of parameters, from which monitors read the rate.
+        stack.callback(recorder.end)
+        recorder.begin(built)
         autocast = autocast_of(precision, device)
         learning = learning_rule or minimised
         stepper = TrainingStep(
@@ -180,9 +183,10 @@ def fit(
                 if whole and sparsifier is not None:
                     sparsifier.end_epoch()
                 if recorded:
+                    check_weights(network, position, place)
                     row = recorder.row(position, first=not history.rows)
                     row.update(lr=stepper.last_rate(position), seconds=round(saver.spent(), 3))
-                    check_row(row, network, position, place)
+                    check_row(row, place)
                     history.rows.append(row)
                     bar.set_postfix_str(told(row))
                     position = position.without_sums()

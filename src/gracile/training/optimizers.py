@@ -52,7 +52,8 @@ def optimizer_factory(
     Args:
         name: a row of `OPTIMIZERS`.
         lr: learning rate.
-        momentum: also the first beta of the Adam family, and the weight of the past in rmsprop's mean square; not used by adagrad.
+        momentum: also the first beta of the Adam family, and the weight of the past in rmsprop's mean square; not used
+            by adagrad.
         weight_decay: l2 coefficient; decoupled in ``adamw``.
         nesterov: Nesterov momentum; NAdam for ``adam``.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gracile.core.monitor import Monitor
 from gracile.core.sparsifier import Sparsifier
@@ -52,6 +53,16 @@ class Recorder:
     def due(self, step: int) -> bool:
         """Whether a step, counted from 1 since the start, is recorded."""
         return step % self.every == 0 or step == self.total
+
+    def begin(self, optimizer: Optimizer) -> None:
+        """Show the monitors the optimiser."""
+        for monitor in self.monitors:
+            monitor.begin(optimizer)
+
+    def end(self) -> None:
+        """Let the monitors go."""
+        for monitor in self.monitors:
+            monitor.end()
 
     def before_step(self, x: Tensor, y: Tensor) -> None:
         """Show the monitors the batch of a step that is recorded."""

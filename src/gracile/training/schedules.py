@@ -68,7 +68,10 @@ class Cosine:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < self.epochs:
-            raise InputError(f"A warm-up of {self.warmup} epochs does not fit into {self.epochs}.", "Make it shorter.")
+            raise InputError(
+                f"A warm-up of {self.warmup} epochs does not fit into {self.epochs}.",
+                f"Give warmup from 0 to below {self.epochs}.",
+            )
 
     def factor(self, progress: float) -> float:
         """See `Schedule.factor`."""

@@ -19,10 +19,11 @@ class History:
     """What happened.
 
     Attributes:
-        rows: one per record: ``epoch`` (a fraction within one), ``step``, ``lr`` (of the last step), ``train_loss`` and ``train_accuracy``
-            (means over the steps since the last record), ``val_loss, val_accuracy``, ``seconds`` and, with a sparsifier,
-            ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``; accuracies and shares in [0, 1]. What monitors
-            record joins them; the first row that holds a monitor's numbers also tells, under ``series``, how each is drawn.
+        rows: one per record: ``epoch`` (a fraction within one), ``step``, ``lr`` (of the last step), ``train_loss`` and
+            ``train_accuracy`` (means over the steps since the last record), ``val_loss, val_accuracy``, ``seconds``
+            and, with a sparsifier, ``sparse_val_loss, sparse_val_accuracy, sparsity, channel_sparsity, nonzero``;
+            accuracies and shares in [0, 1]. What monitors record joins them; the first row that holds a monitor's
+            numbers also tells, under ``series``, how each is drawn.
         seconds: spent training and evaluating, over all sittings.
     """
 
@@ -91,11 +92,10 @@ def check_weights(network: nn.Module, position: TrainingState, place: RunFolder 
             )
 
 
-def check_row(row: dict[str, Any], network: nn.Module, position: TrainingState, place: RunFolder | None) -> None:
-    """A record holds finite numbers only: the training loss may still be finite where the weights it left are useless."""
+def check_row(row: dict[str, Any], place: RunFolder | None) -> None:
+    """A record holds finite numbers only: weights may still be finite where what is measured of them is not."""
     for key, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
-            check_weights(network, position, place)
             raise _not_finite(f"'{key}' is no longer finite after step {row['step']}.", place)
 
 

@@ -1,4 +1,4 @@
-"""One optimiser step: by backpropagation of an objective, or by a rule of its own."""
+"""One optimiser step: by backpropagation of an objective, or by a learning rule."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ class TrainingStep:
 
 
 def autocast_of(precision: Precision, device: torch.device) -> torch.autocast:
+    """The autocast that a precision asks for on a device; a disabled one for float32."""
     wanted = precision == "bf16" or (
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gracile.core.files import write_atomically
+from gracile.core.figures import new_figure, save
 from gracile.walks.rates import Point, Rate, fitted
 from gracile.walks.walk import SenileWalk
 
@@ -15,21 +15,12 @@ COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b", "#2
 
 
 def _figure(width: float, height: float, columns: int = 1):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _save(figure, path: Path) -> Path:
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=140))
-    return path
-
-
 def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]]], title: str) -> Path:
-    """nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines, and the quotient of both.
+    """Draw nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines, and the quotient of both.
 
     Args:
         path: the PNG.
@@ -72,7 +63,7 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
     last.set_ylabel(f"{quotient} / (predicted slope × axis)")
     last.legend(fontsize=8)
     last.grid(alpha=0.25)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _pretty(name: str) -> str:
@@ -80,7 +71,7 @@ def _pretty(name: str) -> str:
 
 
 def trajectories(path: Path, walks: Mapping[str, SenileWalk], steps: int, seed: int) -> Path:
-    """Trajectories in the plane, one panel a walk, all from the same seed.
+    """Trajectories in the plane, one panel per walk, all from the same seed.
 
     Args:
         path: the PNG.
@@ -98,7 +89,7 @@ def trajectories(path: Path, walks: Mapping[str, SenileWalk], steps: int, seed: 
         axis.set_aspect("equal", adjustable="datalim")
         axis.legend(fontsize=8)
         axis.grid(alpha=0.25)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def trajectory(walk: SenileWalk, steps: int, seed: int) -> np.ndarray:
@@ -127,4 +118,4 @@ def growth(path: Path, times: np.ndarray, mean_square: np.ndarray, error: np.nda
     axis.set_title(title, fontsize=10)
     axis.legend(fontsize=8)
     axis.grid(alpha=0.25)
-    return _save(figure, path)
+    return save(figure, path)

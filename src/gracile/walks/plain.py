@@ -25,7 +25,9 @@ def run(
 
     Args:
         walk: the model.
+        walkers: how many.
         times: increasing, at least 1.
+        rng: what the steps are drawn from.
         record: is given positions of shape (walkers, d).
         by_walk: a growing noise counts the steps of the walk, else the crossings of the edge.
     """

@@ -1,8 +1,8 @@
 """How nu(delta) leaves nu(0): what theorems 2.3 to 2.6 say for f(m) = m, with the constants they leave open.
 
-In d = 1, E[tau] ~ 2 log(1/p) where p = E min(delta xi, 1) is the least hazard, so nu ~ K / log(1/p) with
-K = (1 - log 2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu
-under small losses lost(m) is a linear functional of them, `first_order`.
+In d = 1, E[tau] ~ 2 log(1/p) where p = E min(delta xi, 1) is the least hazard, so nu ~ K / log(1/p) with K = (1 - log
+2) / (2 log 2 - 1) = 0.794..., the constant of proposition 2.2.1. In d >= 2 the first-order change of nu under small
+losses lost(m) is a linear functional of them, `first_order`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _unperturbed(dim: int, terms: int = 1 << 20) -> tuple[Array, Array, float, f
 
 
 def first_order(dim: int, lost: Callable[[Array, Array], Array]) -> float:
-    """d nu / d t at t = 0 where q(m) = q0(m) - t lost(m, q0(m)), for f(m) = m in d >= 2.
+    """The derivative d nu / d t at t = 0 where q(m) = q0(m) - t lost(m, q0(m)), for f(m) = m in d >= 2.
 
     With Phi(n) = sum_{m<n} lost(m) / q0(m): dE[tau] = -sum_n G(n) Phi(n) and dP(tau odd) = -sum_n (-1)^(n+1) G(n)
     Phi(n).
@@ -191,7 +191,8 @@ class Point:
     Attributes:
         decades: -log10 delta.
         x: the place on the derived axis.
-        nu, error_bound: the exact diffusivity.
+        nu: the exact diffusivity.
+        error_bound: a bound on its absolute error.
         gain: nu(delta) - nu(0).
     """
 

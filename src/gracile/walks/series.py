@@ -327,7 +327,7 @@ def _psi0_sums(walk: Staying, a: Array, b: Array, psi_a: Array, psi_b: Array, le
 
 
 def _log_gamma_ratio(x: Array, p: float, q: float) -> Array:
-    """log Gamma(x + p) - log Gamma(x + q) for large x, by Stirling's series of both, without cancellation."""
+    """Compute log Gamma(x + p) - log Gamma(x + q) for large x, by Stirling's series of both, without cancellation."""
     y, z = x + p, x + q
     tail = lambda t: (1 - (1 / 30 - 1 / (105 * t) / t) / t / t) / (12 * t)
     return (p - q) * np.log(x) + (y - 0.5) * np.log1p(p / x) - (z - 0.5) * np.log1p(q / x) - (p - q) + tail(y) - tail(z)

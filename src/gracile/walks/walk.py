@@ -48,8 +48,10 @@ class Diffusivity:
         error_bound: a bound on the absolute error of `nu`: truncation, remainders, quadrature and rounding. For a
             closed form it is proved by interval arithmetic; else it takes libm and scipy at their documented accuracy,
             once over.
-        mean_tau, mean_tau_error: E[tau] and its bound.
-        p_odd, p_odd_error: P(tau odd) and its bound.
+        mean_tau: E[tau].
+        mean_tau_error: a bound on its absolute error.
+        p_odd: P(tau odd).
+        p_odd_error: a bound on its absolute error.
         growth: the law of E|S_n|^2 where it is not nu n.
         method: "closed form", "series", or why there was nothing to sum.
     """
@@ -151,11 +153,11 @@ class SenileWalk:
         return series.survival(self.staying.leave(np.arange(1.0, n)))
 
     def diffusivity(self) -> Diffusivity:
-        """nu = P(tau odd) / ((1 - P(tau odd) / d) E[tau]), equation (2.1), with bounds.
+        """The diffusion constant nu = P(tau odd) / ((1 - P(tau odd) / d) E[tau]), equation (2.1), with bounds.
 
         Raises:
             InputError: the law depends on the step of the walk; the mean of tau cannot be decided; or delta is below
-            every float where no closed form is known.
+                every float where no closed form is known.
         """
         self._needs_edge_clock("The diffusion constant")
         return self._diffusivity
@@ -313,9 +315,9 @@ class SenileWalk:
     def _slow(self, variance: float) -> Growth:
         """The law of E|S_n|^2 for f(m) = C m with infinite E[tau].
 
-        E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits. Where
-        P(tau >= n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1,
-        n^kappa sin(pi kappa) / (pi kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
+        E|S_n|^2 = variance E[number of visits by n] + lower order, by Wald for the martingale of visits. Where P(tau >=
+        n) ~ K n^-kappa the number of visits is n / (K log n) for kappa = 1 and, below 1, n^kappa sin(pi kappa) / (pi
+        kappa K). In d = 1 with C = 1 that is proposition 2.2.1.
         """
         assert isinstance(self.reinforcement, LinearReinforcement)
         c = self.reinforcement.c

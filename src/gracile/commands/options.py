@@ -1,0 +1,158 @@
+"""Options that several commands have, written once, and the reading of what follows them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gracile.commands import Answer
+
+if TYPE_CHECKING:
+    from gracile.deploy import Candidate
+
+
+def seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
+
+
+def out(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--out", type=Path, metavar="PATH", help=text)
+
+
+def size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", default="full", help="one of the recipe's sizes: full, cpu, smoke (default: full)")
+
+
+def where(parser: argparse.ArgumentParser) -> None:
+    """Where a recipe runs, in which processes, and whether it is continued."""
+    out(parser, "the run's folder (default: runs/NAME-1, -2, ...)")
+    add = parser.add_argument
+    add("--resume", action="store_true", help="continue the run in --out, or the newest of this recipe")
+    add("--dry-run", action="store_true", help="say what would be trained, how large and how long, and stop")
+    add("--jobs", type=int, default=1, help="arms trained at once, each in a process of its own (default: 1)")
+    add(
+        "--only", action="append", default=[], metavar="ARM[:SEED]",
+        help="train this arm, and what it needs; who trains the last one sets the table; repeatable",
+    )  # fmt: skip
+    add(
+        "--cluster",
+        metavar="ADDRESS",
+        help="train the arms on the workers of a Dask scheduler, such as tcp://host:8786",
+    )
+    data_root(parser)
+
+
+def data(parser: argparse.ArgumentParser, text: str) -> None:
+    """Which data, and how they are read."""
+    parser.add_argument(
+        "--data",
+        help=f"{text}: a parquet, csv or npz file, a folder of images, a named set (digits, mnist, fashion-mnist, cifar10, cifar100, "
+        "letter), or OWNER/NAME on the hub",
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="the label's column, where it is not found by itself")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize images to this")
+
+
+def data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root", "--root", type=Path, metavar="FOLDER",
+        help="folder with a folder for each data set (default: the variable GRACILE_DATA)",
+    )  # fmt: skip
+
+
+def candidate(parser: argparse.ArgumentParser, data_for: str = "data for a network of your own") -> None:
+    """A trained network: of a run, or of the user's own, and its data."""
+    parser.add_argument(
+        "source", metavar="RUN|FILE.py:FUNCTION", help="a run's folder, or a function that returns a network"
+    )
+    parser.add_argument("--arm", help="the run's arm (default: its first with a method)")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="a safetensors file with the weights of your own network"
+    )
+    data(parser, data_for)
+    data_root(parser)
+    parser.add_argument("--seed", type=int, help="the run's seed (default: its first)")
+
+
+def read_candidate(args: argparse.Namespace, *, other_data: bool = False) -> tuple[Candidate, Path]:
+    """The network that the options of `candidate` name, and where files about it go by default.
+
+    Args:
+        args: as parsed.
+        other_data: whether a run's network may be held against other data than its own.
+
+    Raises:
+        InputError: an option that does not go with the network, or what cannot be used.
+    """
+    import dataclasses
+
+    from gracile.core.errors import InputError
+    from gracile.core.user_code import is_reference
+    from gracile.data import load
+
+    own, of_data = is_reference(args.source), () if other_data else ("data", "label", "image_size")
+    for name in ("arm", "seed") if own else ("weights", "shape", *of_data):
+        if getattr(args, name, None) is not None:
+            which = "a network of your own" if own else "a run"
+            raise InputError(f"--{name.replace('_', '-')} does not go with {which}.", "Leave it out.")
+    shape = tuple(numbers("--shape", text)) if (text := getattr(args, "shape", None)) is not None else None
+    read = None if args.data is None else load(args.data, label=args.label, image_size=args.image_size)
+    if own:
+        from gracile.deploy import from_file
+
+        return from_file(args.source, weights=args.weights, data=read, shape=shape), Path()
+    from gracile.recipes.trained import trained
+
+    found = trained(args.source, args.arm, args.seed)
+    return found if read is None else dataclasses.replace(found, data=read), Path(args.source)
+
+
+def run_recipe(args: argparse.Namespace, recipe: str | None, changes: dict[str, Any]) -> Answer:
+    """Run a recipe as the options of `where` say."""
+    from gracile.recipes import request
+    from gracile.recipes.runner import answer
+
+    if args.dry_run:
+        from gracile.recipes.runner import rehearse
+
+        found = rehearse(request.prepare(recipe, **changes))
+        return Answer(str(found), found.to_json())
+    return Answer(*answer(request.run(
+        recipe, folder=args.out, resume=args.resume, only=args.only, jobs=args.jobs, cluster=args.cluster, **changes,
+    )))  # fmt: skip
+
+
+def numbers(option: str, text: str, *, least: int = 1) -> list[int]:
+    """Whole numbers, separated by commas.
+
+    Raises:
+        InputError: something else stands there.
+    """
+    from gracile.core.errors import InputError
+
+    try:
+        found = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = []
+    if not found or min(found) < least:
+        raise InputError(
+            f"{option} takes whole numbers from {least} on, not '{text}'.",
+            f"Write {option} {least},{least + 1} for instance.",
+        )
+    return found
+
+
+def fraction(option: str, text: str) -> float:
+    """A number such as ``0.03`` or ``8/255``.
+
+    Raises:
+        InputError: it is neither.
+    """
+    from gracile.core.errors import InputError
+
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{option} takes a number, not '{text}'.", f"Write {option} 8/255 or {option} 0.03.") from None

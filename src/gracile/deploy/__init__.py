@@ -1,0 +1,7 @@
+"""A trained network on its way out: what attacks leave of it, and what is left of its size."""
+
+from gracile.deploy.attack import Attacked, attack
+from gracile.deploy.compress import Compressed, compress
+from gracile.deploy.networks import Candidate, from_file, load_weights
+
+__all__ = ["Attacked", "Candidate", "Compressed", "attack", "compress", "from_file", "load_weights"]

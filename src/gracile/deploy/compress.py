@@ -1,0 +1,194 @@
+"""Shrink a sparse network, export it, quantise it, and measure what each step bought."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gracile.attacks import Robustness
+from gracile.core.console import told
+from gracile.core.errors import InputError
+from gracile.core.files import write_json, write_text
+from gracile.core.provenance import environment
+from gracile.data import Dataset, Splits
+from gracile.data.batching import some
+from gracile.deploy.attack import attack_forms
+from gracile.export import Exported, Int8Warning, LatencyTable, accuracy, export_onnx, latency_table
+from gracile.models import draws_noise, set_noise
+from gracile.shrinking import Plan, plan, save_lean, shrink
+
+INT8 = "shrunk + int8"
+NOISE = (
+    "the network draws Gaussian noise; it is off in all that is made and measured here, because noise scaled over channels is "
+    "another noise with fewer of them: `gracile attack` tells what stands with it"
+)
+NOTHING = "no channel is zero as a whole, so nothing could be removed: train with RGSM and grouping = 'coupled'"
+UNSEEN = "there are no validation data, so int8 was accepted without looking at its accuracy"
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """What was made and measured.
+
+    Attributes:
+        model: the smaller network, in evaluation mode.
+        plan: what was removed.
+        exported: the file of the smaller network.
+        table: latencies and sizes of every form: dense, sparse, shrunk, shrunk + int8.
+        accuracies: percent, by form and split (``validation %``, ``test %``, ``robust %``).
+        notes: what a reader must know.
+        robust: what attacks found, by form.
+        folder: where the files are.
+    """
+
+    model: nn.Module
+    plan: Plan
+    exported: Exported
+    table: LatencyTable
+    accuracies: dict[str, dict[str, float]]
+    notes: tuple[str, ...]
+    robust: dict[str, Robustness]
+    folder: Path
+
+    def __str__(self) -> str:
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        columns = {form: {name: f"{value:.2f}" for name, value in row.items()} for form, row in self.accuracies.items()}
+        parts = [self.plan.describe(), str(self.exported), self.table.format(columns), notes]
+        return "\n\n".join(part for part in parts if part)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for a file."""
+        size = lambda counted: {key: getattr(counted, key) for key in ("channels", "macs", "parameters")}
+        return {
+            "before": size(self.plan.before),
+            "after": size(self.plan.after),
+            "exported": self.exported.to_json(),
+            "accuracy": {
+                form: {name: round(value, 2) for name, value in row.items()} for form, row in self.accuracies.items()
+            },
+            "robust": {form: found.to_json() for form, found in self.robust.items()},
+            "measured": self.table.to_json(),
+            "notes": list(self.notes),
+        }
+
+
+def compress(
+    model: nn.Module,
+    example: Tensor,
+    data: Splits | None = None,
+    *,
+    dense: nn.Module | None = None,
+    int8: bool = False,
+    max_drop: float = 1.0,
+    weight_bits: int = 7,
+    calibration: int = 512,
+    eps: float | None = None,
+    robust_samples: int = 200,
+    batch_sizes: Sequence[int] = (1, 16),
+    threads: Sequence[int] = (1, 2),
+    rounds: int = 15,
+    folder: Path | str = "compressed",
+    name: str = "",
+    note: str = "",
+) -> Compressed:
+    """Remove a network's dead channels, export it to ONNX and int8, and measure each form.
+
+    For the single steps see `gracile.shrink`, `gracile.export_onnx` and `gracile.export.latency_table`. Needs the extra `export`.
+
+    Args:
+        model: with exact zeros, such as the `sparse_model` of a splitting.
+        example: (2, ...) inputs.
+        data: calibrates int8 and tells accuracies; without, there is neither.
+        dense: the network's twin without zeros, measured beside it.
+        int8: quantise too.
+        max_drop: points of accuracy int8 may cost on the validation split.
+        weight_bits: 7 or 8, see `gracile.export_onnx`.
+        calibration: training samples that calibrate int8.
+        eps: measure robust accuracy in this l-inf ball; None leaves it out.
+        robust_samples: samples attacked, 0 for all.
+        batch_sizes, threads, rounds: see `gracile.export.latency_table`.
+        folder: for ``lean.safetensors``, ``lean.onnx``, ``lean.int8.onnx``, ``table.md`` and ``compress.json``; what stands there is
+            replaced.
+        name: of the network, for ``compress.json``.
+        note: what a reader of the table must know beforehand.
+
+    Raises:
+        InputError: int8 or `eps` without data, or fewer than one sample to calibrate with; whatever shrinking and exporting refuse.
+        MissingDependencyError: the packages that export are not installed.
+    """
+    if int8 and data is None:
+        raise InputError("int8 needs data to calibrate on.", "Pass data=, or leave int8= out.")
+    if eps is not None and data is None:
+        raise InputError("Robust accuracy needs labelled data.", "Pass data=, or leave eps= out.")
+    if calibration < 1:
+        raise InputError(f"int8 cannot be calibrated with {calibration} samples.", "Give one at least, such as 512.")
+    out, notes = Path(folder), [note] if note else []
+    for network in (dense, model):
+        if network is not None and draws_noise(network):
+            set_noise(network, "off")
+            notes.append(NOISE)
+    told.info("removing what is zero")
+    removed = plan(model, example, dead="fold")
+    if removed.after.macs == removed.before.macs:
+        notes.append(NOTHING)
+    lean = shrink(model, example, dead="fold")
+    save_lean(lean, out / "lean.safetensors")
+    validation = data.validation if data and len(data.validation) else None
+    if int8 and validation is None:
+        notes.append(UNSEEN)
+    floats = {form: one for form, one in {"dense": dense, "sparse": model}.items() if one is not None}
+    with tempfile.TemporaryDirectory(prefix="gracile-") as temporary:
+        files = {form: Path(temporary) / f"{form}.onnx" for form in floats}
+        for form, file in files.items():
+            told.info("exporting the %s network", form)
+            export_onnx(floats[form], example, file, verbose=False)
+        files["shrunk"] = out / "lean.onnx"
+        # An int8 file of an earlier call would belong to other weights.
+        (out / "lean.int8.onnx").unlink(missing_ok=True)
+        if int8 and data is not None:
+            told.info("exporting the shrunk network, quantising it with %d samples", calibration)
+            files[INT8] = out / "lean.int8.onnx"
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", Int8Warning)
+                exported = export_onnx(
+                    lean, example, files[INT8], some(data.train, calibration), validation=validation, max_drop=max_drop,
+                    weight_bits=weight_bits, float_path=files["shrunk"], verbose=False,
+                )  # fmt: skip
+            notes += [str(one.message) for one in caught if issubclass(one.category, Int8Warning)]
+        else:
+            told.info("exporting the shrunk network")
+            exported = export_onnx(lean, example, files["shrunk"], validation=validation, verbose=False)
+        accuracies = _accuracies(files, {"validation %": validation, "test %": data.test if data else None})
+        robust: dict[str, Robustness] = {}
+        if eps is not None and data is not None:
+            told.info("attacking each of them")
+            attacked = data.test if len(data.test) else data.validation
+            robust, warned = attack_forms(
+                floats | {"shrunk": lean}, files.get(INT8), attacked, eps=eps, samples=robust_samples
+            )
+            notes += warned
+            for form, found in robust.items():
+                accuracies[form]["robust %"] = found["worst"].percent
+        told.info("measuring latencies, batches of %s", " and ".join(map(str, batch_sizes)))
+        table = latency_table(files, example, batch_sizes=batch_sizes, threads=threads, rounds=rounds)
+    result = Compressed(lean, removed, exported, table, accuracies, tuple(dict.fromkeys(notes)), robust, out)
+    write_text(out / "table.md", f"{result}\n")
+    write_json(out / "compress.json", {"name": name, **result.to_json(), "environment": environment()})
+    return result
+
+
+def _accuracies(files: Mapping[str, Path], splits: Mapping[str, Dataset | None]) -> dict[str, dict[str, float]]:
+    """Accuracy in percent of each file on each split that has samples."""
+    found: dict[str, dict[str, float]] = {form: {} for form in files}
+    for title, split in splits.items():
+        if split is not None and len(split):
+            told.info("measuring accuracy, %s", title)
+            for form, file in files.items():
+                found[form][title] = accuracy(file, split).percent
+    return found

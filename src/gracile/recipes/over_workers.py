@@ -1,0 +1,99 @@
+"""One network trained over many workers, in one call: what ``gracile workers`` does."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gracile.core.errors import pick
+from gracile.recipes import request
+from gracile.recipes.runner import Finished
+from gracile.recipes.schema import Recipe
+from gracile.workers import METHODS
+
+# Steps a worker takes between exchanges where its method has them and none are asked for.
+LOCAL_STEPS = 10
+
+
+def train_over_workers(
+    data: str = "digits",
+    *,
+    graph: str = "ring",
+    edges: Sequence[Sequence[int]] | None = None,
+    workers: int = 6,
+    method: str = "dsgd",
+    split: str = "iid",
+    rule: str = "metropolis",
+    model: str = "mlp",
+    model_options: dict[str, Any] | None = None,
+    rounds: int = 100,
+    batch_size: int = 32,
+    lr: float = 0.05,
+    drop: float = 0.0,
+    processes: int = 1,
+    patience: float | None = None,
+    restarts: int = 0,
+    exact: bool = False,
+    every: int = 10,
+    train_limit: int | None = None,
+    label: str | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    folder: Path | str | None = None,
+    **options: Any,
+) -> Finished:
+    """Train one network over many workers.
+
+    For workers inside a program of your own, with any loss, see `gracile.workers.train`.
+
+    Args:
+        data: as `gracile.data.load` takes it.
+        graph: a row of `gracile.workers.GRAPHS`.
+        edges: pairs of workers, in place of `graph`.
+        workers: how many.
+        method: a row of `gracile.workers.METHODS`.
+        split: who holds what: a row of `gracile.workers.SPLITS`, with its number, such as ``dirichlet:0.3``.
+        rule: of the mixing matrix.
+        model, model_options: the network, and what its factory takes.
+        rounds: of the method.
+        batch_size: samples per worker and step.
+        lr: learning rate, where the method has one.
+        drop: share of messages lost, in [0, 1).
+        processes: real processes; 1 hosts all workers in this one. Under torchrun it is its world size.
+        patience: seconds a late message is waited for in real processes; without, as long as it takes.
+        restarts: how many killed processes are started again.
+        exact: in one process, the bits that several would give.
+        every: rounds between measurements.
+        train_limit: samples of a stratified subset of the training data.
+        label, image_size: for the data.
+        seed: of all that is random.
+        folder: the run's folder; ``runs/workers-1``, ``-2``, ... by default.
+        options: what else the method takes: ``local_steps``, ``compress``, ``gamma``, ``rho``, ``gossip``, ``asynchronous``.
+
+    Raises:
+        InputError: an argument that cannot be used, or an option that the method does not have.
+    """
+    known = inspect.signature(pick(METHODS, method, "method")).parameters
+    defaults = {"lr": lr, "local_steps": LOCAL_STEPS, "seed": seed}
+    arm: dict[str, Any] = {
+        "graph": graph, "workers": workers, "rule": rule, "split": split, "method": method, "drop": drop,
+        "options": {key: value for key, value in defaults.items() if key in known} | options,
+    }  # fmt: skip
+    if edges is not None:
+        arm["edges"] = [list(pair) for pair in edges]
+    wanted = {"name": data, "train_limit": train_limit, "label": label, "image_size": image_size}
+    settings: dict[str, Any] = {
+        "data": {key: value for key, value in wanted.items() if value is not None},
+        "model": {"name": model, "options": model_options or {}},
+        "training": {"rounds": rounds, "batch_size": batch_size, "every": every, "exact": exact},
+        "arms": {method: arm},
+        "seeds": [seed],
+        "processes": processes,
+        "restarts": restarts,
+    }
+    if patience is not None:
+        settings["patience"] = patience
+    recipe = Recipe(name="workers", title=f"{method} on {graph}", kind="workers", settings=settings)
+    return request.run(recipe, folder=folder)

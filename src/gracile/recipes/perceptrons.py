@@ -1,0 +1,104 @@
+"""What the study's perceptrons are trained with: losses before the last activation, and steps by explicit formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gracile.models import ACTIVATIONS, sgd_step_
+from gracile.models.backpropagation import Loss, Reduction
+from gracile.penalties import L1
+from gracile.training.optimizers import OptimizerFactory
+
+# Layers the explicit formulas know.
+PLAIN = {nn.Flatten, nn.Linear, *(type(row.module()) for row in ACTIVATIONS.values())}
+
+
+@dataclass(frozen=True)
+class OutputLoss:
+    """A loss of what stands before the last activation, without penalties; for ``gracile.fit(..., objective=...)``.
+
+    Attributes:
+        output: that activation.
+        loss: as for `gracile.models.mlp_gradients`.
+        reduction: as for `gracile.models.mlp_gradients`.
+    """
+
+    output: str
+    loss: Loss
+    reduction: Reduction
+
+    def __call__(self, h: Tensor, labels: Tensor) -> Tensor:
+        if self.loss == "cross_entropy":
+            return nn.functional.cross_entropy(h, labels, reduction=self.reduction)
+        targets = nn.functional.one_hot(labels, h.shape[1]).to(h)
+        each = (ACTIVATIONS[self.output].module()(h) - targets).square().sum(dim=1) / 2
+        return each.mean() if self.reduction == "mean" else each.sum()
+
+
+def is_plain(network: nn.Sequential) -> bool:
+    """Whether the explicit formulas know every layer of the perceptron at the end of `network`."""
+    return all(type(module) in PLAIN for module in network[-1].children())
+
+
+class ExplicitDescent:
+    """Plain gradient descent by the explicit formulas: at batch 1 twice as fast as autograd and an optimiser.
+
+    It takes its steps itself, at the rate of its optimiser, which finds no gradients left; for ``gracile.fit(...,
+    learning_rule=...)``, with `optimizer` as its optimiser.
+
+    Args:
+        network: a plain perceptron behind what scales its inputs, as `gracile.recipes.kinds.study.build` makes it.
+        loss: of its outputs.
+        lr: learning rate.
+        lam: l2 penalty on all parameters.
+    """
+
+    def __init__(self, network: nn.Sequential, loss: OutputLoss, lr: float, lam: float) -> None:
+        self.before, self.loss, self.lam, self.lr = network[:-1], loss, lam, lr
+        layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        self.weights = [one.weight.detach() for one in layers]
+        self.biases = [None if one.bias is None else one.bias.detach() for one in layers]
+        self.activations = [*(name for one in network[-1].children() if (name := _activation(one))), loss.output]
+        self.built: Optimizer | None = None
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Holds the rate of the step, and whatever hooks look at it."""
+        self.built = torch.optim.SGD(parameters, lr=self.lr)
+        return self.built
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.built is not None
+        with torch.no_grad():
+            x = self.before(x).flatten(1)
+        targets = nn.functional.one_hot(y, self.weights[-1].shape[0]).to(x)
+        loss, outputs = sgd_step_(
+            self.weights, x, targets, biases=self.biases, activations=self.activations, lam=self.lam,
+            lr=self.built.param_groups[0]["lr"], loss=self.loss.loss, reduction=self.loss.reduction,
+        )  # fmt: skip
+        return loss, (outputs.argmax(dim=1) == y).sum()
+
+
+def _activation(module: nn.Module) -> str:
+    return next((name for name, row in ACTIVATIONS.items() if type(row.module()) is type(module)), "")
+
+
+def with_l1(factory: OptimizerFactory, network: nn.Module, l1: float) -> OptimizerFactory:
+    """An optimiser after each of whose steps every weight of a linear layer goes through the proximal map of ``lr l1 |w|_1``."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+
+    @torch.no_grad()
+    def shrink(optimizer: Optimizer, *_: object) -> None:
+        for layer in layers:
+            layer.weight.copy_(L1().prox(layer.weight, optimizer.param_groups[0]["lr"] * l1))
+
+    def build(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        built = factory(parameters)
+        built.register_step_post_hook(shrink)
+        return built
+
+    return build if l1 else factory

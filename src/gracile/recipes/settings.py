@@ -1,0 +1,152 @@
+"""Tables that recipes of several kinds share, and what they say turned into data, a network, a device."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from gracile import data as datasets
+from gracile.core.errors import InputError
+from gracile.core.seeding import derive_seed
+from gracile.core.user_code import taken
+from gracile.data import Splits
+from gracile.models import build, normalized
+from gracile.recipes.own import is_own, own
+from gracile.recipes.schema import Strict
+
+log = logging.getLogger("gracile")
+
+
+@lru_cache(maxsize=2)
+def loaded(name: str, **options: Any) -> Splits:
+    """A data set by `gracile.data.load`, kept for the next part of the run; a run begins and ends with `loaded.cache_clear`."""
+    splits = datasets.load(name, **options)
+    log.info("data: %s", splits.train.note or splits.train.name)
+    return splits
+
+
+class Amounts(Strict):
+    """How much of the data.
+
+    Attributes:
+        validation: share or count held out of the training split.
+        train_limit: samples of a stratified subset; all by default.
+        test_limit: the same of the test split.
+    """
+
+    validation: float | int = 0.1
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+    def load(self, name: str, seed: int, **options: Any) -> Splits:
+        """These amounts of a data set.
+
+        Args:
+            name: as `gracile.data.load` takes it.
+            seed: draws validation and subsets.
+            options: the loader's others.
+        """
+        amounts = {key: getattr(self, key) for key in Amounts.model_fields}
+        return loaded(name, seed=seed, **amounts, **options)
+
+
+class DataSettings(Amounts):
+    """Which data: a name, a path or a hub's ``owner/name``, and how much of it.
+
+    Attributes:
+        name: as `gracile.data.load` takes it.
+        image_size: resize to this.
+        label: the label's column, where it is not found by itself.
+        flip: augmentation by random mirror images.
+        crop: augmentation by random crops after padding by this many pixels.
+        split_seed: draws validation and subsets; the same for all seeds of a run.
+    """
+
+    name: str
+    image_size: int | None = None
+    label: str | None = None
+    flip: bool = False
+    crop: int = 0
+    split_seed: int = 0
+
+    def splits(self, device: torch.device | str = "cpu") -> Splits:
+        """The recipe's data."""
+        return self.load(self.name, self.split_seed, device=device, image_size=self.image_size, label=self.label)
+
+
+class ModelSettings(Strict):
+    """Which network.
+
+    Attributes:
+        name: a row of `gracile.models.MODELS`; ``FILE.py:NAME``, a function of the user's own; or ``auto``: resnet20 for
+            images of 24 pixels and more, lenet below, mlp for features.
+        options: what its factory takes beyond what the data fix.
+    """
+
+    name: str = "auto"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
+    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed.
+
+    Raises:
+        InputError: no such model, or one that does not take the data or the options.
+    """
+    shape, name = splits.train.input_shape, settings.name
+    dims = len(shape)
+    if name == "auto":
+        name = "mlp" if dims == 1 else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
+    known: dict[str, Any] = {"num_classes": splits.train.num_classes}
+    if dims > 1:
+        known |= {"in_channels": shape[0], "image_size": (shape[1], shape[2])}
+    elif is_own(name) or name == "mlp":
+        known["in_features"] = shape[0]
+    else:
+        raise InputError(
+            f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initialisation"))
+        network = _own_network(settings, known) if is_own(name) else build(name, **known, **settings.options)
+    return normalized(network, *splits.train.statistics())
+
+
+def _own_network(settings: ModelSettings, known: dict[str, Any]) -> nn.Module:
+    """A network by a function of the user's own, which takes of what is known what it asks for."""
+    function = own(settings.name, "model")
+    try:
+        network = function(**taken(function, known), **settings.options)
+    except TypeError as error:
+        raise InputError(
+            f"The model {settings.name} could not be made: {error}.",
+            f"It may take {', '.join(known)}, and what stands in the model's options.",
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"The model {settings.name} gave a {type(network).__name__}.", "Let it return a torch.nn.Module."
+        )
+    return network
+
+
+def device_named(name: str) -> torch.device:
+    """A device by its name; ``auto`` is a GPU if there is one.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device '{name}' is not there: {str(error).splitlines()[0]}.", "Use device = 'auto'."
+        ) from None
+    return device

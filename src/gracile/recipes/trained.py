@@ -1,0 +1,79 @@
+"""The networks that a run has trained, to be compressed, attacked or used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from gracile.core.errors import InputError, nearest, pick
+from gracile.data import Splits, batches
+from gracile.deploy import Candidate, load_weights
+from gracile.recipes import schema
+from gracile.recipes.kinds.train import Settings
+from gracile.recipes.methods import RULES
+from gracile.recipes.settings import build_network
+
+
+def trained(run: Path | str, arm: str | None = None, seed: int | None = None) -> Candidate:
+    """A run's network, with the dense one trained beside it and their data.
+
+    Args:
+        run: the run's folder.
+        arm: by default the first with a method.
+        seed: by default the first.
+
+    Raises:
+        InputError: no such run, arm or seed, or the arm is not trained yet.
+    """
+    path = Path(run)
+    file = path / "recipe.toml"
+    if not file.is_file():
+        raise InputError(f"{path} holds no run.", "Name a run's folder such as runs/digits-1, or FILE.py:FUNCTION.")
+    recipe = schema.load(str(file))
+    if recipe.kind != "train":
+        raise InputError(
+            f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
+        )
+    settings = schema.parse(Settings, recipe.settings, str(file))
+    arms = settings.trained()
+    sparse = [name for name, one in arms.items() if one.method is not None and one.method not in RULES]
+    if arm is None:
+        if not sparse:
+            raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")
+        arm = sparse[0]
+    chosen = pick(arms, arm, "arm")
+    if chosen.method in RULES:
+        raise InputError(
+            f"The arm '{arm}' learned by {chosen.method} and has no logits to export.", "Choose another with --arm."
+        )
+    if seed is None:
+        seed = settings.seeds[0]
+    if seed not in settings.seeds:
+        raise InputError(f"The run in {path} has no seed {seed}.", nearest(str(seed), map(str, settings.seeds)))
+    splits = settings.data.splits()
+    twin = next(
+        (name for name, one in arms.items()
+         if name != arm and one.method is None and settings.model_of(name) == settings.model_of(arm)), None,
+    )  # fmt: skip
+    others = [other for other in sparse if other != arm]
+    return Candidate(
+        settings.folder_of(arm, seed),
+        _network(path, settings, arm, seed, splits),
+        next(batches(splits.train, 2))[0],
+        dense=None if twin is None else _network(path, settings, twin, seed, splits),
+        data=splits,
+        note=f"the run has other sparse arms, chosen with --arm: {', '.join(others)}" if others else "",
+    )
+
+
+def _network(run: Path, settings: Settings, arm: str, seed: int, splits: Splits) -> nn.Module:
+    part = settings.folder_of(arm, seed)
+    file = run / part / "model.safetensors"
+    if not file.is_file():
+        raise InputError(
+            f"The arm '{part}' of {run} is not trained yet.", f"Finish it: gracile run --resume --out {run}"
+        )
+    network = build_network(settings.model_of(arm), splits, seed)
+    load_weights(network, file)
+    return network

@@ -1,0 +1,75 @@
+"""How a recipe's arms are trained, and what that says turned into a schedule and an objective."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gracile.core.errors import InputError
+from gracile.recipes.schema import Strict
+from gracile.training import Averaged, Cosine, CrossEntropy, Diminishing, Milestones, Objective, Schedule, adversary
+
+
+class AdversarialSettings(Strict):
+    """Training on attacked samples.
+
+    Attributes:
+        method: a row of `gracile.training.ADVERSARIES`.
+        options: what it takes: ``eps``, ``steps``, ...
+    """
+
+    method: str = "pgd"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainingSettings(Strict):
+    """How it is trained; the names are those of `gracile.fit`.
+
+    Attributes:
+        beta: of the schedule ``diminishing``, ``lr / (1 + beta lr l)`` at step l; ``averaged`` belongs to adagrad.
+        adversarial: attacks the batches of all arms that are not `natural`.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+    schedule: Literal["constant", "milestones", "cosine", "diminishing", "averaged"] = "constant"
+    milestones: list[float] = Field(default_factory=list)
+    gamma: float = 0.1
+    warmup: float = 0.0
+    beta: float = 1e-3
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    adversarial: AdversarialSettings | None = None
+
+    def rates(self, steps: int) -> Schedule | None:
+        """The factor on the learning rate, at so many steps an epoch."""
+        if self.schedule == "cosine":
+            if not 0 <= self.warmup < self.epochs:
+                raise InputError(
+                    f"A warm-up of {self.warmup:g} epochs does not fit into {self.epochs}.",
+                    "Set training.warmup below training.epochs, as with --set training.warmup=0.",
+                )
+            return Cosine(self.epochs, self.warmup)
+        if self.schedule == "milestones":
+            return Milestones(self.milestones, self.gamma)
+        if self.schedule == "diminishing":
+            return Diminishing(self.beta * self.lr, steps)
+        if self.schedule == "averaged":
+            return Averaged(steps)
+        if self.milestones or self.warmup:
+            raise InputError(
+                "milestones or warmup are given, and schedule is 'constant'.",
+                "Set schedule to 'milestones' or 'cosine'.",
+            )
+        return None
+
+    def objective(self, *, natural: bool = False) -> Objective:
+        """What is minimised; `natural` takes clean samples where others are attacked."""
+        if self.adversarial is None or natural:
+            return CrossEntropy()
+        return adversary(self.adversarial.method, **self.adversarial.options)

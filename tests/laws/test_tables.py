@@ -1,0 +1,84 @@
+"""Tables of members: every row is told in the docs and in a command's help, and leads to what it names."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gracile.cli import main
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+# Each table with the command whose help tells its rows; None for what is reached from Python alone.
+TABLES: dict[str, str | None] = {
+    "gracile.attacks.ENTRIES": "attack",
+    "gracile.attacks.ATTACKS": None,
+    "gracile.channels.grouping.WITHIN_LAYER": None,
+    "gracile.cli.COMMANDS": "",
+    "gracile.data.table.SOURCES": "run",
+    "gracile.dynamics.MONITORS": None,
+    "gracile.forward_forward.goodness.GOODNESS": None,
+    "gracile.forward_forward.losses.LOSSES": None,
+    "gracile.forward_forward.normalization.NORMALIZATIONS": None,
+    "gracile.forward_forward.labels.LABELS": None,
+    "gracile.layerwise.table.ESTIMATORS": None,
+    "gracile.models.ACTIVATIONS": None,
+    "gracile.models.MODELS": "run",
+    "gracile.penalties.TABLE": None,
+    "gracile.recipes.kinds.KINDS": None,
+    "gracile.recipes.methods.METHODS": None,
+    "gracile.recipes.methods.RULES": None,
+    "gracile.training.ADVERSARIES": None,
+    "gracile.training.optimizers.OPTIMIZERS": None,
+    "gracile.walks.NOISES": "walk",
+    "gracile.workers.COMPRESSORS": "workers",
+    "gracile.workers.GRAPHS": "workers",
+    "gracile.workers.METHODS": "workers",
+    "gracile.workers.RULES": "workers",
+    "gracile.workers.SPLITS": "workers",
+}
+TOLD = {table: command for table, command in TABLES.items() if command is not None}
+
+# Tables with rows that the docs or the help still leave out, and tables whose rows are names where a reader expects the thing
+# itself; there should be none.
+NOT_IN_DOCS: set[str] = set()
+NOT_IN_HELP: set[str] = set()
+NAMES_ONLY = {"gracile.recipes.kinds.KINDS"}
+
+
+def rows(table: str) -> Mapping[str, Any]:
+    module, _, name = table.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def missing(names: Mapping[str, Any], text: str) -> list[str]:
+    """Names that are no whole word of a text."""
+    return [name for name in names if not re.search(rf"(?<![\w-]){re.escape(str(name))}(?![\w-])", text)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_row_is_in_the_docs(table: str) -> None:
+    text = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
+    assert rows(table)
+    left_out = missing(rows(table), text)
+    assert bool(left_out) == (table in NOT_IN_DOCS), left_out
+
+
+@pytest.mark.parametrize("table", TOLD)
+def test_every_row_is_in_a_commands_help(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*([TOLD[table]] if TOLD[table] else []), "--help"])
+    left_out = missing(rows(table), capsys.readouterr().out)
+    assert bool(left_out) == (table in NOT_IN_HELP), left_out
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table != "gracile.cli.COMMANDS"])
+def test_a_row_leads_to_what_it_names(table: str) -> None:
+    # A name in quotes is no definition that an editor could go to. The commands' rows are their help.
+    names = [name for name, row in rows(table).items() if isinstance(row, str)]
+    assert bool(names) == (table in NAMES_ONLY), names

@@ -1,0 +1,73 @@
+"""Names in a user's own file: found, run once, and refused in words."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from gracile.core.errors import InputError
+from gracile.core.user_code import is_reference, load_name
+
+
+def write(folder: Path, text: str, name: str = "mine.py") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_a_function_of_a_file_is_found(tmp_path: Path) -> None:
+    make = load_name(write(tmp_path, "def make():\n    return 7\n") + ":make")
+    assert callable(make)
+    assert make() == 7
+
+
+def test_running_code_is_said_and_done_once_for_two_names_of_a_file(tmp_path: Path, caplog) -> None:
+    file = write(tmp_path, "class A: ...\nclass B(A): ...\n")
+    with caplog.at_level(logging.INFO, "gracile"):
+        a, b = load_name(f"{file}:A"), load_name(f"{file}:B")
+    assert isinstance(a, type)
+    assert isinstance(b, type)
+    assert issubclass(b, a)
+    assert [record.getMessage() for record in caplog.records] == [f"running the code of {file}"]
+
+
+def test_a_file_that_changed_is_run_anew(tmp_path: Path) -> None:
+    assert load_name(write(tmp_path, "value = 1\n") + ":value") == 1
+    assert load_name(write(tmp_path, "value = 2\n") + ":value") == 2
+
+
+def test_two_files_of_the_same_name_are_two_modules(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    one, two = write(tmp_path, "class A: ...\n"), write(tmp_path / "other", "class A: ...\n")
+    assert load_name(f"{one}:A") is not load_name(f"{two}:A")
+
+
+def test_a_module_beside_the_file_can_be_imported_from_it(tmp_path: Path) -> None:
+    write(tmp_path, "value = 3\n", "beside_the_users_file.py")
+    assert load_name(write(tmp_path, "from beside_the_users_file import value\n") + ":value") == 3
+
+
+@pytest.mark.parametrize(("text", "name", "message"), [
+    ("def make(): ...\n", "mke", "defines no 'mke'. Did you mean 'make'"),
+    ("from math import pi\n", "make", "Define make in it"),
+    ("import nowhere_at_all\n", "make", "line 1: ModuleNotFoundError"),
+    ("\ndef broken(:\n", "broken", "SyntaxError: invalid syntax (mine.py, line 2)"),
+    ("import sys\nsys.exit(3)\n", "make", "line 2: SystemExit"),
+])  # fmt: skip
+def test_what_a_file_cannot_give_is_said_in_words(tmp_path: Path, text: str, name: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_name(f"{write(tmp_path, text)}:{name}")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["net.py", "net.py:", "net:make", "net.py:a b", "resnet20", "nowhere.py:make"])
+def test_what_is_no_reference_or_no_file_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        load_name(text)
+
+
+def test_references_are_told_from_names() -> None:
+    assert is_reference("a/net.py:make")
+    assert not is_reference("resnet20")
+    assert not is_reference("net.py")

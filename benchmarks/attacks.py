@@ -1,10 +1,12 @@
 """Attacks against torchattacks, as ratios and accuracies within one run.
 
-    GRACILE_DATA=folder python benchmarks/attacks.py [speed] [parts]
+    GRACILE_DATA=folder python benchmarks/attacks.py [speed] [parts] [whole]
 
 speed     PGD-20 at batch 256 on a small convolutional network and on ResNet-20: the median over rounds of the ratio within a round,
 both of seconds on the clock and of seconds of all cores
 parts     each part of AutoAttack on a convolutional network trained on MNIST: accuracy and seconds, ours and theirs
+whole     AutoAttack's standard ensemble on the same network, naturally and adversarially trained: accuracy, and ours over theirs in
+seconds of all cores, which other programs on the machine do not blur
 Without an argument: speed. Needs torchattacks, installed with --no-deps.
 """
 
@@ -24,7 +26,7 @@ from gracile import attacks
 from gracile.attacks.autoattack import PARTS
 from gracile.data import load
 from gracile.models import build
-from gracile.training import fit
+from gracile.training import Objective, adversary, fit
 
 with warnings.catch_warnings():
     # What the package warns of when it is imported is its own affair.
@@ -64,6 +66,7 @@ def speed() -> None:
             network, x, y, alpha=2 / 255, steps=STEPS, random_start=False, **more
         )
         calls = {"torchattacks": lambda theirs=theirs: theirs(x, y), "ours": ours}
+        calls["ours, bf16"] = lambda ours=ours: ours(precision="bf16")
         if name == "small network":
             calls["ours, bit for bit"] = lambda ours=ours: ours(channels_last=False)
         clocks: dict[str, list[float]] = {key: [] for key in calls}
@@ -86,17 +89,40 @@ def speed() -> None:
             )
 
 
-def parts() -> None:
+def trained(objective: Objective | None = None) -> tuple[nn.Module, Tensor, Tensor]:
+    """A convolutional network on 20,000 images of MNIST, and the test samples."""
     splits = load("mnist", validation=0)
+    torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU(), nn.Linear(64, 10),
     )  # fmt: skip
-    train = splits.train.subset(range(20_000))
-    fit(network, type(splits)(train, splits.test.subset(range(500)), splits.test), epochs=3, lr=0.05, batch_size=128)
-    network.eval()
+    train = type(splits)(splits.train.subset(range(20_000)), splits.test.subset(range(500)), splits.test)
+    fit(network, train, epochs=3, lr=0.05, batch_size=128, objective=objective)
+    return network.eval(), splits.test.inputs.float() / 255, splits.test.labels
+
+
+def whole(samples: int = 64) -> None:
+    for name, objective in (("natural", None), ("adversarial", adversary("pgd", eps=0.2, steps=5))):
+        network, x, y = trained(objective)
+        x, y, eps = x[:samples], y[:samples], 0.1 if objective is None else 0.2
+        accuracy = lambda at, network=network, y=y: 100 * float((network(at).argmax(dim=1) == y).double().mean())
+        theirs = torchattacks.AutoAttack(network, eps=eps, n_classes=10, seed=0)
+        other = timed(partial(theirs, x, y))
+        broken: dict[str, Tensor] = {}
+        ours = timed(partial(attacks.autoattack, network, x, y, eps=eps, broken_by=broken))
+        by = ", ".join(f"{part} {int(found.sum())}" for part, found in broken.items())
+        print(
+            f"AutoAttack, {name} network, {samples} samples, l-inf {eps}: ours {accuracy(ours[2]):.2f} % ({by}), torchattacks "
+            f"{accuracy(other[2]):.2f} %; {ours[1] / other[1]:.2f} of its core seconds ({ours[1]:.1f} against {other[1]:.1f})",
+            flush=True,
+        )
+
+
+def parts() -> None:
+    network, inputs, labels = trained()
     eps, steps, queries = 0.1, 50, 2000
-    x, y = splits.test.inputs[:1000].float() / 255, splits.test.labels[:1000]
+    x, y = inputs[:1000], labels[:1000]
     accuracy = lambda at: 100 * float((network(at).argmax(dim=1) == y).double().mean())
     print(f"MNIST, 1,000 test samples, l-inf {eps}, {steps} steps, {queries} queries; clean {accuracy(x):.2f} %")
     theirs = {
@@ -117,6 +143,6 @@ def parts() -> None:
 
 
 if __name__ == "__main__":
-    sections = {"speed": speed, "parts": parts}
+    sections = {"speed": speed, "parts": parts, "whole": whole}
     for chosen in sys.argv[1:] or ["speed"]:
         sections[chosen]()

@@ -39,7 +39,9 @@ def batch(n: int = 6, seed: int = 0):
 def test_the_table_holds_every_attack():
     import gracile.attacks as room
 
-    functions = {name for name in room.__all__ if inspect.isfunction(getattr(room, name))} - {"evaluate"}
+    functions = {name for name in room.__all__ if inspect.isfunction(getattr(room, name))} - {
+        "card", "evaluate", "proven", "save_examples", "smoothed",
+    }  # fmt: skip
     assert set(ATTACKS) == functions
     assert len(functions) == 9
 
@@ -136,6 +138,24 @@ def test_a_single_channel_and_features_are_attacked_too(name: str):
     found = call(name, model, x, y, eps=0.3)
     assert found.shape == x.shape
     assert bool(torch.isfinite(found).all())
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_an_empty_batch_comes_back_empty(name: str):
+    x, y = batch()
+    found = call(name, convolutional(), x[:0], y[:0], eps=0.1)
+    assert found.shape == (0, 2, 6, 6)
+    assert found.dtype == x.dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_half_precision_is_attacked_too(name: str, dtype: torch.dtype):
+    model, (x, y) = convolutional().to(dtype), batch()
+    found = call(name, model, x.to(dtype), y, eps=0.1)
+    assert found.dtype == dtype
+    assert bool(torch.isfinite(found).all())
+    assert not torch.equal(found, x.to(dtype))
 
 
 @settings(max_examples=40, deadline=None)

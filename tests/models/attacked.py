@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 # Every objective of adversarial training, with few steps.
-OBJECTIVES = {"pgd": {"steps": 2}, "trades": {"steps": 2}, "fgsm": {}, "free": {"replays": 2}}
+OBJECTIVES = {"pgd": {"steps": 2}, "mart": {"steps": 2}, "trades": {"steps": 2}, "fgsm": {}, "free": {"replays": 2}}
 
 
 def affine(features: int = 20, classes: int = 4, seed: int = 0) -> nn.Linear:

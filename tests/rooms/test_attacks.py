@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gracile.attacks import (
     ATTACKS,
     ENTRIES,
+    Cost,
     autoattack,
+    card,
     checks,
     cw,
     cw_paper,
@@ -23,10 +27,12 @@ from gracile.attacks import (
     fgsm,
     nattack,
     pgd,
+    save_examples,
     square,
 )
+from gracile.attacks.autoattack import VERSIONS
 from gracile.attacks.evaluation import Score
-from gracile.attacks.victim import attacking
+from gracile.attacks.victim import DRAWS, attacking
 from gracile.cli import main
 from gracile.commands.options import fraction
 from gracile.core.errors import InputError, NonFiniteError
@@ -49,6 +55,8 @@ def batch(n: int = 24, seed: int = 0):
     ({"eps": float("nan")}, "eps is nan"),
     ({"eps": 8.0}, "write 8/255"),
     ({"steps": 0}, "steps is 0"),
+    ({"steps": 2.5}, "steps is 2.5. Give a whole number"),
+    ({"precision": "half"}, "precision is 'half'"),
     ({"draws": 0}, "draws is 0"),
     ({"chunk": 0}, "chunk is 0"),
     ({"norm": "l1"}, "norm is 'l1'"),
@@ -72,7 +80,6 @@ def test_an_argument_that_cannot_be_used_is_named(change: dict, message: str):
     (lambda x, y: (x * 4 - 2, y), "put the normalisation into the network"),
     (lambda x, y: (x.where(x > 0.01, float("nan")), y), "nan"),
     (lambda x, y: ((x * 255).byte(), y), "inputs are torch.uint8"),
-    (lambda x, y: (x[:0], y[:0]), "floating-point images"),
 ])  # fmt: skip
 @pytest.mark.parametrize("name", ["pgd", "square", "autoattack"])
 def test_data_that_cannot_be_attacked_are_refused_before_anything_happens(name: str, spoil, message: str):
@@ -252,6 +259,99 @@ def test_queries_are_counted_exactly():
         assert queries.tolist() == [1, *[1 + spent] * 4]
 
 
+# What a network may return
+
+
+class Returning(nn.Module):
+    """A network whose logits go through `wrap`."""
+
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.network, self.wrap = convolutional().eval(), wrap
+
+    def forward(self, x):
+        return self.wrap(self.network(x))
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda z: (z,), lambda z: [z, None], lambda z: {"logits": z, "features": 2 * z}, lambda z: {"scores": z},
+    lambda z: (z, z[:, :, None]), lambda z: SimpleNamespace(logits=z, loss=None),
+])  # fmt: skip
+def test_logits_are_found_in_what_a_network_returns(wrap):
+    model, (x, y) = Returning(wrap), batch(6)
+    assert torch.equal(pgd(model, x, y, steps=2), pgd(model.network, x, y, steps=2))
+
+
+@pytest.mark.parametrize(("wrap", "message"), [
+    (lambda z: (z, z), "returns a tuple, in which 2 tensors could be logits. Attack a module whose forward picks"),
+    (lambda z: {"boxes": z[:, :, None]}, "returns a dict. Attack"),
+    (lambda z: None, "returns a NoneType. Attack"),
+    (lambda z: z.detach().numpy(), "returns a ndarray. Attack"),
+])  # fmt: skip
+def test_an_output_without_clear_logits_is_refused_in_a_sentence(wrap, message: str):
+    with pytest.raises(InputError, match=message):
+        pgd(Returning(wrap), *batch(6), steps=2)
+
+
+def test_transformers_outputs_are_taken():
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    output = transformers.modeling_outputs.ImageClassifierOutput
+    model, (x, y) = Returning(lambda z: output(logits=z, hidden_states=(z, z))), batch(6)
+    assert torch.equal(pgd(model, x, y, steps=2), pgd(model.network, x, y, steps=2))
+
+
+# Networks that draw random numbers
+
+
+def test_a_network_that_draws_is_found_out_and_attacked_over_twenty_draws():
+    calls = []
+    model, (x, y) = Noisy(convolutional()), batch(6)
+    model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    pgd(model, x, y, steps=2)
+    assert sum(calls) == 2 * DRAWS
+    calls.clear()
+    pgd(model.network, x, y, steps=2)
+    pgd(model, x, y, steps=2, draws=1)
+    assert len(calls) == 2  # asked for one draw, it is not even probed
+
+
+@pytest.mark.parametrize("draws", [None, 1])
+@pytest.mark.parametrize("name", sorted(name for name, row in ATTACKS.items() if row.norms))
+def test_no_attack_counts_a_lucky_draw_as_a_break(name: str, draws: int | None):
+    class Coin(nn.Module):
+        """Answers class 1 in one pass of four, whatever it is shown; in the mean it answers class 0."""
+
+        def forward(self, x):
+            lucky = (torch.rand(len(x), 1) < 0.25).float()
+            return 0 * x.flatten(1)[:, :2] + lucky * torch.tensor([0.0, 1.0]) + (1 - lucky) * torch.tensor([1.0, 0.0])
+
+    x, y = torch.rand(12, 1, 4, 4), torch.zeros(12, dtype=torch.int64)
+    options = {"steps": 8, "restarts": 2, "population": 4, "searches": 2, "early_stop": True}
+    known = inspect.signature(ATTACKS[name].attack).parameters
+    found = ATTACKS[name].attack(
+        Coin(), x, y, eps=0.1, draws=draws, **{key: value for key, value in options.items() if key in known}
+    )
+    with attacking(Coin(), found, y, eps=0.1, draws=200) as (victim, at, labels):
+        assert not bool(victim.verdict(at, labels).any())
+    evaluated = evaluate(Coin(), x, y, eps=0.1, attacks=("pgd",), draws=draws)
+    assert evaluated["pgd"].correct == len(x)
+    assert evaluated.judged == DRAWS
+    assert "mean of 20 fresh draws" in str(evaluated)
+    assert evaluated.to_json()["judged"] == DRAWS
+
+
+def test_early_stop_no_longer_flatters_a_network_behind_noise(fitted):
+    # Frozen at its first lucky draw, IFGSM used to come out weaker than FGSM, a single step of it.
+    model, x, y = fitted
+    found = evaluate(
+        Noisy(model, 0.35), x, y, eps=0.25, attacks=("fgsm", "ifgsm", "pgd", "cw"), options={"cw": {"steps": 20}}
+    )
+    assert found["ifgsm"].correct <= found["fgsm"].correct
+    assert found["pgd"].correct <= found["fgsm"].correct + 1
+    assert found["cw"].correct <= found["fgsm"].correct + 1
+    assert found["worst"].correct < found["clean"].correct - 10
+
+
 # Evaluation
 
 
@@ -300,8 +400,8 @@ def test_a_network_that_is_sound_earns_no_warning_and_each_fault_its_own(fitted)
     assert checks.network(model, x, y, eps=0.05) == []
     told = lambda net, **more: " ".join(checks.network(net, x, y, eps=0.05, **more))
     assert "probabilities" in told(nn.Sequential(model, nn.Softmax(dim=1)))
-    assert "--draws 20" in told(Noisy(model))
-    assert "--draws" not in told(Noisy(model), draws=4)
+    assert "--draws 20" in told(Noisy(model), draws=1)
+    assert "--draws" not in told(Noisy(model))
     assert "exactly zero" in told(Rounded(model))
     saturated = nn.Sequential(model, nn.Linear(3, 3, bias=False))
     saturated[1].weight.data = 1e4 * torch.eye(3)
@@ -353,6 +453,61 @@ def test_what_has_no_gradients_is_attacked_by_search(fitted):
     assert found["worst"].correct < found["clean"].correct
     with pytest.raises(InputError, match="knows no l2 ball"):
         evaluate(model, x, y, attacks=("nattack",), norm="l2")
+
+
+def test_a_card_has_the_fields_of_robustbench_and_the_cost(fitted, tmp_path: Path):
+    model, x, y = fitted
+    found = evaluate(model, x, y, eps=64 / 255, attacks=("pgd", "autoattack"), options=BRIEF)
+    made = card(
+        found, name="small", architecture="MLP", dataset="blobs", cost=Cost(zeros=50.0, parameters=1091, latency=0.02),
+        venue="none",
+    )  # fmt: skip
+    written = json.loads(json.dumps(made.to_json()))
+    robustbench = {
+        "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps",
+        "clean_acc", "reported", "autoattack_acc", "footnote",
+    }  # fmt: skip
+    assert robustbench <= set(written)
+    assert written["eps"] == "64/255"
+    assert written["clean_acc"] == f"{found['clean'].percent:.2f}"
+    assert (written["zeros"], written["parameters"], written["bytes"]) == (50.0, 1091, None)
+    assert made.row()["robust %"] == f"{found['worst'].percent:.2f}"
+    assert made.row()["bytes"] == ""
+    with pytest.raises(InputError, match="no field 'clean'"):
+        card(found, name="a", architecture="b", dataset="c", clean=100)
+
+
+def test_adversarial_examples_are_kept_and_break_the_network(fitted, tmp_path: Path):
+    model, x, y = fitted
+    found = evaluate(model, x, y, eps=0.3, attacks=("fgsm", "pgd"))
+    save_examples(found, x, y, tmp_path / "examples.safetensors")
+    kept = load_file(tmp_path / "examples.safetensors")
+    assert int((model(kept["adversarial"]).argmax(1) == kept["labels"]).sum()) == found["worst"].correct < len(x)
+    assert float((kept["adversarial"] - kept["clean"]).abs().max()) <= 0.3 + 1e-6
+    with pytest.raises(InputError, match="no adversarial examples of these"):
+        save_examples(found, x[:3], y[:3], tmp_path / "other.safetensors")
+
+
+def test_autoattack_tells_which_part_broke_what(fitted):
+    model, x, y = fitted
+    found = evaluate(model, x, y, eps=0.3, attacks=("autoattack",), options=BRIEF)
+    score = found["autoattack"]
+    assert list(score.parts or {}) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert sum((score.parts or {}).values()) == found["clean"].correct - score.correct > 0
+    assert "by the part that broke them first: apgd-ce" in str(found)
+
+
+@pytest.mark.parametrize("version", ["standard", "plus", "random"])
+def test_versions_of_autoattack_take_the_published_parts(fitted, version):
+    model, x, y = fitted
+    broken: dict = {}
+    found = autoattack(model, x, y, eps=0.25, version=version, steps=5, search_steps=20, broken_by=broken)
+    assert list(broken) == list(VERSIONS[version])
+    assert torch.equal(model(found).argmax(1) != y, torch.stack([*broken.values(), model(x).argmax(1) != y]).any(dim=0))
+    with pytest.raises(InputError, match="Leave one out"):
+        autoattack(model, x, y, version="plus", parts=("square",))
+    with pytest.raises(InputError, match="version of AutoAttack"):
+        autoattack(model, x, y, version="rand")
 
 
 # The command

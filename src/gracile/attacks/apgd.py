@@ -9,11 +9,12 @@ from torch import Tensor
 
 from gracile.attacks.geometry import column, direction, project, size
 from gracile.attacks.losses import climbed, dlr_towards
-from gracile.attacks.victim import Loss, Mode, Model, Victim, attacking, finished
+from gracile.attacks.victim import Loss, Mode, Model, Precision, Victim, attack, attacking, finished
 from gracile.core.errors import InputError
 from gracile.core.seeding import generator
 
 
+@attack
 def apgd(
     model: Model,
     x: Tensor,
@@ -27,15 +28,17 @@ def apgd(
     restarts: int = 1,
     rho: float = 0.75,
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
-    """Auto-PGD (Croce and Hein 2020, algorithm 1); samples leave the batch once broken, unless there are several draws.
+    """Auto-PGD (Croce and Hein 2020, algorithm 1); samples leave the batch once broken, unless the network draws
+    random numbers.
 
     Args:
-        model, x, y, eps, norm, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`.
+        model, x, y, eps, norm, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`.
         steps: gradients a run.
         loss: ``ce``, ``margin``, ``dlr``, or ``dlr-targeted``: one run for each of the `targets` likeliest wrong classes.
         targets: see `loss`; no more than there are wrong classes.
@@ -55,14 +58,14 @@ def apgd(
     climb = None if many else climbed(loss, targeted=targeted)
     given = x
     with attacking(
-        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
         steps=steps, restarts=restarts, targets=targets,
     ) as (victim, x, y):  # fmt: skip
         random = generator(seed, "attack", "apgd", device=x.device)
         logits = victim.logits(x)
         ranked = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True)
         runs = min(targets, logits.shape[1] - 1) if many else 1
-        adversarial, standing = x.clone(), ~victim.broken(logits, y)
+        adversarial, standing = x.clone(), ~victim.breaks(x, logits, y)
         for target in (ranked[:, run] for run in range(runs) for _ in range(restarts)):
             start = _start(x, eps, norm, random)
             rows = standing.nonzero().squeeze(1)
@@ -121,7 +124,7 @@ class _Run:
         x, labels = self.x, (self.y, *extra)
         losses, logits, gradient = self.victim.gradient(self.start, loss, *labels)
         result = self.start.clone()
-        broken = self.victim.broken(logits, self.y)
+        broken = self.victim.breaks(self.start, logits, self.y)
         state = _State(
             rows=torch.arange(len(x), device=x.device), x=x, at=self.start, before=self.start, gradient=gradient,
             best=self.start.clone(), best_gradient=gradient.clone(), best_loss=losses.clone(), last_loss=losses,
@@ -129,7 +132,7 @@ class _Run:
             rises=torch.zeros_like(losses), halved=torch.ones_like(broken), labels=labels,
         )  # fmt: skip
         # Where the network draws random numbers a break may be luck: such samples stay and are judged anew at the end.
-        leave = self.victim.draws == 1
+        leave = not self.victim.random
         if leave:
             state.keep(~broken)
         # Checkpoints at 22 % of the steps, then at intervals shorter by 3 % each, down to 6 %.
@@ -139,7 +142,7 @@ class _Run:
                 break
             point = self._move(state, step)
             losses, logits, gradient = self.victim.gradient(point, loss, *state.labels)
-            newly = self.victim.broken(logits, state.labels[0])
+            newly = self.victim.breaks(point, logits, state.labels[0]) if leave else broken
             state.before, state.at, state.gradient = state.at, point, gradient
             state.rises += losses > state.last_loss
             state.last_loss = losses
@@ -156,7 +159,7 @@ class _Run:
                 window, waited = max(window - max(int(0.03 * self.steps), 1), max(int(0.06 * self.steps), 1)), 0
         result[state.rows] = state.best
         if not leave:
-            broken = self.victim.broken(self.victim.logits(result), self.y)
+            broken = self.victim.verdict(result, self.y)
         return result, broken
 
     def _move(self, state: _State, step: int) -> Tensor:

@@ -7,21 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gracile.attacks.losses import cross_entropy
 from gracile.attacks.pgd import pgd
-from gracile.attacks.victim import Model, Victim, attacking
+from gracile.attacks.victim import Model, Victim, attacking, differ
 
 # Samples that the checks of one network look at.
 LOOKED_AT = 128
-# Share of samples below which a sign is no sign: strong attacks, too, miss a few that others find.
-CHANCE = 0.02
+# Share of samples below which a sign is no sign: strong attacks, too, miss a few that others find. Where the network draws
+# random numbers, samples at the boundary fall on one side or the other by the draw.
+CHANCE, CHANCE_OF_DRAWS = 0.02, 0.05
 # l-inf and l2 balls in which no network stands: a grey image is within reach of every image.
 HOPELESS = 0.5
+# Steps and draws of the attack along gradients that are averaged over the neighbourhood.
+SMOOTHED = {"steps": 10, "draws": 30}
 
 
 def network(
-    model: Model, x: Tensor, y: Tensor, *, eps: float, norm: str = "linf", draws: int = 1, seed: int = 0
+    model: Model, x: Tensor, y: Tensor, *, eps: float, norm: str = "linf", draws: int | None = None, seed: int = 0
 ) -> list[str]:
     """Warnings about a network and the data at hand; each says what to do.
 
@@ -31,33 +35,65 @@ def network(
     x, y = x[:LOOKED_AT], y[:LOOKED_AT]
     with attacking(model, x, y, eps=eps, norm=norm, draws=1, seed=seed) as (victim, inside, labels):
         logits = victim.logits(inside)
-        found = [*probabilities(logits), *randomness(victim, inside, logits, draws)]
+        found = [*probabilities(logits), *randomness(victim, draws), *test_time(victim, inside, logits)]
         if isinstance(model, nn.Module):
-            found += zero_gradients(victim, inside, labels)
+            found += [*zero_gradients(victim, inside, labels), *random_gradients(victim, inside, labels)]
+        random = victim.random
     if isinstance(model, nn.Module) and eps > 0:
-        found += not_rising(model, x, y, eps=eps, norm=norm, draws=draws, seed=seed)
+        settings: dict[str, Any] = {"eps": eps, "norm": norm, "draws": draws, "seed": seed}
+        found += not_rising(model, x, y, **settings)
+        if not random:
+            found += shattered(model, x, y, eps=eps, norm=norm, seed=seed)
     return found
 
 
 def probabilities(logits: Tensor) -> list[str]:
-    """Softmax outputs where logits are expected."""
-    sums = logits.sum(dim=1)
-    if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-4).all()):
+    """Outputs of softmax or of its logarithm where logits are expected."""
+    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-4).all()):
         return [
             "The network's outputs are probabilities. The losses expect logits; a second softmax flattens their gradients and "
             "hides adversarial examples. Take the softmax off the network."
         ]
+    if bool((logits.logsumexp(dim=1).abs() < 1e-4).all()):
+        return [
+            "The network's outputs are log-probabilities (log_softmax). Losses are those of logits, but rounding swallows small "
+            "margins, and means over draws or members are geometric. Take the log_softmax off the network."
+        ]
     return []
 
 
-def randomness(victim: Victim, x: Tensor, logits: Tensor, draws: int) -> list[str]:
-    """Outputs that differ from pass to pass, attacked without expectation."""
-    if draws > 1 or torch.equal(victim.logits(x), logits):
+def randomness(victim: Victim, draws: int | None) -> list[str]:
+    """Outputs that differ from pass to pass, attacked along single draws."""
+    if draws != 1 or not victim.random:
         return []
     return [
         "The network draws random numbers in evaluation mode, and each gradient saw a single draw. Average over them with "
         "draws=20 (--draws 20), or robustness is overstated."
     ]
+
+
+def test_time(victim: Victim, x: Tensor, logits: Tensor) -> list[str]:
+    """Networks that are no function of the sample: they optimise, learn or mix the batch while they predict."""
+    found = []
+    module = victim.model if isinstance(victim.model, nn.Module) else None
+    before = {} if module is None else {key: value.clone() for key, value in module.state_dict().items()}
+    with _Watch() as watch:
+        victim.logits(x[:2])
+    if watch.differentiated:
+        found.append(
+            "The network computes gradients while it predicts (optimisation at test time). Attacks see through it only as far as it "
+            "keeps the graph: attack it end to end, and the network without it with the adversarial examples carried over."
+        )
+    if module is not None and any(not torch.equal(before[key], value) for key, value in module.state_dict().items()):
+        found.append(
+            "Predicting changes the network's state: its answers depend on what it was asked before. Freeze it before it is attacked."
+        )
+    elif not victim.random and len(x) > 2 and differ(victim.logits(x[: len(x) // 2]), logits[: len(x) // 2]):
+        found.append(
+            "The answer to a sample depends on the rest of its batch. Robustness then depends on how samples are batched: "
+            "use statistics of training, or attack in the batches in which the network is used."
+        )
+    return found
 
 
 def zero_gradients(victim: Victim, x: Tensor, y: Tensor) -> list[str]:
@@ -73,8 +109,64 @@ def zero_gradients(victim: Victim, x: Tensor, y: Tensor) -> list[str]:
     ]
 
 
+class _Watch(TorchFunctionMode):
+    """Notices that gradients are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.differentiated = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.differentiated |= func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+        return func(*args, **(kwargs or {}))
+
+
+def random_gradients(victim: Victim, x: Tensor, y: Tensor) -> list[str]:
+    """Gradients that differ from pass to pass where the answers do not."""
+    if victim.random:
+        return []
+    one, two = (victim.gradient(x, cross_entropy, y)[2] for _ in range(2))
+    if not differ(one, two):
+        return []
+    return [
+        "The gradient differs from pass to pass although the answers do not: a path without value hides the gradient behind noise. "
+        "Remove it, or trust black-box attacks (square, nattack)."
+    ]
+
+
+def shattered(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int = 0) -> list[str]:
+    """Gradients of details too fine to climb: those averaged over a neighbourhood lead further (Athalye et al. 2018)."""
+    # An eighth of the radius a coordinate, as the l-inf ball counts it.
+    smooth = _Smoothed(model, eps / 8 if norm == "linf" else eps / 8 / x[0].numel() ** 0.5)
+    settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": SMOOTHED["steps"], "seed": seed}
+    plain = pgd(model, x, y, **settings, draws=1)
+    wide = pgd(smooth, x, y, **settings, draws=SMOOTHED["draws"])
+    with attacking(model, x, y, eps=eps, norm=norm, draws=1, seed=seed) as (victim, _, labels):
+        right, one, two = (~victim.verdict(at, labels) for at in (x, plain, wide))
+    missed, attacked = int((right & one & ~two).sum()), max(int(right.sum()), 1)
+    if not _sure(missed, attacked, CHANCE):
+        return []
+    return [
+        f"Along gradients averaged over a small neighbourhood PGD breaks {100 * missed / attacked:.0f} % of samples that it does not break "
+        "along plain ones: gradients are shattered. Attack the network behind noise with several draws, and trust black-box attacks."
+    ]
+
+
+class _Smoothed(nn.Module):
+    """A network behind Gaussian noise."""
+
+    def __init__(self, network: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.network, self.sigma = network, sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network((x + self.sigma * torch.randn_like(x)).clamp(0, 1))
+
+
 def not_rising(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, draws: int = 1, seed: int = 0
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, draws: int | None = None, seed: int = 0
 ) -> list[str]:
     """A loss that does not rise with steps or with eps, and samples that stand where none can."""
     after = lambda steps, radius: pgd(
@@ -84,64 +176,83 @@ def not_rising(
     twice = 2 * eps if norm == "l2" else min(2 * eps, 1.0)
     points = after(5, eps), after(20, eps), after(20, twice), after(50, max(hopeless, eps))
     with attacking(model, x, y, eps=eps, norm=norm, draws=draws, seed=seed) as (victim, _, labels):
-        few, many, wide = (float(victim.gradient(at, cross_entropy, labels)[0].double().mean()) for at in points[:3])
-        left = float((~victim.broken(victim.logits(points[3]), labels)).double().mean())
-    # A grey image has one class: at most its share could stand.
-    allowed = float(y.bincount().max()) / len(y) + CHANCE
-    # What differs by rounding, or by another draw, is no sign.
-    slack = 1e-3 * abs(few) + 1e-6
+        few, many, wide = (cross_entropy(victim.logits(at, victim.judged), labels).double() for at in points[:3])
+        right, standing = (~victim.verdict(at, labels) for at in (x, points[3]))
+        random = victim.random
     found = []
-    if many < few - slack:
+    if _falls(few, many, random):
         found.append(
-            f"The loss falls from {few:.3g} to {many:.3g} between 5 and 20 steps of PGD: gradients mislead. "
+            f"The loss falls from {few.mean():.3g} to {many.mean():.3g} between 5 and 20 steps of PGD: gradients mislead. "
             "Try a smaller alpha, more draws, and look for masked gradients."
         )
-    if wide < many - slack:
+    if _falls(many, wide, random):
         found.append(
-            f"The loss falls from {many:.3g} to {wide:.3g} as the ball doubles: gradients mislead. "
+            f"The loss falls from {many.mean():.3g} to {wide.mean():.3g} as the ball doubles: gradients mislead. "
             "Trust black-box attacks, and look for masked gradients."
         )
-    if left > allowed:
+    # A grey image has one class: at most its share could stand.
+    allowed = float(y.bincount().max()) / len(y) + CHANCE
+    left = int((standing & right).sum())
+    if left > allowed * len(y) and (not random or _sure(left, len(y), allowed)):
         found.append(
-            f"{100 * left:.0f} % of samples stand within {norm} {hopeless:.3g}, where every image can be made grey: "
+            f"{100 * left / len(y):.0f} % of samples stand within {norm} {hopeless:.3g}, where every image can be made grey: "
             "the attack fails, not the adversary. Try other losses (cw, apgd), and look for masked gradients."
         )
     return found
 
 
-def beaten(broken_by: Mapping[str, Tensor], right: Tensor, entries: Mapping[str, Any]) -> list[str]:
+def _falls(before: Tensor, after: Tensor, random: bool) -> bool:
+    """Whether the mean loss falls by more than rounding and, where answers are drawn, by more than three standard errors."""
+    fall = before - after
+    slack = 1e-3 * float(before.mean().abs()) + 1e-6
+    if random and len(fall) > 1:
+        slack += 3 * float(fall.std()) / len(fall) ** 0.5
+    return float(fall.mean()) > slack
+
+
+def _sure(count: int, among: int, share: float) -> bool:
+    """Whether `count` among so many is more than `share` by Wilson's interval of 95 %."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(count, among).proportion_ci(0.95, method="wilson").low) > share
+
+
+def beaten(
+    broken_by: Mapping[str, Tensor],
+    right: Tensor,
+    kinds: Mapping[str, tuple[str, bool | None]],
+    *,
+    random: bool = False,
+) -> list[str]:
     """Weak attacks that succeed where strong ones fail.
 
     Args:
-        broken_by: by attack, bool (k,): which of the first k samples it broke.
+        broken_by: by attack or part of one, bool (k,): which of the first k samples it broke.
         right: bool (n,): which samples the network gets right.
-        entries: by attack, whether it asks for ``gradients``, and its ``title``.
+        kinds: for each of `broken_by` its title, and whether it asks for gradients; None where it does not count as either.
+        random: whether answers are drawn, so that samples at the boundary may fall either way.
     """
-    from scipy.stats import binomtest
-
-    white = [name for name in broken_by if entries[name].gradients and name not in ("transfer", "cw_paper")]
+    chance = CHANCE_OF_DRAWS if random else CHANCE
+    white = [name for name in broken_by if kinds[name][1]]
     found = []
     for name, broken in broken_by.items():
-        if name in white or name == "cw_paper" or not white:
-            continue
         rows = len(broken)
-        if any(len(broken_by[one]) < rows for one in white):
+        if kinds[name][1] is not False or not white or any(len(broken_by[one]) < rows for one in white):
             continue
         by_gradients = torch.stack([broken_by[one][:rows] for one in white]).any(dim=0)
         missed, attacked = int((broken & ~by_gradients).sum()), max(int(right[:rows].sum()), 1)
-        share = missed / attacked
-        if binomtest(missed, attacked).proportion_ci(0.95, method="wilson").low > CHANCE:
+        if _sure(missed, attacked, chance):
             found.append(
-                f"{entries[name].title} breaks {100 * share:.1f} % of samples that no gradient attack breaks: a sign of "
+                f"{kinds[name][0]} breaks {100 * missed / attacked:.1f} % of samples that no gradient attack breaks: a sign of "
                 "masked gradients. Give the gradient attacks more steps, restarts or draws, and quote the worst case only."
             )
     for strong in ("ifgsm", "pgd", "cw", "cw_paper"):
         if "fgsm" in broken_by and strong in broken_by:
             rows = min(len(broken_by["fgsm"]), len(broken_by[strong]))
             one, several = (float(broken_by[key][:rows].double().mean()) for key in ("fgsm", strong))
-            if one > several + CHANCE:
+            if one > several + chance:
                 found.append(
-                    f"{entries[strong].title} breaks {100 * several:.1f} % and FGSM, a single step, {100 * one:.1f} %: "
+                    f"{kinds[strong][0]} breaks {100 * several:.1f} % and FGSM, a single step, {100 * one:.1f} %: "
                     "the iterative attack is set up wrongly, or gradients are masked. "
                     "Do not report it alone; check alpha, steps and the loss."
                 )

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from gracile.attacks.losses import margin
-from gracile.attacks.victim import Mode, Model, attacking, finished
+from gracile.attacks.victim import Mode, Model, attack, attacking, finished
 
 
+@attack
 def cw_paper(
     model: Model,
     x: Tensor,
@@ -18,7 +19,7 @@ def cw_paper(
     lr: float = 6e-4,
     c: float = 10.0,
     scale: float = 1.0,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
@@ -48,11 +49,13 @@ def cw_paper(
         y,
     ):
         answers = victim.logits(x).argmax(dim=1)
-        delta = torch.zeros_like(x, requires_grad=True)
+        # Adam's guard against division by 0 is 0 itself in half precision.
+        exact = torch.promote_types(x.dtype, torch.float32)
+        delta = torch.zeros_like(x, dtype=exact, requires_grad=True)
         optimizer = torch.optim.Adam([delta], lr=lr)
         for _ in range(steps):
-            gains, _, gradient = victim.gradient((x + delta).detach(), margin, answers)
-            active = (gains < 0).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+            gains, _, gradient = victim.gradient((x + delta).detach().to(x.dtype), margin, answers)
+            active = (gains < 0).to(exact).view(-1, *[1] * (x.ndim - 1))
             delta.grad = (2 * delta - c * active * gradient).detach()
             optimizer.step()
         return finished(x + scale * delta.detach(), given)

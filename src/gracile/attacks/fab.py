@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from gracile.attacks.geometry import column, size
-from gracile.attacks.victim import Mode, Model, Victim, attacking, finished
+from gracile.attacks.losses import margin
+from gracile.attacks.victim import Mode, Model, Precision, Victim, attack, attacking, finished
 from gracile.core.seeding import generator
 
 # Newton's steps of a projection; about ten are taken.
 NEWTON = 100
 
 
+@attack
 def fab(
     model: Model,
     x: Tensor,
@@ -24,26 +26,30 @@ def fab(
     steps: int = 100,
     norm: str = "linf",
     targets: int = 9,
+    multi_targeted: bool = True,
     restarts: int = 1,
     alpha: float = 0.1,
     eta: float = 1.05,
     beta: float = 0.9,
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """FAB (Croce and Hein 2020) against the boundary to each of the `targets` likeliest wrong classes, one after the other.
 
     It has no step length and seeks the smallest perturbation; with `eps`, samples leave the batch once broken within it.
 
     Args:
-        model, x, y, norm, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`; with `targeted` the boundary is
-            that to `y`.
+        model, x, y, norm, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`; with `targeted` the boundary is
+            that between `y` and the likeliest other class.
         eps: what counts as broken; None keeps the smallest perturbation however large.
         steps: linearisations a target and restart.
         targets: no more than there are wrong classes.
+        multi_targeted: one run a target, as in AutoAttack's standard ensemble; without, a single one that linearises the
+            boundaries to all targets in every step and goes for the nearest.
         restarts: the first from `x`, others from random points half-way to the best found.
         alpha: most that a step leans back towards `x`.
         eta: overshoot beyond the boundary.
@@ -58,17 +64,19 @@ def fab(
     """
     given = x
     with attacking(
-        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
         steps=steps, restarts=restarts, targets=targets,
     ) as (victim, x, y):  # fmt: skip
         logits = victim.logits(x)
         ranked = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True)
-        answers = logits.argmax(dim=1)
-        # Boundaries are crossed from one class to another: pairs (from, to) a sample.
-        pairs = [(answers, y)] if targeted else [(y, ranked[:, i]) for i in range(min(targets, logits.shape[1] - 1))]
+        # Boundaries are crossed from one class to others: pairs (from, to) of shapes (n,) and (n, k).
+        # Towards a class wanted, the one to leave is whatever is the answer there.
+        others = ranked[:, : min(targets, logits.shape[1] - 1)]
+        parts = others.split(1, dim=1) if multi_targeted else [others]
+        pairs = [(y, y[:, None])] if targeted else [(y, one) for one in parts]
         radius = math.inf if eps is None else eps
         adversarial, distance = x.clone(), torch.full((len(x),), math.inf, device=x.device, dtype=x.dtype)
-        distance[victim.broken(logits, y)] = 0
+        distance[victim.breaks(x, logits, y)] = 0
         random = generator(seed, "attack", "fab", device=x.device)
         for source, target in pairs:
             for restart in range(restarts):
@@ -92,8 +100,34 @@ def fab(
         return finished(adversarial, given)
 
 
-def _difference(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
+def _lead(logits: Tensor, wanted: Tensor) -> Tensor:
+    return -margin(logits, wanted)
+
+
+def difference(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """The logit of `target` less that of `source`."""
     return (logits.gather(1, target[:, None]) - logits.gather(1, source[:, None])).squeeze(1)
+
+
+def _nearest_boundary(victim: Victim, at: Tensor, source: Tensor, targets: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """By the linearisation at `at`: the logits' gap (n,) to the one of `targets` (n, k) that is nearest, and its gradient."""
+    if victim.targeted:
+        gap, _, gradient = victim.gradient(at, _lead, source)
+        return gap, gradient
+    gap, _, gradient = victim.gradient(at, difference, source, targets[:, 0])
+    for number in range(1, targets.shape[1]):
+        other, _, slope = victim.gradient(at, difference, source, targets[:, number])
+        one, two = (away(value, normal, norm) for value, normal in ((gap, gradient), (other, slope)))
+        nearer = two < one
+        gap, gradient = torch.where(nearer, other, gap), torch.where(column(nearer, at), slope, gradient)
+    return gap, gradient
+
+
+def away(gap: Tensor, normal: Tensor, norm: str) -> Tensor:
+    """Distances (n,) to hyperplanes of this gap (n,) and normal (n, ...)."""
+    flat = normal.flatten(1)
+    dual = flat.abs().sum(dim=1) if norm == "linf" else flat.norm(dim=1)
+    return gap.abs() / dual.clamp_min(torch.finfo(flat.dtype).tiny)
 
 
 def _cross(
@@ -104,16 +138,16 @@ def _cross(
     best, distance = x.clone(), torch.full((len(x),), math.inf, device=x.device, dtype=x.dtype)
     rows = torch.arange(len(x), device=x.device)
     for _ in range(steps):
-        gap, _, gradient = victim.gradient(at, _difference, source, target)
+        gap, gradient = _nearest_boundary(victim, at, source, target, norm)
         # The boundary's linearisation at the current point: {p : w . p = level}.
         level = (gradient * at).flatten(1).sum(dim=1) - gap
         here, origin = (project_on_plane(point, gradient, level, norm) for point in (at, x))
         near, far = (size(step, norm).clamp_min(1e-8) for step in (here, origin))
         lean = column((near / (near + far)).clamp_max(alpha), x)
         at = ((1 - lean) * (at + eta * here) + lean * (x + eta * origin)).clamp(0, 1)
-        broken = victim.broken(victim.logits(at), y)
         length = size(at - x, norm)
-        nearer = broken & (length < distance[rows])
+        broken = victim.broken(logits := victim.logits(at), y)
+        nearer = victim.breaks(at, logits, y, among=length < distance[rows])
         best[rows[nearer]], distance[rows[nearer]] = at[nearer], length[nearer]
         at = torch.where(column(broken, x), x + beta * (at - x), at)
         standing = distance[rows] > radius

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from gracile.attacks.pgd import pgd
-from gracile.attacks.victim import Mode, Model
+from gracile.attacks.victim import Mode, Model, Precision, attack
 
 
+@attack
 def fgsm(
     model: Model,
     x: Tensor,
@@ -19,10 +20,11 @@ def fgsm(
     loss: str = "ce",
     random_start: bool = False,
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    precision: Precision = "float32",
     channels_last: bool = True,
 ) -> Tensor:
     """``clip(x + eps sign(grad L))`` (Goodfellow et al. 2015); for l2 the gradient of unit norm.
@@ -32,7 +34,7 @@ def fgsm(
 
     Args:
         alpha: length of the step; None for `eps`.
-        model, x, y, eps, norm, loss, random_start, targeted, draws, seed, mode, chunk, channels_last: see `gracile.attacks.pgd`.
+        model, x, y, eps, norm, loss, random_start, targeted, draws, seed, mode, chunk, precision, channels_last: see `gracile.attacks.pgd`.
 
     Returns:
         (n, ...) in [0, 1], at most `eps` from `x`.
@@ -42,6 +44,6 @@ def fgsm(
     """
     return pgd(
         model, x, y, eps=eps, steps=1, alpha=(eps or 1.0) if alpha is None else alpha, norm=norm, loss=loss,
-        random_start=random_start, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        random_start=random_start, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
         channels_last=channels_last,
     )  # fmt: skip

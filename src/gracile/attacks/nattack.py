@@ -7,10 +7,11 @@ from torch import Tensor
 
 from gracile.attacks.geometry import project
 from gracile.attacks.losses import climbed
-from gracile.attacks.victim import Mode, Model, Victim, attacking, finished
+from gracile.attacks.victim import Mode, Model, Victim, attack, attacking, finished
 from gracile.core.seeding import generator
 
 
+@attack
 def nattack(
     model: Model,
     x: Tensor,
@@ -22,7 +23,7 @@ def nattack(
     sigma: float = 0.1,
     lr: float = 0.02,
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
@@ -32,7 +33,8 @@ def nattack(
 
     A candidate is ``clip_{x, eps}((tanh(atanh(2x - 1) + m + sigma g) + 1) / 2)``; rewards are margins, made zero mean and unit
     spread over the population, and the mean m climbs the estimated gradient. Only samples that the network gets right
-    are attacked; each leaves once its mean breaks it, which is looked at every ten steps.
+    are attacked; each leaves once its mean breaks it, which is looked at every ten steps. Where the network draws random numbers
+    a candidate takes a single draw unless `draws` says otherwise, since the population averages over them.
 
     Args:
         model, x, y, eps, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`; the ball is l-inf, and `model` may be
@@ -58,7 +60,7 @@ def nattack(
         adversarial = x.clone()
         used = torch.zeros_like(y)
         random = generator(seed, "attack", "nattack", device=x.device)
-        for row in (~victim.broken(victim.logits(x), y)).nonzero().squeeze(1).tolist():
+        for row in (~victim.breaks(x, victim.logits(x), y)).nonzero().squeeze(1).tolist():
             one = x[row : row + 1]
             found, asked = _learn(victim, one, y[row : row + 1], eps, steps, population, sigma, lr, random)
             adversarial[row], used[row] = found[0], asked
@@ -82,10 +84,11 @@ def _learn(
     for step in range(steps):
         if step % 10 == 0:
             asked += 1
-            if bool(victim.broken(victim.logits(candidate(mean)), y)):
+            if bool(victim.verdict(candidate(mean), y)):
                 break
         noise = torch.randn((population, *x.shape[1:]), generator=random, device=x.device, dtype=x.dtype)
-        rewards = gain(victim.logits(candidate(mean + sigma * noise)), labels)
+        # One draw a candidate: the mean over the population is one over the network's random numbers too.
+        rewards = gain(victim.logits(candidate(mean + sigma * noise), victim.asked or 1), labels)
         # A margin that is won earns no more: pressure stays on candidates that still fail.
         rewards = rewards.clamp_max(0)
         asked += population

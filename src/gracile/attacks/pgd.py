@@ -7,11 +7,12 @@ from torch import Tensor
 
 from gracile.attacks.geometry import direction, project, random_in_ball
 from gracile.attacks.losses import climbed
-from gracile.attacks.victim import Loss, Mode, Model, Victim, attacking, finished
+from gracile.attacks.victim import Loss, Mode, Model, Precision, Victim, attack, attacking, finished
 from gracile.core.errors import InputError
 from gracile.core.seeding import generator
 
 
+@attack
 def pgd(
     model: Model,
     x: Tensor,
@@ -27,10 +28,11 @@ def pgd(
     restarts: int = 1,
     early_stop: bool = False,
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    precision: Precision = "float32",
     channels_last: bool = True,
 ) -> Tensor:
     """``x <- Proj(x + alpha sign(grad L))``, projected on the ball and on [0, 1] (Madry et al. 2018).
@@ -52,13 +54,17 @@ def pgd(
         restarts: runs from other random points on the samples that still stand; each sample keeps the point that broke
             it, else the one of largest loss.
         early_stop: a sample leaves the batch at the first point that breaks it, `x` itself included. For evaluation; training
-            wants all steps. Without effect where there are several draws: there a break may be luck.
+            wants all steps. Without effect where the network draws random numbers: there a break may be luck.
         targeted: climb towards the classes `y`.
-        draws: gradients averaged a step (expectation over transformation), for networks that draw random numbers.
+        draws: passes that each gradient is the mean of (expectation over transformation), for networks that draw random
+            numbers. None finds out by asking twice, and takes 20 where answers differ, else 1. Where they differ, a break
+            counts only if it holds in the mean of at least 20 fresh draws, however many the gradients saw.
         seed: of the start and of the network's own random numbers.
         mode: ``eval`` attacks the network in evaluation mode; ``found`` in the mode each module is in, where
             batch-norm moves its statistics as it does in any pass.
         chunk: samples a pass; None lets it choose. Results do not depend on it, unless the network mixes its batch.
+        precision: ``bf16`` runs the network under autocast, which is faster where the processor has it and moves a tenth of
+            the final pixels. What counts as broken is decided in the network's own precision all the same.
         channels_last: lay images out channels last on a CPU, which is faster and moves gradients by rounding alone. Without,
             results are bit for bit those of the formula.
 
@@ -83,7 +89,7 @@ def pgd(
         raise InputError(f"{restarts} restarts without random_start take the same way.", "Set random_start=True.")
     given = x
     with attacking(
-        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
         channels_last=channels_last, steps=steps, restarts=restarts,
     ) as (victim, x, y):  # fmt: skip
         climb = _Climb(victim, climbed(loss, targeted=targeted), eps, steps, eps / 4 if alpha is None else alpha, norm)
@@ -91,9 +97,9 @@ def pgd(
         first = random_in_ball(x, eps, norm, random) if random_start else x
         if start is not None:
             first = _checked_start(start, x)
-        early_stop = early_stop and draws == 1
+        early_stop = early_stop and not victim.random
         if early_stop:
-            adversarial, rows = x.clone(), (~victim.broken(victim.logits(x), y)).nonzero().squeeze(1)
+            adversarial, rows = x.clone(), (~victim.breaks(x, victim.logits(x), y)).nonzero().squeeze(1)
             if len(rows):
                 adversarial[rows] = climb.run(x[rows], y[rows], first[rows], early_stop)
         else:
@@ -102,12 +108,12 @@ def pgd(
             # Drawn for all samples, so that one sample's start does not depend on the fate of the others.
             begin = random_in_ball(x, eps, norm, random)
             losses, logits, _ = victim.gradient(adversarial, climb.loss, y)
-            rows = (~victim.broken(logits, y)).nonzero().squeeze(1)
+            rows = (~victim.breaks(adversarial, logits, y)).nonzero().squeeze(1)
             if not len(rows):
                 break
             again = climb.run(x[rows], y[rows], begin[rows], early_stop)
             more, logits, _ = victim.gradient(again, climb.loss, y[rows])
-            better = victim.broken(logits, y[rows]) | (more > losses[rows])
+            better = victim.breaks(again, logits, y[rows]) | (more > losses[rows])
             adversarial[rows[better]] = again[better]
         return finished(adversarial, given)
 
@@ -127,7 +133,7 @@ class _Climb:
         for _ in range(self.steps):
             _, logits, gradient = self.victim.gradient(at, self.loss, y, weight=weight)
             if early_stop:
-                broken = self.victim.broken(logits, y)
+                broken = self.victim.breaks(at, logits, y)
                 if bool(broken.any()):
                     standing = ~broken
                     rows = torch.arange(len(x), device=x.device) if rows is None else rows

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gracile.attacks.geometry import column, project, size
 from gracile.attacks.losses import climbed
-from gracile.attacks.victim import Mode, Model, Victim, attacking, finished
+from gracile.attacks.victim import Mode, Model, Precision, Victim, attack, attacking, finished
 from gracile.core.seeding import generator
 
-# The share of pixels a square covers halves at these queries of 10,000 (Andriushchenko et al. 2020, section 4.1).
+# What to slice an image by.
+Place = tuple[Any, ...]
+# The share of pixels a square covers halves after these queries (Andriushchenko et al. 2020, section 4.1, for 10,000).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
+@attack
 def square(
     model: Model,
     x: Tensor,
@@ -25,12 +29,14 @@ def square(
     steps: int = 5000,
     norm: str = "linf",
     share: float = 0.8,
+    rescaled: bool = False,
     restarts: int = 1,
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
+    precision: Precision = "float32",
     queries: Tensor | None = None,
 ) -> Tensor:
     """Square attack (Andriushchenko et al. 2020), black-box: it asks for logits alone, so any callable will do.
@@ -39,10 +45,12 @@ def square(
     one window to another. Samples leave the batch once broken.
 
     Args:
-        model, x, y, eps, norm, targeted, draws, seed, mode, chunk: see `gracile.attacks.pgd`; `model` may be any function
+        model, x, y, eps, norm, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`; `model` may be any function
             from x to logits, such as an onnxruntime session's.
         steps: queries a sample and restart, at most.
         share: of the pixels in the first square.
+        rescaled: stretch or shrink the schedule by which squares become smaller, which is for 10,000 queries, to `steps`.
+            AutoAttack's 5,000 queries do not: they end in the middle of it.
         restarts: of the search.
         queries: int64 (n,); the queries each sample took are added to it.
 
@@ -55,10 +63,10 @@ def square(
     """
     given = x
     with attacking(
-        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
         steps=steps, restarts=restarts,
     ) as (victim, x, y):  # fmt: skip
-        rows = (~victim.broken(victim.logits(x), y)).nonzero().squeeze(1)
+        rows = (~victim.breaks(x, victim.logits(x), y)).nonzero().squeeze(1)
         adversarial = x.clone()
         random = generator(seed, "attack", "square", device=x.device)
         for _ in range(restarts if eps > 0 else 0):
@@ -67,7 +75,7 @@ def square(
             # Features are images one pixel high.
             shape = x[rows].shape if x.ndim == 4 else (len(rows), 1, 1, x[0].numel())
             one = _Search(victim, x[rows].reshape(shape), y[rows], x.shape[1:], eps, norm, random)
-            found, broken, used = one.run(steps, share)
+            found, broken, used = one.run(steps, share, rescaled)
             adversarial[rows] = found.view(-1, *x.shape[1:])
             if queries is not None:
                 queries[rows.to(queries.device)] += used.to(queries.device)
@@ -85,30 +93,38 @@ class _Search:
         self.eps, self.norm, self.random = eps, norm, random
         self.gain = climbed("margin", targeted=victim.targeted)
 
-    def run(self, steps: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, steps: int, share: float, rescaled: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The best points, which of them broke, and the queries each took."""
-        x, y = self.x, self.y
-        best = self._first(x)
-        gains, broken = self._ask(best, y)
-        used = torch.ones_like(y)
-        # What is still searched: rows of the whole, and what goes with them.
+        result = self._first(self.x)
+        gains, broken = self._ask(result, self.y)
+        used = torch.ones_like(self.y)
+        # What is still searched lies together, so that a query copies no images: its rows, and what goes with them.
         rows = (~broken).nonzero().squeeze(1)
-        for query in range(1, steps):
+        x, y, best, gains = (one[rows] for one in (self.x, self.y, result, gains))
+        for query in range(steps - 1):
             if not len(rows):
                 break
-            portion = share / 2 ** sum(query / steps * 10_000 > halving for halving in HALVINGS)
-            tried = self._propose(x[rows], best[rows], portion)
-            tried_gains, newly = self._ask(tried, y[rows])
+            spent = query / steps * 10_000 if rescaled else query
+            portion = share / 2 ** sum(spent > halving for halving in HALVINGS)
+            place, patch = self._propose(x, best, portion)
+            before = best[place].clone()
+            best[place] = patch
+            tried, newly = self._ask(best, y)
             used[rows] += 1
-            better = (tried_gains > gains[rows]) | newly
-            best[rows[better]], gains[rows[better]] = tried[better], tried_gains[better]
-            broken[rows[newly]] = True
-            rows = rows[~newly]
-        return best, broken, used
+            better = (tried > gains) | newly
+            best[place] = torch.where(better.view(-1, 1, 1, 1), patch, before)
+            gains = torch.where(better, tried, gains)
+            if bool(newly.any()):
+                broken[rows[newly]] = True
+                result[rows[newly]] = best[newly]
+                rows, x, y, best, gains = (one[~newly] for one in (rows, x, y, best, gains))
+        result[rows] = best
+        return result, broken, used
 
     def _ask(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.victim.logits(x.view(-1, *self.shape))
-        return self.gain(logits, y), self.victim.broken(logits, y)
+        x = x.view(-1, *self.shape)
+        logits = self.victim.logits(x)
+        return self.gain(logits, y), self.victim.breaks(x, logits, y)
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.random, device=self.x.device, dtype=self.x.dtype)
@@ -128,34 +144,28 @@ class _Search:
                 delta[:, :, top : top + tile, left : left + tile] = self._bump(tile, tile) * self._signs(n, c, 1, 1)
         return project(x + self.eps * delta / column(size(delta, "l2").clamp_min(1e-12), x), x, self.eps, "l2")
 
-    def _window(self, n: int, h: int, w: int, portion: float, least: int) -> tuple[Tensor, Tensor, int, int]:
-        """Tops and lefts of a window a sample, and its height and width, `portion` of the image."""
+    def _window(self, h: int, w: int, portion: float, least: int) -> tuple[slice, slice]:
+        """A window of `portion` of the image, at one place for all samples, so that it can be sliced."""
         height = min(max(round(math.sqrt(portion * h * w)), least), h)
         width = min(max(round(portion * h * w / height), least), w)
-        top = (self._uniform(n) * (h - height + 1)).long().clamp_max(h - height)
-        left = (self._uniform(n) * (w - width + 1)).long().clamp_max(w - width)
-        return top, left, height, width
+        top, left = (int(self._uniform(1) * (room + 1)) for room in (h - height, w - width))
+        return slice(top, top + height), slice(left, left + width)
 
-    def _propose(self, x: Tensor, best: Tensor, portion: float) -> Tensor:
+    def _propose(self, x: Tensor, best: Tensor, portion: float) -> tuple[Place, Tensor]:
+        """A part of the images and what to try there."""
         n, c, h, w = x.shape
         if self.norm == "l2":
-            return self._move_mass(x, best, portion)
-        top, left, height, width = self._window(n, h, w, portion, 1)
-        rows = torch.arange(h, device=x.device)[None, :, None] - top[:, None, None]
-        columns = torch.arange(w, device=x.device)[None, None, :] - left[:, None, None]
-        inside = ((rows >= 0) & (rows < height) & (columns >= 0) & (columns < width))[:, None]
-        painted = (x + self.eps * self._signs(n, c, 1, 1)).clamp_(0, 1)
-        return torch.where(inside, painted, best)
+            return (...,), self._move_mass(x, best, portion)
+        place = (..., *self._window(h, w, portion, 1))
+        return place, (x[place] + self.eps * self._signs(n, c, 1, 1)).clamp_(0, 1)
 
     def _move_mass(self, x: Tensor, best: Tensor, portion: float) -> Tensor:
         """Take the mass of one window, and what the ball still allows, to a bump in another (their algorithm 3)."""
         n, c, h, w = x.shape
         delta = best - x
-        # One place a step for all samples: windows can then be sliced.
-        top, left, height, width = self._window(1, h, w, portion, min(3, h, w))
-        away_top, away_left, *_ = self._window(1, h, w, portion, min(3, h, w))
-        here = (..., slice(int(top), int(top) + height), slice(int(left), int(left) + width))
-        there = (..., slice(int(away_top), int(away_top) + height), slice(int(away_left), int(away_left) + width))
+        here = (..., *self._window(h, w, portion, min(3, h, w)))
+        there = (..., *self._window(h, w, portion, min(3, h, w)))
+        height, width = (one.stop - one.start for one in here[1:])
         both = torch.zeros(h, w, device=x.device, dtype=torch.bool)
         both[here], both[there] = True, True
         free = (self.eps**2 - delta.square().flatten(1).sum(dim=1)).clamp_min(0) / c

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,11 @@ class Row:
     gradients: bool = True
     targeted: bool = True
     minimal: tuple[str, ...] = ()
+
+    @property
+    def precisions(self) -> bool:
+        """Whether it takes ``precision="bf16"``."""
+        return "precision" in inspect.signature(self.attack).parameters
 
 
 ATTACKS: dict[str, Row] = {

@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import cached_property, wraps
+from typing import Any, Literal, ParamSpec, SupportsIndex, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from gracile.attacks.outputs import logits_of
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.core.seeding import derive_seed
 
 Mode = Literal["eval", "found"]
-Model = nn.Module | Callable[[Tensor], Tensor]
+Precision = Literal["float32", "bf16"]
+Model = nn.Module | Callable[[Tensor], Any]
 # Per-sample loss (n,) of logits (n, classes) and of whatever goes with each sample, such as its label.
 Loss = Callable[..., Tensor]
 
 # Pixels a pass on a CPU, a channel: 32 images of 32x32. At batch 256 activations leave the caches and the allocator's reach:
 # the same arithmetic on pieces of this size takes half of the time on a small convolutional network.
 PIXELS = 32 * 32 * 32
+# Passes that gradients and answers of a network that draws random numbers are means over, where nobody says otherwise
+# (AutoAttack's number for its version on such networks).
+DRAWS = 20
+# Samples that are asked twice to find out whether a network draws random numbers.
+PROBED = 4
+# The same, and how often, where the generator has moved and the answers have not: noise may show seldom.
+PROBED_MORE, PROBES = 64, 8
+
+P = ParamSpec("P")
 
 
 class Victim:
     """A network and how it is asked.
 
     Args:
-        model: maps x to logits (n, classes).
+        model: maps x to logits (n, classes), or to what `gracile.attacks.outputs.logits_of` finds them in.
         x: (n, ...) the inputs under attack; tell shape and device.
         y: int64 (n,) labels, or the classes wanted.
         targeted: whether `y` are the classes wanted.
-        draws: passes that are averaged, for networks that draw random numbers.
+        draws: passes that gradients are averaged over, for networks that draw random numbers; None finds out.
         chunk: samples a pass; None chooses: pieces of `PIXELS` pixels on a CPU, the whole batch elsewhere.
         plain: whether nothing in the network depends on the rest of the batch, so that it may be cut into pieces.
         channels_last: lay images out channels last on a CPU.
+        precision: ``bf16`` runs the passes that gradients and searches need under autocast; verdicts never.
 
     Attributes:
+        asked: the draws asked for, None where none were.
         queries: samples passed through the network so far, draws included.
         layout: the memory format inputs are brought into; None leaves them as they are.
         finite: whether all gradients were finite and no output NaN so far; looked at once, at the end, so that a GPU need not
@@ -43,10 +58,10 @@ class Victim:
     """
 
     def __init__(
-        self, model: Model, x: Tensor, y: Tensor, *, targeted: bool, draws: int, chunk: int | None, plain: bool,
-        channels_last: bool,
+        self, model: Model, x: Tensor, y: Tensor, *, targeted: bool, draws: int | None, chunk: int | None, plain: bool,
+        channels_last: bool, precision: Precision = "float32",
     ) -> None:  # fmt: skip
-        self.model, self.targeted, self.draws = model, targeted, draws
+        self.model, self.targeted, self.plain = model, targeted, plain
         on_cpu = x.device.type == "cpu" and x.ndim == 4 and plain
         self.chunk = chunk or (max(PIXELS // x[0, 0].numel(), 4) if on_cpu else len(x))
         # Channels last saves convolutions the reordering of activations; sums are taken in another order.
@@ -54,17 +69,80 @@ class Victim:
         self.finite = torch.ones((), dtype=torch.bool, device=x.device)
         self.top_label = int(y.max())
         self.queries = 0
+        self.coarse = precision == "bf16"
+        self.asked, self._sample = draws, x.detach()[:PROBED_MORE]
 
-    def logits(self, x: Tensor) -> Tensor:
+    @cached_property
+    def random(self) -> bool:
+        """Whether answers may differ from pass to pass, so that a single one proves nothing.
+
+        So it is where several draws are asked for or where layers are in training mode; else the network is asked twice about
+        a few samples, and more often about more of them where it has drawn random numbers to no effect.
+        """
+        if not self.plain or (self.asked or 1) > 1:
+            return True
+        queries, devices = self.queries, [self._sample.device] if self._sample.is_cuda else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            few = self._sample[:PROBED]
+            before = _generators(few.device)
+            found = differ(self._forward(few), self._forward(few))
+            moved = any(not torch.equal(a, b) for a, b in zip(before, _generators(few.device), strict=True))
+            if moved and not found:
+                first = self._forward(self._sample)
+                found = any(differ(first, self._forward(self._sample)) for _ in range(PROBES))
+        self.queries = queries
+        return found
+
+    @cached_property
+    def draws(self) -> int:
+        """Passes a gradient, and an answer on the way, is the mean of."""
+        return self.asked or (DRAWS if self.plain and self.random else 1)
+
+    @cached_property
+    def judged(self) -> int:
+        """Fresh passes a verdict is the mean of: 1 where answers do not differ, else at least `DRAWS`."""
+        return (max(self.draws, DRAWS) if self.plain else self.draws) if self.random else 1
+
+    def logits(self, x: Tensor, draws: int | None = None) -> Tensor:
         """Logits (n, classes), the mean over the draws; no graph is kept."""
         with torch.no_grad():
-            pieces = [self._mean(piece) for piece in x.split(self.chunk)]
+            pieces = [self._mean(piece, draws or self.draws) for piece in x.split(self.chunk)]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def broken(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Where the attack has what it wants: bool (n,)."""
+        """Where the attack has what it wants by these logits: bool (n,)."""
         right = logits.argmax(dim=1) == y
         return right if self.targeted else ~right
+
+    def verdict(self, x: Tensor, y: Tensor) -> Tensor:
+        """Where the attack has what it wants at `x`, by the mean of fresh draws in full precision: bool (n,)."""
+        coarse, self.coarse = self.coarse, False
+        try:
+            return self.broken(self.logits(x, self.judged), y)
+        finally:
+            self.coarse = coarse
+
+    def breaks(self, x: Tensor, logits: Tensor, y: Tensor, among: Tensor | None = None) -> Tensor:
+        """Where a sample may be given up as broken at `x`: bool (n,).
+
+        The logits at hand decide, unless they are one lucky draw of many or rounded: then a break counts only if it holds in
+        the mean of fresh draws in full precision.
+
+        Args:
+            x: (n, ...), where `logits` were found.
+            logits: (n, classes).
+            y: int64 (n,).
+            among: bool (n,); the others are not asked about.
+        """
+        broken = self.broken(logits, y)
+        if among is not None:
+            broken &= among
+        if not (self.coarse or self.random):
+            return broken
+        rows = broken.nonzero().squeeze(1)
+        if len(rows):
+            broken[rows] = self.verdict(x[rows], y[rows])
+        return broken
 
     def gradient(self, x: Tensor, loss: Loss, *labels: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """The gradient of each sample's loss with respect to the sample, and nothing else's.
@@ -111,27 +189,25 @@ class Victim:
             sums = [one / self.draws for one in sums]
         return sums[0], sums[1], sums[2]
 
-    def _mean(self, x: Tensor) -> Tensor:
+    def _mean(self, x: Tensor, draws: int) -> Tensor:
         total = self._forward(x)
-        for _ in range(self.draws - 1):
+        for _ in range(draws - 1):
             total = total + self._forward(x)
-        return total / self.draws if self.draws > 1 else total
+        return total / draws if draws > 1 else total
 
     def _forward(self, x: Tensor) -> Tensor:
         self.queries += len(x)
         try:
-            logits = self.model(x if self.layout is None else x.contiguous(memory_format=self.layout))
+            output = self._ask(x if self.layout is None else x.contiguous(memory_format=self.layout))
         except RuntimeError:
             if self.layout is not torch.channels_last:
                 raise
             # Networks that call view() on activations cannot take this layout.
             self.layout = torch.contiguous_format
-            logits = self.model(x.contiguous())
-        if logits.ndim != 2 or len(logits) != len(x):
-            raise InputError(
-                f"The network's output has shape {tuple(logits.shape)} for {len(x)} samples.",
-                "Attack a classifier that gives logits (n, classes).",
-            )
+            output = self._ask(x.contiguous())
+        logits = logits_of(output, len(x))
+        if self.coarse:
+            logits = logits.float()
         if self.top_label >= logits.shape[1]:
             raise InputError(
                 f"The labels go up to {self.top_label}, and the network has {logits.shape[1]} outputs.",
@@ -139,6 +215,25 @@ class Victim:
             )
         self.finite &= ~logits.detach().isnan().any()
         return logits
+
+    def _ask(self, x: Tensor) -> Any:
+        if not self.coarse:
+            return self.model(x)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.model(x)
+
+
+def attack(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Makes a function of (model, x, y, ...) an attack that gives an empty batch back as it is."""
+
+    @wraps(function)
+    def attacked(*args: P.args, **settings: P.kwargs) -> Tensor:
+        x = cast(Tensor, settings["x"] if "x" in settings else args[1]) if "x" in settings or len(args) > 1 else None
+        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and not len(x):
+            return finished(x, x)
+        return function(*args, **settings)
+
+    return attacked
 
 
 @contextmanager
@@ -150,11 +245,12 @@ def attacking(
     eps: float | None,
     norm: str = "linf",
     targeted: bool = False,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     mode: Mode = "eval",
     chunk: int | None = None,
     channels_last: bool = True,
+    precision: Precision = "float32",
     **counts: int,
 ) -> Iterator[tuple[Victim, Tensor, Tensor]]:
     """Check the arguments every attack has in common, and lend the network out until the attack ends.
@@ -166,7 +262,7 @@ def attacking(
     Args:
         model, x, y: see `gracile.attacks.pgd`.
         eps: size of the ball; None where there is none.
-        norm, targeted, draws, seed, mode, chunk, channels_last: see `gracile.attacks.pgd`.
+        norm, targeted, draws, seed, mode, chunk, channels_last, precision: see `gracile.attacks.pgd`.
         counts: other arguments that must be at least 1, by name.
 
     Yields:
@@ -176,9 +272,12 @@ def attacking(
         InputError: an argument that cannot be used.
         NonFiniteError: at the end, where a gradient was not finite or an output NaN.
     """
-    _check(x, y, eps, norm, {"draws": draws, **counts, **({} if chunk is None else {"chunk": chunk})})
-    if mode not in ("eval", "found"):
+    optional = {"draws": draws, "chunk": chunk}
+    _check(x, y, eps, norm, {**counts, **{name: count for name, count in optional.items() if count is not None}})
+    if mode not in get_args(Mode):
         raise InputError(f"mode is '{mode}'.", "Give 'eval', or 'found' for the mode the network is in.")
+    if precision not in get_args(Precision):
+        raise InputError(f"precision is '{precision}'.", "Give 'float32', or 'bf16' for passes under autocast.")
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
@@ -194,7 +293,7 @@ def attacking(
             for parameter in parameters:
                 parameter.requires_grad_(False)
             victim = Victim(model, x, y, targeted=targeted, draws=draws, chunk=chunk, plain=plain,
-                            channels_last=channels_last)  # fmt: skip
+                            channels_last=channels_last, precision=precision)  # fmt: skip
             x, y = x.detach().clone(), y.detach().clone()
             if victim.layout is not None:
                 x = x.contiguous(memory_format=victim.layout)
@@ -209,6 +308,17 @@ def attacking(
                 module.training = training
             for parameter, need in zip(parameters, needed, strict=True):
                 parameter.requires_grad_(need)
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    """The states of the generators that layers draw from, such as dropout's."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def differ(one: Tensor, two: Tensor) -> bool:
+    """Whether two answers to one question differ by more than rounding: by 1e-4 of the largest number in them."""
+    largest = float(torch.maximum(one.abs().amax(), two.abs().amax()))
+    return not torch.allclose(one, two, rtol=0.0, atol=1e-4 * largest, equal_nan=True)
 
 
 def finished(adversarial: Tensor, like: Tensor) -> Tensor:
@@ -241,8 +351,16 @@ def _check(x: Tensor, y: Tensor, eps: float | None, norm: str, counts: dict[str,
     if eps is not None and norm == "linf" and eps > 1:
         raise InputError(f"eps is {eps}, more than the whole range of a pixel.", "Inputs are in [0, 1]: write 8/255.")
     for name, count in counts.items():
-        if count < 1:
+        if not _whole(count) or count < 1:
             raise InputError(f"{name} is {count}.", "Give a whole number from 1 on.")
+
+
+def _whole(count: object) -> bool:
+    try:
+        operator.index(cast(SupportsIndex, count))
+    except TypeError:
+        return False
+    return not isinstance(count, bool)
 
 
 def _no_gradient() -> InputError:

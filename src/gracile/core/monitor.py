@@ -71,6 +71,13 @@ class Monitor(ABC):
             y: labels, int64 (b,).
         """
 
+    def after_step(self, network: nn.Module) -> None:  # noqa: B027 - only what follows every step needs it
+        """Called after every step of the optimiser.
+
+        Args:
+            network: as it is trained.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         """State as JSON values and tensors, so that a resumed run records what an uninterrupted one would."""
         return {}

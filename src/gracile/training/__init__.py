@@ -1,16 +1,23 @@
 """Training: one loop, schedules, checkpoints that resume exactly."""
 
 from gracile.training.adversarial import ADVERSARIES, CrossEntropy, Objective, adversary
+from gracile.training.averaging import WeightAverage
+from gracile.training.best_robust import BestRobust
+from gracile.training.catastrophic import CatastrophicOverfitting
 from gracile.training.evaluation import Evaluation, evaluate
 from gracile.training.loop import fit, steps_per_epoch
 from gracile.training.objectives import LossObjective
 from gracile.training.optimizers import optimizer_factory
 from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
 from gracile.training.state import History
+from gracile.training.watches import WATCHES, watch
 
 __all__ = [
     "ADVERSARIES",
+    "WATCHES",
     "Averaged",
+    "BestRobust",
+    "CatastrophicOverfitting",
     "Constant",
     "Cosine",
     "CrossEntropy",
@@ -21,9 +28,11 @@ __all__ = [
     "Milestones",
     "Objective",
     "Schedule",
+    "WeightAverage",
     "adversary",
     "evaluate",
     "fit",
     "optimizer_factory",
     "steps_per_epoch",
+    "watch",
 ]

@@ -174,6 +174,7 @@ def fit(
                 if recorded:
                     recorder.before_step(x, y)
                 stepper.step(position, x, y)
+                recorder.after_step()
                 bar.update()
                 whole = position.step == per_epoch
                 if recorded:

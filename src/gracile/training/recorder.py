@@ -69,6 +69,11 @@ class Recorder:
         for monitor in self.monitors:
             monitor.before_step(x, y)
 
+    def after_step(self) -> None:
+        """Show the monitors the network after a step."""
+        for monitor in self.monitors:
+            monitor.after_step(self.network)
+
     def row(self, position: TrainingState, *, first: bool) -> dict[str, Any]:
         """A record, of the step just taken.
 

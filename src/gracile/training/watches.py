@@ -1,0 +1,39 @@
+"""The table of what follows adversarial training: a monitor is a file and a row here."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from gracile.core.errors import InputError, nearest, pick
+from gracile.core.monitor import Monitor
+from gracile.data import Dataset
+from gracile.training.averaging import WeightAverage
+from gracile.training.best_robust import BestRobust
+from gracile.training.catastrophic import CatastrophicOverfitting
+
+WATCHES: dict[str, Callable[..., Monitor]] = {
+    "average": WeightAverage,
+    "best": BestRobust,
+    "catastrophic": CatastrophicOverfitting,
+}
+
+
+def watch(name: str, data: Dataset, **options: Any) -> Any:
+    """A monitor of adversarial training by name.
+
+    Args:
+        name: a row of `WATCHES`.
+        data: validation samples.
+        options: what it takes.
+
+    Raises:
+        InputError: no such monitor, an option it does not have, or a value that cannot be.
+    """
+    made = pick(WATCHES, name, "monitor of adversarial training")
+    known = inspect.signature(made).parameters
+    for key in options:
+        if key not in known:
+            raise InputError(f"The monitor '{name}' has no option '{key}'.", nearest(key, known))
+    return made(data=data, **options)

@@ -7,7 +7,8 @@ from gracile.workers.launching import Launched, launch
 from gracile.workers.methods import METHODS, Method, method
 from gracile.workers.mixing import RULES, check_mixing, mixing_matrix, one_peer_exponential, spectral_gap
 from gracile.workers.network import WorkerNetwork, network
-from gracile.workers.problem import Classification, Problem, Proximal, Quadratics
+from gracile.workers.optimizers import OPTIMIZERS, Optimizer
+from gracile.workers.problem import Buffered, Classification, Problem, Proximal, Quadratics
 from gracile.workers.processes import Processes, from_environment, hosting, under_torchrun
 from gracile.workers.shards import SPLITS, label_skew, shards
 from gracile.workers.training import Trained, train
@@ -16,8 +17,10 @@ __all__ = [
     "COMPRESSORS",
     "GRAPHS",
     "METHODS",
+    "OPTIMIZERS",
     "RULES",
     "SPLITS",
+    "Buffered",
     "Channel",
     "Classification",
     "Compressor",
@@ -25,6 +28,7 @@ __all__ = [
     "InProcess",
     "Launched",
     "Method",
+    "Optimizer",
     "Problem",
     "Processes",
     "Proximal",

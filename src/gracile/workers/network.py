@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -163,15 +163,16 @@ class WorkerNetwork:
         self.exchanges += not measured
         return found
 
-    def mix(self, values: Tensor, rounds: int = 1) -> Tensor:
+    def mix(self, values: Tensor, rounds: int = 1, *, among: Collection[int] | None = None) -> Tensor:
         """Rounds of gossip: each worker's value becomes the weighted mean of its own and its neighbours'.
 
         While `watching`, `distances` notes how far workers are from their mean before and after, and how far at most by the
         spectral gap where no message is lost; that is not counted.
 
         Args:
-            values: (len(local), ...), one row a local worker.
+            values: (len(local), ...), one row per local worker.
             rounds: how many.
+            among: who takes part; the links of others stay silent, and their weight with the receiver. All by default.
 
         Returns:
             The same shape.
@@ -179,14 +180,18 @@ class WorkerNetwork:
         rows = values.reshape(len(self.local), -1).contiguous()
         before = self.distance(rows) if self.watching else 0.0
         for _ in range(rounds):
-            rows = self._mix_once(rows)
+            rows = self._mix_once(rows, among)
         if self.watching:
-            self.distances = (before, self.distance(rows), self.contraction**rounds * before)
+            # Where some links are silent, the distance may not shrink at all.
+            bound = 1.0 if among is not None else self.contraction**rounds
+            self.distances = (before, self.distance(rows), bound * before)
         return rows.reshape(values.shape)
 
-    def _mix_once(self, rows: Tensor) -> Tensor:
+    def _mix_once(self, rows: Tensor, among: Collection[int] | None) -> Tensor:
         links, weights = self._plans[self.mixings % len(self.matrices)]
         self.mixings += 1
+        if among is not None:
+            links = [link for link in links if link[0] in among and link[1] in among]
         place = {worker: row for row, worker in enumerate(self.local)}
         messages = {link: rows[place[link[0]]] for link in links if link[0] in place}
         found = self.exchange(messages, links, rows[0])
@@ -206,6 +211,7 @@ class WorkerNetwork:
         rounds: int | None = None,
         *,
         weights: Tensor | None = None,
+        among: Collection[int] | None = None,
         memory: dict[int, Tensor] | None = None,
     ) -> Tensor:
         """The mean over all workers, as each of the local ones comes to know it.
@@ -215,9 +221,11 @@ class WorkerNetwork:
         the mean does not reach keeps its own value.
 
         Args:
-            values: (len(local), ...), one row a local worker.
+            values: (len(local), ...), one row per local worker.
             rounds: rounds of gossip, after which workers agree only approximately; None for the exact mean.
             weights: (len(local),) positive weights of the mean, such as sample counts; equal by default.
+            among: whose values count, all by default; of an exact mean. Who has nothing to add, for itself or for others
+                behind it in the tree, sends nothing up, and all receive the mean.
             memory: what each subtree last sent, by its top worker, and the last mean under -1; a message that does not
                 come is replaced from there. Start with an empty dictionary and pass the same one each time.
 
@@ -235,17 +243,22 @@ class WorkerNetwork:
             return (mixed[:, :-1] / mixed[:, -1:]).reshape(values.shape)
         before = self.distance(rows) if self.watching and self._counted else None
         sums = torch.cat([rows if weights is None else rows * scale, scale], 1)
-        mean = self._down(rows, self._up(sums, memory), memory)
+        if among is not None:
+            sums[[row for row, worker in enumerate(self.local) if worker not in among]] = 0
+        mean = self._down(rows, self._up(sums, memory, among), memory)
         if before is not None:
             self.distances = (before, self.distance(mean), self.contraction * before)
         return mean.reshape(values.shape)
 
-    def _up(self, sums: Tensor, memory: dict[int, Tensor] | None) -> dict[int, Tensor]:
-        """Sum towards the root, one level after the other; the mean at the root, if it lives here."""
+    def _up(
+        self, sums: Tensor, memory: dict[int, Tensor] | None, among: Collection[int] | None
+    ) -> dict[int, Tensor]:
+        """Sum towards the root, one level after the other; the mean at the root, if it lives here and anybody counts."""
         tree = self.tree
+        silent = set() if among is None else set(range(self.workers)) - tree.above(among)
         place = {worker: row for row, worker in enumerate(self.local)}
         for level in reversed(tree.levels[1:]):
-            links = [(worker, tree.parent[worker]) for worker in level]
+            links = [(worker, tree.parent[worker]) for worker in level if worker not in silent]
             messages = {link: sums[place[link[0]]] for link in links if link[0] in place}
             found = self.exchange(messages, links, sums[0])
             for child, parent in links:
@@ -259,7 +272,7 @@ class WorkerNetwork:
                 if part is not None:
                     sums[place[parent]].add_(part)
         totals = {root: sums[place[root]] for root in tree.levels[0] if root in place}
-        return {root: total[:-1] / total[-1] for root, total in totals.items()}
+        return {root: total[:-1] / total[-1] for root, total in totals.items() if total[-1] > 0}
 
     def _down(self, rows: Tensor, known: dict[int, Tensor], memory: dict[int, Tensor] | None) -> Tensor:
         """Hand the mean down; who is not reached keeps its last mean, or its own value."""
@@ -339,6 +352,22 @@ class WorkerNetwork:
         if ahead != number or gone is not None:
             self.mixings = ahead
         return ahead, gone is not None
+
+    def counts(self, worker: int) -> dict[str, Any]:
+        """What a checkpoint of a local worker keeps of the network: how many exchanges there were, and what it has sent."""
+        return {
+            "exchanges": self.exchanges,
+            "mixings": self.mixings,
+            "lost": self.lost,
+            "bytes": [[*link, count] for link, count in sorted(self.link_bytes.items()) if link[0] == worker],
+        }
+
+    def go_on_from(self, counts: Mapping[str, Any]) -> None:
+        """Take the counts of a checkpoint up again; of those of several local workers the highest."""
+        for name in ("exchanges", "mixings", "lost"):
+            setattr(self, name, max(getattr(self, name), counts[name]))
+        for sender, receiver, count in counts["bytes"]:
+            self.link_bytes[sender, receiver] = count
 
     def leave_out(self, gone: Iterable[int]) -> None:
         """Carry on without some workers: their weight stays with their neighbours, and exact averages go around them.

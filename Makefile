@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test killed lint clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,10 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(MAKE) lint
 	$(BIN)/python -m pytest -n 2
+
+# Three processes by every method, one of them killed at fifty moments each: half an hour.
+killed: .venv/.ready
+	GRACILE_KILLS=50 $(BIN)/python -m pytest tests/rooms/test_workers_processes.py -q -k killed_at_any_moment
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -49,7 +49,10 @@ def test_every_method_has_options_here():
 
 @pytest.mark.parametrize(("name", "graph"), PAIRS)
 def test_with_alike_workers_every_method_ends_at_the_optimum(name: str, graph: str):
-    given, options = problem(skew=0), OPTIONS[name] | ({"lr": 0.1} if isinstance(OPTIONS[name].get("lr"), float) else {})
+    given, options = (
+        problem(skew=0),
+        OPTIONS[name] | ({"lr": 0.1} if isinstance(OPTIONS[name].get("lr"), float) else {}),
+    )
     found = train(network(graph, WORKERS), method(name, **options), given, 300, every=300)
     assert torch.allclose(found.x, given.optimum.expand_as(found.x), atol=1e-6)
 
@@ -207,7 +210,9 @@ def test_a_run_goes_on_from_its_checkpoints_bit_by_bit(case: str, tmp_path):
     def joined():
         star = mixing_matrix(graph("two-star", WORKERS))
         lazy = (star + torch.eye(WORKERS, dtype=torch.float64)) / 2
-        return network("two-star", WORKERS, mixing=[star, lazy, star @ torch.eye(WORKERS, dtype=torch.float64)], drop=drop)
+        return network(
+            "two-star", WORKERS, mixing=[star, lazy, star @ torch.eye(WORKERS, dtype=torch.float64)], drop=drop
+        )
 
     straight = train(joined(), method(name, **options), given, 12, every=12)
     train(joined(), method(name, **options), given, 8, folder=tmp_path, checkpoint_every=4)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,9 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch._C._distributed_c10d import PrefixStore
+from torch._C._distributed_c10d import HashStore, PrefixStore
 
 from gracile.core.errors import GracileError, InputError
+from gracile.core.seeding import derive_seed
 from gracile.data import Dataset
 from gracile.workers import (
     Classification,
@@ -34,9 +37,13 @@ from tests.processes import limited, serve
 METHODS = {
     "admm": {"rho": 0.1, "lr": 0.05, "gossip": 3},
     "average": {"lr": 0.05, "local_steps": 2},
-    "choco": {"lr": 0.05, "compress": "int8", "gamma": 0.4},
-    "dsgd": {"lr": 0.05},
+    "choco": {"lr": 0.05, "compress": "int8", "gamma": 0.4, "correction": 0.3},
+    "diloco": {"lr": 0.01, "local_steps": 2},
+    "dsgd": {"lr": 0.05, "optimizer": "momentum", "participation": 0.7},
+    "fedopt": {"lr": 0.05, "server_lr": 0.02, "optimizer": "adam"},
+    "fedprox": {"lr": 0.05, "local_steps": 2, "mu": 0.1},
     "gradient-tracking": {"lr": 0.05},
+    "scaffold": {"lr": 0.05, "local_steps": 2, "participation": 0.7},
     "two-star": {"lr": 0.05},
 }
 
@@ -185,6 +192,16 @@ def test_killed_workers_are_noticed_come_back_or_are_left_out(tmp_path: Path):
     assert all(torch.allclose(torch.tensor(result["mean"]).double(), mean, atol=1e-5) for result in results)
 
 
+# What brings a method to the optimum of those who are left within 80 rounds.
+ALONE = {
+    "admm": {"rho": 1.0, "gossip": None},
+    "choco": {"compress": "none", "gamma": 1.0, "correction": 0.0},
+    "dsgd": {"optimizer": "sgd", "participation": 1.0},
+    "fedopt": {"optimizer": "sgd", "server": "momentum", "server_lr": 0.5, "beta": 0.5},
+    "scaffold": {"participation": 1.0},
+}
+
+
 def death_in_the_middle_of_a_mean(channel: Processes) -> dict[str, Any]:
     """Worker 4, in the middle of a path, is killed when the mean is on its way down; then all methods on who is left."""
     if channel.index == 4:
@@ -205,8 +222,7 @@ def death_in_the_middle_of_a_mean(channel: Processes) -> dict[str, Any]:
     found = {"average": done.x[0].tolist(), "gone": sorted(channel.gone)}
     for name, options in METHODS.items():
         if name not in ("average", "two-star"):
-            own = {"choco": {"compress": "none", "gamma": 1.0}, "admm": {"rho": 1.0, "gossip": None}}
-            options = options | {"lr": 0.1} | own.get(name, {})
+            options = options | {"lr": 0.1} | ALONE.get(name, {})
             joined = network("complete", 6, channel=channel)
             found[name] = train(joined, method(name, **options), problem, 80, every=80).x[0].tolist()
     return found
@@ -226,8 +242,107 @@ def test_every_method_goes_on_without_who_is_lost():
     for name in METHODS:
         if name not in ("average", "two-star"):
             x = torch.tensor([result[name] for result in found], dtype=torch.float64)
-            assert torch.allclose(x.mean(0), optimum, atol=0.02), name
+            if name == "diloco":
+                # AdamW's steps weigh signs, not gradients: with unlike workers it settles elsewhere.
+                assert torch.equal(x, x[:1].expand_as(x))
+                assert torch.allclose(x.mean(0), optimum, atol=4.0)
+                continue
+            assert torch.allclose(x.mean(0), optimum, atol=0.3 if name == "fedprox" else 0.02), name
             assert torch.allclose(x, optimum.expand_as(x), atol=2.0 if name in ("choco", "dsgd") else 0.02), name
+
+
+def counting(channel: Processes, name: str) -> dict[str, Any]:
+    """A run during which a process may be killed; what it sent by a count of its own, and by the network's."""
+    sent = [0]
+    joined = network("complete", 3, channel=channel)
+    exchange = channel.exchange
+
+    def counted(messages: Any, expected: Any, like: Any) -> Any:
+        if joined._counted:
+            alive = [message for (_, receiver), message in messages.items() if receiver not in channel.gone]
+            sent[0] += sum(message.numel() * message.element_size() for message in alive)
+        return exchange(messages, expected, like)
+
+    channel.exchange = counted
+    problem = quadratics(3, channel.local)
+    problem.pause, problem.waiting = 0.004, lambda step: True
+    options = METHODS[name] | ({"lr": 0.1} | ALONE.get(name, {}))
+    done = train(joined, method(name, **options), problem, 40, every=10)
+    mean = joined.average(done.x)[0].tolist()
+    return {"x": mean, "bytes": joined.bytes_sent, "sent": sent[0], "gone": sorted(channel.gone)}
+
+
+class Killer(threading.Thread):
+    """Kills one of the processes that are about to be started, some seconds after it was."""
+
+    def __init__(self, victim: int, delay: float) -> None:
+        super().__init__(daemon=True)
+        self.victim, self.delay, self.before = victim, delay, set(multiprocessing.active_children())
+
+    def run(self) -> None:
+        started: list[Any] = []
+        while len(started) <= self.victim:
+            time.sleep(0.001)
+            new = set(multiprocessing.active_children()) - self.before
+            started = sorted(new, key=lambda process: process._identity)
+        time.sleep(self.delay)
+        started[self.victim].kill()
+
+
+# `make killed` tries fifty moments for each method.
+KILLS = int(os.environ.get("GRACILE_KILLS", "0"))
+MOMENTS = [(name, number) for name in sorted(METHODS) if name != "two-star" for number in range(KILLS)] or [
+    ("average", 0), ("choco", 1), ("dsgd", 2), ("scaffold", 3),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: None) -> float:
+    """Seconds that three processes take that nobody kills."""
+    started = time.monotonic()
+    launched = launch(counting, 3, 3, "average")
+    assert launched.deaths == []
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize(("name", "number"), MOMENTS)
+def test_killed_at_any_moment_the_others_go_on_and_the_bytes_are_right(name: str, number: int, undisturbed: float):
+    random = derive_seed(0, "killed", name, number)
+    # From before it has joined, over the meeting and the rounds, to the end.
+    victim, delay = random % 3, (number + random % 97 / 97) / max(KILLS, 4) * undisturbed
+    Killer(victim, delay).start()
+    started = time.monotonic()
+    launched = launch(counting, 3, 3, name, timeout=20)
+    assert time.monotonic() - started < 15
+    found = [result for result in launched.results if result is not None]
+    assert len(found) == 3 - len(launched.deaths)
+    assert len(found) >= 2
+    b = quadratics(3).b
+    for result in found:
+        assert result["bytes"] == result["sent"] > 0
+        x = torch.tensor(result["x"], dtype=torch.float64)
+        left = [worker for worker in range(3) if worker not in result["gone"]]
+        assert float(x.min()) > float(b.min()) - 1
+        assert float(x.max()) < float(b.max()) + 1
+        assert len(left) >= 2
+
+
+def test_killed_before_the_first_meeting_the_others_meet_without_it():
+    Killer(1, 0.0).start()
+    started = time.monotonic()
+    launched = launch(counting, 3, 3, "average")
+    assert launched.deaths == [(1, -signal.SIGKILL)]
+    assert [result["gone"] for result in launched.results if result is not None] == [[1], [1]]
+    assert time.monotonic() - started < 15
+    optimum = quadratics(3).b[[0, 2]].mean(0)
+    for place in (0, 2):
+        assert torch.allclose(torch.tensor(launched.results[place]["x"]).double(), optimum, atol=0.05)
+
+
+def test_who_never_comes_is_named():
+    store = HashStore()
+    with pytest.raises(GracileError, match=r"Processes 1, 2 did not come .* within 0\.2 s"):
+        Processes(3, store, 0, 3, timeout=0.2)
 
 
 def refusing(channel: Processes) -> None:

@@ -250,9 +250,7 @@ class WorkerNetwork:
             self.distances = (before, self.distance(mean), self.contraction * before)
         return mean.reshape(values.shape)
 
-    def _up(
-        self, sums: Tensor, memory: dict[int, Tensor] | None, among: Collection[int] | None
-    ) -> dict[int, Tensor]:
+    def _up(self, sums: Tensor, memory: dict[int, Tensor] | None, among: Collection[int] | None) -> dict[int, Tensor]:
         """Sum towards the root, one level after the other; the mean at the root, if it lives here and anybody counts."""
         tree = self.tree
         silent = set() if among is None else set(range(self.workers)) - tree.above(among)

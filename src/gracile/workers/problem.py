@@ -251,8 +251,11 @@ class Classification:
         for row, worker in enumerate(self.local):
             with self._dropout(worker, step):
                 leaves = {name: view.detach().requires_grad_() for name, view in self.parameters(x[row]).items()}
-                # In training mode the layers renew the statistics in place.
-                loss = self._loss(leaves | self._statistics(self.buffers[row]), *self.batch(row, step))
+                # In training mode the layers renew the statistics in place; in a copy, since the graph holds on to them.
+                kept = {name: view.clone() for name, view in self._statistics(self.buffers[row]).items()}
+                loss = self._loss(leaves | kept, *self.batch(row, step))
+                for name, view in self._statistics(self.buffers[row]).items():
+                    view.copy_(kept[name])
                 found.append(dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True)))
         return found
 

@@ -60,7 +60,10 @@ class ADMM:
         x = starts(network, problem)
         state = {"x": x, "y": torch.zeros_like(x), "z": x.clone()}
         if self.asynchronous:
-            state |= {"heard": x.new_zeros(network.workers, x.shape[1] + 1), "mean": x.new_zeros(len(x), x.shape[1] + 1)}
+            state |= {
+                "heard": x.new_zeros(network.workers, x.shape[1] + 1),
+                "mean": x.new_zeros(len(x), x.shape[1] + 1),
+            }
         return state
 
     def round(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:

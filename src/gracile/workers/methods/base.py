@@ -76,4 +76,3 @@ def check_steps(lr: Rate, local_steps: int) -> None:
         raise InputError(
             f"lr={rate(lr, 0)} and local_steps={local_steps} train nothing.", "Give lr > 0, local_steps >= 1."
         )
-

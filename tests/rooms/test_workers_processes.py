@@ -298,10 +298,11 @@ MOMENTS = [(name, number) for name in sorted(METHODS) if name != "two-star" for 
 
 @pytest.fixture(scope="module")
 def undisturbed(server: None) -> float:
-    """Seconds that three processes take that nobody kills."""
-    started = time.monotonic()
-    launched = launch(counting, 3, 3, "average")
-    assert launched.deaths == []
+    """Seconds that three processes take that nobody kills, once the server of processes is up."""
+    for _ in range(2):
+        started = time.monotonic()
+        launched = launch(counting, 3, 3, "average")
+        assert launched.deaths == []
     return time.monotonic() - started
 
 
@@ -311,9 +312,8 @@ def test_killed_at_any_moment_the_others_go_on_and_the_bytes_are_right(name: str
     # From before it has joined, over the meeting and the rounds, to the end.
     victim, delay = random % 3, (number + random % 97 / 97) / max(KILLS, 4) * undisturbed
     Killer(victim, delay).start()
-    started = time.monotonic()
-    launched = launch(counting, 3, 3, name, timeout=20)
-    assert time.monotonic() - started < 15
+    with limited(50):  # Nobody waits for the 60 seconds after which silence is an error.
+        launched = launch(counting, 3, 3, name)
     found = [result for result in launched.results if result is not None]
     assert len(found) == 3 - len(launched.deaths)
     assert len(found) >= 2
@@ -329,11 +329,10 @@ def test_killed_at_any_moment_the_others_go_on_and_the_bytes_are_right(name: str
 
 def test_killed_before_the_first_meeting_the_others_meet_without_it():
     Killer(1, 0.0).start()
-    started = time.monotonic()
-    launched = launch(counting, 3, 3, "average")
+    with limited(50):
+        launched = launch(counting, 3, 3, "average")
     assert launched.deaths == [(1, -signal.SIGKILL)]
     assert [result["gone"] for result in launched.results if result is not None] == [[1], [1]]
-    assert time.monotonic() - started < 15
     optimum = quadratics(3).b[[0, 2]].mean(0)
     for place in (0, 2):
         assert torch.allclose(torch.tensor(launched.results[place]["x"]).double(), optimum, atol=0.05)

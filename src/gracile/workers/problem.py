@@ -15,7 +15,6 @@ from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, batches
 from gracile.workers.perceptron import perceptron
 
-
 STATISTICS = ("averaged", "local")
 
 

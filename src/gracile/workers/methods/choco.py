@@ -72,7 +72,7 @@ class Choco:
         pull = None
         if self.correction:
             back = state["y"] / (self.local.local_steps * rate(self.local.lr, number))
-            pull = lambda _: back  # noqa: E731 - one line, used once
+            pull = lambda _: back
         self.local.run(network, problem, state, number, pull)
         place = {worker: row for row, worker in enumerate(known(network))}
         messages = {}

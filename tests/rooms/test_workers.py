@@ -293,7 +293,7 @@ def test_a_data_set_of_features_works_too(tmp_path: Path):
     assert float(given.evaluate(found.x, data)[0].min()) > 0.9
 
 
-@pytest.mark.parametrize("name", ["study-d", "study-e", "topologies", "compressed"])
+@pytest.mark.parametrize("name", ["study-d", "study-e", "topologies", "compressed", "federated"])
 def test_recipes_run_in_their_smallest_size(name: str, tmp_path: Path):
     finished = run(resized(load_recipe(name), "smoke"), tmp_path / "run")
     assert all(met for _, met in finished.verdicts)

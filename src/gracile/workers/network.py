@@ -306,7 +306,8 @@ class WorkerNetwork:
         flat = rows.reshape(len(self.local), -1)
         with self.uncounted():
             mean = self.average(flat)
-            square = (flat - mean).double().square().sum(1, keepdim=True)
+            # Row by row: with many workers a copy of all in float64 would be the most memory that a run takes.
+            square = torch.stack([(row - m).double().square_().sum()[None] for row, m in zip(flat, mean, strict=True)])
             return math.sqrt(self.workers * float(self.average(square)[0, 0]))
 
     def gather(self, values: Tensor) -> Tensor:

@@ -113,9 +113,9 @@ def memory(workers: int, name: str, **options: Any) -> None:
     os._exit(0)
 
 
-def gossip(channel: Any, size: int) -> list[float]:
+def gossip(transport: Any, size: int) -> list[float]:
     """Milliseconds of rounds of gossip on the two-star graph with rows of `size` floats."""
-    joined = network("two-star", 6, channel=channel)
+    joined = network("two-star", 6, transport=transport)
     rows = torch.randn(len(joined.local), size)
     times = []
     for _ in range(12):
@@ -128,7 +128,9 @@ def gossip(channel: Any, size: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", action="store_true", help="rounds over real processes too")
-    parser.add_argument("--memory", nargs="?", type=int, const=1000, help="of that many stacked workers, 1000 by default")
+    parser.add_argument(
+        "--memory", nargs="?", type=int, const=1000, help="of that many stacked workers, 1000 by default"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.memory:

@@ -144,12 +144,12 @@ def test_a_method_that_cannot_lose_messages_says_so(name: str):
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"two-star"}))
 def test_those_left_reach_their_own_optimum(name: str):
     given = problem(skew=0)
-    channel = InProcess(WORKERS)
-    joined, chosen = network("complete", WORKERS, channel=channel), method(name, **OPTIONS[name])
+    transport = InProcess(WORKERS)
+    joined, chosen = network("complete", WORKERS, transport=transport), method(name, **OPTIONS[name])
     state = chosen.start(joined, given)
     for number in range(500):
         if number == 3:
-            channel.lose(2)
+            transport.lose(2)
         chosen.round(joined, given, state, number)
         if number == 5:
             joined.leave_out({2})

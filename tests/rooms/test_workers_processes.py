@@ -59,13 +59,13 @@ def small_network() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(16, 4))
 
 
-def every_method(channel: Any) -> dict[str, Any]:
+def every_method(transport: Any) -> dict[str, Any]:
     """Digests of all local weights by every method, the first measured row, and all bytes."""
     data = digits()
     parts = shards(data.labels, 6, "dirichlet:1", seed=1)
     found = {}
     for name, options in METHODS.items():
-        joined = network("two-star", 6, channel=channel, drop=0.1 if name == "average" else 0.0)
+        joined = network("two-star", 6, transport=transport, drop=0.1 if name == "average" else 0.0)
         local = {worker: parts[worker] for worker in joined.local}
         problem = Classification(small_network(), data, local, batch_size=8, exact=True)
         done = train(joined, method(name, **options), problem, 4, every=4, evaluate=lambda x: {"sum": x.sum(1)})
@@ -74,16 +74,16 @@ def every_method(channel: Any) -> dict[str, Any]:
     return found
 
 
-def worlds(channel: Processes) -> dict[str, Any]:
+def worlds(transport: Processes) -> dict[str, Any]:
     """The same program on worlds of six, three and two of these processes, and then three of which one is slow."""
-    found: dict[str, Any] = {"6": every_method(channel)}
+    found: dict[str, Any] = {"6": every_method(transport)}
     for processes in (3, 2):
-        if channel.index < processes:
-            store = PrefixStore(f"world/{processes}", channel.store)
-            found[str(processes)] = every_method(Processes(6, store, channel.index, processes))
-    if channel.index < 3:
-        store = PrefixStore("slow", channel.store)
-        found["slow"] = slow(Processes(3, store, channel.index, 3, patience=0.2))
+        if transport.index < processes:
+            store = PrefixStore(f"world/{processes}", transport.store)
+            found[str(processes)] = every_method(Processes(6, store, transport.index, processes))
+    if transport.index < 3:
+        store = PrefixStore("slow", transport.store)
+        found["slow"] = slow(Processes(3, store, transport.index, 3, patience=0.2))
     return found
 
 
@@ -108,16 +108,16 @@ class Paced(Quadratics):
         super().descend(x, step, lr)
 
 
-def slow(channel: Processes) -> dict[str, Any]:
+def slow(transport: Processes) -> dict[str, Any]:
     """Worker 2 sleeps for a second in round 10; the others wait for a message only so long, and let it in again."""
-    problem, times = quadratics(3, channel.local), []
+    problem, times = quadratics(3, transport.local), []
     problem.at = lambda step: times.append(time.monotonic())
-    if channel.index == 2:
+    if transport.index == 2:
         problem.at = lambda step: time.sleep(1.0) if step == 10 else None
-    problem.waiting = lambda step: channel.generation == 0 and step > 10
-    done = train(network("ring", 3, channel=channel), method("dsgd", lr=0.05), problem, 200, every=200)
+    problem.waiting = lambda step: transport.generation == 0 and step > 10
+    done = train(network("ring", 3, transport=transport), method("dsgd", lr=0.05), problem, 200, every=200)
     longest = max((later - earlier for earlier, later in pairwise(times)), default=0.0)
-    return {"x": done.x[0].tolist(), "longest": longest, "generation": channel.generation, "steps": len(times)}
+    return {"x": done.x[0].tolist(), "longest": longest, "generation": transport.generation, "steps": len(times)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,21 +157,21 @@ def test_a_slow_worker_is_waited_for_only_as_long_as_told(six: list[dict[str, An
     assert torch.allclose(x, undisturbed, atol=0.01)
 
 
-def two_deaths(channel: Processes, folder: str) -> dict[str, Any]:
+def two_deaths(transport: Processes, folder: str) -> dict[str, Any]:
     """Worker 1 is killed in mid-round 20 and comes back from its checkpoint; then worker 3 is killed for good."""
-    problem, returned = quadratics(4, channel.local), channel.generation > 0
-    if channel.index == 1 and not returned:
+    problem, returned = quadratics(4, transport.local), transport.generation > 0
+    if transport.index == 1 and not returned:
         problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 20 else None
-    if channel.index == 3:
-        problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if channel.generation == 1 else None
-    problem.waiting = lambda step: step > 20 and channel.generation < 2
-    joined, seen = network("star", 4, channel=channel), []
+    if transport.index == 3:
+        problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if transport.generation == 1 else None
+    problem.waiting = lambda step: step > 20 and transport.generation < 2
+    joined, seen = network("star", 4, transport=transport), []
     done = train(
         joined, method("dsgd", lr=0.1), problem, 500, every=500, folder=Path(folder), checkpoint_every=5,
         resume=returned, observe=lambda row: seen.append(row["round"]),
     )  # fmt: skip
     gathered = joined.average(done.x)[0].tolist()
-    return {"x": done.x[0].tolist(), "mean": gathered, "gone": sorted(channel.gone), "seen": seen}
+    return {"x": done.x[0].tolist(), "mean": gathered, "gone": sorted(transport.gone), "seen": seen}
 
 
 def test_killed_workers_are_noticed_come_back_or_are_left_out(tmp_path: Path):
@@ -184,9 +184,11 @@ def test_killed_workers_are_noticed_come_back_or_are_left_out(tmp_path: Path):
     assert [result["seen"] for result in results] == [[0, 500], [500], [0, 500]]
     assert all(result["gone"] == [3] for result in results)
     # The rest end where they would had worker 3 never been there; its weight stays with its neighbour.
-    channel = InProcess(4)
-    channel.lose(3)
-    undisturbed = train(network("star", 4, channel=channel), method("dsgd", lr=0.1), quadratics(4), 500, every=500).x
+    transport = InProcess(4)
+    transport.lose(3)
+    undisturbed = train(
+        network("star", 4, transport=transport), method("dsgd", lr=0.1), quadratics(4), 500, every=500
+    ).x
     assert torch.allclose(torch.tensor([result["x"] for result in results]).double(), undisturbed[:3], atol=0.01)
     mean = quadratics(3).b.mean(0)
     assert all(torch.allclose(torch.tensor(result["mean"]).double(), mean, atol=1e-5) for result in results)
@@ -202,28 +204,28 @@ ALONE = {
 }
 
 
-def death_in_the_middle_of_a_mean(channel: Processes) -> dict[str, Any]:
+def death_in_the_middle_of_a_mean(transport: Processes) -> dict[str, Any]:
     """Worker 4, in the middle of a path, is killed when the mean is on its way down; then all methods on who is left."""
-    if channel.index == 4:
-        exchange = channel.exchange
+    if transport.index == 4:
+        exchange = transport.exchange
 
         def killed(messages: Any, expected: Any, like: Any) -> Any:
             found = exchange(messages, expected, like)
             # On the way down it has heard the mean and does not hand it on.
-            if channel._round == 3 and any(link[0] == 3 for link in found):
+            if transport._round == 3 and any(link[0] == 3 for link in found):
                 os.kill(os.getpid(), signal.SIGKILL)
             return found
 
-        channel.exchange = killed
-    problem = quadratics(6, channel.local)
+        transport.exchange = killed
+    problem = quadratics(6, transport.local)
     # Nobody is through before the meeting is called.
-    problem.waiting = lambda step: step > 3 and channel.generation == 0
-    done = train(network("path", 6, channel=channel), method("average", lr=0.1), problem, 80, every=80)
-    found = {"average": done.x[0].tolist(), "gone": sorted(channel.gone)}
+    problem.waiting = lambda step: step > 3 and transport.generation == 0
+    done = train(network("path", 6, transport=transport), method("average", lr=0.1), problem, 80, every=80)
+    found = {"average": done.x[0].tolist(), "gone": sorted(transport.gone)}
     for name, options in METHODS.items():
         if name not in ("average", "two-star"):
             options = options | {"lr": 0.1} | ALONE.get(name, {})
-            joined = network("complete", 6, channel=channel)
+            joined = network("complete", 6, transport=transport)
             found[name] = train(joined, method(name, **options), problem, 80, every=80).x[0].tolist()
     return found
 
@@ -251,25 +253,25 @@ def test_every_method_goes_on_without_who_is_lost():
             assert torch.allclose(x, optimum.expand_as(x), atol=2.0 if name in ("choco", "dsgd") else 0.02), name
 
 
-def counting(channel: Processes, name: str) -> dict[str, Any]:
+def counting(transport: Processes, name: str) -> dict[str, Any]:
     """A run during which a process may be killed; what it sent by a count of its own, and by the network's."""
     sent = [0]
-    joined = network("complete", 3, channel=channel)
-    exchange = channel.exchange
+    joined = network("complete", 3, transport=transport)
+    exchange = transport.exchange
 
     def counted(messages: Any, expected: Any, like: Any) -> Any:
         if joined._counted:
-            alive = [message for (_, receiver), message in messages.items() if receiver not in channel.gone]
+            alive = [message for (_, receiver), message in messages.items() if receiver not in transport.gone]
             sent[0] += sum(message.numel() * message.element_size() for message in alive)
         return exchange(messages, expected, like)
 
-    channel.exchange = counted
-    problem = quadratics(3, channel.local)
+    transport.exchange = counted
+    problem = quadratics(3, transport.local)
     problem.pause, problem.waiting = 0.004, lambda step: True
     options = METHODS[name] | ({"lr": 0.1} | ALONE.get(name, {}))
     done = train(joined, method(name, **options), problem, 40, every=10)
     mean = joined.average(done.x)[0].tolist()
-    return {"x": mean, "bytes": joined.bytes_sent, "sent": sent[0], "gone": sorted(channel.gone)}
+    return {"x": mean, "bytes": joined.bytes_sent, "sent": sent[0], "gone": sorted(transport.gone)}
 
 
 class Killer(threading.Thread):
@@ -344,7 +346,7 @@ def test_who_never_comes_is_named():
         Processes(3, store, 0, 3, timeout=0.2)
 
 
-def refusing(channel: Processes) -> None:
+def refusing(transport: Processes) -> None:
     raise InputError("This program refuses.", "Write another.")
 
 

@@ -19,10 +19,10 @@ from gracile.recipes.arms import DataSettings, ModelSettings, build_network, loa
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict, parse
 from gracile.workers import (
-    Channel,
     Classification,
     InProcess,
     Processes,
+    Transport,
     from_environment,
     graph,
     label_skew,
@@ -145,9 +145,9 @@ def _check(arm: Arm) -> None:
     method(arm.method, **arm.options)
 
 
-def _network(arm: Arm, channel: Channel, seed: int):
+def _network(arm: Arm, channel: Transport, seed: int):
     given = arm.graph if arm.edges is None else [tuple(pair) for pair in arm.edges]
-    return network(given, arm.workers, rule=arm.rule, drop=arm.drop, seed=seed, channel=channel)
+    return network(given, arm.workers, rule=arm.rule, drop=arm.drop, seed=seed, transport=channel)
 
 
 def _run_arm(settings: Settings, name: str, seed: int, part: RunFolder) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _run_arm(settings: Settings, name: str, seed: int, part: RunFolder) -> dict[
     return found[0]
 
 
-def program(channel: Channel, settings: dict[str, Any], name: str, seed: int, place: str) -> dict[str, Any]:
+def program(channel: Transport, settings: dict[str, Any], name: str, seed: int, place: str) -> dict[str, Any]:
     """What each process does: it hosts its workers, who read their own shards only.
 
     Args:

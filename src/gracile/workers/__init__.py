@@ -1,6 +1,5 @@
 """Workers: one network trained by many, over any graph, in one process or in many, every byte counted."""
 
-from gracile.workers.channel import Channel, InProcess
 from gracile.workers.compression import COMPRESSORS, Compressor, compressor
 from gracile.workers.graphs import GRAPHS, Graph, graph
 from gracile.workers.launching import Launched, launch
@@ -12,6 +11,7 @@ from gracile.workers.problem import Buffered, Classification, Problem, Proximal,
 from gracile.workers.processes import Processes, from_environment, hosting, under_torchrun
 from gracile.workers.shards import SPLITS, label_skew, shards
 from gracile.workers.training import Trained, train
+from gracile.workers.transport import InProcess, Transport
 
 __all__ = [
     "COMPRESSORS",
@@ -21,7 +21,6 @@ __all__ = [
     "RULES",
     "SPLITS",
     "Buffered",
-    "Channel",
     "Classification",
     "Compressor",
     "Graph",
@@ -34,6 +33,7 @@ __all__ = [
     "Proximal",
     "Quadratics",
     "Trained",
+    "Transport",
     "WorkerNetwork",
     "check_mixing",
     "compressor",

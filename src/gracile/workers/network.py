@@ -14,9 +14,9 @@ from torch import Tensor
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
 from gracile.workers import graphs
-from gracile.workers.channel import Channel, InProcess
 from gracile.workers.graphs import Graph, Link
 from gracile.workers.mixing import check_mixing, mixing_matrix, spectral_gap
+from gracile.workers.transport import InProcess, Transport
 
 
 def network(
@@ -27,7 +27,7 @@ def network(
     mixing: Tensor | Sequence[Tensor] | None = None,
     drop: float = 0.0,
     seed: int = 0,
-    channel: Channel | None = None,
+    transport: Transport | None = None,
 ) -> WorkerNetwork:
     """Join workers by a graph.
 
@@ -38,16 +38,16 @@ def network(
         mixing: a doubly stochastic matrix, or a schedule of them used in turn, in place of `rule`.
         drop: probability in [0, 1) that a message is lost on its link.
         seed: of lost messages and of random graphs.
-        channel: how messages travel; by default all workers live in this process.
+        transport: how messages travel; by default all workers live in this process.
 
     Raises:
-        InputError: a disconnected graph, a matrix that is not doubly stochastic, or a channel for another number of
+        InputError: a disconnected graph, a matrix that is not doubly stochastic, or a transport for another number of
             workers.
     """
     built = graphs.graph(graph, workers, seed=seed)
     given = [mixing] if isinstance(mixing, Tensor) else mixing
     matrices = [mixing_matrix(built, rule)] if given is None else [check_mixing(matrix, built) for matrix in given]
-    return WorkerNetwork(built, matrices, channel or InProcess(built.workers), drop=drop, seed=seed)
+    return WorkerNetwork(built, matrices, transport or InProcess(built.workers), drop=drop, seed=seed)
 
 
 class WorkerNetwork:
@@ -60,24 +60,24 @@ class WorkerNetwork:
     Args:
         graph: who may talk to whom.
         matrices: doubly stochastic, on the graph's edges, used in turn.
-        channel: how messages travel.
+        transport: how messages travel.
         drop: probability that a message is lost.
         seed: of losses.
     """
 
     def __init__(
-        self, graph: Graph, matrices: Sequence[Tensor], channel: Channel, *, drop: float = 0.0, seed: int = 0
+        self, graph: Graph, matrices: Sequence[Tensor], transport: Transport, *, drop: float = 0.0, seed: int = 0
     ) -> None:
         if not 0 <= drop < 1:
             raise InputError(f"drop is {drop}.", "Give a probability from 0 on and below 1.")
         if not matrices:
             raise InputError("The schedule of mixing matrices is empty.", "Give at least one.")
-        if channel.local and max(channel.local) >= graph.workers:
+        if transport.local and max(transport.local) >= graph.workers:
             raise InputError(
-                f"The channel hosts worker {max(channel.local)}, and the graph has {graph.workers} workers.",
+                f"The transport hosts worker {max(transport.local)}, and the graph has {graph.workers} workers.",
                 "Make the two numbers agree.",
             )
-        self.graph, self.matrices, self.channel, self.drop, self.seed = graph, list(matrices), channel, drop, seed
+        self.graph, self.matrices, self.transport, self.drop, self.seed = graph, list(matrices), transport, drop, seed
         self.workers, self.tree = graph.workers, graph.tree
         self._given = list(matrices)
         self._plans = [_plan(matrix) for matrix in self.matrices]
@@ -86,13 +86,13 @@ class WorkerNetwork:
         self.watching = False
         self.distances: tuple[float, float, float] | None = None
         self._counted = True
-        if channel.gone:
-            self.leave_out(channel.gone)
+        if transport.gone:
+            self.leave_out(transport.gone)
 
     @property
     def local(self) -> Sequence[int]:
         """The workers this process hosts, in increasing order."""
-        return self.channel.local
+        return self.transport.local
 
     @property
     def alone(self) -> bool:
@@ -107,7 +107,7 @@ class WorkerNetwork:
     @property
     def may_lose(self) -> bool:
         """Whether a message between two workers that live may fail to come."""
-        return self.drop > 0 or getattr(self.channel, "patience", None) is not None
+        return self.drop > 0 or getattr(self.transport, "patience", None) is not None
 
     @property
     def contraction(self) -> float:
@@ -151,9 +151,9 @@ class WorkerNetwork:
         expected = [link for link in links if link[1] in local]
         for link, message in messages.items():
             # Two workers in one process are still two workers; nobody sends to one that is known to be lost.
-            if not measured and link[1] not in self.channel.gone:
+            if not measured and link[1] not in self.transport.gone:
                 self.link_bytes[link] += message.numel() * message.element_size()
-        found = self.channel.exchange(messages, expected, like)
+        found = self.transport.exchange(messages, expected, like)
         if self.drop and not measured:
             number = self.exchanges
             chance = {link: derive_seed(self.seed, "drop", number, *link) / 2**63 for link in found}
@@ -342,7 +342,7 @@ class WorkerNetwork:
         Returns:
             the round to go on from, and whether the group has changed, for which `leave_out` was called.
         """
-        follow = getattr(self.channel, "synchronise", None)
+        follow = getattr(self.transport, "synchronise", None)
         if follow is None:
             return number, False
         ahead, gone = follow(number, newcomer)

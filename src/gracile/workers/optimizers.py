@@ -15,13 +15,12 @@ from gracile.core.errors import InputError, pick
 
 
 class Optimizer(Protocol):
-    """A step on stacked rows.
+    """A step on stacked rows."""
 
-    Attributes:
-        slots: names of its memory; "count" has one number per row, the others are shaped as the weights.
-    """
-
-    slots: Sequence[str]
+    @property
+    def slots(self) -> Sequence[str]:
+        """Names of its memory; "count" has one number per row, the others are shaped as the weights."""
+        ...
 
     def step(self, x: Tensor, g: Tensor, memory: Mapping[str, Tensor], lr: float) -> None:
         """Move x (k, p) in place by gradients g (k, p), which it may overwrite."""

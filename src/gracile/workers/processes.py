@@ -51,7 +51,7 @@ def hosting(workers: int, processes: int) -> list[list[int]]:
 
 
 class Processes:
-    """A `Channel` between processes: neighbours exchange messages point to point, no collective is used.
+    """A `Transport` between processes: neighbours exchange messages point to point, no collective is used.
 
     Where a peer's connection breaks, its workers are `gone` and nobody waits for them again; the others go on in the same
     group. A new generation, announced in the store by `gracile.workers.launch`, takes processes in or leaves them out:
@@ -103,14 +103,14 @@ class Processes:
 
     @property
     def gone(self) -> frozenset[int]:
-        """See `Channel`."""
+        """See `Transport`."""
         return frozenset(worker for worker, process in self.host.items() if self._absent(process))
 
     def _absent(self, process: int) -> bool:
         return process in self.lost or process not in self.members
 
     def exchange(self, messages: Mapping[Link, Tensor], expected: Iterable[Link], like: Tensor) -> dict[Link, Tensor]:
-        """See `Channel`."""
+        """See `Transport`."""
         found, incoming, outgoing = {}, defaultdict(list), defaultdict(list)
         for link in sorted(expected):
             if self.host[link[0]] == self.index:
@@ -359,7 +359,7 @@ def from_environment(
     timeout: float = 300.0,
     device: torch.device | str = "cpu",
 ) -> Processes:
-    """The channel of a process that ``torchrun`` started.
+    """The transport of a process that ``torchrun`` started.
 
     Args:
         workers: of the whole network.

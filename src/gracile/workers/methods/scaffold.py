@@ -45,11 +45,8 @@ class Scaffold:
             raise InputError(f"server_lr is {server_lr}.", "Give a number above 0.")
         self.local = LocalTraining(lr, local_steps, "sgd", participation, seed)
         self.server_lr, self.weighted = server_lr, weighted
-
-    @property
-    def tolerates_loss(self) -> bool:
-        """With all taking part c is a fresh mean each round; else what is missed once would be missed for ever."""
-        return self.local.participation == 1
+        # With all taking part c is a fresh mean each round; else what is missed once would be missed for ever.
+        self.tolerates_loss = participation == 1
 
     def start(self, network: WorkerNetwork, problem: Problem) -> State:
         """See `Method`; "c" is the common correction, "own" the worker's."""

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint clean
+.PHONY: demo test fuzz killed lint clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,6 +21,10 @@ test: .venv/.ready
 # 2,000 networks drawn from all rules of the channel graph; the tests draw 200 of them.
 fuzz: .venv/.ready
 	GRACILE_FUZZ=2000 $(BIN)/python -m pytest tests/laws/test_channels_fuzz.py
+
+# Three processes by every method, one of them killed at fifty moments each: half an hour.
+killed: .venv/.ready
+	GRACILE_KILLS=50 $(BIN)/python -m pytest tests/rooms/test_workers_processes.py -q -k killed_at_any_moment
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

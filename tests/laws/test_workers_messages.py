@@ -41,6 +41,18 @@ def test_zeros_stay_zeros_and_doubles_are_taken(name: str):
         assert torch.equal(packing.unpack(packing.pack(zeros, random()), 37), torch.zeros(37))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_messages_do_not_depend_on_the_default_type(name: str):
+    packing, row = compressor(name), torch.randn(50, generator=random())
+    message = packing.pack(row, random())
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(packing.pack(row, random()), message)
+        assert packing.unpack(message, 50).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_byte_counts_are_these():
     lengths = {name: compressor(name).length(79510) for name in NAMES}
     assert lengths == {"float16": 159020, "int8": 79514, "none": 318040, "sign": 9943, "top-k": 6360}

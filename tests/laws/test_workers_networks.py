@@ -100,9 +100,9 @@ def test_one_peer_exponential_is_exact_after_one_turn(workers: int):
 def test_what_is_left_of_a_graph_keeps_its_own_mean(name: str):
     joined = network(name, 8)
     gone = {0, 5}
-    channel = joined.channel
-    assert isinstance(channel, InProcess)
-    channel.lose(*gone)
+    transport = joined.transport
+    assert isinstance(transport, InProcess)
+    transport.lose(*gone)
     pieces = joined.graph.pieces(set(range(8)) - gone)
     # Before anyone is told, the silent links' weight stays with the receivers; afterwards the matrices say the same.
     x = rows(8)
@@ -177,7 +177,7 @@ def test_matrix_products_are_the_plain_twin_of_gossip():
         (lambda: network("ring", 4, mixing=[]), "empty"),
         (lambda: network("ring", 4, drop=1.0), "drop"),
         (lambda: network("ring", 4, rule="metropolys"), "metropolis"),
-        (lambda: network("ring", 4, channel=InProcess(6)), "graph has 4"),
+        (lambda: network("ring", 4, transport=InProcess(6)), "graph has 4"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(make, words: str):

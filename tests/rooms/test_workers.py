@@ -13,7 +13,7 @@ from gracile import cli
 from gracile.core.errors import DataError, InputError
 from gracile.core.network import Network
 from gracile.data import Dataset, Splits, load
-from gracile.models import mlp, normalized
+from gracile.models import mlp, normalized, resnet20
 from gracile.recipes import load as load_recipe
 from gracile.recipes import run
 from gracile.recipes.schema import resized
@@ -75,6 +75,109 @@ def test_batched_products_are_autograd_for_every_perceptron(digits: Splits, acti
     assert torch.allclose(x, expected, atol=2e-6)
 
 
+def frozen(kind: str) -> nn.Module:
+    """A perceptron, or something that is none, whose first or last layer is frozen."""
+    torch.manual_seed(0)
+    between = nn.ReLU() if kind.startswith("perceptron") else nn.LayerNorm(12)
+    built = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), between, nn.Linear(12, 10))
+    built[1 if kind.endswith("first") else 3].requires_grad_(False)
+    return built
+
+
+@pytest.mark.parametrize("kind", ["perceptron, first", "perceptron, last", "other, first", "other, last"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_only_what_requires_a_gradient_is_trained_and_sent(digits: Splits, kind: str, exact: bool):
+    built, parts = frozen(kind), dict(enumerate(shards(digits.train.labels, 3)))
+    given = Classification(built, digits.train, parts, batch_size=8, exact=exact)
+    size = sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
+    for name, options in {"average": {}, "gradient-tracking": {}, "choco": {"compress": "none"}, "admm": {}}.items():
+        joined = network("path", 3)
+        found = train(joined, method(name, lr=0.1, **options), given, 2)
+        assert found.x.shape == (3, size)
+        assert found.rows[-1]["bytes"] == {
+            "average": 2 * 4 * (4 * size + 2), "gradient-tracking": 2 * 2 * 4 * 4 * size, "choco": 2 * 4 * 4 * size,
+            "admm": 2 * 4 * (4 * size + 2),
+        }[name]  # fmt: skip
+    # And the gradients of the rest are autograd's.
+    x = torch.stack([given.start(worker) for worker in range(3)])
+    module, (inputs, labels) = given.module(x[1]), given.batch(1, 5)
+    nn.functional.cross_entropy(module(inputs), labels).backward()
+    plain = torch.cat([parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None])
+    assert torch.allclose(given.gradients(x, 5)[1], plain, atol=1e-6)
+    moved = x.clone()
+    given.descend(moved, 5, 0.1)
+    assert torch.allclose(moved[1], x[1] - 0.1 * plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_tied_weights_count_once(digits: Splits, exact: bool):
+    torch.manual_seed(0)
+    built = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    built[3].weight = built[1].weight
+    parts = dict(enumerate(shards(digits.train.labels, 2)))
+    given = Classification(built, digits.train, parts, batch_size=8, exact=exact)
+    x = torch.stack([given.start(worker) for worker in range(2)])
+    assert x.shape[1] == 64 * 64 + 64 + 64 + 650
+    module, (inputs, labels) = given.module(x[0]), given.batch(0, 1)
+    nn.functional.cross_entropy(module(inputs), labels).backward()
+    plain = torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
+    assert torch.allclose(given.gradients(x, 1)[0], plain, atol=1e-6)
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 10))
+
+
+@pytest.mark.parametrize("name", ["average", "dsgd", "scaffold", "gradient-tracking"])
+def test_running_statistics_are_averaged_or_kept_local(digits: Splits, name: str):
+    parts = dict(enumerate(shards(digits.train.labels, 4, "label")))
+    found = {}
+    for statistics in ("averaged", "local"):
+        given = Classification(normed(), digits.train, parts, batch_size=16, statistics=statistics)
+        found[statistics] = train(network("complete", 4), method(name, lr=0.05), given, 5, every=5)
+        spread = float((given.buffers - given.buffers.mean(0)).abs().max())
+        assert (spread < 1e-5) == (statistics == "averaged")
+        assert float(given.buffers[:, -1].min()) >= 5
+        module = given.module(found[statistics].x[1], worker=1)
+        assert torch.allclose(module[2].running_mean, given.buffers[1, :12])
+        own = float((module.eval()(digits.test.inputs.float() / 255).argmax(1) == digits.test.labels).float().mean())
+        assert own == pytest.approx(float(given.evaluate(found[statistics].x, digits.test)[0][1]))
+    # 25 numbers more per message: means, variances and the count of batches.
+    more = found["averaged"].rows[-1]["bytes"] - found["local"].rows[-1]["bytes"]
+    messages = 6 if name in ("average", "scaffold") else 12
+    assert more == 5 * 4 * (messages * 25 + (3 if messages == 6 else 0))
+
+
+def test_statistics_are_those_of_plain_training_and_go_into_checkpoints(digits: Splits, tmp_path: Path):
+    parts = dict(enumerate(shards(digits.train.labels, 1)))
+    given = Classification(normed(), digits.train, parts, batch_size=16)
+    chosen = method("average", lr=0.1, local_steps=3)
+    straight = train(network("complete", 1), chosen, given, 4)
+    kept = given.buffers.clone()
+    plain = normed().train()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for step in range(12):
+        inputs, labels = given.batch(0, step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(inputs), labels).backward()
+        optimizer.step()
+    assert torch.allclose(kept[0, :24], torch.cat([plain[2].running_mean, plain[2].running_var]), atol=1e-5)
+    train(network("complete", 1), chosen, given, 2, folder=tmp_path, checkpoint_every=2)
+    again = train(network("complete", 1), chosen, given, 4, folder=tmp_path, resume=True)
+    assert torch.equal(again.x, straight.x)
+    assert torch.equal(given.buffers, kept)
+
+
+def test_a_residual_network_is_federated(digits: Splits):
+    torch.manual_seed(0)
+    built = resnet20(in_channels=1, image_size=8, width=4)
+    given = Classification(built, digits.train, dict(enumerate(shards(digits.train.labels, 2))), batch_size=16)
+    found = train(network("star", 2), method("average", lr=0.1, local_steps=2), given, 2, every=2)
+    assert torch.isfinite(found.x).all()
+    assert torch.equal(given.buffers[0], given.buffers[1])
+
+
 def test_other_networks_are_not_taken_for_perceptrons():
     assert perceptron(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))) is None
     assert perceptron(nn.Sequential(nn.Linear(8, 2), nn.LayerNorm(2))) is None
@@ -127,7 +230,8 @@ def test_dropout_is_its_own_at_every_worker_and_step(digits: Splits):
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda d, p: Classification(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64)), d, p), InputError, "running"),
+        (lambda d, p: Classification(nn.Linear(64, 10).requires_grad_(False), d, p), InputError, "requires a gradient"),
+        (lambda d, p: Classification(mlp(image_size=8), d, p, statistics="shared"), InputError, "running statistics"),
         (lambda d, p: Classification(nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), d, p), InputError, "does not take"),
         (lambda d, p: Classification(nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), d, p), DataError, "9 outputs"),
         (lambda d, p: Classification(nn.Flatten(), d, {}), InputError, "trains nothing"),
@@ -190,7 +294,7 @@ def test_a_data_set_of_features_works_too(tmp_path: Path):
     assert float(given.evaluate(found.x, data)[0].min()) > 0.9
 
 
-@pytest.mark.parametrize("name", ["study-d", "study-e", "topologies", "compressed"])
+@pytest.mark.parametrize("name", ["study-d", "study-e", "topologies", "compressed", "federated"])
 def test_recipes_run_in_their_smallest_size(name: str, tmp_path: Path):
     finished = run(resized(load_recipe(name), "smoke"), tmp_path / "run")
     assert all(met for _, met in finished.verdicts)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,9 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch._C._distributed_c10d import PrefixStore
+from torch._C._distributed_c10d import HashStore, PrefixStore
 
 from gracile.core.errors import GracileError, InputError
+from gracile.core.seeding import derive_seed
 from gracile.data import Dataset
 from gracile.workers import (
     Classification,
@@ -34,9 +37,13 @@ from tests.processes import limited, serve
 METHODS = {
     "admm": {"rho": 0.1, "lr": 0.05, "gossip": 3},
     "average": {"lr": 0.05, "local_steps": 2},
-    "choco": {"lr": 0.05, "compress": "int8", "gamma": 0.4},
-    "dsgd": {"lr": 0.05},
+    "choco": {"lr": 0.05, "compress": "int8", "gamma": 0.4, "correction": 0.3},
+    "diloco": {"lr": 0.01, "local_steps": 2},
+    "dsgd": {"lr": 0.05, "optimizer": "momentum", "participation": 0.7},
+    "fedopt": {"lr": 0.05, "server_lr": 0.02, "optimizer": "adam"},
+    "fedprox": {"lr": 0.05, "local_steps": 2, "mu": 0.1},
     "gradient-tracking": {"lr": 0.05},
+    "scaffold": {"lr": 0.05, "local_steps": 2, "participation": 0.7},
     "two-star": {"lr": 0.05},
 }
 
@@ -52,13 +59,13 @@ def small_network() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(16, 4))
 
 
-def every_method(channel: Any) -> dict[str, Any]:
+def every_method(transport: Any) -> dict[str, Any]:
     """Digests of all local weights by every method, the first measured row, and all bytes."""
     data = digits()
     parts = shards(data.labels, 6, "dirichlet:1", seed=1)
     found = {}
     for name, options in METHODS.items():
-        joined = network("two-star", 6, channel=channel, drop=0.1 if name == "average" else 0.0)
+        joined = network("two-star", 6, transport=transport, drop=0.1 if name == "average" else 0.0)
         local = {worker: parts[worker] for worker in joined.local}
         problem = Classification(small_network(), data, local, batch_size=8, exact=True)
         done = train(joined, method(name, **options), problem, 4, every=4, evaluate=lambda x: {"sum": x.sum(1)})
@@ -67,16 +74,16 @@ def every_method(channel: Any) -> dict[str, Any]:
     return found
 
 
-def worlds(channel: Processes) -> dict[str, Any]:
+def worlds(transport: Processes) -> dict[str, Any]:
     """The same program on worlds of six, three and two of these processes, and then three of which one is slow."""
-    found: dict[str, Any] = {"6": every_method(channel)}
+    found: dict[str, Any] = {"6": every_method(transport)}
     for processes in (3, 2):
-        if channel.index < processes:
-            store = PrefixStore(f"world/{processes}", channel.store)
-            found[str(processes)] = every_method(Processes(6, store, channel.index, processes))
-    if channel.index < 3:
-        store = PrefixStore("slow", channel.store)
-        found["slow"] = slow(Processes(3, store, channel.index, 3, patience=0.2))
+        if transport.index < processes:
+            store = PrefixStore(f"world/{processes}", transport.store)
+            found[str(processes)] = every_method(Processes(6, store, transport.index, processes))
+    if transport.index < 3:
+        store = PrefixStore("slow", transport.store)
+        found["slow"] = slow(Processes(3, store, transport.index, 3, patience=0.2))
     return found
 
 
@@ -101,16 +108,16 @@ class Paced(Quadratics):
         super().descend(x, step, lr)
 
 
-def slow(channel: Processes) -> dict[str, Any]:
+def slow(transport: Processes) -> dict[str, Any]:
     """Worker 2 sleeps for a second in round 10; the others wait for a message only so long, and let it in again."""
-    problem, times = quadratics(3, channel.local), []
+    problem, times = quadratics(3, transport.local), []
     problem.at = lambda step: times.append(time.monotonic())
-    if channel.index == 2:
+    if transport.index == 2:
         problem.at = lambda step: time.sleep(1.0) if step == 10 else None
-    problem.waiting = lambda step: channel.generation == 0 and step > 10
-    done = train(network("ring", 3, channel=channel), method("dsgd", lr=0.05), problem, 200, every=200)
+    problem.waiting = lambda step: transport.generation == 0 and step > 10
+    done = train(network("ring", 3, transport=transport), method("dsgd", lr=0.05), problem, 200, every=200)
     longest = max((later - earlier for earlier, later in pairwise(times)), default=0.0)
-    return {"x": done.x[0].tolist(), "longest": longest, "generation": channel.generation, "steps": len(times)}
+    return {"x": done.x[0].tolist(), "longest": longest, "generation": transport.generation, "steps": len(times)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -150,21 +157,21 @@ def test_a_slow_worker_is_waited_for_only_as_long_as_told(six: list[dict[str, An
     assert torch.allclose(x, undisturbed, atol=0.01)
 
 
-def two_deaths(channel: Processes, folder: str) -> dict[str, Any]:
+def two_deaths(transport: Processes, folder: str) -> dict[str, Any]:
     """Worker 1 is killed in mid-round 20 and comes back from its checkpoint; then worker 3 is killed for good."""
-    problem, returned = quadratics(4, channel.local), channel.generation > 0
-    if channel.index == 1 and not returned:
+    problem, returned = quadratics(4, transport.local), transport.generation > 0
+    if transport.index == 1 and not returned:
         problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 20 else None
-    if channel.index == 3:
-        problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if channel.generation == 1 else None
-    problem.waiting = lambda step: step > 20 and channel.generation < 2
-    joined, seen = network("star", 4, channel=channel), []
+    if transport.index == 3:
+        problem.at = lambda step: os.kill(os.getpid(), signal.SIGKILL) if transport.generation == 1 else None
+    problem.waiting = lambda step: step > 20 and transport.generation < 2
+    joined, seen = network("star", 4, transport=transport), []
     done = train(
         joined, method("dsgd", lr=0.1), problem, 500, every=500, folder=Path(folder), checkpoint_every=5,
         resume=returned, observe=lambda row: seen.append(row["round"]),
     )  # fmt: skip
     gathered = joined.average(done.x)[0].tolist()
-    return {"x": done.x[0].tolist(), "mean": gathered, "gone": sorted(channel.gone), "seen": seen}
+    return {"x": done.x[0].tolist(), "mean": gathered, "gone": sorted(transport.gone), "seen": seen}
 
 
 def test_killed_workers_are_noticed_come_back_or_are_left_out(tmp_path: Path):
@@ -177,37 +184,48 @@ def test_killed_workers_are_noticed_come_back_or_are_left_out(tmp_path: Path):
     assert [result["seen"] for result in results] == [[0, 500], [500], [0, 500]]
     assert all(result["gone"] == [3] for result in results)
     # The rest end where they would had worker 3 never been there; its weight stays with its neighbour.
-    channel = InProcess(4)
-    channel.lose(3)
-    undisturbed = train(network("star", 4, channel=channel), method("dsgd", lr=0.1), quadratics(4), 500, every=500).x
+    transport = InProcess(4)
+    transport.lose(3)
+    undisturbed = train(
+        network("star", 4, transport=transport), method("dsgd", lr=0.1), quadratics(4), 500, every=500
+    ).x
     assert torch.allclose(torch.tensor([result["x"] for result in results]).double(), undisturbed[:3], atol=0.01)
     mean = quadratics(3).b.mean(0)
     assert all(torch.allclose(torch.tensor(result["mean"]).double(), mean, atol=1e-5) for result in results)
 
 
-def death_in_the_middle_of_a_mean(channel: Processes) -> dict[str, Any]:
+# What brings a method to the optimum of those who are left within 80 rounds.
+ALONE = {
+    "admm": {"rho": 1.0, "gossip": None},
+    "choco": {"compress": "none", "gamma": 1.0, "correction": 0.0},
+    "dsgd": {"optimizer": "sgd", "participation": 1.0},
+    "fedopt": {"optimizer": "sgd", "server": "momentum", "server_lr": 0.5, "beta": 0.5},
+    "scaffold": {"participation": 1.0},
+}
+
+
+def death_in_the_middle_of_a_mean(transport: Processes) -> dict[str, Any]:
     """Worker 4, in the middle of a path, is killed when the mean is on its way down; then all methods on who is left."""
-    if channel.index == 4:
-        exchange = channel.exchange
+    if transport.index == 4:
+        exchange = transport.exchange
 
         def killed(messages: Any, expected: Any, like: Any) -> Any:
             found = exchange(messages, expected, like)
             # On the way down it has heard the mean and does not hand it on.
-            if channel._round == 3 and any(link[0] == 3 for link in found):
+            if transport._round == 3 and any(link[0] == 3 for link in found):
                 os.kill(os.getpid(), signal.SIGKILL)
             return found
 
-        channel.exchange = killed
-    problem = quadratics(6, channel.local)
+        transport.exchange = killed
+    problem = quadratics(6, transport.local)
     # Nobody is through before the meeting is called.
-    problem.waiting = lambda step: step > 3 and channel.generation == 0
-    done = train(network("path", 6, channel=channel), method("average", lr=0.1), problem, 80, every=80)
-    found = {"average": done.x[0].tolist(), "gone": sorted(channel.gone)}
+    problem.waiting = lambda step: step > 3 and transport.generation == 0
+    done = train(network("path", 6, transport=transport), method("average", lr=0.1), problem, 80, every=80)
+    found = {"average": done.x[0].tolist(), "gone": sorted(transport.gone)}
     for name, options in METHODS.items():
         if name not in ("average", "two-star"):
-            own = {"choco": {"compress": "none", "gamma": 1.0}, "admm": {"rho": 1.0, "gossip": None}}
-            options = options | {"lr": 0.1} | own.get(name, {})
-            joined = network("complete", 6, channel=channel)
+            options = options | {"lr": 0.1} | ALONE.get(name, {})
+            joined = network("complete", 6, transport=transport)
             found[name] = train(joined, method(name, **options), problem, 80, every=80).x[0].tolist()
     return found
 
@@ -226,11 +244,109 @@ def test_every_method_goes_on_without_who_is_lost():
     for name in METHODS:
         if name not in ("average", "two-star"):
             x = torch.tensor([result[name] for result in found], dtype=torch.float64)
-            assert torch.allclose(x.mean(0), optimum, atol=0.02), name
+            if name == "diloco":
+                # AdamW's steps weigh signs, not gradients: with unlike workers it settles elsewhere.
+                assert torch.equal(x, x[:1].expand_as(x))
+                assert torch.allclose(x.mean(0), optimum, atol=4.0)
+                continue
+            assert torch.allclose(x.mean(0), optimum, atol=0.3 if name == "fedprox" else 0.02), name
             assert torch.allclose(x, optimum.expand_as(x), atol=2.0 if name in ("choco", "dsgd") else 0.02), name
 
 
-def refusing(channel: Processes) -> None:
+def counting(transport: Processes, name: str) -> dict[str, Any]:
+    """A run during which a process may be killed; what it sent by a count of its own, and by the network's."""
+    sent = [0]
+    joined = network("complete", 3, transport=transport)
+    exchange = transport.exchange
+
+    def counted(messages: Any, expected: Any, like: Any) -> Any:
+        if joined._counted:
+            alive = [message for (_, receiver), message in messages.items() if receiver not in transport.gone]
+            sent[0] += sum(message.numel() * message.element_size() for message in alive)
+        return exchange(messages, expected, like)
+
+    transport.exchange = counted
+    problem = quadratics(3, transport.local)
+    problem.pause, problem.waiting = 0.004, lambda step: True
+    options = METHODS[name] | ({"lr": 0.1} | ALONE.get(name, {}))
+    done = train(joined, method(name, **options), problem, 40, every=10)
+    mean = joined.average(done.x)[0].tolist()
+    return {"x": mean, "bytes": joined.bytes_sent, "sent": sent[0], "gone": sorted(transport.gone)}
+
+
+class Killer(threading.Thread):
+    """Kills one of the processes that are about to be started, some seconds after it was."""
+
+    def __init__(self, victim: int, delay: float) -> None:
+        super().__init__(daemon=True)
+        self.victim, self.delay, self.before = victim, delay, set(multiprocessing.active_children())
+
+    def run(self) -> None:
+        started: list[Any] = []
+        while len(started) <= self.victim:
+            time.sleep(0.001)
+            new = set(multiprocessing.active_children()) - self.before
+            started = sorted(new, key=lambda process: process._identity)
+        time.sleep(self.delay)
+        started[self.victim].kill()
+
+
+# `make killed` tries fifty moments for each method.
+KILLS = int(os.environ.get("GRACILE_KILLS", "0"))
+MOMENTS = [(name, number) for name in sorted(METHODS) if name != "two-star" for number in range(KILLS)] or [
+    ("average", 0), ("choco", 1), ("dsgd", 2), ("scaffold", 3),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: None) -> float:
+    """Seconds that three processes take that nobody kills, once the server of processes is up."""
+    for _ in range(2):
+        started = time.monotonic()
+        launched = launch(counting, 3, 3, "average")
+        assert launched.deaths == []
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize(("name", "number"), MOMENTS)
+def test_killed_at_any_moment_the_others_go_on_and_the_bytes_are_right(name: str, number: int, undisturbed: float):
+    random = derive_seed(0, "killed", name, number)
+    # From before it has joined, over the meeting and the rounds, to the end.
+    victim, delay = random % 3, (number + random % 97 / 97) / max(KILLS, 4) * undisturbed
+    Killer(victim, delay).start()
+    with limited(50):  # Nobody waits for the 60 seconds after which silence is an error.
+        launched = launch(counting, 3, 3, name)
+    found = [result for result in launched.results if result is not None]
+    assert len(found) == 3 - len(launched.deaths)
+    assert len(found) >= 2
+    b = quadratics(3).b
+    for result in found:
+        assert result["bytes"] == result["sent"] > 0
+        x = torch.tensor(result["x"], dtype=torch.float64)
+        left = [worker for worker in range(3) if worker not in result["gone"]]
+        assert float(x.min()) > float(b.min()) - 1
+        assert float(x.max()) < float(b.max()) + 1
+        assert len(left) >= 2
+
+
+def test_killed_before_the_first_meeting_the_others_meet_without_it():
+    Killer(1, 0.0).start()
+    with limited(50):
+        launched = launch(counting, 3, 3, "average")
+    assert launched.deaths == [(1, -signal.SIGKILL)]
+    assert [result["gone"] for result in launched.results if result is not None] == [[1], [1]]
+    optimum = quadratics(3).b[[0, 2]].mean(0)
+    for place in (0, 2):
+        assert torch.allclose(torch.tensor(launched.results[place]["x"]).double(), optimum, atol=0.05)
+
+
+def test_who_never_comes_is_named():
+    store = HashStore()
+    with pytest.raises(GracileError, match=r"Processes 1, 2 did not come .* within 0\.2 s"):
+        Processes(3, store, 0, 3, timeout=0.2)
+
+
+def refusing(transport: Processes) -> None:
     raise InputError("This program refuses.", "Write another.")
 
 

@@ -26,11 +26,11 @@ SHAPING = ["rate", "20mbit", "burst", "3000", "limit", "12000"]
 CLONE_NEWNET = 0x40000000
 
 
-def gossip(channel: Any) -> list[str]:
+def gossip(transport: Any) -> list[str]:
     """What each local worker holds after ten rounds of 50,000 numbers a message, of which some are lost."""
     random = torch.Generator().manual_seed(0)
     start = torch.randn(4, 50_000, generator=random)
-    joined = network("ring", 4, channel=channel, drop=0.2)
+    joined = network("ring", 4, transport=transport, drop=0.2)
     rows = start[list(joined.local)]
     for _ in range(10):
         rows = joined.mix(rows)
@@ -42,9 +42,9 @@ def one_of_two(spaces: tuple[str, str] | None) -> None:
     if spaces is not None:
         with open(f"/run/netns/{spaces[int(os.environ['RANK'])]}") as space:
             assert ctypes.CDLL(None, use_errno=True).setns(space.fileno(), CLONE_NEWNET) == 0, ctypes.get_errno()
-    channel = from_environment(4, timeout=60)
-    print("\n".join(gossip(channel)))
-    channel.close()
+    transport = from_environment(4, timeout=60)
+    print("\n".join(gossip(transport)))
+    transport.close()
 
 
 def run(*words: str) -> str:

@@ -104,7 +104,11 @@ class Int8:
         scale = (row.abs().amax() / 127).float()
         # A row of zeros has the scale 0, and 0 / 0 must not become a level.
         levels = row.float() / scale.clamp(min=torch.finfo(torch.float32).tiny)
-        levels = (levels + torch.rand(row.shape, generator=generator, device=row.device)).floor_().clamp_(-127, 127)
+        levels = (
+            (levels + torch.rand(row.shape, generator=generator, dtype=torch.float32, device=row.device))
+            .floor_()
+            .clamp_(-127, 127)
+        )
         return torch.cat([scale.reshape(1).view(torch.uint8), levels.to(torch.int8).view(torch.uint8)])
 
     def unpack(self, message: Tensor, n: int) -> Tensor:
@@ -138,7 +142,7 @@ class TopK:
     def unpack(self, message: Tensor, n: int) -> Tensor:
         """See `Compressor`."""
         half = len(message) // 2
-        row = torch.zeros(n, device=message.device)
+        row = torch.zeros(n, dtype=torch.float32, device=message.device)
         row[message[:half].view(torch.int32).long()] = message[half:].clone().view(torch.float32)
         return row
 

@@ -122,6 +122,16 @@ class Tree:
             for level in range(max(self.depth) + 1)
         )
 
+    def above(self, workers: Iterable[int]) -> set[int]:
+        """These workers and all on their ways to the root."""
+        found: set[int] = set()
+        for worker in workers:
+            step = worker
+            while step >= 0 and step not in found:
+                found.add(step)
+                step = self.parent[step]
+        return found
+
 
 def graph(given: str | Graph | Iterable[Any] | Any, workers: int | None = None, *, seed: int = 0) -> Graph:
     """A graph by name, from an edge list, or from networkx.

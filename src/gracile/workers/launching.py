@@ -50,14 +50,14 @@ def launch(
     patience: float | None = None,
     timeout: float = 60.0,
 ) -> Launched:
-    """Run a program in several processes, each with its `Processes` channel.
+    """Run a program in several processes, each with its `Processes` transport.
 
     This process holds the store, hosts no worker, and so outlives all of them. A process that dies is started again as
     often as `restarts` allows; once it is up, a new generation is called in which it meets the others, who went on
     without it. Without restarts the survivors are called together for good.
 
     Args:
-        program: ``program(channel, *arguments)``, importable by name; what it returns must go into JSON.
+        program: ``program(transport, *arguments)``, importable by name; what it returns must go into JSON.
         workers: of the network.
         processes: how many.
         arguments: picklable.
@@ -164,10 +164,12 @@ def _enter(program: Program, workers: int, processes: int, index: int, place: An
         if ready:
             store.set(ready, "up")
             generation = int(store.get(f"{ready}/generation"))
-        channel = Processes(workers, store, index, processes, patience=patience, timeout=timeout, generation=generation)
-        result = program(channel, *arguments)
+        transport = Processes(
+            workers, store, index, processes, patience=patience, timeout=timeout, generation=generation
+        )
+        result = program(transport, *arguments)
         store.set(f"result/{index}", json.dumps(result))
-        ended = channel.close()
+        ended = transport.close()
     except GracileError as error:
         store.set(f"error/{index}", json.dumps([error.cause, error.remedy]))
         raise SystemExit(2) from None

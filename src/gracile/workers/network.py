@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
 from gracile.workers import graphs
-from gracile.workers.channel import Channel, InProcess
 from gracile.workers.graphs import Graph, Link
 from gracile.workers.mixing import check_mixing, mixing_matrix, spectral_gap
+from gracile.workers.transport import InProcess, Transport
 
 
 def network(
@@ -27,7 +27,7 @@ def network(
     mixing: Tensor | Sequence[Tensor] | None = None,
     drop: float = 0.0,
     seed: int = 0,
-    channel: Channel | None = None,
+    transport: Transport | None = None,
 ) -> WorkerNetwork:
     """Join workers by a graph.
 
@@ -38,16 +38,16 @@ def network(
         mixing: a doubly stochastic matrix, or a schedule of them used in turn, in place of `rule`.
         drop: probability in [0, 1) that a message is lost on its link.
         seed: of lost messages and of random graphs.
-        channel: how messages travel; by default all workers live in this process.
+        transport: how messages travel; by default all workers live in this process.
 
     Raises:
-        InputError: a disconnected graph, a matrix that is not doubly stochastic, or a channel for another number of
+        InputError: a disconnected graph, a matrix that is not doubly stochastic, or a transport for another number of
             workers.
     """
     built = graphs.graph(graph, workers, seed=seed)
     given = [mixing] if isinstance(mixing, Tensor) else mixing
     matrices = [mixing_matrix(built, rule)] if given is None else [check_mixing(matrix, built) for matrix in given]
-    return WorkerNetwork(built, matrices, channel or InProcess(built.workers), drop=drop, seed=seed)
+    return WorkerNetwork(built, matrices, transport or InProcess(built.workers), drop=drop, seed=seed)
 
 
 class WorkerNetwork:
@@ -60,24 +60,24 @@ class WorkerNetwork:
     Args:
         graph: who may talk to whom.
         matrices: doubly stochastic, on the graph's edges, used in turn.
-        channel: how messages travel.
+        transport: how messages travel.
         drop: probability that a message is lost.
         seed: of losses.
     """
 
     def __init__(
-        self, graph: Graph, matrices: Sequence[Tensor], channel: Channel, *, drop: float = 0.0, seed: int = 0
+        self, graph: Graph, matrices: Sequence[Tensor], transport: Transport, *, drop: float = 0.0, seed: int = 0
     ) -> None:
         if not 0 <= drop < 1:
             raise InputError(f"drop is {drop}.", "Give a probability from 0 on and below 1.")
         if not matrices:
             raise InputError("The schedule of mixing matrices is empty.", "Give at least one.")
-        if channel.local and max(channel.local) >= graph.workers:
+        if transport.local and max(transport.local) >= graph.workers:
             raise InputError(
-                f"The channel hosts worker {max(channel.local)}, and the graph has {graph.workers} workers.",
+                f"The transport hosts worker {max(transport.local)}, and the graph has {graph.workers} workers.",
                 "Make the two numbers agree.",
             )
-        self.graph, self.matrices, self.channel, self.drop, self.seed = graph, list(matrices), channel, drop, seed
+        self.graph, self.matrices, self.transport, self.drop, self.seed = graph, list(matrices), transport, drop, seed
         self.workers, self.tree = graph.workers, graph.tree
         self._given = list(matrices)
         self._plans = [_plan(matrix) for matrix in self.matrices]
@@ -86,13 +86,13 @@ class WorkerNetwork:
         self.watching = False
         self.distances: tuple[float, float, float] | None = None
         self._counted = True
-        if channel.gone:
-            self.leave_out(channel.gone)
+        if transport.gone:
+            self.leave_out(transport.gone)
 
     @property
     def local(self) -> Sequence[int]:
         """The workers this process hosts, in increasing order."""
-        return self.channel.local
+        return self.transport.local
 
     @property
     def alone(self) -> bool:
@@ -107,7 +107,7 @@ class WorkerNetwork:
     @property
     def may_lose(self) -> bool:
         """Whether a message between two workers that live may fail to come."""
-        return self.drop > 0 or getattr(self.channel, "patience", None) is not None
+        return self.drop > 0 or getattr(self.transport, "patience", None) is not None
 
     @property
     def contraction(self) -> float:
@@ -151,9 +151,9 @@ class WorkerNetwork:
         expected = [link for link in links if link[1] in local]
         for link, message in messages.items():
             # Two workers in one process are still two workers; nobody sends to one that is known to be lost.
-            if not measured and link[1] not in self.channel.gone:
+            if not measured and link[1] not in self.transport.gone:
                 self.link_bytes[link] += message.numel() * message.element_size()
-        found = self.channel.exchange(messages, expected, like)
+        found = self.transport.exchange(messages, expected, like)
         if self.drop and not measured:
             number = self.exchanges
             chance = {link: derive_seed(self.seed, "drop", number, *link) / 2**63 for link in found}
@@ -163,15 +163,16 @@ class WorkerNetwork:
         self.exchanges += not measured
         return found
 
-    def mix(self, values: Tensor, rounds: int = 1) -> Tensor:
+    def mix(self, values: Tensor, rounds: int = 1, *, among: Collection[int] | None = None) -> Tensor:
         """Rounds of gossip: each worker's value becomes the weighted mean of its own and its neighbours'.
 
         While `watching`, `distances` notes how far workers are from their mean before and after, and how far at most by the
         spectral gap where no message is lost; that is not counted.
 
         Args:
-            values: (len(local), ...), one row a local worker.
+            values: (len(local), ...), one row per local worker.
             rounds: how many.
+            among: who takes part; the links of others stay silent, and their weight with the receiver. All by default.
 
         Returns:
             The same shape.
@@ -179,14 +180,18 @@ class WorkerNetwork:
         rows = values.reshape(len(self.local), -1).contiguous()
         before = self.distance(rows) if self.watching else 0.0
         for _ in range(rounds):
-            rows = self._mix_once(rows)
+            rows = self._mix_once(rows, among)
         if self.watching:
-            self.distances = (before, self.distance(rows), self.contraction**rounds * before)
+            # Where some links are silent, the distance may not shrink at all.
+            bound = 1.0 if among is not None else self.contraction**rounds
+            self.distances = (before, self.distance(rows), bound * before)
         return rows.reshape(values.shape)
 
-    def _mix_once(self, rows: Tensor) -> Tensor:
+    def _mix_once(self, rows: Tensor, among: Collection[int] | None) -> Tensor:
         links, weights = self._plans[self.mixings % len(self.matrices)]
         self.mixings += 1
+        if among is not None:
+            links = [link for link in links if link[0] in among and link[1] in among]
         place = {worker: row for row, worker in enumerate(self.local)}
         messages = {link: rows[place[link[0]]] for link in links if link[0] in place}
         found = self.exchange(messages, links, rows[0])
@@ -206,6 +211,7 @@ class WorkerNetwork:
         rounds: int | None = None,
         *,
         weights: Tensor | None = None,
+        among: Collection[int] | None = None,
         memory: dict[int, Tensor] | None = None,
     ) -> Tensor:
         """The mean over all workers, as each of the local ones comes to know it.
@@ -215,9 +221,11 @@ class WorkerNetwork:
         the mean does not reach keeps its own value.
 
         Args:
-            values: (len(local), ...), one row a local worker.
+            values: (len(local), ...), one row per local worker.
             rounds: rounds of gossip, after which workers agree only approximately; None for the exact mean.
             weights: (len(local),) positive weights of the mean, such as sample counts; equal by default.
+            among: whose values count, all by default; of an exact mean. Who has nothing to add, for itself or for others
+                behind it in the tree, sends nothing up, and all receive the mean.
             memory: what each subtree last sent, by its top worker, and the last mean under -1; a message that does not
                 come is replaced from there. Start with an empty dictionary and pass the same one each time.
 
@@ -235,17 +243,20 @@ class WorkerNetwork:
             return (mixed[:, :-1] / mixed[:, -1:]).reshape(values.shape)
         before = self.distance(rows) if self.watching and self._counted else None
         sums = torch.cat([rows if weights is None else rows * scale, scale], 1)
-        mean = self._down(rows, self._up(sums, memory), memory)
+        if among is not None:
+            sums[[row for row, worker in enumerate(self.local) if worker not in among]] = 0
+        mean = self._down(rows, self._up(sums, memory, among), memory)
         if before is not None:
             self.distances = (before, self.distance(mean), self.contraction * before)
         return mean.reshape(values.shape)
 
-    def _up(self, sums: Tensor, memory: dict[int, Tensor] | None) -> dict[int, Tensor]:
-        """Sum towards the root, one level after the other; the mean at the root, if it lives here."""
+    def _up(self, sums: Tensor, memory: dict[int, Tensor] | None, among: Collection[int] | None) -> dict[int, Tensor]:
+        """Sum towards the root, one level after the other; the mean at the root, if it lives here and anybody counts."""
         tree = self.tree
+        silent = set() if among is None else set(range(self.workers)) - tree.above(among)
         place = {worker: row for row, worker in enumerate(self.local)}
         for level in reversed(tree.levels[1:]):
-            links = [(worker, tree.parent[worker]) for worker in level]
+            links = [(worker, tree.parent[worker]) for worker in level if worker not in silent]
             messages = {link: sums[place[link[0]]] for link in links if link[0] in place}
             found = self.exchange(messages, links, sums[0])
             for child, parent in links:
@@ -259,7 +270,7 @@ class WorkerNetwork:
                 if part is not None:
                     sums[place[parent]].add_(part)
         totals = {root: sums[place[root]] for root in tree.levels[0] if root in place}
-        return {root: total[:-1] / total[-1] for root, total in totals.items()}
+        return {root: total[:-1] / total[-1] for root, total in totals.items() if total[-1] > 0}
 
     def _down(self, rows: Tensor, known: dict[int, Tensor], memory: dict[int, Tensor] | None) -> Tensor:
         """Hand the mean down; who is not reached keeps its last mean, or its own value."""
@@ -295,7 +306,8 @@ class WorkerNetwork:
         flat = rows.reshape(len(self.local), -1)
         with self.uncounted():
             mean = self.average(flat)
-            square = (flat - mean).double().square().sum(1, keepdim=True)
+            # Row by row: with many workers a copy of all in float64 would be the most memory that a run takes.
+            square = torch.stack([(row - m).double().square_().sum()[None] for row, m in zip(flat, mean, strict=True)])
             return math.sqrt(self.workers * float(self.average(square)[0, 0]))
 
     def gather(self, values: Tensor) -> Tensor:
@@ -330,7 +342,7 @@ class WorkerNetwork:
         Returns:
             the round to go on from, and whether the group has changed, for which `leave_out` was called.
         """
-        follow = getattr(self.channel, "synchronise", None)
+        follow = getattr(self.transport, "synchronise", None)
         if follow is None:
             return number, False
         ahead, gone = follow(number, newcomer)
@@ -339,6 +351,22 @@ class WorkerNetwork:
         if ahead != number or gone is not None:
             self.mixings = ahead
         return ahead, gone is not None
+
+    def counts(self, worker: int) -> dict[str, Any]:
+        """What a checkpoint of a local worker keeps of the network: how many exchanges there were, and what it has sent."""
+        return {
+            "exchanges": self.exchanges,
+            "mixings": self.mixings,
+            "lost": self.lost,
+            "bytes": [[*link, count] for link, count in sorted(self.link_bytes.items()) if link[0] == worker],
+        }
+
+    def go_on_from(self, counts: Mapping[str, Any]) -> None:
+        """Take the counts of a checkpoint up again; of those of several local workers the highest."""
+        for name in ("exchanges", "mixings", "lost"):
+            setattr(self, name, max(getattr(self, name), counts[name]))
+        for sender, receiver, count in counts["bytes"]:
+            self.link_bytes[sender, receiver] = count
 
     def leave_out(self, gone: Iterable[int]) -> None:
         """Carry on without some workers: their weight stays with their neighbours, and exact averages go around them.

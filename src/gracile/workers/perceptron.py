@@ -1,13 +1,13 @@
 """Stacked perceptrons stepped by batched matrix products, each gradient added to its weights as it is made.
 
-Faster than vmap over autograd (benchmarks/workers.py), which serves every other network: no graph is kept, and no gradient
-of a whole network is ever stored.
+Faster than vmap over autograd (benchmarks/workers.py), which serves every other network: no graph is kept, and a step of
+gradient descent never stores the gradient of a whole network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +29,26 @@ class Layer:
     """One linear layer and what follows it.
 
     Attributes:
-        weight, bias: names of its parameters; no bias is None.
+        name: of the linear layer, with a dot behind it where it is a child.
+        linear: the template's layer, whose own weights are used where they are frozen.
         module: its activation; the last layer's is nn.Identity.
         pull: from h, z and a gradient by z to the gradient by h.
     """
 
-    weight: str
-    bias: str | None
+    name: str
+    linear: nn.Linear
     module: nn.Module
     pull: Pull
+
+    def forward(self, parameters: dict[str, Tensor], z: Tensor) -> Tensor:
+        """(workers, batch, in) to (workers, batch, out), before the activation."""
+        weight = parameters.get(f"{self.name}weight", self.linear.weight)
+        bias = parameters.get(f"{self.name}bias", self.linear.bias)
+        if bias is None:
+            return z @ weight.mT
+        if weight.dim() == 2:
+            return (z @ weight.mT).add_(bias.unsqueeze(-2))
+        return torch.baddbmm(bias.unsqueeze(-2), z, weight.mT)
 
 
 @dataclass(frozen=True)
@@ -52,38 +63,57 @@ class Perceptron:
     prepare: Callable[[Tensor], Tensor]
     layers: list[Layer]
 
-    def descend(self, parameters: dict[str, Tensor], x: Tensor, y: Tensor, lr: float) -> None:
-        """One step of gradient descent on the mean cross-entropy of each worker, in place.
+    @torch.no_grad()
+    def accumulate(
+        self,
+        parameters: dict[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+        target: dict[str, Tensor],
+        *,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        """target <- beta target + alpha g, with g the gradient of each worker's mean cross-entropy.
 
         Args:
-            parameters: by name, stacked (workers, ...).
+            parameters: by name, stacked (workers, ...); frozen ones are left out.
             x: (workers, batch, ...).
             y: (workers, batch) labels.
-            lr: learning rate.
+            target: of the names and shapes of `parameters`; it may be `parameters` itself.
+            alpha, beta: with -lr and 1 on the parameters this is a step of gradient descent.
         """
         z = self.prepare(x.flatten(0, 1)).unflatten(0, y.shape)
         kept = []
         for layer in self.layers:
-            weight = parameters[layer.weight].mT
-            h = z @ weight if layer.bias is None else torch.baddbmm(parameters[layer.bias].unsqueeze(1), z, weight)
+            h = layer.forward(parameters, z)
             kept.append((z, h))
             z = layer.module(h)
         delta = z.softmax(-1)
         delta.scatter_add_(2, y.unsqueeze(2), torch.full_like(delta[..., :1], -1))
         delta /= y.shape[1]
-        for number in reversed(range(len(self.layers))):
+        lowest = min(
+            number
+            for number, layer in enumerate(self.layers)
+            if any(f"{layer.name}{which}" in parameters for which in ("weight", "bias"))
+        )
+        for number in reversed(range(lowest, len(self.layers))):
             layer, (before, h) = self.layers[number], kept[number]
             delta = layer.pull(h, z, delta)
-            weight = parameters[layer.weight]
-            back = delta @ weight if number else delta
-            weight.baddbmm_(delta.mT, before, alpha=-lr)
-            if layer.bias is not None:
-                parameters[layer.bias].sub_(delta.sum(1), alpha=lr)
+            back = delta
+            if number > lowest:
+                # Before the weights are stepped, where they are the target.
+                back = delta @ parameters.get(f"{layer.name}weight", layer.linear.weight)
+            if (weight := target.get(f"{layer.name}weight")) is not None:
+                torch.baddbmm(weight, delta.mT, before, beta=beta, alpha=alpha, out=weight)
+            if (bias := target.get(f"{layer.name}bias")) is not None:
+                bias.mul_(beta) if beta else bias.zero_()
+                bias.add_(delta.sum(1), alpha=alpha)
             delta, z = back, before
 
 
 def perceptron(network: nn.Module) -> Perceptron | None:
-    """Read a module as a perceptron; None where it is anything else."""
+    """Read a module as a perceptron; None where it is anything else, or ties weights of several layers."""
     leaves = [(name, module) for name, module in network.named_modules() if not isinstance(module, nn.Sequential)]
     first = next((place for place, (_, module) in enumerate(leaves) if isinstance(module, nn.Linear)), None)
     if first is None or any(type(module) not in (Normalize, nn.Flatten) for _, module in leaves[:first]):
@@ -92,14 +122,14 @@ def perceptron(network: nn.Module) -> Perceptron | None:
         type(module) is nn.Flatten and (module.start_dim, module.end_dim) != (1, -1) for _, module in leaves[:first]
     ):
         return None
+    if len(list(network.named_parameters())) < len(list(network.named_parameters(remove_duplicate=False))):
+        return None
     layers: list[Layer] = []
     for name, module in leaves[first:]:
         if type(module) is nn.Linear:
-            prefix = f"{name}." if name else ""
-            bias = None if module.bias is None else f"{prefix}bias"
-            layers.append(Layer(f"{prefix}weight", bias, nn.Identity(), PULLS[nn.Identity]))
+            layers.append(Layer(f"{name}." if name else "", module, nn.Identity(), PULLS[nn.Identity]))
         elif type(module) in PULLS and type(layers[-1].module) is nn.Identity:
-            layers[-1] = Layer(layers[-1].weight, layers[-1].bias, module, PULLS[type(module)])
+            layers[-1] = replace(layers[-1], module=module, pull=PULLS[type(module)])
         else:
             return None
     return Perceptron(nn.Sequential(*(module for _, module in leaves[:first]), nn.Flatten()), layers)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from gracile.core.errors import DataError, InputError
+from gracile.core.errors import DataError, InputError, pick
 from gracile.core.seeding import derive_seed, generator
 from gracile.data import Dataset, batches
 from gracile.workers.perceptron import perceptron
+
+STATISTICS = ("averaged", "local")
 
 
 class Problem(Protocol):
@@ -51,6 +53,23 @@ class Proximal(Protocol):
 
     def proximal(self, v: Tensor, rho: float) -> Tensor:
         """argmin_x f_m(x) + rho / 2 |x - v_m|^2 for each local worker, (len(local), p)."""
+        ...
+
+
+@runtime_checkable
+class Buffered(Protocol):
+    """A problem whose networks keep statistics of what they have seen, such as batch-norm's, which no gradient changes.
+
+    Attributes:
+        buffers: (len(local), s) the statistics of each local worker; `gradients` and `descend` renew them in place.
+        statistics: "averaged": brought together after each round, as the method brings weights together; "local": kept.
+    """
+
+    buffers: Tensor
+    statistics: str
+
+    def reset(self) -> None:
+        """Put `buffers` back to where they begin."""
         ...
 
 
@@ -108,17 +127,23 @@ class Quadratics:
 class Classification:
     """Cross-entropy of one network on each worker's shard; all start from the same weights.
 
+    Only parameters that require a gradient are trained, and so sent; weights that several layers share count once. Running
+    statistics (batch-norm's) are no parameters: each worker gathers its own, and `statistics` says whether they are averaged.
+
     Args:
-        network: the template, whose weights are the start; it may not keep running statistics.
+        network: the template, whose weights are the start.
         data: the training split; only the rows of local shards are kept.
         shards: the rows of each local worker, by worker.
-        batch_size: samples a worker takes a step; shards are gone through in random order, again and again.
+        batch_size: samples a worker takes per step; shards are gone through in random order, again and again.
         weight_decay: l2 coefficient, added to gradients.
         exact: compute worker by worker, so that the bits cannot depend on how many share a process; stacked is faster.
+            Networks with running statistics are always computed so.
+        statistics: "averaged" brings running statistics together after each round; "local" leaves each worker its own
+            (Andreux et al. 2020), for data whose inputs differ from worker to worker.
         seed: of order and dropout.
 
     Raises:
-        InputError: a layer with running statistics, no shard, or a batch size below 1.
+        InputError: nothing to train, no shard, a batch size below 1, or no such treatment of statistics.
         DataError: labels out of the network's range.
     """
 
@@ -131,35 +156,39 @@ class Classification:
         batch_size: int = 32,
         weight_decay: float = 0.0,
         exact: bool = False,
+        statistics: str = "averaged",
         seed: int = 0,
     ) -> None:
-        for name, module in network.named_modules():
-            if getattr(module, "running_mean", None) is not None:
-                raise InputError(
-                    f"The layer '{name}' keeps running statistics, which workers with different data cannot share.",
-                    "Use nn.GroupNorm or nn.LayerNorm, or track_running_stats=False.",
-                )
+        self.statistics = pick({name: name for name in STATISTICS}, statistics, "treatment of running statistics")
         if batch_size < 1 or not shards:
             raise InputError(f"batch_size={batch_size} on {len(shards)} shards trains nothing.", "Give both.")
         self.network, self.batch_size = network, batch_size
-        self.weight_decay, self.exact, self.seed = weight_decay, exact, seed
+        self.weight_decay, self.seed = weight_decay, seed
         self.local = sorted(shards)
         sizes = [len(shards[worker]) for worker in self.local]
         # The local shards one after the other, so that one gather serves all workers.
         self.held = data.subset(torch.cat([shards[worker] for worker in self.local]))
         self.begins = [sum(sizes[:row]) for row in range(len(sizes))]
         self.samples = torch.tensor(sizes, dtype=torch.float64)
-        named = dict(network.named_parameters())
+        named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        if not named:
+            raise InputError("No parameter of the network requires a gradient.", "Leave some of its layers unfrozen.")
         self.names, self.shapes = list(named), [parameter.shape for parameter in named.values()]
         self.sizes = [parameter.numel() for parameter in named.values()]
         self._start = torch.cat([parameter.detach().flatten() for parameter in named.values()])
+        self._kept = running_statistics(network)
+        begins = [buffer.detach().flatten().to(self._start) for buffer in self._kept.values()]
+        self._begins = torch.cat([self._start.new_empty(0), *begins])
+        self.buffers = self._begins.repeat(len(self.local), 1)
+        self.exact = exact or bool(self._kept)
         self._random = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in network.modules())
         self._gradient = grad(self._loss)
-        self._perceptron = None if exact else perceptron(network)
+        self._perceptron = None if self.exact else perceptron(network)
         self._check(data)
 
     def _check(self, data: Dataset) -> None:
         x, _ = next(batches(self.held, 2))
+        self.network.eval()
         try:
             with torch.no_grad():
                 outputs = functional_call(self.network, self.parameters(self._start), (x,)).shape[1]
@@ -185,18 +214,34 @@ class Classification:
             for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
         }
 
-    def module(self, row: Tensor) -> nn.Module:
-        """The template with the weights of one row (p,), in place."""
+    def reset(self) -> None:
+        """See `Buffered`."""
+        self.buffers = self._begins.repeat(len(self.local), 1)
+
+    def _statistics(self, row: Tensor) -> dict[str, Tensor]:
+        """Views of one worker's buffers (s,), by name."""
+        pieces = row.split([buffer.numel() for buffer in self._kept.values()])
+        return {name: piece.view(self._kept[name].shape) for name, piece in zip(self._kept, pieces, strict=True)}
+
+    def module(self, row: Tensor, worker: int | None = None) -> nn.Module:
+        """The template with the weights of one row (p,), in place.
+
+        Args:
+            row: as trained.
+            worker: whose running statistics it takes; by default the mean of those of the local workers.
+        """
+        kept = self.buffers.mean(0) if worker is None else self.buffers[self.local.index(worker)]
         with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                parameter.copy_(self.parameters(row)[name])
+            own = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+            for name, value in (self.parameters(row) | self._statistics(kept)).items():
+                own[name].copy_(value)
         return self.network
 
     def _loss(self, parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(functional_call(self.network, parameters, (x,)), y)
 
     def _by_parameter(self, x: Tensor, step: int) -> list[dict[str, Tensor]] | dict[str, Tensor]:
-        """Gradients as named tensors: stacked, or a list of one dictionary a worker."""
+        """Gradients as named tensors: stacked, or a list of one dictionary per worker."""
         self.network.train()
         if not self.exact:
             with self._dropout(-1, step):
@@ -205,14 +250,20 @@ class Classification:
         for row, worker in enumerate(self.local):
             with self._dropout(worker, step):
                 leaves = {name: view.detach().requires_grad_() for name, view in self.parameters(x[row]).items()}
-                loss = self._loss(leaves, *self.batch(row, step))
+                # In training mode the layers renew the statistics in place; in a copy, since the graph holds on to them.
+                kept = {name: view.clone() for name, view in self._statistics(self.buffers[row]).items()}
+                loss = self._loss(leaves | kept, *self.batch(row, step))
+                for name, view in self._statistics(self.buffers[row]).items():
+                    view.copy_(kept[name])
                 found.append(dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True)))
         return found
 
     def gradients(self, x: Tensor, step: int) -> Tensor:
         """See `Problem`."""
-        found = self._by_parameter(x, step)
-        if isinstance(found, dict):
+        if self._perceptron is not None:
+            g = torch.empty_like(x)
+            self._perceptron.accumulate(self.parameters(x), *self.stacked_batch(step), self.parameters(g))
+        elif isinstance(found := self._by_parameter(x, step), dict):
             g = torch.cat([found[name].flatten(1) for name in self.names], 1)
         else:
             g = torch.stack([torch.cat([one[name].flatten() for name in self.names]) for one in found])
@@ -221,16 +272,14 @@ class Classification:
     def descend(self, x: Tensor, step: int, lr: float) -> None:
         """See `Problem`; the gradients are never gathered into one flat tensor."""
         if self._perceptron is not None and not self.weight_decay:
-            self._perceptron.descend(self.parameters(x), *self.stacked_batch(step), lr)
+            views = self.parameters(x)
+            self._perceptron.accumulate(views, *self.stacked_batch(step), views, alpha=-lr, beta=1.0)
             return
         found = self._by_parameter(x, step)
         if self.weight_decay:
             x.mul_(1 - lr * self.weight_decay)
-        if isinstance(found, dict):
-            for name, view in self.parameters(x).items():
-                view.sub_(found[name], alpha=lr)
-            return
-        for row, one in zip(x, found, strict=True):
+        rows = [(x, found)] if isinstance(found, dict) else zip(x, found, strict=True)
+        for row, one in rows:
             for name, view in self.parameters(row).items():
                 view.sub_(one[name], alpha=lr)
 
@@ -264,22 +313,35 @@ class Classification:
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, data: Dataset, batch_size: int = 500) -> tuple[Tensor, Tensor]:
-        """Accuracy in [0, 1] and mean cross-entropy of each local worker's network on a data set, two (k,) tensors.
+        """Accuracy in [0, 1] and mean cross-entropy of networks on a data set, two (k,) tensors.
 
         Args:
-            x: (k, p) rows; any number of them.
+            x: (k, p) rows. As many as there are local workers are taken to be theirs, each with its own running
+                statistics; others have the mean of those.
             data: at least one sample.
             batch_size: samples a forward pass.
         """
         self.network.eval()
         right = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         loss = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        kept = self.buffers if len(x) == len(self.local) else self.buffers.mean(0).expand(len(x), -1)
+        states = [self.parameters(row) | self._statistics(own) for row, own in zip(x, kept, strict=True)]
         for inputs, labels in batches(data, batch_size):
-            for row in range(len(x)):
-                logits = functional_call(self.network, self.parameters(x[row]), (inputs,))
+            for row, state in enumerate(states):
+                logits = functional_call(self.network, state, (inputs,))
                 right[row] += (logits.argmax(1) == labels).sum()
                 loss[row] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         return right / len(data), loss / len(data)
+
+
+def running_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """The buffers of every layer that keeps running statistics, by name."""
+    return {
+        f"{prefix}.{name}" if prefix else name: buffer
+        for prefix, module in network.named_modules()
+        if getattr(module, "running_mean", None) is not None
+        for name, buffer in module.named_buffers(recurse=False)
+    }
 
 
 @functools.lru_cache(maxsize=2048)

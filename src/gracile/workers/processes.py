@@ -8,7 +8,8 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 from torch.distributed.rendezvous import rendezvous
 
-from gracile.core.errors import InputError
+from gracile.core.errors import GracileError, InputError
 from gracile.workers.graphs import Link
 
 # Exchanges that may lie unread at a worker that does not keep up; beyond them it is sent nothing.
@@ -27,6 +29,9 @@ BACKLOG = 4
 GLANCE = 0.01
 # Seconds to wait at the end for transfers that nobody answered; threads must not outlive the interpreter.
 CLOSING = 2.0
+# Seconds between two looks at the store while a meeting comes about, and for its members to connect once all are there.
+LOOK = 0.01
+CONNECTING = 10.0
 # Tags: rounds, exchanges a round and messages a pair of processes, before they repeat.
 ROUNDS, EXCHANGES, MESSAGES = 4096, 64, 8192
 
@@ -46,11 +51,12 @@ def hosting(workers: int, processes: int) -> list[list[int]]:
 
 
 class Processes:
-    """A `Channel` between processes: neighbours exchange messages point to point, no collective is used.
+    """A `Transport` between processes: neighbours exchange messages point to point, no collective is used.
 
     Where a peer's connection breaks, its workers are `gone` and nobody waits for them again; the others go on in the same
     group. A new generation, announced in the store by `gracile.workers.launch`, takes processes in or leaves them out:
-    all members meet in a fresh group under a prefix of its own, at the round of the foremost.
+    all members meet in a fresh group under a prefix of its own, at the round of the foremost. A generation whose members
+    do not all come, since one was lost on the way, gives way to the next.
 
     Args:
         workers: of the whole network.
@@ -64,6 +70,7 @@ class Processes:
 
     Raises:
         InputError: more processes than workers, or this one was left out of its generation.
+        GracileError: someone did not come to the meeting in time, or the store does not answer.
     """
 
     def __init__(
@@ -91,18 +98,19 @@ class Processes:
         self._unanswered: list[_Waiting] = []
         self.members = list(range(processes)) if generation == 0 else self._announced(generation)
         self._ahead = self._meet(0)
-        self._returned = generation > 0
+        # Who meets in a later generation than the first, for whatever reason, fits in with the others first.
+        self._returned = self.generation > 0
 
     @property
     def gone(self) -> frozenset[int]:
-        """See `Channel`."""
+        """See `Transport`."""
         return frozenset(worker for worker, process in self.host.items() if self._absent(process))
 
     def _absent(self, process: int) -> bool:
         return process in self.lost or process not in self.members
 
     def exchange(self, messages: Mapping[Link, Tensor], expected: Iterable[Link], like: Tensor) -> dict[Link, Tensor]:
-        """See `Channel`."""
+        """See `Transport`."""
         found, incoming, outgoing = {}, defaultdict(list), defaultdict(list)
         for link in sorted(expected):
             if self.host[link[0]] == self.index:
@@ -193,19 +201,28 @@ class Processes:
             self._returned = False
             self._round, self._exchange = self._ahead, 0
             return self._ahead, set(self.gone)
-        self.store.set(f"round/{self.index}", str(number))
+        with answering():
+            self.store.set(f"round/{self.index}", str(number))
         if self._missed and self._behind(number):
             # Only a fresh group is free of what was sent in vain.
             self.announce(self.members)
         self._missed = False
-        changed = False
-        while self.store.check([f"generation/{self.generation + 1}"]):
-            self.generation, changed = self.generation + 1, True
+        changed = self._called()
         if changed:
-            self.members = self._announced(self.generation)
+            self._follow()
             number = self._meet(number)
         self._round, self._exchange = number, 0
         return number, set(self.gone) if changed else None
+
+    def _called(self) -> bool:
+        """Whether a later generation than this process's is announced."""
+        with answering():
+            return self.store.check([f"generation/{self.generation + 1}"])
+
+    def _follow(self) -> None:
+        while self._called():
+            self.generation += 1
+        self.members = self._announced(self.generation)
 
     def _behind(self, number: int) -> bool:
         rounds = [self._read(f"round/{peer}") for peer in self.members if not self._absent(peer)]
@@ -227,18 +244,20 @@ class Processes:
         return members
 
     def _meet(self, number: int) -> int:
-        """Join the generation's group; the round of its foremost member."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
-        place = PrefixStore(f"group/{self.generation}", self.store)
-        place.set(f"round/{self.index}", str(number))
-        dist.init_process_group(
-            self.backend,
-            store=place,
-            rank=self.members.index(self.index),
-            world_size=len(self.members),
-            timeout=timedelta(seconds=self.timeout),
-        )
+        """Join the group of the newest generation; the round of its foremost member."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            place = PrefixStore(f"group/{self.generation}", self.store)
+            with answering():
+                place.set(f"round/{self.index}", str(number))
+            if self._all_come(place, deadline) and self._connect(place):
+                break
+            if not self._called() and not self._all_wait(deadline):
+                # Everyone is alive, it seems, and the group did not come about: once more.
+                self.announce(self.members)
+            self._follow()
         self.lost.clear()
         self.late.clear()
         # What was sent in vain still has its thread.
@@ -246,6 +265,49 @@ class Processes:
         self._unanswered += [waiting for sent in self._sending.values() for waiting in sent if not waiting.over()]
         self._sending.clear()
         return max(int(place.get(f"round/{member}")) for member in self.members)
+
+    def _all_come(self, place: Store, deadline: float) -> bool:
+        """Wait for all members; False where a later generation is called before they are here.
+
+        All of them come to the same answer, the one that was given first.
+        """
+        keys = {member: f"round/{member}" for member in self.members}
+        with answering():
+            while not place.check(list(keys.values())) and not self._called():
+                missing = [member for member, key in keys.items() if not place.check([key])]
+                # Who is through with its rounds does not come any more.
+                if any(self.store.check([f"left/{member}"]) for member in missing):
+                    self.announce([m for m in self.members if not self.store.check([f"left/{m}"])])
+                if time.monotonic() > deadline:
+                    raise GracileError(
+                        f"{_processes(missing)} did not come to the meeting of the network within {self.timeout:g} s.",
+                        "Look at what they printed, start all again, or give them more time with timeout=.",
+                    )
+                time.sleep(LOOK)
+            answer = "void" if self._called() else "go"
+            return place.compare_set("answer", "", answer) == b"go"
+
+    def _connect(self, place: Store) -> bool:
+        """Form the group; False where someone was lost while it was formed."""
+        try:
+            dist.init_process_group(
+                self.backend,
+                store=place,
+                rank=self.members.index(self.index),
+                world_size=len(self.members),
+                timeout=timedelta(seconds=min(CONNECTING, self.timeout)),
+            )
+        except RuntimeError:
+            return False
+        set_timeout(timedelta(seconds=self.timeout))
+        return True
+
+    def _all_wait(self, deadline: float) -> bool:
+        """Wait briefly for whoever watches the processes to call a generation without the lost one; whether it did."""
+        until = min(deadline, time.monotonic() + CLOSING)
+        while not self._called() and time.monotonic() < until:
+            time.sleep(LOOK)
+        return self._called()
 
     def close(self) -> bool:
         """Leave the group. Transfers that nobody answered end as the others leave too; they are waited for briefly.
@@ -255,9 +317,28 @@ class Processes:
         """
         if dist.is_initialized():
             dist.destroy_process_group()
+        with answering():
+            self.store.set(f"left/{self.index}", "done")
         deadline = time.monotonic() + CLOSING
         left = self._unanswered + [waiting for sent in self._sending.values() for waiting in sent]
         return all(waiting.wait(max(0.0, deadline - time.monotonic())) is not None for waiting in left)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Inside, a store that does not answer is an error in words."""
+    try:
+        yield
+    except dist.DistError as error:
+        raise GracileError(
+            f"The store that the processes of the network share does not answer: {str(error).splitlines()[0]}",
+            "Look whether the process that holds it, the first one, still runs, and start all again.",
+        ) from error
+
+
+def _processes(numbers: Sequence[int]) -> str:
+    named = ", ".join(str(number) for number in numbers)
+    return f"Process {named}" if len(numbers) == 1 else f"Processes {named}"
 
 
 def announce(store: Store, generation: int, members: Sequence[int]) -> None:
@@ -278,7 +359,7 @@ def from_environment(
     timeout: float = 300.0,
     device: torch.device | str = "cpu",
 ) -> Processes:
-    """The channel of a process that ``torchrun`` started.
+    """The transport of a process that ``torchrun`` started.
 
     Args:
         workers: of the whole network.

@@ -19,7 +19,7 @@ from gracile.core.errors import InputError, NonFiniteError, StorageError
 from gracile.core.files import write_atomically
 from gracile.workers.methods import Method, State
 from gracile.workers.network import WorkerNetwork
-from gracile.workers.problem import Problem
+from gracile.workers.problem import Buffered, Problem
 
 Evaluate = Callable[[Tensor], dict[str, Tensor]]
 
@@ -84,10 +84,15 @@ def train(
             f"The method '{type(method).__name__}' does not stand lost messages, and this network may lose some.",
             "Use another method, or leave out drop and patience.",
         )
-    state, number = method.start(network, problem), 0
+    state, number, together = method.start(network, problem), 0, True
+    if isinstance(problem, Buffered):
+        problem.reset()
+        state["buffers"] = problem.buffers
     if resume and folder is not None:
-        number = max((restore(folder, network, state, row) for row in range(len(network.local))), default=0)
-    trained, begun, catching_up = Trained(state["x"]), time.monotonic(), number > 0
+        reached = [restore(folder, network, state, row) for row in range(len(network.local))]
+        # Where all workers are here and as far as one another, nothing is to be made fit again: they go on bit by bit.
+        number, together = max(reached), network.alone and len(set(reached)) == 1
+    trained, begun, catching_up = Trained(state["x"]), time.monotonic(), number > 0 and not together
 
     def measure() -> None:
         trained.rows.append(_measured(network, state, number, time.monotonic() - begun, evaluate))
@@ -105,6 +110,9 @@ def train(
         network.watching = (number + 1) % every == 0 or number + 1 == rounds
         network.distances = None
         method.round(network, problem, state, number)
+        if isinstance(problem, Buffered) and problem.buffers.numel() and problem.statistics == "averaged":
+            with network.unwatched():
+                problem.buffers.copy_(method.agree(network, problem, problem.buffers, number))
         number += 1
         if network.watching:
             network.watching = False
@@ -155,6 +163,7 @@ def keep(folder: Path, network: WorkerNetwork, state: State, number: int, row: i
     # What a method knows of other workers has no row of a local one, and is learnt anew.
     own = {name: tensor[row].clone() for name, tensor in state.items() if len(tensor) == len(network.local)}
     header = {"round": str(number), "worker": str(network.local[row]), "of": str(network.workers)}
+    header["network"] = json.dumps(network.counts(network.local[row]))
     write_atomically(_file(folder, network.local[row]), lambda path: save_file(own, path, metadata=header))
 
 
@@ -172,13 +181,14 @@ def restore(folder: Path, network: WorkerNetwork, state: State, row: int) -> int
             header = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118 - a file, not a dictionary
                 state[name][row].copy_(file.get_tensor(name))
+        network.go_on_from(json.loads(header["network"]))
         if int(header["of"]) != network.workers:
             raise StorageError(
                 f"{path} belongs to a network of {header['of']} workers, not {network.workers}.",
                 "Use its folder with as many workers.",
             )
         return int(header["round"])
-    except (SafetensorError, KeyError, RuntimeError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise StorageError(
             f"The checkpoint {path} is damaged or of another run ({json.dumps(str(error)[:80])}).", "Delete it."
         ) from error

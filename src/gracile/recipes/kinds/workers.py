@@ -19,10 +19,10 @@ from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, published_row
 from gracile.report import worker_figures
 from gracile.workers import (
-    Channel,
     Classification,
     InProcess,
     Processes,
+    Transport,
     from_environment,
     graph,
     label_skew,
@@ -103,9 +103,9 @@ class NetworkArm(arms.Arm):
             return "one place"
         return f"{self.graph if self.edges is None else 'edges'}, {self.workers}"
 
-    def network(self, channel: Channel, seed: int):
+    def network(self, transport: Transport, seed: int):
         """The network of this process's workers."""
-        return network(self.joined, self.workers, rule=self.rule, drop=self.drop, seed=seed, channel=channel)
+        return network(self.joined, self.workers, rule=self.rule, drop=self.drop, seed=seed, transport=transport)
 
 
 class Settings(arms.ArmSettings[NetworkArm]):
@@ -141,11 +141,11 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     if arm.workers == 1 or (settings.processes == 1 and not under_torchrun()):
         found = program(InProcess(arm.workers), *given)
     elif under_torchrun():
-        channel = from_environment(arm.workers, name=f"{part.arm}-{part.seed}", patience=settings.patience)
+        transport = from_environment(arm.workers, name=f"{part.arm}-{part.seed}", patience=settings.patience)
         try:
-            found = program(channel, *given)
+            found = program(transport, *given)
         finally:
-            channel.close()
+            transport.close()
     else:
         found = _launched(settings, arm, given)
     log.info("%s: %.2f %% mean test accuracy", part.label, found["accuracy"])
@@ -164,11 +164,11 @@ def _launched(settings: Settings, arm: NetworkArm, given: tuple[Any, ...]) -> di
     return found[0]
 
 
-def program(channel: Channel, settings: dict[str, Any], name: str, seed: int, place: str) -> dict[str, Any]:
+def program(transport: Transport, settings: dict[str, Any], name: str, seed: int, place: str) -> dict[str, Any]:
     """What each process does: it hosts its workers, who read their own shards only.
 
     Args:
-        channel: to the others.
+        transport: to the others.
         settings: as `Settings` dumps them.
         name: of the arm.
         seed: of all that is random.
@@ -181,7 +181,7 @@ def program(channel: Channel, settings: dict[str, Any], name: str, seed: int, pl
     arm, training, part = asked.arms[name], asked.training, RunFolder(Path(place))
     splits = asked.data.splits()
     parts = shards(splits.train.labels, arm.workers, arm.split, seed=seed)
-    joined = arm.network(channel, seed)
+    joined = arm.network(transport, seed)
     problem = Classification(
         build_network(asked.model, splits, seed),
         splits.train,
@@ -201,7 +201,7 @@ def program(channel: Channel, settings: dict[str, Any], name: str, seed: int, pl
         evaluate=watched, every=arm.every or training.every,
         observe=part.record if 0 in joined.local else None,
         folder=part.path, checkpoint_every=0 if joined.alone else training.every,
-        resume=isinstance(channel, Processes) and channel.generation > 0,
+        resume=isinstance(transport, Processes) and transport.generation > 0,
     )  # fmt: skip
     with joined.uncounted():
         middle = joined.average(trained.x)[:1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
@@ -52,13 +53,18 @@ class ADMM:
             raise InputError("Asynchronous ADMM remembers messages of the exact mean.", "Leave out gossip.")
         self.rho, self.gossip, self.asynchronous, self.active = rho, gossip, asynchronous, active
         self.lr, self.local_steps, self.seed = lr, local_steps, seed
-        self._memory: dict[int, torch.Tensor] = {}
 
     def start(self, network: WorkerNetwork, problem: Problem) -> State:
-        """See `Method`."""
-        self._memory = {}
+        """See `Method`; asynchronous, "heard" holds what the subtree below each worker last sent, and "mean" the last mean;
+        each has its weight, or whether it is there, as one number more."""
         x = starts(network, problem)
-        return {"x": x, "y": torch.zeros_like(x), "z": x.clone()}
+        state = {"x": x, "y": torch.zeros_like(x), "z": x.clone()}
+        if self.asynchronous:
+            state |= {
+                "heard": x.new_zeros(network.workers, x.shape[1] + 1),
+                "mean": x.new_zeros(len(x), x.shape[1] + 1),
+            }
+        return state
 
     def round(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:
         """See `Method`."""
@@ -67,14 +73,27 @@ class ADMM:
         # Who is not in time keeps x and y; its last message counts on.
         late = [row for row, worker in enumerate(network.local) if not self._in_time(worker, number)]
         moved[late] = x[late]
-        memory = self._memory if self.asynchronous else None
         with network.unwatched():
-            z = network.average(moved + y / self.rho, self.gossip, memory=memory)
+            z = self._mean(network, state, moved + y / self.rho)
         dual = y + self.rho * (moved - z)
         dual[late] = y[late]
         state.update(x=moved, y=dual, z=z)
 
-    def _x_step(self, problem: Problem, x: torch.Tensor, v: torch.Tensor, number: int) -> torch.Tensor:
+    def _mean(self, network: WorkerNetwork, state: State, values: Tensor) -> Tensor:
+        if not self.asynchronous:
+            return network.average(values, self.gossip)
+        heard, mean = state["heard"], state["mean"]
+        memory = {worker: heard[worker] for worker in range(network.workers) if heard[worker, -1] > 0}
+        if mean[0, -1] > 0:
+            memory[-1] = mean[:, :-1]
+        found = network.average(values, memory=memory)
+        for worker, row in memory.items():
+            if worker >= 0:
+                heard[worker] = row
+        mean[:, :-1], mean[:, -1] = memory[-1], 1
+        return found
+
+    def _x_step(self, problem: Problem, x: Tensor, v: Tensor, number: int) -> Tensor:
         if isinstance(problem, Proximal):
             return problem.proximal(v, self.rho)
         x, lr = x.clone(), rate(self.lr, number)
@@ -87,6 +106,12 @@ class ADMM:
     def _in_time(self, worker: int, number: int) -> bool:
         return self.active == 1 or derive_seed(self.seed, "active", worker, number) / 2**63 < self.active
 
+    def agree(self, network: WorkerNetwork, problem: Problem, values: Tensor, number: int) -> Tensor:
+        """See `Method`: the mean, exact or by gossip."""
+        return network.average(values, self.gossip)
+
     def rejoin(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:
         """What was remembered of those who left is forgotten."""
-        self._memory = {}
+        if self.asynchronous:
+            state["heard"].zero_()
+            state["mean"].zero_()

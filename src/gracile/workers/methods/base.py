@@ -41,6 +41,16 @@ class Method(Protocol):
         """
         ...
 
+    def agree(self, network: WorkerNetwork, problem: Problem, values: Tensor, number: int) -> Tensor:
+        """Bring something else of the workers together the way this method brings weights together.
+
+        Args:
+            network, problem: as in `round`.
+            values: (len(local), ...), such as running statistics.
+            number: of the round just done.
+        """
+        ...
+
     def rejoin(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:
         """Make what workers know of one another fit again, after some left or came back with an older state."""
         ...
@@ -66,9 +76,3 @@ def check_steps(lr: Rate, local_steps: int) -> None:
         raise InputError(
             f"lr={rate(lr, 0)} and local_steps={local_steps} train nothing.", "Give lr > 0, local_steps >= 1."
         )
-
-
-def local_descent(problem: Problem, x: Tensor, number: int, local_steps: int, lr: Rate) -> None:
-    """The local steps of one round, in place."""
-    for step in range(number * local_steps, (number + 1) * local_steps):
-        problem.descend(x, step, rate(lr, number))

@@ -12,6 +12,10 @@ from gracile.workers.methods.average import Average
 from gracile.workers.methods.base import Method, State
 from gracile.workers.methods.choco import Choco
 from gracile.workers.methods.decentralised import DecentralisedSGD
+from gracile.workers.methods.diloco import DiLoCo
+from gracile.workers.methods.fedopt import FedOpt
+from gracile.workers.methods.fedprox import FedProx
+from gracile.workers.methods.scaffold import Scaffold
 from gracile.workers.methods.tracking import GradientTracking
 from gracile.workers.methods.two_star import TwoStar
 
@@ -19,8 +23,12 @@ METHODS: dict[str, Callable[..., Method]] = {
     "admm": ADMM,
     "average": Average,
     "choco": Choco,
+    "diloco": DiLoCo,
     "dsgd": DecentralisedSGD,
+    "fedopt": FedOpt,
+    "fedprox": FedProx,
     "gradient-tracking": GradientTracking,
+    "scaffold": Scaffold,
     "two-star": TwoStar,
 }
 

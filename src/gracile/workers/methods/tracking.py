@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from gracile.workers.methods.base import Rate, State, check_steps, rate, starts
 from gracile.workers.network import WorkerNetwork
 from gracile.workers.problem import Problem
@@ -38,6 +40,11 @@ class GradientTracking:
         with network.unwatched():
             state["y"] = network.mix(state["y"] + g - state["g"])
         state["x"], state["g"] = x, g
+
+    def agree(self, network: WorkerNetwork, problem: Problem, values: Tensor, number: int) -> Tensor:
+        """See `Method`: by the matrix of the round."""
+        network.mixings -= 1
+        return network.mix(values)
 
     def rejoin(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:
         """Trackers begin anew from the local gradients: only so do they sum to the gradients of those present."""

@@ -1,4 +1,4 @@
-"""Averaging on the two-star graph, as the seed writes it."""
+"""Averaging on the two-star graph, as the study writes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gracile.core.errors import InputError
 from gracile.workers.graphs import Graph, Link
-from gracile.workers.methods.base import Rate, State, check_steps, local_descent, starts
+from gracile.workers.methods.base import Rate, State, starts
+from gracile.workers.methods.local import LocalTraining
 from gracile.workers.network import WorkerNetwork
 from gracile.workers.problem import Problem
 
@@ -20,26 +21,34 @@ class TwoStar:
 
     Args:
         lr: learning rate, or a function of the round.
-        local_steps: steps of gradient descent between two means.
+        local_steps: steps between two means.
         weighted: by sample counts.
+        optimizer: of the local steps, a row of `gracile.workers.OPTIMIZERS`; its memory is never sent.
+
+    Raises:
+        InputError: a setting out of range, or no such optimiser.
     """
 
     tolerates_loss = True
 
-    def __init__(self, lr: Rate, local_steps: int = 1, *, weighted: bool = False) -> None:
-        check_steps(lr, local_steps)
-        self.lr, self.local_steps, self.weighted = lr, local_steps, weighted
+    def __init__(self, lr: Rate, local_steps: int = 1, *, weighted: bool = False, optimizer: str = "sgd") -> None:
+        self.local, self.weighted = LocalTraining(lr, local_steps, optimizer), weighted
 
     def start(self, network: WorkerNetwork, problem: Problem) -> State:
         """See `Method`."""
         hubs(network.graph)
-        return {"x": starts(network, problem)}
+        x = starts(network, problem)
+        return {"x": x, **self.local.memory(x)}
 
     def round(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:
         """See `Method`."""
-        local_descent(problem, state["x"], number, self.local_steps, self.lr)
+        self.local.run(network, problem, state, number)
+        state["x"] = self.agree(network, problem, state["x"], number)
+
+    def agree(self, network: WorkerNetwork, problem: Problem, values: Tensor, number: int) -> Tensor:
+        """See `Method`: the three hops."""
         weights = problem.samples if self.weighted else torch.ones(len(network.local))
-        state["x"] = average_two_stars(network, state["x"], weights, means=not self.weighted)
+        return average_two_stars(network, values, weights, means=not self.weighted)
 
     def rejoin(self, network: WorkerNetwork, problem: Problem, state: State, number: int) -> None:
         """The next mean brings a worker that came back up to date."""

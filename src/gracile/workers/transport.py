@@ -10,7 +10,7 @@ from torch import Tensor
 from gracile.workers.graphs import Link
 
 
-class Channel(Protocol):
+class Transport(Protocol):
     """Carries one message a link and round."""
 
     @property
@@ -49,7 +49,7 @@ class InProcess:
         self.gone: frozenset[int] = frozenset()
 
     def exchange(self, messages: Mapping[Link, Tensor], expected: Iterable[Link], like: Tensor) -> dict[Link, Tensor]:
-        """See `Channel`."""
+        """See `Transport`."""
         return {link: messages[link] for link in expected if link[0] not in self.gone}
 
     def lose(self, *workers: int) -> None:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint peers clean
+.PHONY: demo test lint peers docs clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,6 +18,10 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .venv/.peers: .venv/.dev peers.txt
 	$(PIP) --no-deps --requirement peers.txt
+	touch $@
+
+.venv/.docs: .venv/.ready
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 demo: .venv/.ready
@@ -36,5 +40,9 @@ lint: .venv/.dev
 # The libraries that results are checked against; tests that need one of them skip without it.
 peers: .venv/.peers
 
+# The site, in docs/_build; a warning is an error, and nothing is fetched.
+docs: .venv/.docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+
 clean:
-	rm -rf .venv
+	rm -rf .venv docs/_build docs/api

@@ -12,9 +12,6 @@ from tempfile import mkdtemp
 
 folder = Path(mkdtemp()) / "run"
 # The command does what `gracile.workers` offers: launch the processes, split the data, exchange, and draw what came out.
-subprocess.run(
-    [sys.executable, "-m", "gracile", "workers", "--graph", "two-star", "--method", "average", "--processes", "6"]
-    + ["--data", "digits", "--split", "label", "--rounds", "5", "--out", str(folder)],
-    check=True,
-)
+options = "--graph two-star --method average --processes 6 --data digits --split label --rounds 5"
+subprocess.run([sys.executable, "-m", "gracile", "workers", *options.split(), "--out", str(folder)], check=True)
 print(sorted(path.name for path in folder.iterdir()))

@@ -36,8 +36,8 @@ myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 # Single backticks in docstrings: a link where the name is known, code where it is not.
-# A short name may stand in several rooms; then it stays code.
-suppress_warnings = ["ref.python"]
+# A short name may stand in several rooms; then it stays code. Links to sources lead out of the site; a test follows them.
+suppress_warnings = ["ref.python", "myst.xref_missing"]
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -1,4 +1,4 @@
-"""The results that lie beside the recipes, as the README's table and the page ``docs/results.md``.
+"""The results that lie beside the recipes, as the README's table and the page ``docs/results.md``; and the ledger of claims.
 
 Both are generated: ``python tools/results.py`` writes them anew and ``python tools/results.py RUN ...`` keeps the results of finished
 runs first. A size that was not run says so.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,96 @@ ROOT = Path(__file__).parents[1]
 MOST_ROWS = 16
 # What the report shows and a table of results does not need.
 LEFT_OUT = ("loss", "seconds")
+
+
+VERDICTS = ("holds", "bounded", "fails", "undecided", "not run")
+DOCUMENTS = ("dinh2020", "javid2021", "ep3260", "yang2023", "le2022")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of ``docs/claims.toml``.
+
+    Attributes:
+        document: its key in the bibliography.
+        place: by the document's own numbering.
+        says: the claim, in short.
+        verdict: one of `VERDICTS`.
+        evidence: ``test FILE::NAME`` or ``recipe NAME SIZE VALUE``.
+        n: seeds, starts, images.
+        size: at what size.
+        note: what a reader must know.
+    """
+
+    document: str
+    place: str
+    says: str
+    verdict: str
+    evidence: tuple[str, ...] = ()
+    n: str = ""
+    size: str = ""
+    note: str = ""
+
+
+def claims(root: Path = ROOT) -> list[Claim]:
+    """Every claim of the five documents, in their order.
+
+    Raises:
+        InputError: an unknown key, document or verdict.
+    """
+    file = root / "docs" / "claims.toml"
+    found = []
+    for row in tomllib.loads(file.read_text("utf-8"))["claim"]:
+        pick(
+            dict.fromkeys(Claim.__dataclass_fields__),
+            next(iter(set(row) - set(Claim.__dataclass_fields__)), "place"),
+            "key",
+        )
+        pick(dict.fromkeys(DOCUMENTS), row["document"], "document")
+        pick(dict.fromkeys(VERDICTS), row["verdict"], "verdict")
+        found.append(Claim(**{**row, "evidence": tuple(row.get("evidence", ()))}))
+    return found
+
+
+def ledger(found: list[Claim], kept: list[Entry]) -> str:
+    """The page of claims: how many hold, and each with its verdict and what it rests on."""
+    counts = [{"document": f"@{key}", **dict.fromkeys(VERDICTS, "")} for key in DOCUMENTS]
+    for row, key in zip(counts, DOCUMENTS, strict=True):
+        for verdict in VERDICTS:
+            row[verdict] = str(sum(claim.document == key and claim.verdict == verdict for claim in found) or "")
+    values = {(entry.recipe.name, size): result["values"] for entry in kept for size, result in entry.results.items()}
+    parts = [
+        "# Claims",
+        f"{BEGIN}\n\nEvery theorem, table, figure and sentence with a number or an order in it, of the five documents. *Holds*: as "
+        "printed. *Bounded*: in a narrower or corrected form. *Fails*: shown false, or the opposite was measured. *Undecided*: measured "
+        "at a size, or with a spread, that does not tell.",
+        tabulate(counts, headers="keys", tablefmt="github"),
+    ]
+    for key in DOCUMENTS:
+        rows = [_row(claim, values) for claim in found if claim.document == key]
+        parts.append(f"## @{key}\n\n" + tabulate(rows, headers="keys", tablefmt="github"))
+    return "\n\n".join([*parts, END]) + "\n"
+
+
+def _row(claim: Claim, values: dict[tuple[str, str], dict[str, float]]) -> dict[str, str]:
+    shown = []
+    for one in claim.evidence:
+        kind, *words = one.split(" ")
+        if kind == "recipe":
+            name, size, value = words
+            shown.append(f"`{name}` ({size}): `{value}` = {_number(values.get((name, size), {}).get(value))}")
+        else:
+            file, _, test = words[0].partition("::")
+            shown.append(f"[{test.removeprefix('test_').replace('_', ' ')}](../{file})")
+    at = "; ".join(part for part in (claim.n, claim.size) if part)
+    cells = {
+        "place": claim.place,
+        "claim": claim.says,
+        "verdict": claim.verdict if claim.verdict == "holds" else f"**{claim.verdict}**",
+        "rests on": "; ".join(shown) + (f" ({at})" if at else ""),
+        "note": " ".join(claim.note.split()),
+    }
+    return {key: text.replace("|", "\\|") for key, text in cells.items()}
 
 
 @dataclass(frozen=True)
@@ -162,6 +253,7 @@ def write(root: Path) -> None:
         raise InputError(f"{root} is no checkout of gracile.", "Run this where the sources are.")
     write_text(readme, placed(readme.read_text("utf-8"), overview(found)))
     write_text(root / "docs" / "results.md", page(found))
+    write_text(root / "docs" / "claims.md", ledger(claims(root), found))
 
 
 def keep(run: Path) -> Path:

@@ -20,6 +20,38 @@ def test_the_documents_are_up_to_date():
     remedy = "run `python tools/results.py`"
     assert results.placed(readme, results.overview(found)) == readme, remedy
     assert results.page(found) == (ROOT / "docs" / "results.md").read_text(), remedy
+    assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy
+
+
+def test_no_claim_is_without_a_verdict_and_what_it_rests_on():
+    """A verdict that something was measured names the test or the kept value; both must be there."""
+    found = results.claims()
+    assert len({(claim.document, claim.place) for claim in found}) == len(found) > 80
+    assert {claim.document for claim in found} == set(results.DOCUMENTS)
+    values = {
+        (entry.recipe.name, size): result["values"]
+        for entry in results.entries()
+        for size, result in entry.results.items()
+    }
+    for claim in found:
+        assert claim.evidence or claim.verdict == "not run" or claim.note, claim.place
+        assert claim.evidence or claim.verdict in ("not run", "undecided"), claim.place
+        for one in claim.evidence:
+            kind, *words = one.split(" ")
+            if kind == "test":
+                file, _, name = words[0].partition("::")
+                assert f"def {name}(" in (ROOT / file).read_text(), one
+            else:
+                assert kind == "recipe", one
+                assert words[2] in values.get((words[0], words[1]), {}), one
+
+
+def test_a_claim_with_an_unknown_verdict_is_refused(tmp_path: Path):
+    (tmp_path / "docs").mkdir()
+    row = '[[claim]]\ndocument = "dinh2020"\nplace = "here"\nsays = "so"\nverdict = "likely"\n'
+    (tmp_path / "docs" / "claims.toml").write_text(row)
+    with pytest.raises(InputError, match="no verdict named 'likely'"):
+        results.claims(tmp_path)
 
 
 def test_every_published_recipe_has_its_row_and_every_kept_result_its_recipe():
@@ -45,6 +77,7 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     for suffix in ("toml", "full.json"):
         file = schema.PAPERS / "walks" / f"theorem-2.3.{suffix}"
         (folder / "walks" / file.name).write_text(file.read_text())
+    (tmp_path / "docs" / "claims.toml").write_text((ROOT / "docs" / "claims.toml").read_text())
     readme = tmp_path / "README.md"
     readme.write_text(f"{results.BEGIN}\n{results.END}\n")
     kept = folder / "walks" / "theorem-2.3.full.json"

@@ -1,6 +1,6 @@
-"""The results that lie beside the recipes, as the README's table and the page ``docs/results.md``; and the ledger of claims.
+"""The results that lie beside the recipes, as ``docs/results.md``, and the ledger of claims, as ``docs/claims.md`` and README's lines.
 
-Both are generated: ``python tools/results.py`` writes them anew and ``python tools/results.py RUN ...`` keeps the results of finished
+All are generated: ``python tools/results.py`` writes them anew and ``python tools/results.py RUN ...`` keeps the results of finished
 runs first. A size that was not run says so.
 """
 
@@ -31,7 +31,14 @@ LEFT_OUT = ("loss", "seconds")
 
 
 VERDICTS = ("holds", "bounded", "fails", "undecided", "not run")
-DOCUMENTS = ("dinh2020", "javid2021", "ep3260", "yang2023", "le2022")
+# Keys of the bibliography, and how a page calls them.
+DOCUMENTS = {
+    "dinh2020": "Dinh 2020",
+    "javid2021": "Javid 2021",
+    "ep3260": "EP3260, assignment 6",
+    "yang2023": "Yang 2023",
+    "le2022": "Le and Jegelka 2022",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Claim:
         n: seeds, starts, images.
         size: at what size.
         note: what a reader must know.
+        headline: which line of README it is, 0 for none.
     """
 
     document: str
@@ -57,6 +65,7 @@ class Claim:
     n: str = ""
     size: str = ""
     note: str = ""
+    headline: int = 0
 
 
 def claims(root: Path = ROOT) -> list[Claim]:
@@ -73,29 +82,42 @@ def claims(root: Path = ROOT) -> list[Claim]:
             next(iter(set(row) - set(Claim.__dataclass_fields__)), "place"),
             "key",
         )
-        pick(dict.fromkeys(DOCUMENTS), row["document"], "document")
+        pick(DOCUMENTS, row["document"], "document")
         pick(dict.fromkeys(VERDICTS), row["verdict"], "verdict")
         found.append(Claim(**{**row, "evidence": tuple(row.get("evidence", ()))}))
     return found
 
 
+def counts(found: list[Claim]) -> str:
+    """How many claims of each document have which verdict."""
+    rows: list[dict[str, str]] = []
+    for key, title in DOCUMENTS.items():
+        verdicts = [claim.verdict for claim in found if claim.document == key]
+        numbers = {verdict: str(verdicts.count(verdict) or "") for verdict in VERDICTS}
+        rows.append({"document": title, **numbers})
+    return tabulate(rows, headers="keys", tablefmt="github")
+
+
+def headlines(found: list[Claim]) -> str:
+    """README's lines: ten claims that a reader of the field would ask for first, with their verdicts."""
+    chosen = sorted((claim for claim in found if claim.headline), key=lambda claim: claim.headline)
+    lines = [f"- **{claim.verdict}** ({DOCUMENTS[claim.document]}, {claim.place}): {claim.says}" for claim in chosen]
+    return "\n".join(lines)
+
+
 def ledger(found: list[Claim], kept: list[Entry]) -> str:
     """The page of claims: how many hold, and each with its verdict and what it rests on."""
-    counts = [{"document": f"@{key}", **dict.fromkeys(VERDICTS, "")} for key in DOCUMENTS]
-    for row, key in zip(counts, DOCUMENTS, strict=True):
-        for verdict in VERDICTS:
-            row[verdict] = str(sum(claim.document == key and claim.verdict == verdict for claim in found) or "")
     values = {(entry.recipe.name, size): result["values"] for entry in kept for size, result in entry.results.items()}
     parts = [
         "# Claims",
         f"{BEGIN}\n\nEvery theorem, table, figure and sentence with a number or an order in it, of the five documents. *Holds*: as "
         "printed. *Bounded*: in a narrower or corrected form. *Fails*: shown false, or the opposite was measured. *Undecided*: measured "
         "at a size, or with a spread, that does not tell.",
-        tabulate(counts, headers="keys", tablefmt="github"),
+        counts(found),
     ]
-    for key in DOCUMENTS:
+    for key, title in DOCUMENTS.items():
         rows = [_row(claim, values) for claim in found if claim.document == key]
-        parts.append(f"## @{key}\n\n" + tabulate(rows, headers="keys", tablefmt="github"))
+        parts.append(f"## {title}\n\nSource: [@{key}].\n\n" + tabulate(rows, headers="keys", tablefmt="github"))
     return "\n\n".join([*parts, END]) + "\n"
 
 
@@ -167,7 +189,7 @@ def entries() -> list[Entry]:
 
 
 def overview(found: list[Entry]) -> str:
-    """The README's table: what can be reproduced, and how many of the criteria fixed beforehand were met."""
+    """What can be reproduced, and how many of the criteria fixed beforehand were met."""
     rows = [
         {
             "recipe": f"`{entry.recipe.name}`",
@@ -240,7 +262,7 @@ def placed(text: str, table: str) -> str:
 
 
 def write(root: Path) -> None:
-    """Write README's table and the page of results anew.
+    """Write README's lines, the page of results and the ledger anew.
 
     Args:
         root: the checkout.
@@ -251,9 +273,10 @@ def write(root: Path) -> None:
     found, readme = entries(), root / "README.md"
     if not readme.is_file():
         raise InputError(f"{root} is no checkout of gracile.", "Run this where the sources are.")
-    write_text(readme, placed(readme.read_text("utf-8"), overview(found)))
+    told = claims(root)
+    write_text(readme, placed(readme.read_text("utf-8"), f"{headlines(told)}\n\n{counts(told)}"))
     write_text(root / "docs" / "results.md", page(found))
-    write_text(root / "docs" / "claims.md", ledger(claims(root), found))
+    write_text(root / "docs" / "claims.md", ledger(told, found))
 
 
 def keep(run: Path) -> Path:

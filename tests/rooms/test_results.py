@@ -1,4 +1,4 @@
-"""The README's table and the page of results are what the kept results say."""
+"""README's lines, the page of results and the ledger are what the kept results and claims say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def test_the_documents_are_up_to_date():
     found = results.entries()
     readme = (ROOT / "README.md").read_text()
     remedy = "run `python tools/results.py`"
-    assert results.placed(readme, results.overview(found)) == readme, remedy
+    told = results.claims()
+    lines = f"{results.headlines(told)}\n\n{results.counts(told)}"
+    assert results.placed(readme, lines) == readme, remedy
     assert results.page(found) == (ROOT / "docs" / "results.md").read_text(), remedy
     assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy
 
@@ -44,6 +46,12 @@ def test_no_claim_is_without_a_verdict_and_what_it_rests_on():
             else:
                 assert kind == "recipe", one
                 assert words[2] in values.get((words[0], words[1]), {}), one
+
+
+def test_ten_claims_make_the_readme_s_lines():
+    found = results.claims()
+    assert sorted(claim.headline for claim in found if claim.headline) == list(range(1, 11))
+    assert len(results.headlines(found).splitlines()) == 10
 
 
 def test_a_claim_with_an_unknown_verdict_is_refused(tmp_path: Path):
@@ -103,7 +111,8 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     assert "not run" in results.overview(results.entries())
     assert outcome() == 0
     assert json.loads(kept.read_text()) == result
-    assert "4 of 4 met" in readme.read_text()
+    assert "4 of 4 met" in (tmp_path / "docs" / "results.md").read_text()
+    assert "(Dinh 2020, theorem 2.5)" in readme.read_text()
     assert result["environment"]["commit"][:12] in (tmp_path / "docs" / "results.md").read_text()
     assert results.main([str(tmp_path)], tmp_path) == 2
     assert "holds no finished run" in capsys.readouterr().err

@@ -1,35 +1,57 @@
-# `make demo` and `make test` need Python 3.11 or newer and nothing else; both build the same environment in .venv.
+# Needs Python 3.11 or newer and nothing else. `make demo` installs what a user needs, `make test` the tools and tests on top of it.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test fuzz killed lint clean
+.PHONY: demo test lint peers docs fuzz killed clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	# torch first: the pinned version is taken from wherever pip finds a CPU build, before anything else can pull a larger one.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+.venv/.dev: .venv/.ready
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+.venv/.peers: .venv/.dev peers.txt
+	$(PIP) --no-deps --requirement peers.txt
+	touch $@
+
+.venv/.docs: .venv/.ready
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 demo: .venv/.ready
 	$(BIN)/gracile run digits
 
-test: .venv/.ready
+test: .venv/.dev
 	$(MAKE) lint
 	$(BIN)/python -m pytest -n 2
 
-# 2,000 networks drawn from all rules of the channel graph; the tests draw 200 of them.
-fuzz: .venv/.ready
-	GRACILE_FUZZ=2000 $(BIN)/python -m pytest tests/laws/test_channels_fuzz.py
-
-# Three processes by every method, one of them killed at fifty moments each: half an hour.
-killed: .venv/.ready
-	GRACILE_KILLS=50 $(BIN)/python -m pytest tests/rooms/test_workers_processes.py -q -k killed_at_any_moment
-
-lint: .venv/.ready
+lint: .venv/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+# What the tests draw a few of: networks from all rules of the channel graph, mutations of every file that is read.
+fuzz: .venv/.dev
+	GRACILE_FUZZ=2000 $(BIN)/python -m pytest tests/laws/test_channels_fuzz.py
+	GRACILE_FUZZ=10000 $(BIN)/python -m pytest tests/rooms/test_data_fuzz.py
+
+# Three processes by every method, one of them killed at fifty moments each: half an hour.
+killed: .venv/.dev
+	GRACILE_KILLS=50 $(BIN)/python -m pytest tests/rooms/test_workers_processes.py -q -k killed_at_any_moment
+
+# The libraries that results are checked against; tests that need one of them skip without it.
+peers: .venv/.peers
+
+# The site, in docs/_build; a warning is an error, and nothing is fetched.
+docs: .venv/.docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+
 clean:
-	rm -rf .venv
+	rm -rf .venv docs/_build docs/api

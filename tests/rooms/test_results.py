@@ -1,4 +1,4 @@
-"""The README's table and the page of results are what the kept results say."""
+"""README's lines, the page of results and the ledger are what the kept results and claims say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gracile.core.errors import InputError
-from gracile.recipes import results, schema
+from gracile.recipes import schema
+from tools import results
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,9 +17,49 @@ ROOT = Path(__file__).parents[2]
 def test_the_documents_are_up_to_date():
     found = results.entries()
     readme = (ROOT / "README.md").read_text()
-    remedy = "run `python -m gracile.recipes.results`"
-    assert results.placed(readme, results.overview(found)) == readme, remedy
+    remedy = "run `python tools/results.py`"
+    told = results.claims()
+    lines = f"{results.headlines(told)}\n\n{results.counts(told)}"
+    assert results.placed(readme, lines) == readme, remedy
     assert results.page(found) == (ROOT / "docs" / "results.md").read_text(), remedy
+    assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy
+
+
+def test_no_claim_is_without_a_verdict_and_what_it_rests_on():
+    """A verdict that something was measured names the test or the kept value; both must be there."""
+    found = results.claims()
+    assert len({(claim.document, claim.place) for claim in found}) == len(found) > 80
+    assert {claim.document for claim in found} == set(results.DOCUMENTS)
+    values = {
+        (entry.recipe.name, size): result["values"]
+        for entry in results.entries()
+        for size, result in entry.results.items()
+    }
+    for claim in found:
+        assert claim.evidence or claim.verdict == "not run" or claim.note, claim.place
+        assert claim.evidence or claim.verdict in ("not run", "undecided"), claim.place
+        for one in claim.evidence:
+            kind, *words = one.split(" ")
+            if kind == "test":
+                file, _, name = words[0].partition("::")
+                assert f"def {name}(" in (ROOT / file).read_text(), one
+            else:
+                assert kind == "recipe", one
+                assert words[2] in values.get((words[0], words[1]), {}), one
+
+
+def test_ten_claims_make_the_readme_s_lines():
+    found = results.claims()
+    assert sorted(claim.headline for claim in found if claim.headline) == list(range(1, 11))
+    assert len(results.headlines(found).splitlines()) == 10
+
+
+def test_a_claim_with_an_unknown_verdict_is_refused(tmp_path: Path):
+    (tmp_path / "docs").mkdir()
+    row = '[[claim]]\ndocument = "dinh2020"\nplace = "here"\nsays = "so"\nverdict = "likely"\n'
+    (tmp_path / "docs" / "claims.toml").write_text(row)
+    with pytest.raises(InputError, match="no verdict named 'likely'"):
+        results.claims(tmp_path)
 
 
 def test_every_published_recipe_has_its_row_and_every_kept_result_its_recipe():
@@ -44,6 +85,7 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     for suffix in ("toml", "full.json"):
         file = schema.PAPERS / "walks" / f"theorem-2.3.{suffix}"
         (folder / "walks" / file.name).write_text(file.read_text())
+    (tmp_path / "docs" / "claims.toml").write_text((ROOT / "docs" / "claims.toml").read_text())
     readme = tmp_path / "README.md"
     readme.write_text(f"{results.BEGIN}\n{results.END}\n")
     kept = folder / "walks" / "theorem-2.3.full.json"
@@ -69,7 +111,8 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     assert "not run" in results.overview(results.entries())
     assert outcome() == 0
     assert json.loads(kept.read_text()) == result
-    assert "4 of 4 met" in readme.read_text()
+    assert "4 of 4 met" in (tmp_path / "docs" / "results.md").read_text()
+    assert "(Dinh 2020, theorem 2.5)" in readme.read_text()
     assert result["environment"]["commit"][:12] in (tmp_path / "docs" / "results.md").read_text()
     assert results.main([str(tmp_path)], tmp_path) == 2
     assert "holds no finished run" in capsys.readouterr().err

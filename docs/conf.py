@@ -1,0 +1,134 @@
+"""The site: the pages of this folder, the API from docstrings, and the bibliography. `make docs` builds it without a network."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import gracile
+
+HERE = Path(__file__).parent
+
+project = "gracile"
+author = copyright = "The gracile contributors"
+version = release = gracile.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",
+    "sphinxcontrib.bibtex",
+]
+html_theme = "furo"
+html_title = f"gracile {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+# Single backticks in docstrings: a link where the name is known, code where it is not.
+# A short name may stand in several rooms; then it stays code. Links to sources lead out of the site; a test follows them.
+suppress_warnings = ["ref.python", "myst.xref_missing"]
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+CITATION = re.compile(r"\[(@[a-z]+\d{4}[a-z]*[^\]]*)\]")
+KEY = re.compile(r"(?<![\w`@])@([a-z]+\d{4}[a-z]*)\b")
+# A span of code, or a run of prose.
+SPANS = re.compile(r"(``.*?``|`[^`\n]*`)", flags=re.S)
+
+
+def rooms() -> list[str]:
+    """The packages whose public names make the API, by name."""
+    found = [module.name for module in pkgutil.iter_modules(gracile.__path__) if module.ispkg]
+    return [name for name in found if hasattr(importlib.import_module(f"gracile.{name}"), "__all__")]
+
+
+def write_api(_: Sphinx) -> None:
+    """A page a room from its ``__all__``, so that a new name needs no second place."""
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    pages = {f"{name}.rst": api_page(name) for name in rooms()}
+    names = "\n".join(f"   {name}" for name in rooms())
+    pages["index.rst"] = f"API\n===\n\n.. toctree::\n   :maxdepth: 1\n\n{names}\n"
+    for stale in {path.name for path in folder.glob("*.rst")} - set(pages):
+        (folder / stale).unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+
+
+def api_page(room: str) -> str:
+    """The reStructuredText of one room."""
+    title = f"gracile.{room}"
+    module = importlib.import_module(title)
+    parts = [f"{title}\n{'=' * len(title)}", f".. automodule:: {title}\n   :no-members:"]
+    for name in module.__all__:
+        value = getattr(module, name)
+        if isinstance(value, type) or callable(value):
+            parts.append(f".. {'autoclass' if isinstance(value, type) else 'autofunction'}:: {title}.{name}")
+        else:
+            rows = ", ".join(f"``{row}``" for row in value) if isinstance(value, Iterable) else f"``{value!r}``"
+            parts.append(f".. py:data:: {title}.{name}\n\n   {rows}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def cited(text: str, role: str) -> str:
+    """Keys as links: ``[@key, place]`` becomes "(Author year, place)", a bare ``@key`` "Author [year]".
+
+    Args:
+        text: of a page or a docstring.
+        role: how the markup writes a role, with two slots for its name and its text.
+    """
+
+    def short(found: re.Match[str]) -> str:
+        return role.format("cite:author", found[1]) + " " + role.format("cite:year", found[1])
+
+    text = CITATION.sub(lambda found: f"({KEY.sub(short, found[1])})", text)
+    return KEY.sub(lambda found: role.format("cite:t", found[1]), text)
+
+
+def on_page(_: Sphinx, name: str, source: list[str]) -> None:
+    """Citations of a page, outside its code blocks."""
+    if (HERE / f"{name}.md").exists():
+        parts = re.split(r"(^```.*?^```$)", source[0], flags=re.S | re.M)
+        source[0] = "".join(part if part.startswith("```") else cited(part, "{{{}}}`{}`") for part in parts)
+
+
+def on_docstring(_: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text: what reStructuredText would take for markup outside code is escaped."""
+    parts = re.split(r"(^ *>>> .*?(?:\n *\n|\Z))", "\n".join(lines), flags=re.S | re.M)
+    for place in range(0, len(parts), 2):
+        spans = SPANS.split(parts[place])
+        spans[::2] = [re.sub(r"\\|\||\*|(?<=\w)_(?=\W|$)", lambda found: "\\" + found[0], span) for span in spans[::2]]
+        parts[place] = cited("".join(spans), ":{}:`{}`")
+    lines[:] = "".join(parts).split("\n")
+
+
+def skipped(_: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """scikit-learn adds methods for metadata routing that its own pages describe."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx's entry."""
+    app.connect("builder-inited", write_api)
+    app.connect("source-read", on_page)
+    app.connect("autodoc-skip-member", skipped)
+    # Before napoleon, whose own markup must stay.
+    app.connect("autodoc-process-docstring", on_docstring, priority=400)

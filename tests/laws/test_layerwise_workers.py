@@ -188,7 +188,9 @@ def test_messages_depend_on_the_network_and_not_on_the_samples():
     sent = []
     for samples in (200, 400):
         here = Here(4)
-        small("ELMClassifier").fit(x[:samples], y[:samples], workers=Consensus(here, method="admm", iterations=20, tolerance=0.0))
+        small("ELMClassifier").fit(
+            x[:samples], y[:samples], workers=Consensus(here, method="admm", iterations=20, tolerance=0.0)
+        )
         sent.append(here.bytes_sent)
     assert sent[0] == sent[1]
     # 20 means, the last one and the residual at it, of 80 x 10 float64 over 6 messages; little else.
@@ -281,7 +283,13 @@ def test_bad_networks_and_settings_are_refused():
         ESTIMATORS["DKNClassifier"](lam=1.0).fit(x, y, workers=Here(3))
     with pytest.raises(DataError, match="too few"):
         ELMClassifier(lam=1.0).fit(x[:5], y[:5], workers=Here(6))
-    for wrong in ({"method": "telepathy"}, {"rounds": 0}, {"iterations": 0}, {"relaxation": 2.0}, {"method": "cg", "rounds": 3}):
+    for wrong in (
+        {"method": "telepathy"},
+        {"rounds": 0},
+        {"iterations": 0},
+        {"relaxation": 2.0},
+        {"method": "cg", "rounds": 3},
+    ):
         with pytest.raises(InputError):
             Consensus(Here(2), **wrong)
     with pytest.raises(DataError, match="not among the classes"):

@@ -631,7 +631,9 @@ def _quiet(recorder: Recorder) -> Iterator[None]:
 def _methods() -> dict[Any, str]:
     """The methods of tensors, with their names."""
     names = sorted(dir(Tensor), key=lambda name: name.startswith("__"), reverse=True)
-    return {getattr(Tensor, name): name for name in names if callable(getattr(Tensor, name, None)) and name != "__class__"}
+    return {
+        getattr(Tensor, name): name for name in names if callable(getattr(Tensor, name, None)) and name != "__class__"
+    }
 
 
 def _fixed(op: Op) -> list[Dims]:

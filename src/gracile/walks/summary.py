@@ -12,7 +12,7 @@ from gracile.core.errors import InputError
 from gracile.walks import rates
 from gracile.walks.noise import Noise
 from gracile.walks.reinforcement import ConstantReinforcement, PowerReinforcement
-from gracile.walks.simulation import Simulation
+from gracile.walks.simulation import Method, Simulation
 from gracile.walks.walk import Diffusivity, Recurrence, SenileWalk
 
 GROWING = "half-normal-n"
@@ -99,7 +99,7 @@ def walk(
     walkers: int = 2000,
     seed: int = 0,
     workers: int = 1,
-    method: str = "auto",
+    method: Method = "auto",
     folder: Path | str | None = None,
 ) -> WalkSummary:
     """The diffusivity of a senile reinforced random walk, exact with its bound and simulated with its standard error.

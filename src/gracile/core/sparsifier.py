@@ -33,7 +33,7 @@ class Sparsifier(Protocol):
     RVSM, RGSM and every baseline fit this; `gracile.fit` needs no more.
     """
 
-    def attach(self, optimizer: Optimizer) -> Any:
+    def attach(self, optimizer: Optimizer, /) -> Any:
         """Hook into the optimiser once, before the first step."""
         ...
 

@@ -31,8 +31,9 @@ from gracile.export import (
 from gracile.export import int8 as quantization
 from gracile.export.graph_size import graph_size
 from gracile.export.samples import Calibration, as_examples, labelled
-from gracile.export.sessions import session
+from gracile.export.sessions import run, session
 from tests.conftest import make_blobs
+from tests.models.idioms import IDIOMS, Transformer
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -544,3 +545,40 @@ def test_files_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None:
 def test_inputs_of_another_shape_are_refused(float_file: Path) -> None:
     with pytest.raises(InputError, match="refuses inputs"):
         latency_table({"a": float_file}, torch.rand(1, 2, 8, 8), memory=False)
+
+
+def test_outputs_may_be_put_into_anything(tmp_path: Path) -> None:
+    for name in ("optional", "dataclass"):
+        make, (shape,), _ = IDIOMS[name]
+        model, x = make().eval(), torch.randn(2, *shape)
+        made = export_onnx(model, x, tmp_path / f"{name}.onnx", verbose=False)
+        assert made.relative_difference < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_exported_as_its_copy_in_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).to(dtype).eval()
+    x = torch.randn(3, 4).to(dtype)
+    export_onnx(model, x, tmp_path / "half.onnx", verbose=False)
+    (found,) = run(session(tmp_path / "half.onnx"), {"input": x.float().numpy()})
+    expected = model(x).float()
+    difference = (torch.from_numpy(found) - expected).abs().max() / expected.abs().max()
+    assert difference < 10 * torch.finfo(dtype).eps
+    assert next(model.parameters()).dtype is dtype
+
+
+def test_embeddings_and_attention_in_int8_count_their_layers_only(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(40, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    made = export_onnx(
+        words, torch.randint(0, 20, (4, 5)), tmp_path / "words.onnx", torch.randint(0, 20, (64, 5)), verbose=False
+    )
+    assert made.int8 is not None
+    assert (made.int8.linear, made.int8.fused_linear) == (2, 2)
+    vision = Transformer().eval()
+    made = export_onnx(
+        vision, torch.randn(2, 3, 16, 16), tmp_path / "vision.onnx", torch.randn(64, 3, 16, 16), verbose=False
+    )
+    assert made.int8 is not None
+    assert made.int8.fused_linear <= made.int8.linear == 9

@@ -30,6 +30,7 @@ from gracile.channels.op import Dims, Labels, Ledger, Op, Record, Slots, Step, V
 from gracile.channels.sizes import Attribute, Measured, Size
 from gracile.channels.table import RULES, canonical, module_rule
 from gracile.core.errors import GracileError, InputError
+from gracile.core.outputs import tensors_in
 
 _SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 # What is asked of a tensor without computing: neither operations nor values.
@@ -434,7 +435,7 @@ class Recorder(TorchFunctionMode):
 
     def output(self, result: Any) -> None:
         """What the network gives back stays."""
-        flat = [one for one in tree_leaves(opened_up(result)) if isinstance(one, Tensor)]
+        flat = tensors_in(result)
         for one in flat:
             var = self.var(one)
             for labels in var.dims:
@@ -451,7 +452,7 @@ class Recorder(TorchFunctionMode):
 
     def _settle(self, step: Step, result: Any) -> None:
         """Give the result's tensors their nodes."""
-        flat = [one for one in tree_leaves(opened_up(result)) if isinstance(one, Tensor)]
+        flat = tensors_in(result)
         if isinstance(result, Tensor):
             var = self.var(result)
             made = step.node.op == "call_module" or var.record in self.records[-1:]
@@ -735,17 +736,6 @@ def _storage(tensor: Tensor) -> int:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
         return id(tensor)
-
-
-def opened_up(value: Any) -> Any:
-    """Dataclasses and objects of outputs as dictionaries."""
-    if isinstance(value, Mapping):
-        return {name: opened_up(one) for name, one in value.items()}
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: opened_up(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, list | tuple):
-        return [opened_up(one) for one in value]
-    return value
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, NonFiniteError
+from gracile.core.outputs import tensors_in
 from gracile.core.seeding import generator
 from gracile.export.errors import ExportError, need
 from gracile.export.samples import feed, input_names
@@ -35,6 +36,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+class Flat(nn.Module):
+    """A model whose outputs are a tuple of tensors, whatever they are put into."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensors_in(self.model(*inputs)))
+
+
+def in_single_precision(model: nn.Module) -> nn.Module:
+    """The model itself, or a copy in float32 where it is in half precision: the runtime has no bfloat16 layers on processors, and
+    float32 holds every number of either half precision exactly."""
+    half = any(one.dtype in (torch.bfloat16, torch.float16) for one in (*model.parameters(), *model.buffers()))
+    return copy.deepcopy(model).float() if half else model
 
 
 def on_cpu(model: nn.Module) -> nn.Module:
@@ -59,11 +78,11 @@ def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
             f"The model does not take inputs of shape {shapes}: {first_line(error)}.",
             "Give an example batch of the shape it was built for.",
         ) from error
-    found = [result] if isinstance(result, Tensor) else list(result) if isinstance(result, list | tuple) else []
-    if not found or not all(isinstance(one, Tensor) for one in found):
+    found = tensors_in(result)
+    if not found:
         raise InputError(
-            f"The model returns {type(result).__name__}, not a tensor or a tuple of tensors.",
-            "Wrap it in a module that does.",
+            f"The model returns {type(result).__name__}, which holds no tensor.",
+            "Wrap it in a module that returns tensors, or lists, dictionaries or dataclasses of them.",
         )
     if not all(bool(torch.isfinite(one).all()) for one in found if one.is_floating_point()):
         raise NonFiniteError("The model's outputs are not finite.", "Mend its weights before exporting.")
@@ -87,19 +106,23 @@ def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
     # A batch of one would be taken for a constant.
     pairs = tuple(torch.cat([one[:1], one[:1]]) for one in examples)
     count = len(outputs(model, pairs))
+    with evaluating(model):
+        plain = isinstance(model(*pairs), Tensor | tuple)
+    network = model if plain else Flat(model).train(model.training)
+    free = tuple({0: torch.export.Dim("batch")} for _ in pairs)
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     try:
         # It warns of every operator of torchvision when that is not installed.
         registration.setLevel(logging.ERROR)
         # Deprecations inside torch and prints of its progress are no concern of the caller.
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), evaluating(model):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), evaluating(network):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                model,
+                network,
                 pairs,
                 dynamo=True,
-                dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in pairs),
+                dynamic_shapes=free if plain else (free,),
                 opset_version=opset,
                 verbose=False,
                 input_names=input_names(len(pairs)),

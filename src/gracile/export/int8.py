@@ -79,7 +79,10 @@ class Quantizer:
         raw, self._file = folder / "float.onnx", folder / "prepared.onnx"
         onnx.save(proto, str(raw))
         with _quiet():
-            quantization.quant_pre_process(str(raw), str(self._file))
+            try:
+                quantization.quant_pre_process(str(raw), str(self._file))
+            except TypeError:  # its symbolic shapes do not know every operation; it does without
+                quantization.quant_pre_process(str(raw), str(self._file), skip_symbolic_shape=True)
         prepared = onnx.load(str(self._file)).graph
         weights = {one.name for one in prepared.initializer}
         self.operations: dict[str, str] = {

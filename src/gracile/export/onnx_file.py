@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
@@ -16,7 +17,7 @@ from gracile.data import Dataset
 from gracile.export import samples
 from gracile.export.errors import Int8Warning, need
 from gracile.export.evaluation import Accuracy, measure
-from gracile.export.float_model import on_cpu, outputs, parity, to_onnx
+from gracile.export.float_model import in_single_precision, on_cpu, outputs, parity, to_onnx
 from gracile.export.int8 import Quantized, quantized
 from gracile.export.sessions import session
 
@@ -120,7 +121,8 @@ def export_onnx(
     """Write a network as one ONNX file with a free batch size, after checking that it computes what the module does.
 
     Args:
-        model: in any mode and on any device; exported as in evaluation; not changed.
+        model: in any mode and on any device; exported as in evaluation; not changed. In half precision it is exported, and compared,
+            as its copy in float32, and the file takes float32. Outputs may be put into lists, dictionaries or dataclasses.
         example: one batch of inputs (n, ...), or a tuple of them.
         path: the file; replaced atomically if there is one.
         int8: calibration data, which turn the file into an int8 one: a tensor of inputs, a data set, or an iterable
@@ -151,8 +153,10 @@ def export_onnx(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package)
     examples = samples.as_examples(example)
-    network = on_cpu(model)
-    outputs(network, examples)
+    outputs(on_cpu(model), examples)
+    network = in_single_precision(on_cpu(model))
+    if network is not model:
+        examples = tuple(one.float() if one.dtype in (torch.bfloat16, torch.float16) else one for one in examples)
     calibration = None if int8 is None else samples.Calibration(int8, examples)
     labelled = None if validation is None else samples.labelled(validation, examples)
     proto = to_onnx(network, examples, opset)

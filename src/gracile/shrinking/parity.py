@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from gracile.channels import Example
-from gracile.channels.recording import opened_up
 from gracile.channels.tracing import inputs_of
 from gracile.core.errors import GracileError, InputError, NonFiniteError
+from gracile.core.outputs import tensors_in
 from gracile.core.seeding import generator
 
 
@@ -80,7 +79,7 @@ def _outputs(model: nn.Module, inputs: Example) -> list[Tensor]:
     finally:
         for module, training in modes:
             module.training = training
-    return [one.detach().double() for one in tree_leaves(opened_up(result)) if isinstance(one, Tensor)]
+    return [one.detach().double() for one in tensors_in(result)]
 
 
 def mapped(example: Example, function: Callable[[Tensor], Tensor]) -> Example:

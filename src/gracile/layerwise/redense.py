@@ -31,8 +31,7 @@ class ReDense(nn.Module):
 
     Args:
         network: any trained module from inputs to logits (b, Q), or to a mapping or object that holds them as `logits`
-            (as models of transformers do). It is copied, put into evaluation mode and frozen;
-            yours stays as it is.
+            (as models of transformers do). It is copied, put into evaluation mode and frozen; yours stays as it is.
         layer: "last" for the last `nn.Linear`, or the name of a linear or ungrouped convolutional layer as in
             `named_modules()`. A convolution gets R as a 1x1 convolution over its input channels.
         m: rows of R, at least the layer's n inputs; None takes n, the published advice.

@@ -34,6 +34,7 @@ TABLES: dict[str, str | None] = {
     "gracile.recipes.methods.METHODS": None,
     "gracile.recipes.methods.RULES": None,
     "gracile.training.ADVERSARIES": None,
+    "gracile.training.ROBUST_MONITORS": None,
     "gracile.training.optimizers.OPTIMIZERS": None,
     "gracile.walks.NOISES": "walk",
     "gracile.workers.COMPRESSORS": "workers",

@@ -15,13 +15,13 @@ from gracile.attacks import pgd
 from gracile.core.errors import InputError
 from gracile.data import Dataset
 from gracile.training import (
-    WATCHES,
+    ROBUST_MONITORS,
     BestRobust,
     CatastrophicOverfitting,
     WeightAverage,
     adversary,
     fit,
-    watch,
+    robust_monitor,
 )
 from gracile.training.best_robust import standing
 from tests.conftest import make_blobs
@@ -153,7 +153,7 @@ def test_catastrophic_overfitting_is_noticed_and_said(caplog):
     data = Dataset(torch.full((8, 1), 0.5), torch.zeros(8, dtype=torch.int64), ("a", "b"), "points")
     network = Wave()
     network.unused = nn.Parameter(torch.zeros(1))
-    follow = watch("catastrophic", data, eps=0.1, samples=0)
+    follow = robust_monitor("catastrophic", data, eps=0.1, samples=0)
     with caplog.at_level(logging.WARNING, logger="gracile"):
         row = follow.observe(network)
     assert row == {"fgsm_val_accuracy": 1.0, "pgd_val_accuracy": 0.0, "overfitted": 1.0}
@@ -171,12 +171,12 @@ def test_sound_training_is_not_accused():
 
 def test_monitors_by_name_and_their_mistakes():
     splits = make_blobs()
-    assert set(WATCHES) == {"average", "best", "catastrophic"}
-    assert isinstance(watch("average", splits.validation, decay=0.5), WeightAverage)
+    assert set(ROBUST_MONITORS) == {"average", "best", "catastrophic"}
+    assert isinstance(robust_monitor("average", splits.validation, decay=0.5), WeightAverage)
     with pytest.raises(InputError, match="Did you mean 'best'"):
-        watch("bets", splits.validation)
+        robust_monitor("bets", splits.validation)
     with pytest.raises(InputError, match="has no option 'step'"):
-        watch("best", splits.validation, step=3)
+        robust_monitor("best", splits.validation, step=3)
     with pytest.raises(InputError, match="decay is 1"):
         WeightAverage(decay=1.0)
     with pytest.raises(InputError, match="No record has been made"):

@@ -141,7 +141,9 @@ def _cross(
         gap, gradient = _nearest_boundary(victim, at, source, target, norm)
         # The boundary's linearisation at the current point: {p : w . p = level}.
         level = (gradient * at).flatten(1).sum(dim=1) - gap
-        here, origin = (project_on_plane(point, gradient, level, norm) for point in (at, x))
+        # Both in one call: on small images the calls cost more than the sums.
+        both = project_on_plane(torch.cat([at, x]), gradient.repeat(2, *[1] * (x.ndim - 1)), level.repeat(2), norm)
+        here, origin = both.chunk(2)
         near, far = (size(step, norm).clamp_min(1e-8) for step in (here, origin))
         lean = column((near / (near + far)).clamp_max(alpha), x)
         at = ((1 - lean) * (at + eta * here) + lean * (x + eta * origin)).clamp(0, 1)

@@ -8,13 +8,13 @@ from gracile.training.evaluation import Evaluation, evaluate
 from gracile.training.loop import fit, steps_per_epoch
 from gracile.training.objectives import LossObjective
 from gracile.training.optimizers import optimizer_factory
+from gracile.training.robust_monitors import ROBUST_MONITORS, robust_monitor
 from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
 from gracile.training.state import History
-from gracile.training.watches import WATCHES, watch
 
 __all__ = [
     "ADVERSARIES",
-    "WATCHES",
+    "ROBUST_MONITORS",
     "Averaged",
     "BestRobust",
     "CatastrophicOverfitting",
@@ -33,6 +33,6 @@ __all__ = [
     "evaluate",
     "fit",
     "optimizer_factory",
+    "robust_monitor",
     "steps_per_epoch",
-    "watch",
 ]

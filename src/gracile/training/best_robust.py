@@ -89,8 +89,11 @@ def standing(network: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int
 
     Args:
         network: in any mode; it is attacked as it predicts.
-        x, y: (n, ...) in [0, 1], and int64 (n,).
-        eps, steps, seed: see `gracile.attacks.pgd`; a single step is as long as the radius, without a random start.
+        x: (n, ...), in [0, 1].
+        y: int64 (n,).
+        eps: radius of the l-inf ball.
+        steps: of PGD; a single one is as long as the radius, without a random start.
+        seed: of starts and draws.
     """
     once = {"alpha": eps, "random_start": False} if steps == 1 else {}
     at = pgd(network, x, y, eps=eps, steps=steps, draws=1, seed=seed, **once)

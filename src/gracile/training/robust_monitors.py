@@ -13,25 +13,25 @@ from gracile.training.averaging import WeightAverage
 from gracile.training.best_robust import BestRobust
 from gracile.training.catastrophic import CatastrophicOverfitting
 
-WATCHES: dict[str, Callable[..., Monitor]] = {
+ROBUST_MONITORS: dict[str, Callable[..., Monitor]] = {
     "average": WeightAverage,
     "best": BestRobust,
     "catastrophic": CatastrophicOverfitting,
 }
 
 
-def watch(name: str, data: Dataset, **options: Any) -> Any:
+def robust_monitor(name: str, data: Dataset, **options: Any) -> Any:
     """A monitor of adversarial training by name.
 
     Args:
-        name: a row of `WATCHES`.
+        name: a row of `ROBUST_MONITORS`.
         data: validation samples.
         options: what it takes.
 
     Raises:
         InputError: no such monitor, an option it does not have, or a value that cannot be.
     """
-    made = pick(WATCHES, name, "monitor of adversarial training")
+    made = pick(ROBUST_MONITORS, name, "monitor of adversarial training")
     known = inspect.signature(made).parameters
     for key in options:
         if key not in known:

@@ -249,7 +249,7 @@ class Shared:
         return basis @ ((basis.mT @ matrix) / torch.maximum(scaled + lam, floor))
 
     def _sum(self, rows: Tensor) -> Tensor:
-        """The exact sum over all workers, the same bits everywhere, of one matrix a hosted worker."""
+        """The exact sum over all workers, the same bits everywhere, of one matrix per hosted worker."""
         return self.workers.network.average(rows.to(self.dtype))[0].double() * self.workers.network.workers
 
     @property

@@ -128,7 +128,7 @@ class TopK:
             raise InputError(f"'{argument}' is no share for top-k.", "Write top-k:0.01, with a number in (0, 1].")
 
     def length(self, n: int) -> int:
-        """8 bytes a number kept."""
+        """8 bytes per number kept."""
         return 8 * self._kept(n)
 
     def _kept(self, n: int) -> int:
@@ -155,7 +155,7 @@ class Sign:
         _no_argument("sign", argument)
 
     def length(self, n: int) -> int:
-        """One bit a number, and a float32 scale."""
+        """One bit per number, and a float32 scale."""
         return (n + 7) // 8 + 4
 
     def pack(self, row: Tensor, generator: torch.Generator) -> Tensor:

@@ -88,7 +88,7 @@ def check_mixing(matrix: Tensor, graph: Graph) -> Tensor:
 def one_peer_exponential(workers: int) -> list[Tensor]:
     """The schedule in which worker i averages with i - 2^k in round k (Assran et al. 2019; Ying et al. 2021).
 
-    After as many rounds as there are matrices, 2^k workers hold the exact mean, at one message a round each.
+    After as many rounds as there are matrices, 2^k workers hold the exact mean, at one message per round each.
 
     Args:
         workers: how many.

@@ -319,7 +319,7 @@ class Classification:
             x: (k, p) rows. As many as there are local workers are taken to be theirs, each with its own running
                 statistics; others have the mean of those.
             data: at least one sample.
-            batch_size: samples a forward pass.
+            batch_size: samples per forward pass.
         """
         self.network.eval()
         right = torch.zeros(len(x), dtype=torch.int64, device=x.device)

@@ -32,7 +32,7 @@ CLOSING = 2.0
 # Seconds between two looks at the store while a meeting comes about, and for its members to connect once all are there.
 LOOK = 0.01
 CONNECTING = 10.0
-# Tags: rounds, exchanges a round and messages a pair of processes, before they repeat.
+# Tags: rounds, exchanges per round and messages per pair of processes, before they repeat.
 ROUNDS, EXCHANGES, MESSAGES = 4096, 64, 8192
 
 

@@ -30,11 +30,11 @@ class Trained:
 
     Attributes:
         x: (len(local), p), the weights of the local workers.
-        rows: one a measurement: ``round``, ``bytes`` (payload over all links so far), ``seconds``, ``distance`` (consensus
+        rows: one per measurement: ``round``, ``bytes`` (payload over all links so far), ``seconds``, ``distance`` (consensus
             distance after the round), ``before`` (before its exchange) and ``bound`` (what its gossip may leave of that by the
             spectral gap, were it one round where the method takes an exact mean; only where no message may be lost),
-            where the method gossips or averages; and what `evaluate` returned, a list of one number a worker each.
-        state: of the method, with one row a local worker.
+            where the method gossips or averages; and what `evaluate` returned, a list of one number per worker.
+        state: of the method, with one row per local worker.
     """
 
     x: Tensor
@@ -153,7 +153,7 @@ def keep(folder: Path, network: WorkerNetwork, state: State, number: int, row: i
     """Write one local worker's checkpoint: its rows of the state, and the round.
 
     Args:
-        folder: one file a worker.
+        folder: one file per worker.
         network, state, number: as they stand after round `number`.
         row: of the local worker.
 

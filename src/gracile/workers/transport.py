@@ -11,7 +11,7 @@ from gracile.workers.graphs import Link
 
 
 class Transport(Protocol):
-    """Carries one message a link and round."""
+    """Carries one message per link and round."""
 
     @property
     def local(self) -> Sequence[int]:

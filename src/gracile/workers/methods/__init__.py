@@ -1,4 +1,4 @@
-"""How workers come to one network: one file a method, one table."""
+"""How workers come to one network: one file per method, one table."""
 
 from gracile.workers.methods.table import METHODS, Method, State, method
 

@@ -12,7 +12,7 @@ from gracile.core.errors import InputError
 from gracile.workers.network import WorkerNetwork
 from gracile.workers.problem import Problem
 
-# Named tensors of one row a local worker; "x" holds the weights.
+# Named tensors of one row per local worker; "x" holds the weights.
 State = dict[str, Tensor]
 Rate = float | Callable[[int], float]
 

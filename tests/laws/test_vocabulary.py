@@ -61,7 +61,11 @@ def modules() -> Iterator[ModuleType]:
         if found.name.endswith("__main__"):
             continue
         try:
-            yield peer(found.name) if found.name.startswith("gracile.integrations.") else importlib.import_module(found.name)
+            yield (
+                peer(found.name)
+                if found.name.startswith("gracile.integrations.")
+                else importlib.import_module(found.name)
+            )
         except pytest.skip.Exception:
             continue
 

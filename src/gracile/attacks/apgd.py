@@ -34,7 +34,7 @@ def apgd(
     chunk: int | None = None,
     precision: Precision = "float32",
 ) -> Tensor:
-    """Auto-PGD (Croce and Hein 2020, algorithm 1); samples leave the batch once broken, unless the network draws
+    """Auto-PGD [@croce2020, algorithm 1]; samples leave the batch once broken, unless the network draws
     random numbers.
 
     Args:

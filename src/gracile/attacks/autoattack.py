@@ -16,7 +16,7 @@ from gracile.core.seeding import derive_seed
 
 Version = Literal["standard", "plus", "random"]
 
-# What the parts are called, and their settings in the ensembles (Croce and Hein 2020, section 5, and the code they released).
+# What the parts are called, and their settings in the ensembles [@croce2020, section 5, and the code they released].
 PARTS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "apgd-ce": (apgd, {"loss": "ce"}),
     "apgd-dlr": (apgd, {"loss": "dlr"}),

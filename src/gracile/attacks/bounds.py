@@ -25,8 +25,8 @@ def proven(
     """Which samples provably keep their label in the whole l-inf ball, cut to [0, 1].
 
     Where it is True no attack can succeed; where it is False nothing is known. Bounds loosen with depth and eps, so they serve small
-    networks, or networks trained for them. Intervals (Gowal et al. 2018) cost two passes; linear bounds (CROWN, Zhang et al. 2018, with
-    intervals inside) cost a backward pass a class besides, and are never looser here, since the better of the two counts.
+    networks, or networks trained for them. Intervals [@gowal2018] cost two passes; linear bounds [@zhang2018crown, with
+    intervals inside] cost a backward pass a class besides, and are never looser here, since the better of the two counts.
 
     Args:
         model: a chain, also nested, of `nn.Sequential` with linear layers, 2-d convolutions, batch-norm, average pooling, flattening,

@@ -1,4 +1,4 @@
-"""Signs that an evaluation claims more robustness than there is (Athalye et al. 2018, Carlini et al. 2019)."""
+"""Signs that an evaluation claims more robustness than there is [@athalye2018, @carlini2019]."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def random_gradients(victim: Victim, x: Tensor, y: Tensor) -> list[str]:
 
 
 def shattered(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int = 0) -> list[str]:
-    """Gradients of details too fine to climb: those averaged over a neighbourhood lead further (Athalye et al. 2018)."""
+    """Gradients of details too fine to climb: those averaged over a neighbourhood lead further [@athalye2018]."""
     # An eighth of the radius a coordinate, as the l-inf ball counts it.
     smooth = _Smoothed(model, eps / 8 if norm == "linf" else eps / 8 / x[0].numel() ** 0.5)
     settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": SMOOTHED["steps"], "seed": seed}

@@ -39,7 +39,7 @@ def cw(
     chunk: int | None = None,
     precision: Precision = "float32",
 ) -> Tensor:
-    """Carlini and Wagner 2017, in the two forms the field reports.
+    """@carlini2017, in the two forms the field reports.
 
     ``l-inf``: projected ascent on the margin ``max_{i != y} z_i - z_y`` inside the ball, `steps` of length `alpha`, from
     `restarts` random starts; samples leave the batch once broken. A single start misses a quarter of what can be broken where

@@ -38,7 +38,7 @@ def fab(
     chunk: int | None = None,
     precision: Precision = "float32",
 ) -> Tensor:
-    """FAB (Croce and Hein 2020) against the boundary to each of the `targets` likeliest wrong classes, one after the other.
+    """FAB [@croce2020fab] against the boundary to each of the `targets` likeliest wrong classes, one after the other.
 
     It has no step length and seeks the smallest perturbation; with `eps`, samples leave the batch once broken within it.
 
@@ -164,7 +164,7 @@ def project_on_plane(points: Tensor, w: Tensor, level: Tensor, norm: str) -> Ten
     """The shortest steps from points of the unit box, within it, onto hyperplanes ``w . p = level``.
 
     Along each coordinate the step is ``min(lam v_i, room_i)`` towards the plane, with v = 1 for l-inf and v = ``|w|`` for l2
-    (Croce and Hein 2020, appendix); the progress it makes is concave and piecewise linear in lam, so Newton's method
+    [@croce2020fab, appendix]; the progress it makes is concave and piecewise linear in lam, so Newton's method
     from 0 climbs to the root without passing it, in finitely many steps and without sorting.
 
     Args:

@@ -27,10 +27,10 @@ def fgsm(
     precision: Precision = "float32",
     channels_last: bool = True,
 ) -> Tensor:
-    """``clip(x + eps sign(grad L))`` (Goodfellow et al. 2015); for l2 the gradient of unit norm.
+    """``clip(x + eps sign(grad L))`` [@goodfellow2015]; for l2 the gradient of unit norm.
 
-    With ``random_start=True`` and ``alpha=1.25 * eps`` it is the one step that fast adversarial training takes (Wong et al.
-    2020): a start drawn from the ball, one step, projected.
+    With ``random_start=True`` and ``alpha=1.25 * eps`` it is the one step that fast adversarial
+    training takes [@wong2020]: a start drawn from the ball, one step, projected.
 
     Args:
         alpha: length of the step; None for `eps`.

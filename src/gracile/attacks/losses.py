@@ -21,7 +21,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """The margin over the gap from the first to the third logit, which no rescaling of logits changes.
 
-    Croce and Hein 2020, equation 6. Two classes have no third: there it is the margin.
+    @croce2020, equation 6. Two classes have no third: there it is the margin.
     """
     return margin(logits, y) / _gap(logits, (2,))
 
@@ -29,7 +29,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 def dlr_towards(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """The logit of `target` less that of `y`, over the gap from the first to the mean of the third and fourth.
 
-    Croce and Hein 2020, equation 7; three classes use the third alone, two none.
+    @croce2020, equation 7; three classes use the third alone, two none.
     """
     towards = logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])
     return towards.squeeze(1) / _gap(logits, (2, 3))

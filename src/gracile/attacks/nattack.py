@@ -29,7 +29,7 @@ def nattack(
     chunk: int | None = None,
     queries: Tensor | None = None,
 ) -> Tensor:
-    """NAttack (Li et al. 2019), black-box: natural evolution strategies on the mean of a Gaussian in tanh space.
+    """NAttack [@li2019], black-box: natural evolution strategies on the mean of a Gaussian in tanh space.
 
     A candidate is ``clip_{x, eps}((tanh(atanh(2x - 1) + m + sigma g) + 1) / 2)``; rewards are margins, made zero mean and unit
     spread over the population, and the mean m climbs the estimated gradient. Only samples that the network gets right

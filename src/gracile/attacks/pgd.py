@@ -35,9 +35,9 @@ def pgd(
     precision: Precision = "float32",
     channels_last: bool = True,
 ) -> Tensor:
-    """``x <- Proj(x + alpha sign(grad L))``, projected on the ball and on [0, 1] (Madry et al. 2018).
+    """``x <- Proj(x + alpha sign(grad L))``, projected on the ball and on [0, 1] [@madry2018].
 
-    Without a random start this is IFGSM (Kurakin et al. 2017). For l2 the gradient of unit norm stands in place of its
+    Without a random start this is IFGSM [@kurakin2017]. For l2 the gradient of unit norm stands in place of its
     sign. No gradient of any weight is computed, and the network is left as it was found.
 
     Args:

@@ -53,7 +53,7 @@ def smoothed(
     seed: int = 0,
     chunk: int = 256,
 ) -> Certificate:
-    """Certify the classifier "most frequent answer under Gaussian noise" (Cohen, Rosenfeld and Kolter 2019, algorithm CERTIFY).
+    """Certify the classifier "most frequent answer under Gaussian noise" [@cohen2019, algorithm CERTIFY].
 
     The certificate holds for the smoothed classifier, not for the network by itself, and so for networks that draw random numbers
     of their own, such as EnResNets. Networks want training on noise of the same `sigma` to answer well under it.

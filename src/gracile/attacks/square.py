@@ -15,7 +15,7 @@ from gracile.core.seeding import generator
 
 # What to slice an image by.
 Place = tuple[Any, ...]
-# The share of pixels a square covers halves after these queries (Andriushchenko et al. 2020, section 4.1, for 10,000).
+# The share of pixels a square covers halves after these queries [@andriushchenko2020, section 4.1, for 10,000].
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
@@ -39,7 +39,7 @@ def square(
     precision: Precision = "float32",
     queries: Tensor | None = None,
 ) -> Tensor:
-    """Square attack (Andriushchenko et al. 2020), black-box: it asks for logits alone, so any callable will do.
+    """Square attack [@andriushchenko2020], black-box: it asks for logits alone, so any callable will do.
 
     l-inf keeps each pixel on the ball's surface and tries the other signs on a square; l2 moves the perturbation's mass from
     one window to another. Samples leave the batch once broken.

@@ -1,6 +1,6 @@
 """How smooth the loss is where training goes.
 
-After Santurkar, Tsipras, Ilyas and Madry 2018, *How does batch normalization help optimization?*, section 3.1, figure
+After @santurkar2018, *How does batch normalization help optimization?*, section 3.1, figure
 4.
 """
 

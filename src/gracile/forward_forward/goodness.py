@@ -66,7 +66,7 @@ def _length_pull(h: Tensor, factor: Tensor) -> Tensor:
     return h * (factor / (length.clamp_min(torch.finfo(h.dtype).tiny) * math.sqrt(h.shape[1])))[:, None]
 
 
-# Hinton (2022) sums squares, most code takes their mean; the others grow linearly with the activations.
+# @hinton2022 sums squares, most code takes their mean; the others grow linearly with the activations.
 GOODNESS = {
     "squared_sum": Goodness(_squared_sum, _squared_sum_pull),
     "mean_square": Goodness(_mean_square, _mean_square_pull),

@@ -1,4 +1,4 @@
-"""The laws of sparsity under forward-forward, as derivatives (Yang 2023, theorems 1 and 2).
+"""The laws of sparsity under forward-forward, as derivatives [@yang2023, theorems 1 and 2].
 
 A step that moves the activations of a sample by ``dh`` moves its Hoyer sparsity by
 

@@ -20,7 +20,7 @@ NEGATIVES: dict[str, int | None] = {"random": 0, "first": 1, "all": None}
 
 
 class FFNetwork(nn.Module):
-    """Fully connected relu layers trained by forward-forward (Hinton 2022), as a classifier.
+    """Fully connected relu layers trained by forward-forward [@hinton2022], as a classifier.
 
     ``network(x)`` is the total goodness of every label, (b, classes), and the largest is the answer; `gradients` fills
     the gradient of every layer's own loss. ``gracile.fit(network, ..., learning_rule=network.gradients)`` trains it.

@@ -64,7 +64,7 @@ def _two_by_inputs(inputs: int, outputs: int) -> float:
 
 
 NORMALIZATIONS = {
-    # With N(0, 2 / outputs) as in Yang (2023); goes with the squared sum, which then starts near 1.
+    # With N(0, 2 / outputs) as in @yang2023; goes with the squared sum, which then starts near 1.
     "length": Normalization(_to_length_1, _two_by_outputs, -0.5),
     # The same up to scale, which the steps of adaptive optimisers do not undo; goes with the mean square, which then starts near 1.
     "rms": Normalization(_to_mean_square_1, _two_by_inputs, -0.5),

@@ -1,6 +1,6 @@
 """Forward-forward watched while it learns: what the laws predict of each step, and what the step then does.
 
-The layer is the one of Yang (2023): relu, no bias, weights N(0, 2 / n) (a variance), inputs of length 1, plain gradient
+The layer is the one of @yang2023: relu, no bias, weights N(0, 2 / n) (a variance), inputs of length 1, plain gradient
 descent on the sum over the batch.
 """
 

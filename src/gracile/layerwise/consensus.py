@@ -10,11 +10,8 @@ Whatever the method, the end is measured: with r = sum_m Y_m'T_m - (sum_m G_m + 
 r'(sum_m G_m + lam)^-1 r, which is at most the mean over the workers of r'(M G_m + lam)^-1 r (the harmonic mean of positive
 matrices is below the arithmetic one). Each worker knows its own term, so the bound costs two means.
 
-Source: section 6.4 of the thesis; S. Boyd et al., "Distributed Optimization and Statistical Learning via the
-Alternating Direction Method of Multipliers" (2011), sections 3.4.1 (a penalty that changes less and less), 3.4.3
-(over-relaxation) and 7.1; B. Wohlberg, "ADMM Penalty Parameter Selection by Residual Balancing" (2017), section 4 (relative
-residuals, which do not depend on units); Y. Zhang and L. Xiao, "DiSCO: Distributed Optimization for Self-Concordant Empirical
-Loss" (2015) (conjugate gradients preconditioned by what workers know).
+Source: [@javid2021, section 6.4; @boyd2011, sections 3.4.1 (a penalty that changes less and less), 3.4.3 (over-relaxation) and 7.1;
+@wohlberg2017, section 4 (relative residuals, which do not depend on units); @zhang2015 (an approximate inverse beside the product).
 """
 
 from __future__ import annotations
@@ -287,7 +284,7 @@ class Shared:
         return z
 
     def _on_the_ball(self, eps: float, start: Tensor) -> Tensor:
-        """The multiplier by Newton's method on 1/|O(lam)| = 1/eps (More and Sorensen 1983), kept between the largest that is
+        """The multiplier by Newton's method on 1/|O(lam)| = 1/eps [@more1983], kept between the largest that is
         known to be too small and the smallest too large; |O(lam)| and its slope are found by conjugate gradients."""
         mean = self.workers.network.workers * float(self._mean([self._spectra[0].mean((1, 2))]))
         low, high = 0.0, math.inf

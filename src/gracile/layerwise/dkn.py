@@ -4,7 +4,7 @@
 ridge regression on z_l. The cost follows the number of samples, not the dimension; beyond `landmarks` samples the
 kernel is approximated by Nystroem's method, whose cost follows the landmarks.
 
-Source: the dense kernel network (chapter 4), of which only the idea is published in detail; two things are ours:
+Source: [@javid2021, chapter 4], the dense kernel network, of which only the idea is published in detail; two things are ours:
 
 - The outputs that a training sample hands to the next layer are predictions by a fit on other samples, four folds of
   five. Its fitted ones come so close to its own label that the next layer would learn to copy them. Predictions that

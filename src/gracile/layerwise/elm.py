@@ -2,9 +2,7 @@
 
 `Y = relu(W [x; 1])`, W fixed, and `O = T Y' (Y Y' + lam I)^-1`.
 
-Source: G.-B. Huang, Q.-Y. Zhu, C.-K. Siew, "Extreme learning machine" (2006). Receptive fields and contrast weights:
-M. D. McDonnell, M. D. Tissera, T. Vladusich, A. van Schaik, J. Tapson, "Fast, simple and accurate handwritten digit
-classification by training shallow neural network classifiers with the 'extreme learning machine' algorithm" (2015).
+Source: [@huang2006]; receptive fields and contrast weights: [@mcdonnell2015].
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Lossless flow: `U relu(V z) = z`, and the random matrices that precede it.
 
-Source: S. Chatterjee, A. M. Javid et al., "SSFN: Self Size-estimating Feed-forward Network with Low Complexity,
-Limited Need for Human Intervention, and Consistent Behaviour across Trials" (2019), and "High-dimensional Neural
-Feature" (2020).
+Source: [@chatterjee2019; @javid2020].
 """
 
 from __future__ import annotations

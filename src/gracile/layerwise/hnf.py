@@ -4,8 +4,7 @@
 `|O|_F <= alpha |O_{l-1} R_l^+ U|_F`. The matrix `O_{l-1} R_l^+ U` lies in it and repeats the earlier outputs, so the
 training cost never rises with depth.
 
-Source: A. M. Javid, A. Venkitaraman, M. Skoglund, S. Chatterjee, "High-dimensional Neural Feature Design for Layer-
-wise Reduction of Training Cost" (2020).
+Source: [@javid2020].
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a random layer keeps of its input: exact inversion, and information on the label where it can be known.
 
-Source: section 6.3 (mutual information analysis), proposition 9. `y = relu(V A x)` is a bijection of `z = A x`, so
+Source: [@javid2021, section 6.3, proposition 9]. `y = relu(V A x)` is a bijection of `z = A x`, so
 `I(y; t) = I(A x; t)` at any width, and `= I(x; t)` once A has full column rank (rho = n / P >= 2). For x from a
 mixture of Gaussians, A x is one too and the information follows from the densities by Monte Carlo, without a density
 estimate. From a finite data set it cannot be read: distinct samples stay distinct under almost every random layer, so

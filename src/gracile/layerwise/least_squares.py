@@ -2,8 +2,7 @@
 
     minimise |T - Y O|_F^2  subject to  |O|_F <= eps
 
-Source: A. M. Javid, S. Chatterjee et al., SSFN (2019), equation of the layer's output matrix, there solved by 100
-steps of ADMM.
+Source: [@chatterjee2019], the output matrix of a layer, there solved by 100 steps of ADMM.
 """
 
 from __future__ import annotations

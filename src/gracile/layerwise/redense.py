@@ -4,8 +4,7 @@
 `O R^+ U`, with which the network predicts what it did before, and are trained by softmax cross-entropy in the ball
 `|O|_F <= |O R^+ U|_F`.
 
-Source: A. M. Javid, S. Das, M. Skoglund, S. Chatterjee, "A ReLU Dense Layer to Improve the Performance of Neural
-Networks" (2021); section 6.2 of the thesis.
+Source: [@javid2021redense; @javid2021, section 6.2].
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Single-layer network that keeps its input: `y = relu(V A [x; 1])`, from which x is recovered exactly when n >= 2 P.
 
-Source: the mutual-information analysis, section 6.3, propositions 4 and 9.
+Source: [@javid2021, section 6.3, propositions 4 and 9].
 """
 
 from __future__ import annotations

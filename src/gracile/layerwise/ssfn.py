@@ -8,9 +8,7 @@ The random part is normalised as `sqrt(3 / r) R y / |y|` with R ~ U(-1, 1), whos
 by |R y| itself would tie every node to the number of nodes, and each size tried would need its own pass over the data;
 so one pass serves all.
 
-Source: S. Chatterjee, A. M. Javid, M. Sadeghi, S. Kikuta, P. P. Mitra, M. Skoglund, "SSFN: Self Size-estimating Feed-
-forward Network with Low Complexity, Limited Need for Human Intervention, and Consistent Behaviour across Trials"
-(2019).
+Source: [@chatterjee2019].
 """
 
 from __future__ import annotations

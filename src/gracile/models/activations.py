@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 
-# Klambauer et al. 2017, eq. 2; the same digits as torch's.
+# @klambauer2017, eq. 2; the same digits as torch's.
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 

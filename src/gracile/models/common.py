@@ -52,8 +52,8 @@ def initialise(
     Args:
         model: changed in place.
         generator: where the numbers come from; torch's global one by default, as for any module.
-        initialisation: variance ``2 / fan-in`` (``he``: He et al. 2015, eq. 10), ``1 / fan-in`` (``lecun``, which SELU
-            asks for: Klambauer et al. 2017) or ``2 / (fan-in + fan-out)`` (``glorot``: Glorot and Bengio 2010, eq. 16).
+        initialisation: variance ``2 / fan-in`` (``he``: @he2015, eq. 10), ``1 / fan-in`` (``lecun``, which SELU
+            asks for: @klambauer2017) or ``2 / (fan-in + fan-out)`` (``glorot``: @glorot2010, eq. 16).
 
     Raises:
         InputError: no such initialisation.

@@ -87,7 +87,7 @@ def enresnet(
     draws: int = 1,
     at_once: bool | None = None,
 ) -> EnResNet:
-    """En_n ResNet (Wang, Yuan, Shi and Osher 2019): n noisy pre-activation ResNets whose logits are averaged.
+    """En_n ResNet [@wang2019]: n noisy pre-activation ResNets whose logits are averaged.
 
     A ResNet steps along the characteristics of a transport equation; a diffusion term makes the solution regular, and
     by Feynman and Kac it is reached by (1) Gaussian noise in every residual mapping and (2) the mean over n networks. n

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -116,12 +118,12 @@ class L1BatchNorm1d(_L1BatchNorm):
         [-1.5, -0.5, 0.5, 1.5]
     """
 
-    __doc__ = f"{__doc__}\n{_L1BatchNorm.__doc__}"
+    __doc__ = f"{inspect.cleandoc(str(__doc__))}\n\n{inspect.cleandoc(str(_L1BatchNorm.__doc__))}"
     ranks = (2, 3)
 
 
 class L1BatchNorm2d(_L1BatchNorm):
     """l1 batch-norm of (n, c, h, w), in place of `torch.nn.BatchNorm2d`."""
 
-    __doc__ = f"{__doc__}\n{_L1BatchNorm.__doc__}"
+    __doc__ = f"{inspect.cleandoc(str(__doc__))}\n\n{inspect.cleandoc(str(_L1BatchNorm.__doc__))}"
     ranks = (4,)

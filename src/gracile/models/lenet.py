@@ -10,7 +10,7 @@ from gracile.models.common import ImageSize, height_width
 
 
 def lenet(*, num_classes: int = 10, in_channels: int = 1, image_size: ImageSize = 28) -> nn.Sequential:
-    """LeNet-5 (LeCun et al. 1998): 6 and 16 channels of 5x5, then 120, 84 and `num_classes` units; 61,706 parameters.
+    """LeNet-5 [@lecun1998]: 6 and 16 channels of 5x5, then 120, 84 and `num_classes` units; 61,706 parameters.
 
     The first convolution pads by 2, so that 28x28 images meet the 32x32 the network was drawn for.
 

@@ -44,7 +44,7 @@ SHORTCUTS = {"A": padded, "B": projection}
 
 
 class BasicBlock(nn.Module):
-    """``relu(shortcut(x) + bn(conv(relu(bn(conv(x))))))`` (He et al. 2016a)."""
+    """``relu(shortcut(x) + bn(conv(relu(bn(conv(x))))))`` [@he2016a]."""
 
     def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
 
 
 class PreactivationBlock(nn.Module):
-    """``s + conv(relu(bn(conv(a))))``, ``a = relu(bn(x))``; s is x or a shortcut of a (He et al. 2016b).
+    """``s + conv(relu(bn(conv(a))))``, ``a = relu(bn(x))``; s is x or a shortcut of a [@he2016b].
 
     What `noise` makes is applied to the sum.
     """
@@ -175,7 +175,7 @@ def resnet20(
     preactivation: bool = False,
     width: int = 16,
 ) -> ResNet:
-    """CIFAR's ResNet-20 (He et al. 2016a, section 4.2): three blocks each of 16, 32 and 64 channels.
+    """CIFAR's ResNet-20 [@he2016a, section 4.2]: three blocks each of 16, 32 and 64 channels.
 
     269,722 parameters with option A on CIFAR-10; 272,282 with `preactivation`.
 

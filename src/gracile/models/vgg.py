@@ -13,7 +13,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 def vgg16(
     *, num_classes: int = 10, in_channels: int = 3, image_size: ImageSize = 32, width: float = 1.0
 ) -> nn.Sequential:
-    """VGG-16-BN (Simonyan and Zisserman 2015, configuration D) with one linear layer; 14.73 M parameters on CIFAR-10.
+    """VGG-16-BN [@simonyan2015, configuration D] with one linear layer; 14.73 M parameters on CIFAR-10.
 
     The last max-pooling is left out where an image is too small for it; what remains of a larger one is averaged.
 

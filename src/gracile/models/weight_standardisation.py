@@ -13,7 +13,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class WeightStandardisation(nn.Module):
-    """``(w - mean) / sqrt(fan_in (var + eps))`` over the inputs of each unit (Qiao et al. 2019; with fan-in as Brock et al. 2021, eq. 3).
+    """``(w - mean) / sqrt(fan_in (var + eps))`` over the inputs of each unit [@qiao2019; with fan-in as @brock2021, eq. 3].
 
     Without the fan-in a unit of k inputs would multiply their variance by k, and only a normalisation behind it could
     go on from there.

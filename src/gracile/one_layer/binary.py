@@ -1,7 +1,7 @@
 """The same network with a step function for activation: its risk, its true gradient and the coarse one that trains it.
 
 The loss is ``(1' s(Zw) - 1' s(Zw*))^2`` with s the step function and Z of k rows in R^d. Its derivative is zero almost
-everywhere; the coarse gradient puts the ReLU's derivative in its place (Yin et al. 2019; Dinh 2020, section 3.1.2).
+everywhere; the coarse gradient puts the ReLU's derivative in its place [@yin2019; @dinh2020, section 3.1.2].
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def binary_gradient(w: Tensor, w_star: Tensor, k: int) -> Tensor:
 def coarse_gradient(w: Tensor, w_star: Tensor, k: int) -> Tensor:
     """The expected coarse gradient ``E Z' s(Zw) (1' s(Zw) - 1' s(Zw*))``, ``(..., d)``.
 
-    Dinh 2020, eq. 3.23, without its factor sqrt(2/pi) for a ReLU of smaller slope, as the theorem's constants have it.
+    @dinh2020, eq. 3.23, without its factor sqrt(2/pi) for a ReLU of smaller slope, as the theorem's constants have it.
 
     Args:
         w: filters, ``(..., d)``, not zero; only their direction matters.

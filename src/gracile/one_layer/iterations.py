@@ -86,7 +86,7 @@ def rvsm(
     data: Tensor | None = None,
     records: int = 101,
 ) -> Trajectories:
-    """Relaxed variable splitting with the ReLU (Dinh 2020, algorithm 1).
+    """Relaxed variable splitting with the ReLU [@dinh2020, algorithm 1].
 
     A step is ``u = prox(w)``, then ``w <- w - lr grad f(w) - lr beta (w - u)``.
 
@@ -140,7 +140,7 @@ def rvscgd(
     data: Tensor | None = None,
     records: int = 101,
 ) -> Trajectories:
-    """Relaxed variable splitting by coarse gradients with the step function (Dinh 2020, algorithm 2).
+    """Relaxed variable splitting by coarse gradients with the step function [@dinh2020, algorithm 2].
 
     A step is ``u = prox(w)``, ``v = w - lr E g - lr beta (w - u)``, then ``w <- v/|v|``. Starts are normalised first.
 
@@ -315,6 +315,7 @@ def _checked(
     member = elementwise(penalty)
     if isinstance(member, Constraint):
         raise InputError(
-            f"{type(member).__name__} is a constraint, which the theorems do not cover.", "Choose a penalty, such as l0."
+            f"{type(member).__name__} is a constraint, which the theorems do not cover.",
+            "Choose a penalty, such as l0.",
         )
     return member

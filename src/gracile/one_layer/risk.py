@@ -1,7 +1,7 @@
 """The population risk of one ReLU filter over k patches without overlap, in closed form.
 
 Network and teacher are ``1/k sum_i relu(w . x_i)`` with standard Gaussian patches ``x_i`` in R^d; the risk is the mean
-squared difference (Brutzkus and Globerson 2017; Dinh 2020, section 3.1.1).
+squared difference [@brutzkus2017; @dinh2020, section 3.1.1].
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def risk_of(norm: Tensor, theta: Tensor, k: int, star: float = 1.0) -> Tensor:
 
 
 def population_risk(w: Tensor, w_star: Tensor, k: int) -> Tensor:
-    """``E (1/k sum_i relu(w . x_i) - 1/k sum_i relu(w* . x_i))^2`` (Dinh 2020, eq. 3.2).
+    """``E (1/k sum_i relu(w . x_i) - 1/k sum_i relu(w* . x_i))^2`` [@dinh2020, eq. 3.2].
 
     Args:
         w: filters, ``(..., d)``; zero is allowed.
@@ -70,7 +70,7 @@ def population_risk(w: Tensor, w_star: Tensor, k: int) -> Tensor:
 
 
 def population_gradient(w: Tensor, w_star: Tensor, k: int) -> Tensor:
-    """The gradient of `population_risk` in w (Dinh 2020, eq. 3.16), ``(..., d)``.
+    """The gradient of `population_risk` in w [@dinh2020, eq. 3.16], ``(..., d)``.
 
     Raises:
         InputError: as `population_risk`; and at w = 0, where the risk has no gradient.
@@ -123,7 +123,7 @@ def largest_curvature(k: int) -> float:
 
 @dataclass(frozen=True)
 class CriticalPoints:
-    """Where the risk has no slope (Dinh 2020, lemma 4), ``(d,)`` each.
+    """Where the risk has no slope [@dinh2020, lemma 4], ``(d,)`` each.
 
     Attributes:
         minimum: w*, the only one.

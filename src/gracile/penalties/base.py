@@ -129,7 +129,7 @@ class Constraint(Protocol):
 
 
 def soft_threshold(w: Tensor, mu: float | Tensor) -> Tensor:
-    """``sign(w) max(|w| - mu, 0)``, the proximal map of ``mu |.|``, for `w` of any shape (Donoho 1995).
+    """``sign(w) max(|w| - mu, 0)``, the proximal map of ``mu |.|``, for `w` of any shape [@donoho1995].
 
     Args:
         w: weights.

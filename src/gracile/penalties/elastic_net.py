@@ -10,7 +10,7 @@ from gracile.penalties.base import check, share, soft_threshold
 
 
 class ElasticNet:
-    """``P(w) = l1_ratio sum |w_i| + (1 - l1_ratio)/2 sum w_i^2`` (Zou and Hastie 2005, parametrised as in scikit-learn).
+    """``P(w) = l1_ratio sum |w_i| + (1 - l1_ratio)/2 sum w_i^2`` [@zou2005, parametrised as in scikit-learn].
 
     Args:
         l1_ratio: share of l1, in (0, 1].

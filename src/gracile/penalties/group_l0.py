@@ -17,7 +17,7 @@ def group_hard_scale(norms: Tensor, mu: float | Tensor) -> Tensor:
 
 
 class GroupL0:
-    """``P(w) = #{g: w_g != 0}`` (spec table; what the authors' released code uses)."""
+    """``P(w) = #{g: w_g != 0}`` [@dinh2020, section 4.1; what the authors' released code uses]."""
 
     name: ClassVar[str] = "group_l0"
     convex: ClassVar[bool] = False

@@ -17,7 +17,7 @@ def group_soft_scale(norms: Tensor, mu: float | Tensor) -> Tensor:
 
 
 class GroupLasso:
-    """``P(w) = sum_g |w_g|_2`` (spec table; Yuan and Lin 2006, without their weights by group size)."""
+    """``P(w) = sum_g |w_g|_2`` [@dinh2020, chapter 3; @yuan2006, without their weights by group size]."""
 
     name: ClassVar[str] = "group_lasso"
     convex: ClassVar[bool] = True

@@ -20,7 +20,7 @@ def hard_threshold(w: Tensor, mu: float) -> Tensor:
 
 
 class L0:
-    """``P(w) = #{i: w_i != 0}`` (spec table; Blumensath and Davies 2008)."""
+    """``P(w) = #{i: w_i != 0}`` [@dinh2020, chapter 3; @blumensath2008]."""
 
     name: ClassVar[str] = "l0"
     convex: ClassVar[bool] = False

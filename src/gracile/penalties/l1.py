@@ -11,7 +11,7 @@ from gracile.penalties.base import check, soft_threshold
 
 
 class L1:
-    """``P(w) = sum |w_i|`` (spec table; Tibshirani 1996)."""
+    """``P(w) = sum |w_i|`` [@dinh2020, chapter 3; @tibshirani1996]."""
 
     name: ClassVar[str] = "l1"
     convex: ClassVar[bool] = True

@@ -15,7 +15,7 @@ def half_threshold(w: Tensor, mu: float) -> Tensor:
     """The proximal map of ``mu sum sqrt|w_i|``, for `w` of any shape: 0 up to ``3/2 mu^(2/3)``, else the largest root of
     ``u - |w| + mu/(2 sqrt u)``.
 
-    Xu et al. 2012, theorem 1, whose lam is 2 mu. The published root ``2/3 |w| (1 + cos(2 pi/3 - 2/3 phi))``,
+    @xu2012, theorem 1, whose lam is 2 mu. The published root ``2/3 |w| (1 + cos(2 pi/3 - 2/3 phi))``,
     ``phi = arccos(mu/4 (|w|/3)^(-3/2))``, stands here as the identical
     ``|w| - 4/3 |w| sin((pi + s)/3) sin(s/3)``, ``s = pi/2 - phi``, which keeps the digits of what is taken off.
 
@@ -34,7 +34,7 @@ def half_threshold(w: Tensor, mu: float) -> Tensor:
 
 
 class LHalf:
-    """``P(w) = sum sqrt|w_i|`` (Xu, Chang, Xu and Zhang 2012)."""
+    """``P(w) = sum sqrt|w_i|`` [@xu2012]."""
 
     name: ClassVar[str] = "l_half"
     convex: ClassVar[bool] = False

@@ -12,7 +12,7 @@ from gracile.penalties.base import check, positive, soft_threshold
 
 
 def firm_threshold(w: Tensor, mu: float, gamma: float) -> Tensor:
-    """The proximal map of ``mu int_0^|w| (1 - x/gamma)_+ dx``, for `w` of any shape (Zhang 2010; Gao and Bruce 1997).
+    """The proximal map of ``mu int_0^|w| (1 - x/gamma)_+ dx``, for `w` of any shape [@zhang2010; @gao1997].
 
     For ``mu < gamma`` the objective is convex: 0 up to mu, a line of slope ``1/(1 - mu/gamma)`` up to gamma, `w` beyond.
     From ``mu = gamma`` on it is concave on [0, gamma], so that only 0 and `w` are left, which tie at ``sqrt(mu gamma)``.
@@ -30,8 +30,8 @@ def firm_threshold(w: Tensor, mu: float, gamma: float) -> Tensor:
 
 
 class MCP:
-    """``P(w) = sum_i int_0^|w_i| (1 - x/gamma)_+ dx``: ``|w| - w^2/(2 gamma)`` up to gamma, ``gamma/2`` beyond (Zhang 2010,
-    eq. 2.1, with its lam taken out as the factor before P).
+    """``P(w) = sum_i int_0^|w_i| (1 - x/gamma)_+ dx``: ``|w| - w^2/(2 gamma)`` up to gamma, ``gamma/2`` beyond [@zhang2010,
+    eq. 2.1, with its lam taken out as the factor before P].
 
     Args:
         gamma: absolute value from which a weight pays no more, above 0; l1 as it goes to infinity.

@@ -13,7 +13,7 @@ from gracile.penalties.base import check, positive, soft_threshold
 
 
 def scad_threshold(w: Tensor, mu: float, a: float, knot: float) -> Tensor:
-    """The proximal map of mu times `SCAD`'s P, for `w` of any shape (Fan and Li 2001, eq. 2.8, for any mu).
+    """The proximal map of mu times `SCAD`'s P, for `w` of any shape [@fan2001, eq. 2.8, for any mu].
 
     The published rule stands for a knot of mu alone. For any pair the objective ``1/2 (u - w)^2 + mu P(u)`` is
 
@@ -41,8 +41,8 @@ def scad_threshold(w: Tensor, mu: float, a: float, knot: float) -> Tensor:
 
 
 class SCAD:
-    """``P(w) = sum_i int_0^|w_i| min(1, (a knot - x)_+ / ((a - 1) knot)) dx`` (Fan and Li 2001, eq. 2.7, where the knot and
-    the factor before P are one number).
+    """``P(w) = sum_i int_0^|w_i| min(1, (a knot - x)_+ / ((a - 1) knot)) dx`` [@fan2001, eq. 2.7, where the knot and
+    the factor before P are one number].
 
     Args:
         a: where P is flat, in knots, above 1; 3.7 in the paper.

@@ -52,7 +52,7 @@ def keep_largest(w: Tensor, k: int) -> Tensor:
 class TopK:
     """0 where each vector has at most k non-zeros, infinity elsewhere; a vector is the whole weight of a layer.
 
-    Its proximal map is the projection, iterative hard thresholding's (Blumensath and Davies 2009, eq. 6).
+    Its proximal map is the projection, iterative hard thresholding's [@blumensath2009, eq. 6].
 
     Args:
         keep: share in (0, 1] of each vector's entries, rounded, one at least.

@@ -13,8 +13,8 @@ from gracile.penalties.base import check
 
 
 def threshold(mu: float, a: float) -> float:
-    """The absolute value up to which a weight becomes 0 (Zhang and Xin 2017, theorem 3.1, with the second branch
-    corrected)."""
+    """The absolute value up to which a weight becomes 0 [@zhang2017, theorem 3.1, with the second branch
+    corrected]."""
     if mu <= a * a / (2 * (a + 1)):
         return mu * (a + 1) / a
     return math.sqrt(2 * mu * (a + 1)) - a / 2
@@ -44,7 +44,7 @@ def transformed_threshold(w: Tensor, mu: float, a: float) -> Tensor:
 
 
 class TransformedL1:
-    """``P(w) = sum (a + 1)|w_i| / (a + |w_i|)`` (spec table; Nikolova 2000, Zhang and Xin 2017).
+    """``P(w) = sum (a + 1)|w_i| / (a + |w_i|)`` [@dinh2020, chapter 3; @nikolova2000, @zhang2017].
 
     Args:
         a: shape, above 0; l0 as it goes to 0, l1 as it goes to infinity.

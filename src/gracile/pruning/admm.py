@@ -15,7 +15,7 @@ from gracile.pruning.units import units
 
 
 class ADMM(Pruning):
-    """Pruning by ADMM (Zhang et al. 2018, "A systematic DNN weight pruning framework using ADMM"; Dinh 2020, 3.4).
+    """Pruning by ADMM [@zhang2018, "A systematic DNN weight pruning framework using ADMM"; @dinh2020, 3.4].
 
     Minimises f(w) over weights with at most a share of units that are not zero, by
 

@@ -10,7 +10,7 @@ from gracile.pruning.units import Channels
 
 
 class L1Filters(Pruning):
-    """Train, drop the filters of smallest l1 norm, fine-tune (Li et al. 2017, "Pruning filters for efficient ConvNets").
+    """Train, drop the filters of smallest l1 norm, fine-tune [@li2017, "Pruning filters for efficient ConvNets"].
 
     A channel is as large as the l1 norm of the filter that makes it; where a residual sum couples channels of several
     layers, as the sum of their norms (Li et al. let the shortcut alone decide).

@@ -13,7 +13,7 @@ from gracile.pruning.units import units
 
 
 class GradualMagnitude(Pruning):
-    """Gradual magnitude pruning (Zhu and Gupta 2017): the share of zeros rises along a cubic, eq. 1.
+    """Gradual magnitude pruning [@zhu2017]: the share of zeros rises along a cubic, eq. 1.
 
     A weight that went stays at zero.
 

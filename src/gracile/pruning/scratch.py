@@ -12,7 +12,7 @@ from gracile.pruning.units import Channels
 
 
 class Scratch(Pruning):
-    """Train the found shape from a fresh initialisation (Liu et al. 2019, "Rethinking the value of network pruning").
+    """Train the found shape from a fresh initialisation [@liu2019, "Rethinking the value of network pruning"].
 
     Channels that the found network has lost are zero from the first step on, which trains the smaller network exactly:
     what is masked neither computes nor is moved. Fresh weights are scaled by the square root of how much narrower their

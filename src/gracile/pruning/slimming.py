@@ -13,7 +13,7 @@ from gracile.pruning.units import Channels, batch_norm_scales, mean_scales
 
 
 class NetworkSlimming(Pruning):
-    """Network slimming (Liu et al. 2017, "Learning efficient convolutional networks through network slimming").
+    """Network slimming [@liu2017, "Learning efficient convolutional networks through network slimming"].
 
     While the network trains, ``lam sum |gamma|`` over the batch-norm scales is descended by its subgradient. Then the
     channels with the smallest scales over the whole network go, and the rest is fine-tuned. A layer that the global

@@ -12,7 +12,7 @@ from gracile.pruning.units import Channels
 
 
 class SubgradientGroupLasso(Pruning):
-    """Add ``lam sum_g |w_g|`` to the loss and let the optimiser descend it (Wen et al. 2016).
+    """Add ``lam sum_g |w_g|`` to the loss and let the optimiser descend it [@wen2016].
 
     The subgradient of a group is ``lam w_g / |w_g|``, and 0 at zero. Steps of fixed length jump across zero, so groups
     become small and never exactly zero: without a cut the method removes nothing. With one, the groups of smallest norm

@@ -45,7 +45,7 @@ def mlp(inputs: tuple[int, ...], classes: int, hidden: int) -> nn.Module:
 
 
 def cnn(inputs: tuple[int, ...], classes: int, hidden: int) -> nn.Module:
-    """The CNN of section 6.2.3.2; padding as in the Keras example it follows ("same", then "valid", in each pair)."""
+    """The CNN of [@javid2021, section 6.2.3.2]; padding as in the Keras example it follows ("same", then "valid", in each pair)."""
     channels, height, width = inputs
     convolution = lambda before, after, padding: [nn.Conv2d(before, after, 3, padding=padding), nn.ReLU()]
     side = lambda size: ((size - 2) // 3 - 2) // 3

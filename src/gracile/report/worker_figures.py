@@ -19,7 +19,7 @@ ALIKE, EXACT = 1e-6, 1e-5
 
 
 def layout(graph: Graph, rounds: int = 300) -> np.ndarray:
-    """(workers, 2) places in the unit square: springs along edges, repulsion between all (Fruchterman and Reingold 1991).
+    """(workers, 2) places in the unit square: springs along edges, repulsion between all [@fruchterman1991].
 
     Args:
         graph: to be drawn; it starts from a circle.

@@ -2,7 +2,7 @@
 
 The splitting minimises ``f(w) + lam P(u) + beta/2 |w - u|^2`` over the weights w and a shadow u. With ``u = prox(w)``
 recomputed from the current w before each step, ``beta (w - u)`` is exactly the gradient of the penalty's Moreau envelope
-(Dinh 2020, section 3.1; Moreau 1965). So a splitting has no state of its own: it adds one term to the gradients just before
+[@dinh2020, section 3.1; @moreau1965]. So a splitting has no state of its own: it adds one term to the gradients just before
 the optimiser reads them, and works with any optimiser, gradient scaling, accumulation, clipping and loop.
 """
 

@@ -34,7 +34,7 @@ class Dial:
 
     At any moment the weights' sizes tell exactly which lam would zero which of them, so no search over runs is needed:
     the dial asks for the share that the budget's schedule names at this step, a cubic from everything to the target over
-    the first part of the run (Zhu and Gupta 2017, eq. 1), sets lam to it, and goes on setting it, because weights move.
+    the first part of the run [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move.
     Groups are weighed by what they cost of the budget and by what their layer has left (`RGSM.reweigh`).
 
     A budget is a cap. At the last setting the groups that lam leaves and the budget does not are looked through from the weakest

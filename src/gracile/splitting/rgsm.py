@@ -21,7 +21,7 @@ from gracile.penalties.base import Steered, critical_mu
 from gracile.penalties.table import Named
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
 
-# Inside the square root of the smooth group lasso on w (Dinh 2020, section 4.1): keeps its gradient finite at a zero group.
+# Inside the square root of the smooth group lasso on w [@dinh2020, section 4.1]: keeps its gradient finite at a zero group.
 SMOOTH = 1e-8
 # Halvings with which the mu is found at which a group dies, where it has no closed form: to float32's precision.
 BISECTIONS = 26
@@ -48,8 +48,8 @@ class _Fates:
 
 
 class RGSM(VariableSplitting):
-    """Relaxed group-wise splitting: whole groups of weights reach zero together (Yang, Dinh and Xin 2019; Dinh 2020,
-    section 4.1).
+    """Relaxed group-wise splitting: whole groups of weights reach zero together [@yang2019; @dinh2020,
+    section 4.1].
 
     Args:
         model: trained in place by your loop.
@@ -67,7 +67,7 @@ class RGSM(VariableSplitting):
         layers: ``all``, a kind (``conv``, ``linear``, ``embedding``, ``recurrent``), or names of modules or parameters. By
             default all for ``coupled``, else convolutions, or everything where there are none.
         weighting: how groups of different make are compared: ``none`` (the papers) by their l2 norms; ``size`` by norm over
-            the square root of the group's size (Yuan and Lin 2006); ``start`` by norm over that of an average group of the
+            the square root of the group's size [@yuan2006]; ``start`` by norm over that of an average group of the
             same layers when the splitting is built, so that lam / beta is the share of its first size below which a group
             dies. With weights c_g the penalty is ``sum_g c_g^2 P(|u_g| / c_g)``. By default ``start`` for ``coupled``, else
             ``none``.

@@ -25,7 +25,7 @@ GPU_BUCKET = 2**27
 
 
 class RVSM(VariableSplitting):
-    """Relaxed variable splitting with a penalty on single weights (Dinh and Xin 2018; Dinh 2020, section 3.1).
+    """Relaxed variable splitting with a penalty on single weights [@dinh2018; @dinh2020, section 3.1].
 
     Args:
         model: trained in place by your loop; every weight matrix and kernel is split, see `gracile.core.prunable.weights`.

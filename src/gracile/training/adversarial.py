@@ -24,7 +24,7 @@ __all__ = ["ADVERSARIES", "FGSM", "PGD", "CrossEntropy", "Free", "Mart", "Object
 
 @dataclass
 class PGD(Adversary):
-    """Every step on the batch's projected gradient ascent from a random start (Madry et al. 2018).
+    """Every step on the batch's projected gradient ascent from a random start [@madry2018].
 
     The defaults are the published setting of the EnResNet tables: 10 steps of 2/255 in a ball of 8/255.
 
@@ -45,7 +45,7 @@ class PGD(Adversary):
 
 @dataclass
 class FGSM(Adversary):
-    """One long step from a random start: about two plain epochs an epoch (Wong, Rice and Kolter 2020).
+    """One long step from a random start: about two plain epochs an epoch [@wong2020].
 
     Attributes:
         alpha: length of the step; None for 1.25 `eps`.
@@ -62,7 +62,7 @@ class FGSM(Adversary):
 
 @dataclass
 class Trades(Adversary):
-    """Cross-entropy on clean samples and `weight` times how far an attack moves the prediction (Zhang et al. 2019, eq. 5).
+    """Cross-entropy on clean samples and `weight` times how far an attack moves the prediction [@zhang2019, eq. 5].
 
     Attributes:
         steps, alpha: as for `PGD`; the attack ascends ``KL(p(x) || p(x'))``.
@@ -101,7 +101,7 @@ class Trades(Adversary):
 
 @dataclass
 class Free(Adversary):
-    """Each batch is taken `replays` times; one backward pass moves both weights and perturbation (Shafahi et al. 2019).
+    """Each batch is taken `replays` times; one backward pass moves both weights and perturbation [@shafahi2019].
 
     An epoch costs `replays` plain ones, and takes `replays` times the steps; divide the epochs by it. The perturbation is
     handed on to the next batch. After a resume under several ranks all go on with that of rank 0, which writes.

@@ -79,7 +79,7 @@ class Adversary(CrossEntropy, ABC):
         mode: ``eval`` attacks the network in evaluation mode, where batch-norm's statistics stand; ``found`` in training
             mode, as the authors of EnResNet do, where every pass of the attack moves them too.
         label_smoothing: share of the label that goes evenly to all classes in cross-entropy, in [0, 1); it tempers robust
-            overfitting (Pang et al. 2021 take 0.1 to 0.2).
+            overfitting [@pang2021 take 0.1 to 0.2].
         awp: relative size of adversarial weight perturbation, see `gracile.training.awp`; 0 for none, 0.005 is published.
         awp_after: epochs before it begins.
     """

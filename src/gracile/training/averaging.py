@@ -17,7 +17,7 @@ from gracile.training.evaluation import evaluate
 class WeightAverage(Monitor):
     """``m <- a m + (1 - a) w`` after every step, with ``a = min(decay, (1 + t) / (10 + t))``, so that early steps are forgotten.
 
-    Batch-norm's statistics are averaged with the weights. Robust overfitting is least in the average (Gowal et al. 2020); a sparse
+    Batch-norm's statistics are averaged with the weights. Robust overfitting is least in the average [@gowal2020]; a sparse
     method's zeros are not kept by it, so it goes with dense training or with a mask that no longer moves.
 
     Args:

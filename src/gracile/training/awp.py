@@ -15,7 +15,7 @@ Outer = Callable[[Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
 
 
 def perturbed(network: nn.Module, outer: Outer, gamma: float) -> tuple[Tensor, Tensor]:
-    """The loss at ``w + gamma |w| g / |g|``, layer by layer, with g the gradient of the loss (Wu, Xia and Wang 2020, eq. 9).
+    """The loss at ``w + gamma |w| g / |g|``, layer by layer, with g the gradient of the loss [@wu2020, eq. 9].
 
     Flat valleys of the loss generalise: it narrows the gap between robust accuracy in training and test. Biases and batch-norm,
     of one dimension, stay. The first pass leaves batch-norm's statistics as they were.

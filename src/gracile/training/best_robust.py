@@ -19,8 +19,8 @@ from gracile.training.averaging import WeightAverage
 class BestRobust(Monitor):
     """Keeps the weights of the record at which most validation samples stand under PGD.
 
-    The last epoch of adversarial training is seldom its best: robust accuracy falls again while clean accuracy rises (Rice, Wong
-    and Kolter 2020). Choosing on test data would flatter; this sees validation data alone.
+    The last epoch of adversarial training is seldom its best: robust accuracy falls again while clean accuracy rises [@rice2020].
+    Choosing on test data would flatter; this sees validation data alone.
 
     Args:
         data: validation samples, apart from training and test.

@@ -19,7 +19,7 @@ class CatastrophicOverfitting(Monitor):
     """Compares FGSM with PGD on validation samples and warns once they part.
 
     Within a few hundred steps networks trained on one-step attacks can lose all robustness to several steps while that to one step
-    rises (Wong, Rice and Kolter 2020). Nothing in the training loss tells; this does.
+    rises [@wong2020]. Nothing in the training loss tells; this does.
 
     Args:
         data: validation samples.

@@ -14,7 +14,7 @@ from gracile.training.attacked import Adversary
 
 @dataclass
 class Mart(Adversary):
-    """Misclassification-aware training (Wang et al. 2020, eq. 12).
+    """Misclassification-aware training [@wang2020, eq. 12].
 
     With p the probabilities on clean and q on attacked samples it minimises ``-log q_y - log(1 - max_{k != y} q_k)`` and `weight`
     times ``KL(p || q) (1 - p_y)``: the attack is fought hardest where the network is unsure or wrong already.

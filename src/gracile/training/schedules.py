@@ -53,7 +53,7 @@ class Milestones:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from 1 to 0 over `epochs`, after a linear rise over the first `warmup` (Loshchilov and Hutter 2017).
+    """Half a cosine from 1 to 0 over `epochs`, after a linear rise over the first `warmup` [@loshchilov2017].
 
     Attributes:
         epochs: length of the run.
@@ -85,7 +85,7 @@ class Cosine:
 class Diminishing:
     """``1 / (1 + decay l)`` at the l-th optimiser step, l = 1, 2, ...: the step sizes whose sum diverges and sum of squares does not.
 
-    Stochastic gradient descent converges with them (Bottou, Curtis and Nocedal 2018, section 4).
+    Stochastic gradient descent converges with them [@bottou2018, section 4].
 
     Attributes:
         decay: at least 0; the rate is half of `lr` after ``1 / decay`` steps.

@@ -84,7 +84,7 @@ class Sums:
             if level:
                 size = int(cast(Any, fft.next_fast_len(2 * len(p) - 1, real=True)))
                 squared = fft.irfft(cast(Any, fft.rfft(p, size)) ** 2, size)[: 2 * len(p) - 1]
-                # The rounding of each entry by the bound of Percival (2003): under 14 unit roundoffs a level of the
+                # The rounding of each entry by the bound of @percival2003: under 14 unit roundoffs a level of the
                 # transform.
                 error = 2 * error + len(squared) * 7 * math.log2(size) * EXTENDED * float(np.sum(p * p))
                 p, first = np.maximum(squared, 0.0), 2 * first

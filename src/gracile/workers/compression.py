@@ -89,7 +89,7 @@ class Float16:
 
 
 class Int8:
-    """Levels -127 to 127 of the largest magnitude, rounded at random without bias (QSGD, Alistarh et al. 2017): n + 4
+    """Levels -127 to 127 of the largest magnitude, rounded at random without bias [@alistarh2017]: n + 4
     bytes."""
 
     def __init__(self, argument: str = "") -> None:
@@ -148,7 +148,7 @@ class TopK:
 
 
 class Sign:
-    """Signs times the mean magnitude (Bernstein et al. 2018; Karimireddy et al. 2019): ceil(n / 8) + 4 bytes; zero counts
+    """Signs times the mean magnitude [@bernstein2018; @karimireddy2019]: ceil(n / 8) + 4 bytes; zero counts
     as positive."""
 
     def __init__(self, argument: str = "") -> None:

@@ -254,7 +254,7 @@ def _random_regular(workers: int, argument: str, seed: int) -> Iterable[Link]:
 
 
 def _pairing(workers: int, degree: int, seed: int, *, joined: bool) -> list[Link]:
-    """Pairs stubs one after the other, giving up where only loops and doubles are left (Steger and Wormald 1999)."""
+    """Pairs stubs one after the other, giving up where only loops and doubles are left [@steger1999]."""
     random = generator(seed, "random-regular", workers, degree)
     while True:
         stubs, pairs = [i for i in range(workers) for _ in range(degree)], set()

@@ -22,8 +22,8 @@ def mixing_matrix(graph: Graph | Any, rule: str = "metropolis") -> Tensor:
 
     Args:
         graph: n workers; a `Graph`, a networkx graph or a list of edges.
-        rule: a row of `RULES`: ``metropolis`` (Xiao, Boyd and Lall 2005), ``max-degree``, or ``optimal``, which makes the
-            spectral gap largest by a convex program (Boyd, Diaconis and Xiao 2004) and needs cvxpy.
+        rule: a row of `RULES`: ``metropolis`` [@xiao2005], ``max-degree``, or ``optimal``, which makes the
+            spectral gap largest by a convex program [@boyd2004] and needs cvxpy.
 
     Returns:
         (n, n) float64, symmetric, not negative, rows and columns summing to 1, zero where there is no edge.
@@ -86,7 +86,7 @@ def check_mixing(matrix: Tensor, graph: Graph) -> Tensor:
 
 
 def one_peer_exponential(workers: int) -> list[Tensor]:
-    """The schedule in which worker i averages with i - 2^k in round k (Assran et al. 2019; Ying et al. 2021).
+    """The schedule in which worker i averages with i - 2^k in round k [@assran2019; @ying2021].
 
     After as many rounds as there are matrices, 2^k workers hold the exact mean, at one message per round each.
 

@@ -81,9 +81,9 @@ class Adam:
     Attributes:
         beta, beta2: in [0, 1).
         eps: above 0.
-        decay: decoupled weight decay: x <- (1 - lr decay) x first (Loshchilov and Hutter 2019).
-        corrected: for the start from zero, as Kingma and Ba 2015; Reddi et al. 2021 take neither this nor a small eps.
-        sign: Yogi: v <- v - (1 - beta2) sign(v - g^2) g^2 (Zaheer et al. 2018).
+        decay: decoupled weight decay: x <- (1 - lr decay) x first [@loshchilov2019].
+        corrected: for the start from zero, as @kingma2015; @reddi2021 take neither this nor a small eps.
+        sign: Yogi: v <- v - (1 - beta2) sign(v - g^2) g^2 [@zaheer2018].
     """
 
     beta: float = 0.9

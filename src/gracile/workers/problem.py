@@ -139,7 +139,7 @@ class Classification:
         exact: compute worker by worker, so that the bits cannot depend on how many share a process; stacked is faster.
             Networks with running statistics are always computed so.
         statistics: "averaged" brings running statistics together after each round; "local" leaves each worker its own
-            (Andreux et al. 2020), for data whose inputs differ from worker to worker.
+            [@andreux2020], for data whose inputs differ from worker to worker.
         seed: of order and dropout.
 
     Raises:

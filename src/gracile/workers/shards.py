@@ -67,7 +67,7 @@ def _label(labels: Tensor, workers: int, argument: str, seed: int) -> list[Tenso
 
 
 def _dirichlet(labels: Tensor, workers: int, argument: str, seed: int) -> list[Tensor]:
-    """Each class is dealt out by shares drawn from Dirichlet(alpha, ..., alpha) (Hsu, Qi and Brown 2019)."""
+    """Each class is dealt out by shares drawn from Dirichlet(alpha, ..., alpha) [@hsu2019]."""
     try:
         alpha = float(argument or 0.5)
     except ValueError:

@@ -13,10 +13,10 @@ from gracile.workers.problem import Problem, Proximal
 
 
 class ADMM:
-    """x <- argmin f(x) + y'(x - z) + rho/2 |x - z|^2, z <- mean(x + y / rho), y <- y + rho (x - z) (Boyd et al. 2011, 7.1).
+    """x <- argmin f(x) + y'(x - z) + rho/2 |x - z|^2, z <- mean(x + y / rho), y <- y + rho (x - z) [@boyd2011, 7.1].
 
     The x-step is closed form where the problem has one, else gradient steps on the augmented Lagrangian. Asynchronous,
-    the mean is taken over what each worker last sent (Zhang and Kwok 2014): late and lost messages delay only themselves.
+    the mean is taken over what each worker last sent [@zhang2014]: late and lost messages delay only themselves.
 
     Args:
         rho: penalty, above 0.

@@ -13,7 +13,7 @@ from gracile.workers.problem import Problem
 class Average:
     """Each round workers train on their own and then all take the mean of their weights.
 
-    This is the study's master-worker scheme and federated averaging (McMahan et al. 2017). The master is the centre of
+    This is the study's master-worker scheme and federated averaging [@mcmahan2017]. The master is the centre of
     the graph; on a star the mean costs one message up and one down for each of the others. A worker that does not reach
     it is left out of that round's mean. Where workers' data differ, many local steps pull the mean away from the common
     optimum: `Scaffold` corrects for it, at twice the bytes.

@@ -15,7 +15,7 @@ from gracile.workers.problem import Problem
 
 
 class Choco:
-    """Workers send compressed changes of what their neighbours believe of them (Koloskova, Stich and Jaggi 2019, alg. 2).
+    """Workers send compressed changes of what their neighbours believe of them [@koloskova2019, alg. 2].
 
     After local steps worker i sends q = Q(x_i - h_i), all who know it set h_i <- h_i + q, and
     x_i <- x_i + gamma sum_j w_ij (h_j - h_i). What Q loses stays in x_i - h_i and is sent later. The beliefs h start at
@@ -24,7 +24,7 @@ class Choco:
 
     Where workers' data differ, each is pulled to an optimum of its own, and the weaker the gossip the farther apart they
     settle. `correction` ends that without a byte more: what gossip has moved worker i back, it gathers in y_i, and
-    y_i / local_steps is added to each of its gradients times lr, as in local exact diffusion (Alghunaim 2024), here over
+    y_i / local_steps is added to each of its gradients times lr, as in local exact diffusion [@alghunaim2024], here over
     CHOCO's gossip. The y_i sum to zero, so the mean of all workers moves as without.
 
     Args:

@@ -12,7 +12,7 @@ from gracile.workers.problem import Problem
 
 
 class DecentralisedSGD:
-    """Local steps, then gossip with the neighbours: x <- W (x - lr g) (Lian et al. 2017; adapt, then combine).
+    """Local steps, then gossip with the neighbours: x <- W (x - lr g) [@lian2017; adapt, then combine].
 
     With a constant rate workers settle around the optimum, the farther from it the more their data differ.
 

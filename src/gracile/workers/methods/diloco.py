@@ -11,7 +11,7 @@ from gracile.workers.problem import Problem
 
 
 class DiLoCo:
-    """Inner AdamW, outer SGD with Nesterov's momentum on the mean of what workers have moved (Douillard et al. 2023).
+    """Inner AdamW, outer SGD with Nesterov's momentum on the mean of what workers have moved [@douillard2023].
 
     Made for few exchanges: hundreds of local steps between two of them. Workers keep their own AdamW memory.
 

@@ -15,7 +15,7 @@ from gracile.workers.network import WorkerNetwork
 from gracile.workers.optimizers import Adam, Momentum, Optimizer
 from gracile.workers.problem import Problem
 
-# Name to a function from beta, beta2 and eps to the server's optimiser, as Reddi et al. 2021 write them.
+# Name to a function from beta, beta2 and eps to the server's optimiser, as @reddi2021 write them.
 SERVERS: dict[str, Callable[[float, float, float], Optimizer]] = {
     "adam": lambda beta, beta2, eps: Adam(beta, beta2, eps, corrected=False),
     "momentum": lambda beta, beta2, eps: Momentum(beta),
@@ -25,9 +25,9 @@ SERVERS: dict[str, Callable[[float, float, float], Optimizer]] = {
 
 
 class FedOpt:
-    """Local steps, the mean D of what workers have moved, and a step of the server by -D (Reddi et al. 2021, alg. 2).
+    """Local steps, the mean D of what workers have moved, and a step of the server by -D [@reddi2021, alg. 2].
 
-    `server="momentum"` is FedAvgM (Hsu, Qi and Brown 2019), "adam" FedAdam, "yogi" FedYogi. Every worker takes the
+    `server="momentum"` is FedAvgM [@hsu2019], "adam" FedAdam, "yogi" FedYogi. Every worker takes the
     server's step itself, since all know D: the bytes are those of `Average`, any worker may be lost, and all keep the same
     weights. A worker that misses a mean would fall out of step for ever, so messages may not be lost.
 

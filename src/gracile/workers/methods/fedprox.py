@@ -12,7 +12,7 @@ from gracile.workers.problem import Problem
 
 
 class FedProx:
-    """Local steps on f_m(x) + mu/2 |x - x_0|^2, with x_0 the last mean, then the mean (Li et al. 2020, alg. 2).
+    """Local steps on f_m(x) + mu/2 |x - x_0|^2, with x_0 the last mean, then the mean [@li2020, alg. 2].
 
     It holds workers together where their data differ or some do far more local work than others; a large `mu` slows all
     of them. The bytes are those of `Average`.

@@ -13,7 +13,7 @@ from gracile.workers.problem import Problem
 
 
 class Scaffold:
-    """Local steps y_m <- y_m - lr (g_m(y_m) - c_m + c), then the means of y and c (Karimireddy et al. 2020, option II).
+    """Local steps y_m <- y_m - lr (g_m(y_m) - c_m + c), then the means of y and c [@karimireddy2020, option II].
 
     c_m is worker m's mean gradient along its own local steps, c the mean over the workers, so that local steps head where
     the mean gradient points however much the data differ. For twice the bytes of `Average`.

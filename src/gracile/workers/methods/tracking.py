@@ -10,7 +10,7 @@ from gracile.workers.problem import Problem
 
 
 class GradientTracking:
-    """x <- W (x - lr y), y <- W (y + g(x_new) - g(x)): y follows the mean gradient (Xu et al. 2015; Nedic et al. 2017).
+    """x <- W (x - lr y), y <- W (y + g(x_new) - g(x)): y follows the mean gradient [@xu2015; @nedic2017].
 
     With exact gradients it reaches the optimum at a constant rate however much the data differ, for two messages per link
     and round. sum_m y_m = sum_m g_m holds after every round in which no message is lost.

@@ -424,3 +424,44 @@ def test_settings_that_make_no_penalty_are_refused(build, message: str):
 def test_a_row_with_settings_is_built():
     assert elementwise({"name": "mcp", "gamma": 0.1}).gamma == 0.1
     assert grouped({"name": "sparse_group_lasso", "l1_ratio": 0.2}).entrywise == 0.2
+
+
+@pytest.mark.parametrize("penalty", MEMBERS.values(), ids=MEMBERS.keys())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("mu", [1e-30, 1e-3, 1e5, 1e30, 1e39, 1e300])
+def test_no_mu_is_too_large_or_too_small_for_a_precision(penalty, dtype, mu: float):
+    w = torch.tensor([[3.0, -0.5, 0.0, 60000.0]], dtype=dtype)
+    u = penalty.prox(w, mu)
+    assert u.dtype == dtype
+    torch.testing.assert_close(u.double(), penalty.prox(w.double(), mu), rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("penalty", MEMBERS.values(), ids=MEMBERS.keys())
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3)])
+def test_nothing_is_left_of_nothing(penalty, shape: tuple[int, int]):
+    assert penalty.prox(torch.zeros(shape), 1.0).shape == shape
+    assert float(penalty.value(torch.zeros(shape))) == 0
+
+
+class OnlyValue:
+    def value(self, w):
+        return w.sum()
+
+
+class Groups(OnlyValue):
+    def prox(self, w, mu):
+        return w
+
+    def scale(self, norms, mu):
+        return norms
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: elementwise(OnlyValue()), "OnlyValue has no prox"),
+    (lambda: grouped(OnlyValue()), "OnlyValue has no prox and no scale and no norm_values and no entrywise"),
+    (lambda: grouped(Groups()), "Groups has no norm_values and no entrywise"),
+    (lambda: elementwise(Groups()), "acts on groups.*RGSM"),
+])  # fmt: skip
+def test_what_a_penalty_of_ones_own_lacks_is_said_by_name(build, message: str):
+    with pytest.raises(InputError, match=message):
+        build()

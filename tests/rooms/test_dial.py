@@ -10,9 +10,9 @@ from torch import nn
 
 from gracile import RGSM, RVSM, fit
 from gracile.channels import trace
-from gracile.core.errors import InputError
+from gracile.core.errors import CollapseWarning, InputError
 from gracile.data import Splits
-from gracile.models import vgg16
+from gracile.models import resnet20, vgg16
 from gracile.splitting import Dial
 
 EXAMPLE = torch.zeros(2, 1, 8, 8)
@@ -147,3 +147,148 @@ def test_without_settling_the_dense_weights_stay_dense(blobs: Splits):
 def test_budgets_that_cannot_be_are_refused(build, message: str):
     with pytest.raises(InputError, match=message):
         build(network())
+
+
+def move(model: nn.Module, dial: Dial, steps: int) -> torch.optim.Optimizer:
+    """So many steps along random gradients: the dial looks at sizes alone."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    dial.attach(optimizer)
+    go_on(model, optimizer, steps)
+    return optimizer
+
+
+def go_on(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for step in range(steps):
+        random = torch.Generator().manual_seed(step)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=random) * parameter.detach().abs().mean()
+        optimizer.step()
+
+
+def left_of(dial: Dial, budgets: dict[str, float], example: torch.Tensor) -> float:
+    """How much of the tightest budget what is shrunk uses."""
+    graph = trace(dial.sparse_model(), example)
+    dense, left = graph.dense(), graph.count()
+    shares = {"macs": left.macs / dense.macs, "params": left.parameters / dense.parameters}
+    used = [shares[name] / budget for name, budget in budgets.items() if name != "sparsity"]
+    if "sparsity" in budgets:
+        used.append((1 - dial.summary().sparsity) / (1 - budgets["sparsity"]))
+    return max(used)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+@pytest.mark.parametrize("budgets", [{"macs": 0.5}, {"params": 0.3}, {"sparsity": 0.6}, {"macs": 0.6, "params": 0.4}])
+def test_a_budget_is_a_cap_and_is_used_to_a_percent(budgets: dict[str, float], settle: float, seed: int):
+    torch.manual_seed(seed)
+    model, example = resnet20(), torch.zeros(2, 3, 32, 32)
+    dial = Dial(RGSM(model, "group_l0", beta=0.1, example=example), steps=6, example=example, settle=settle, **budgets)
+    move(model, dial, 6)
+    assert 0.99 <= left_of(dial, budgets, example) <= 1 + 1e-9
+    for name, kept in dial.reached.items():
+        assert kept <= dial.budgets[name] + 1e-9
+
+
+@pytest.mark.parametrize("penalty", ["l0", "l1", "transformed_l1", "mcp"])
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+def test_single_weights_end_exactly_at_their_sparsity(penalty: str, settle: float):
+    model = network()
+    dial = Dial(RVSM(model, penalty, beta=0.5), steps=8, sparsity=0.8, settle=settle)
+    move(model, dial, 8)
+    summary = dial.summary()
+    assert summary.zeros == -int(-0.8 * summary.parameters // 1)
+
+
+def test_equal_weights_do_not_go_beyond_the_budget_together():
+    model = nn.Linear(100, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(0.5)
+    dial = Dial(RVSM(model, "l0", beta=0.5), steps=2, sparsity=0.3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    dial.attach(optimizer)
+    for _ in range(2):
+        model.weight.grad = torch.zeros_like(model.weight)
+        optimizer.step()
+    assert dial.summary().zeros == 30
+
+
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+def test_steps_beyond_those_announced_keep_to_the_choice(settle: float):
+    model = network()
+    dial = Dial(RGSM(model, "group_l0", example=EXAMPLE), steps=8, macs=0.5, example=EXAMPLE, settle=settle)
+    optimizer = move(model, dial, 8)
+    zero = [p == 0 for p in dial.sparse_model().parameters()]
+    go_on(model, optimizer, 5)
+    assert all(torch.equal(a, p == 0) for a, p in zip(zero, dial.sparse_model().parameters(), strict=True))
+    assert torch.equal(model[3].weight, dial.sparse_model()[3].weight)
+
+
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+def test_a_finished_state_can_be_loaded_and_trained_on(settle: float):
+    def build(model: nn.Module) -> Dial:
+        return Dial(RGSM(model, "group_l0", example=EXAMPLE), steps=8, macs=0.5, example=EXAMPLE, settle=settle)
+
+    model = network()
+    dial = build(model)
+    move(model, dial, 8)
+    again = network()
+    again.load_state_dict(model.state_dict())
+    second = build(again)
+    second.load_state_dict(dial.state_dict())
+    assert second.summary() == dial.summary()
+    move(again, second, 3)
+    assert second.summary().zeros == dial.summary().zeros
+
+
+def test_a_run_that_ends_early_says_how_far_it_is(caplog: pytest.LogCaptureFixture):
+    model = network()
+    dial = Dial(RVSM(model, beta=0.5), steps=200, sparsity=0.9)
+    move(model, dial, 50)
+    dial.detach()
+    assert "ended after 50 of the 200 steps the dial was set for: sparsity is 0.78" in caplog.text
+    assert "was to be 0.900" in caplog.text
+
+
+def test_a_run_too_short_for_a_dial_is_told_so_beforehand(caplog: pytest.LogCaptureFixture):
+    Dial(RVSM(network()), steps=36, sparsity=0.9)
+    assert "A run of 36 steps is short for a dial: the network has 18 of them" in caplog.text
+    caplog.clear()
+    Dial(RVSM(network()), steps=400, sparsity=0.9)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda m: Dial(RVSM(m, layers=["0"]), steps=9, sparsity=0.9), "with every split weight zero.*split more layers"),
+    (lambda m: Dial(RGSM(m, layers=["0"]), steps=9, sparsity=0.9), "with one group left of each layer.*keep_last=False"),
+    (lambda m: Dial(RGSM(m, layers=["0"], keep_last=False), steps=9, sparsity=0.9), "with every group zero.*split more"),
+])  # fmt: skip
+def test_what_is_out_of_reach_is_said_of_what_the_splitting_has(build, message: str):
+    with pytest.raises(InputError, match=message):
+        build(network())
+
+
+def test_a_penalty_of_ones_own_is_steered_if_it_says_what_it_zeroes():
+    class Hard:
+        """l0, with no more than a penalty needs."""
+
+        def value(self, w):
+            return (w != 0).sum().to(w)
+
+        def prox(self, w, mu):
+            return w * (w.abs() > (2 * mu) ** 0.5)
+
+    class Steered(Hard):
+        def critical_mu(self, size):
+            return size.square() / 2
+
+    model = network()
+    split, ours = RVSM(model, Hard(), lam=1e-4, beta=0.5), RVSM(model, "l0", lam=1e-4, beta=0.5)
+    assert split.summary() == ours.summary()
+    assert 0 < split.summary().zeros
+    with pytest.raises(InputError, match="Hard has no critical_mu"):
+        Dial(split, steps=8, sparsity=0.8)
+    with pytest.warns(CollapseWarning, match=r"Lower lam, or leave"):
+        RVSM(model, Hard(), lam=50.0, beta=0.5).end_epoch()
+    dial = Dial(RVSM(model, Steered(), beta=0.5), steps=8, sparsity=0.8)
+    move(model, dial, 8)
+    assert dial.summary().sparsity == pytest.approx(0.8, abs=0.001)

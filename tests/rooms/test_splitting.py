@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gracile import RGSM, RVSM
-from gracile.core.errors import CollapseWarning, InputError
+from gracile.core.errors import CollapseWarning, InputError, NonFiniteError
 from gracile.core.layers import like, memory_order
 
 
@@ -343,3 +343,57 @@ def test_attaching_twice_is_refused():
     split.attach(sgd(model))
     with pytest.raises(InputError, match="attached already"):
         split.attach(sgd(model))
+
+
+@pytest.mark.parametrize("method", [RVSM, RGSM])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_sparse_model_of_weights_that_are_not_finite_is_refused(method, value: float):
+    model = small()
+    split = method(model, lam=1e-3)
+    with torch.no_grad():
+        model[2].weight[0, 0, 0, 0] = value
+    for wanted in (split.sparse_model, split.sparsify_, split.sparse_state_dict):
+        with pytest.raises(NonFiniteError, match="weights of 2 are no longer finite"):
+            wanted()
+
+
+def test_the_sparse_state_is_that_of_the_sparse_model():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model[1].weight = model[0].weight
+    split = RVSM(model, "l0", lam=0.03, beta=1.0)
+    state = split.sparse_state_dict()
+    sparse = split.sparse_model()
+    assert list(state) == list(sparse.state_dict())
+    for name, tensor in sparse.state_dict().items():
+        assert torch.equal(state[name], tensor)
+    sparse.load_state_dict(state)
+
+
+def test_groups_know_a_head_of_another_size():
+    model = small()
+    split = RGSM(model, layers="all", lam=1e-3)
+    model[4] = nn.Linear(16, 9)
+    with pytest.raises(InputError, match=r"'4\.weight' has the shape \(9, 16\), and was \(2, 16\)"):
+        split.sparse_model()
+
+
+@pytest.mark.parametrize("method", [RVSM, RGSM])
+def test_half_precision_under_a_large_scale_stays_finite(method):
+    # A scale of 65536 is infinite in float16, and infinity times a zero difference is NaN.
+    class Reads(torch.optim.SGD):
+        def step(self, closure=None):
+            return None
+
+    model = small().half()
+    optimizer = Reads(model.parameters(), lr=0.1)
+    split = method(model, lam=1e-3, beta=0.5)
+    split.attach(optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.grad_scale = torch.tensor(65536.0)
+    w, u = model[0].weight.detach().clone(), split.shadow()["0.weight"]
+    optimizer.step()
+    del optimizer.grad_scale
+    expected = 65536 * 0.5 * (w.float() - u.float())
+    assert model[0].weight.grad.isfinite().all()
+    torch.testing.assert_close(model[0].weight.grad.float(), expected, rtol=2e-3, atol=1.0)

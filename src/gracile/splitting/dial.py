@@ -387,8 +387,6 @@ class Dial:
             self._land()
             if self.final < self.steps:
                 self._choose()
-        elif self.step > self.final:
-            self._choose()
         elif self.step % every == 0:
             self.set_to(self.plan(self.step))
 
@@ -409,6 +407,9 @@ class Dial:
                 w.mul_(kept)
 
     def _before_step(self, *_: Any) -> None:
+        if self.step >= self.final and not self._chosen:
+            # More steps than were announced.
+            self._choose()
         # From the weights themselves, which a checkpoint holds, so that a resumed run needs nothing else.
         if self._chosen and self._kept is None:
             self._kept = [w != 0 for w in self.split.tensors()]

@@ -27,7 +27,13 @@ EXAMPLE = torch.zeros(2, 1, 8, 8)
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(192, 3)
+        nn.Conv2d(1, 12, 3),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(192, 3),
     )
 
 
@@ -96,7 +102,9 @@ def test_lightning_resumes_a_killed_run_to_the_same_bits(lightning, name: str, t
     whole, callback, _ = lightning_run(lightning, name, tmp_path / "whole")
     with pytest.raises(Killed):
         lightning_run(lightning, name, tmp_path / "killed", die_at=STEPS // 2 + 2)
-    resumed, again, _ = lightning_run(lightning, name, tmp_path / "killed", ckpt_path=str(tmp_path / "killed" / "last.ckpt"))
+    resumed, again, _ = lightning_run(
+        lightning, name, tmp_path / "killed", ckpt_path=str(tmp_path / "killed" / "last.ckpt")
+    )
     for key, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[key]), key
     for ours, theirs in zip(callback.sparse_model.parameters(), again.sparse_model.parameters(), strict=True):
@@ -178,7 +186,10 @@ def transformers_run(transformers: Any, name: str, folder: Path, *, die_at: int 
         # Its own: pinned memory without a GPU, and a scheduler stepped as it does.
         warnings.simplefilter("ignore")
         trainer = transformers.Trainer(
-            model, args, train_dataset=[{"x": a, "labels": b} for a, b in zip(x, y, strict=True)], callbacks=[callback, Killer()]
+            model,
+            args,
+            train_dataset=[{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],
+            callbacks=[callback, Killer()],
         )
         trainer.train(resume_from_checkpoint=resume or None)
     return model, callback, trainer

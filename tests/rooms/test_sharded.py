@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gracile import RGSM, RVSM
 from gracile.core.errors import InputError
-from gracile.pruning import ADMM, GradualMagnitude
+from gracile.pruning import ADMM
 from gracile.splitting import Dial
 from tests.processes import as_torchrun
 
@@ -25,7 +25,14 @@ def network() -> nn.Sequential:
     torch.manual_seed(0)
     # Sizes that two and four processes cannot share out evenly.
     return nn.Sequential(
-        nn.Conv2d(1, 5, 3), nn.Tanh(), nn.Conv2d(5, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(24, 7), nn.Tanh(), nn.Linear(7, 3)
+        nn.Conv2d(1, 5, 3),
+        nn.Tanh(),
+        nn.Conv2d(5, 6, 3),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(24, 7),
+        nn.Tanh(),
+        nn.Linear(7, 3),
     )
 
 
@@ -39,7 +46,9 @@ METHODS: dict[str, Callable[[nn.Module], Any]] = {
     "rgsm output_filter": lambda net: RGSM(net, "group_l0", lam=0.01, beta=0.3, grouping="output_filter", layers="all"),
     "rgsm coupled": lambda net: RGSM(net, lam=0.2, beta=0.3, example=EXAMPLE),
     "rgsm sparse group": lambda net: RGSM(net, "sparse_group_lasso", lam=0.05, beta=0.3, layers="all"),
-    "rgsm dial": lambda net: Dial(RGSM(net, "group_l0", beta=0.3, grouping="kernel", layers="all"), steps=STEPS, sparsity=0.4),
+    "rgsm dial": lambda net: Dial(
+        RGSM(net, "group_l0", beta=0.3, grouping="kernel", layers="all"), steps=STEPS, sparsity=0.4
+    ),
 }
 
 
@@ -70,7 +79,7 @@ def sharded(kind: str, names: list[str]) -> None:
         rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         own = slice(rank * SAMPLES // size, (rank + 1) * SAMPLES // size)
         for name in names:
-            plain, single = one_process(name)
+            plain, _single = one_process(name)
             model = network()
             method = None if kind == "after" else METHODS[name](model)
             for layer in (model[0], model[2], model[5], model[7]):
@@ -87,7 +96,9 @@ def sharded(kind: str, names: list[str]) -> None:
             state, expected = method.sparse_state_dict(), plain.sparse_model().state_dict()
             assert list(state) == list(expected)
             for key, tensor in expected.items():
-                torch.testing.assert_close(state[key], tensor, rtol=0, atol=1e-6, msg=lambda text, at=(name, key): f"{at}: {text}")
+                torch.testing.assert_close(
+                    state[key], tensor, rtol=0, atol=1e-6, msg=lambda text, at=(name, key): f"{at}: {text}"
+                )
             split = getattr(method, "split", method)
             other = getattr(plain, "split", plain)
             torch.testing.assert_close(split.penalty_value().cpu(), other.penalty_value(), rtol=1e-5, atol=1e-7)
@@ -148,7 +159,7 @@ def in_step(kind: str) -> None:
         rank = torch.distributed.get_rank()
         own = slice(rank * SAMPLES // 2, (rank + 1) * SAMPLES // 2)
         for name in ("rvsm l1", "rgsm coupled", "rvsm dial"):
-            plain, single = one_process(name)
+            _plain, single = one_process(name)
             model = network()
             forward = nn.parallel.DistributedDataParallel(model)
             if kind == "zero":

@@ -349,7 +349,7 @@ def test_attaching_twice_is_refused():
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_sparse_model_of_weights_that_are_not_finite_is_refused(method, value: float):
     model = small()
-    split = method(model, lam=1e-3)
+    split = method(model, lam=1e-3, beta=1.0)
     with torch.no_grad():
         model[2].weight[0, 0, 0, 0] = value
     for wanted in (split.sparse_model, split.sparsify_, split.sparse_state_dict):
@@ -396,4 +396,5 @@ def test_half_precision_under_a_large_scale_stays_finite(method):
     del optimizer.grad_scale
     expected = 65536 * 0.5 * (w.float() - u.float())
     assert model[0].weight.grad.isfinite().all()
-    torch.testing.assert_close(model[0].weight.grad.float(), expected, rtol=2e-3, atol=1.0)
+    # u itself is rounded to float16.
+    torch.testing.assert_close(model[0].weight.grad.float(), expected, rtol=2e-3, atol=8.0)

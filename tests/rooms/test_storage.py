@@ -33,7 +33,10 @@ def files_up_to(size: int) -> Iterator[None]:
 def test_a_checkpoint_that_does_not_fit_leaves_the_last_one_and_names_it(tmp_path: Path):
     path = tmp_path / checkpoints.CHECKPOINT
     checkpoints.save(path, {"w": torch.ones(10)})
-    with files_up_to(4096), pytest.raises(StorageError, match=r"was not written; the last good checkpoint is .*--resume") as caught:
+    with (
+        files_up_to(4096),
+        pytest.raises(StorageError, match=r"was not written; the last good checkpoint is .*--resume") as caught,
+    ):
         checkpoints.save(path, {"w": torch.ones(100_000)})
     assert str(path) in str(caught.value)
     assert torch.equal(checkpoints.load(path)["w"], torch.ones(10))

@@ -568,7 +568,9 @@ def test_no_construction_leaves_the_term_out_without_an_error(name: str, build):
     assert checked == 2
 
 
-@pytest.mark.parametrize("build", [split_of, lambda m: Dial(split_of(m), steps=100, sparsity=0.5)], ids=["splitting", "dial"])
+@pytest.mark.parametrize(
+    "build", [split_of, lambda m: Dial(split_of(m), steps=100, sparsity=0.5)], ids=["splitting", "dial"]
+)
 def test_a_copy_goes_on_by_itself(build):
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -688,7 +690,10 @@ def test_an_average_of_the_weights_takes_the_zeros_of_the_run():
 
 def test_several_optimisers_count_one_step():
     model = network()
-    both = [torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9), torch.optim.SGD(model[2].parameters(), lr=0.1)]
+    both = [
+        torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9),
+        torch.optim.SGD(model[2].parameters(), lr=0.1),
+    ]
     dial = Dial(split_of(model), steps=20, sparsity=0.6)
     dial.attach(*both)
     for _ in range(20):

@@ -59,7 +59,8 @@ def storage_error(error: OSError | SafetensorError, path: Path) -> StorageError:
         )
     why = os.strerror(number) if number is not None else str(error)
     return StorageError(
-        f"{path} cannot be written: {why}{kept}.", f"Choose another folder with --out, or make this one writable, {again}"
+        f"{path} cannot be written: {why}{kept}.",
+        f"Choose another folder with --out, or make this one writable, {again}",
     )
 
 

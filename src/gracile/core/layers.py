@@ -176,7 +176,9 @@ def _named(name: str, candidates: list[_Candidate]) -> list[_Candidate]:
     """What a name stands for: that parameter, or every weight in that module."""
     exact = [one for one in candidates if one.trainable and name in (one.weight.name, plain_name(one.weight.name))]
     return exact or [
-        one for one in candidates if one.reason is None and (one.weight.layer == name or one.weight.name.startswith(f"{name}."))
+        one
+        for one in candidates
+        if one.reason is None and (one.weight.layer == name or one.weight.name.startswith(f"{name}."))
     ]
 
 

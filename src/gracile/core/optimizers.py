@@ -115,7 +115,9 @@ def overflow(optimizer: Optimizer, kwargs: dict[str, Any]) -> Tensor | None:
     scaler = kwargs.get("grad_scaler")
     if scaler is None:
         return getattr(optimizer, "found_inf", None)
-    found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"] or scaler._check_inf_per_device(optimizer)
+    found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"] or scaler._check_inf_per_device(
+        optimizer
+    )
     return torch.stack([one.to("cpu") for one in found.values()]).sum()
 
 

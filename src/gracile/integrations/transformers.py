@@ -43,9 +43,7 @@ class SparseCallback(TrainerCallback):
         >>> callback.sparse_model.save_pretrained("sparse")  # doctest: +SKIP
     """
 
-    def __init__(
-        self, method: Build, *, example: Tensor | None = None, resume_from: str | Path | None = None
-    ) -> None:
+    def __init__(self, method: Build, *, example: Tensor | None = None, resume_from: str | Path | None = None) -> None:
         self._companion = Companion(method, example)
         self._resume_from = resume_from
 

@@ -130,7 +130,8 @@ class Dial:
         """Trace the network, and set out the costs of its groups."""
         split, physical = self.split, [name for name in self.budgets if name != "sparsity"]
         self._graph: ChannelGraph | None = None
-        self._costs: Tensor | None = None
+        # What groups cost of each budget, and of all together: ways to weigh them, of which the best serves.
+        self._costs: list[Tensor] = []
         self._sizes: Tensor | None = None
         self._parameters = sum(parameter.numel() for parameter in split.model.parameters())
         split.critical_mus()  # refuses where lam steers nothing
@@ -152,25 +153,26 @@ class Dial:
             self._graph = trace(split.model, example)
             dense = self._graph.dense()
             self._dense = {"macs": dense.macs, "params": dense.parameters}
-        if split.grouping == "coupled" or not physical:
-            costs = torch.zeros(split.num_groups, dtype=torch.float64)
-            for name in self.budgets:
-                if name == "sparsity":
-                    own = self._sizes.cpu().double()
-                else:
-                    assert self._graph is not None
-                    own = _costs(self._graph, macs=name == "macs")
-                costs += own / own.mean()
-            by_cost = self.by_cost or not physical
-            self._costs = costs if by_cost else torch.ones_like(costs)
+        if split.grouping != "coupled" and physical:
+            return
+        if physical and not self.by_cost:
+            self._costs = [torch.ones(split.num_groups, dtype=torch.float64)]
+            return
+        for name in self.budgets:
+            if name == "sparsity":
+                own = self._sizes.cpu().double()
+            else:
+                assert self._graph is not None
+                own = _costs(self._graph, macs=name == "macs")
+            self._costs.append(own / own.mean())
+        if len(self._costs) > 1:
+            self._costs.append(torch.stack(self._costs).sum(0))
 
     def _check_reach(self) -> None:
         least = self._left_at(math.inf)
         for budget, kept in self.budgets.items():
             if least[budget] > kept:
-                value, reach = (
-                    (1 - kept, 1 - least[budget]) if budget == "sparsity" else (kept, least[budget])
-                )
+                value, reach = (1 - kept, 1 - least[budget]) if budget == "sparsity" else (kept, least[budget])
                 if isinstance(self.split, RVSM):
                     why, remedy = "with every split weight zero", "split more layers"
                 elif self.split.keep_last:
@@ -251,7 +253,9 @@ class Dial:
         below = sizes[sizes < mu]
         low = float(below.max()) if len(below) else 0.0
         # The proximal map rounds in its own way; a cap is one.
-        high = next((at for at in (mu, mu * (1 + 1e-6), mu * (1 + 1e-3)) if self.split.zeros_at(at) >= count), mu * 1.01)
+        high = next(
+            (at for at in (mu, mu * (1 + 1e-6), mu * (1 + 1e-3)) if self.split.zeros_at(at) >= count), mu * 1.01
+        )
         low = next((at for at in (low, low * (1 - 1e-6), low * (1 - 1e-3)) if self.split.zeros_at(at) <= count), 0.0)
         return low, high, count
 
@@ -271,8 +275,21 @@ class Dial:
         Removing the k weakest groups, for k = 0 ... all: bisection over k, half-way between neighbouring critical values.
         """
         assert isinstance(self.split, RGSM)
-        if self._costs is not None:
-            self.split.reweigh(self._costs)
+        if len(self._costs) < 2:
+            if self._costs:
+                self.split.reweigh(self._costs[0])
+            return self._bisected(plan)
+        # The weighing that takes least beyond what is asked.
+        used = []
+        for costs in self._costs:
+            self.split.reweigh(costs)
+            left = self._left_at(self._bisected(plan)[1])
+            used.append(sum(left[budget] / share for budget, share in plan.items()))
+        self.split.reweigh(self._costs[max(range(len(used)), key=used.__getitem__)])
+        return self._bisected(plan)
+
+    def _bisected(self, plan: Mapping[str, float]) -> tuple[float, float]:
+        """`_edges` at the groups' present weights."""
         ordered = self.split.critical_mus().sort().values.tolist()
         edges = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(ordered)), ordered[-1] * 1.001]
         if _within(self._left_at(0.0), plan):

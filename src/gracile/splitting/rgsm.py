@@ -173,7 +173,8 @@ class RGSM(VariableSplitting):
                 raise InputError(
                     f"'{weight.name}' has the shape {tuple(parameter.shape)}, and was {tuple(weight.shape)} when groups were laid "
                     "out.",
-                    "Build the splitting after changing layers; in place of FullyShardedDataParallel, which flattens weights, use fully_shard.",
+                    "Build the splitting after changing layers; in place of FullyShardedDataParallel, which flattens weights, use "
+                    "fully_shard.",
                 )
             key = layout(parameter)
             if self._parts[place][0] != key:
@@ -205,7 +206,7 @@ class RGSM(VariableSplitting):
 
     def _group_norms(self, thresholds: Tensor | None = None, tensors: list[Tensor] | None = None) -> Tensor:
         """l2 norms of the groups of w, ``(groups + 1,)``, after soft-thresholding their entries where thresholds are given."""
-        tensors, parts = self._layout(tensors)
+        tensors, _parts = self._layout(tensors)
         kind = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
         totals: dict[Any, Tensor] = {}
         for (key, index), w in zip(self._parts, tensors, strict=True):
@@ -463,8 +464,7 @@ class RGSM(VariableSplitting):
                 else "or pass keep_last=True to keep its strongest"
             )
             messages[name] = (
-                f"RGSM removed every group of {name} (lam={self.lam:g}, beta={self.beta:g}); {kept}. "
-                f"{less}, {remedy}."
+                f"RGSM removed every group of {name} (lam={self.lam:g}, beta={self.beta:g}); {kept}. {less}, {remedy}."
             )
         return messages
 

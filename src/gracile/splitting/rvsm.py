@@ -99,7 +99,8 @@ class RVSM(VariableSplitting):
         reshard(self.model)
         shadow = self.shadow()
         rows = tuple(
-            LayerSummary(weight.layer, weight.tensor.numel(), zeros(full(shadow[weight.name]))) for weight in self.weights
+            LayerSummary(weight.layer, weight.tensor.numel(), zeros(full(shadow[weight.name])))
+            for weight in self.weights
         )
         return Summary(rows, parameter_count(self.model), self._left_out())
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import pkgutil
 
 import gracile
+from tests.peers import peer
 
 SYNONYMS = {
     "learning_rate": "lr",
@@ -32,7 +32,7 @@ def signatures() -> list[tuple[str, list[str]]]:
     for module in pkgutil.walk_packages(gracile.__path__, "gracile."):
         if module.name.endswith("__main__"):
             continue
-        loaded = importlib.import_module(module.name)
+        loaded = peer(module.name)
         for name, thing in vars(loaded).items():
             if name.startswith("_") or getattr(thing, "__module__", None) != module.name:
                 continue

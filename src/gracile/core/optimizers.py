@@ -102,7 +102,9 @@ def gradient_scale(optimizer: Optimizer, kwargs: dict[str, Any]) -> float | Tens
     if getattr(stage, "name", None) == "UNSCALED":
         return 1.0
     for read in ("_get_scale_async", "get_scale"):
-        if callable(found := getattr(scaler, read, None)) and (scale := found()) is not None:
+        found = getattr(scaler, read, None)
+        scale = found() if callable(found) else None
+        if isinstance(scale, (float, Tensor)):
             return scale
     raise InputError(
         f"{type(scaler).__name__} scales the gradients by a factor that cannot be read.",

@@ -138,4 +138,4 @@ def reshard(model: nn.Module) -> None:
     if module is not None:
         for part in model.modules():
             if isinstance(part, module.FSDPModule):
-                part.reshard()
+                cast(Any, part).reshard()

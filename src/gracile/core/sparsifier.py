@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from torch import nn
-from torch.optim import Optimizer
 
 
 class SparsitySummary(Protocol):
@@ -33,7 +32,7 @@ class Sparsifier(Protocol):
     RVSM, RGSM and every baseline fit this; `gracile.fit` needs no more.
     """
 
-    def attach(self, optimizer: Optimizer) -> Any:
+    def attach(self, optimizer: Any, /) -> Any:
         """Hook into the optimiser once, before the first step."""
         ...
 

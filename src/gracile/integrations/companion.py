@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gracile.channels import trace
-from gracile.core.errors import InputError, StorageError
+from gracile.core.errors import InputError, MissingDependencyError, StorageError
 from gracile.core.shards import is_sharded
 from gracile.core.sparsifier import Sparsifier
 
@@ -112,8 +112,12 @@ def _on_cpu(value: Any) -> Any:
     return value
 
 
-def missing(framework: str, package: str) -> Any:
-    """The error for a framework that is not installed."""
-    from gracile.core.errors import MissingDependencyError
+def stand_in(framework: str, package: str, error: Exception) -> Any:
+    """A base class in place of a framework's that cannot be imported: whoever builds what derives from it is told."""
 
-    return MissingDependencyError(f"{framework} is not installed.", f"pip install {package}")
+    class Missing:
+        def __new__(cls, *_: Any, **__: Any) -> Any:
+            why = "is not installed" if isinstance(error, ImportError) else f"cannot be imported: {error}"
+            raise MissingDependencyError(f"{framework} {why}.", f"pip install {package}")
+
+    return Missing

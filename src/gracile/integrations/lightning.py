@@ -6,15 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gracile.integrations.companion import Build, Companion, missing
+from gracile.integrations.companion import Build, Companion, stand_in
 
 try:
     from lightning.pytorch import Callback
-except ImportError:
-    try:
-        from pytorch_lightning import Callback
-    except ImportError as error:
-        raise missing("Lightning", "lightning") from error
+except (ImportError, RuntimeError) as error:
+    # It imports torchvision, which fails by a RuntimeError beside another torch than its own.
+    Callback = stand_in("Lightning", "lightning", error)
 
 
 class SparseCallback(Callback):

@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from gracile.core.errors import StorageError
-from gracile.integrations.companion import Build, Companion, missing
+from gracile.integrations.companion import Build, Companion, stand_in
 from gracile.training.checkpoints import load, save
 
 try:
     from transformers import TrainerCallback
-except ImportError as error:
-    raise missing("transformers", "transformers") from error
+except (ImportError, RuntimeError) as error:
+    # It imports torchvision, which fails by a RuntimeError beside another torch than its own.
+    TrainerCallback = stand_in("transformers", "transformers", error)
 
 STATE = "gracile.safetensors"
 

@@ -305,6 +305,7 @@ def _checked(
     member = elementwise(penalty)
     if isinstance(member, Constraint):
         raise InputError(
-            f"'{member.name}' is a constraint, which the theorems do not cover.", "Choose a penalty, such as l0."
+            f"'{type(member).__name__}' is a constraint, which the theorems do not cover.",
+            "Choose a penalty, such as l0.",
         )
     return member

@@ -183,9 +183,13 @@ class VariableSplitting(ABC):
         Raises:
             NonFiniteError: a weight is NaN or infinite.
         """
-        values = {id(tensor): u for tensor, u in self._sparse_values()}
-        state = self.model.state_dict(keep_vars=True)
-        return {plain_name(name): full(values.get(id(t), t.detach())).cpu().clone() for name, t in state.items()}
+        values = {id(parameter): u for parameter, u in self._sparse_values()}
+        state = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            if isinstance(tensor, Tensor):
+                value = values.get(id(tensor))
+                state[plain_name(name)] = full(tensor.detach() if value is None else value).cpu().clone()
+        return state
 
     @torch.no_grad()
     def apply_zeros_(self, module: nn.Module) -> None:
@@ -304,7 +308,7 @@ class VariableSplitting(ABC):
             self._couple(tensors, chosen, gradients, [scale] * len(chosen))
         elif first:
             # Past momentum and adaptive scaling, as decoupled weight decay does: w <- w - lr beta (w - u).
-            factors = [-rates[id(parameters[index])] for index in chosen]
+            factors: list[float | Tensor] = [-rates[id(parameters[index])] for index in chosen]
             if overflow is not None:
                 factors = [torch.where(overflow > 0, 0.0, factor) for factor in factors]
             self._couple(tensors, chosen, [tensors[index] for index in chosen], factors)

@@ -163,6 +163,7 @@ class Classifier(nn.Module):
 @pytest.fixture
 def transformers():
     peer("accelerate")
+    peer("transformers.trainer")
     return peer("transformers")
 
 

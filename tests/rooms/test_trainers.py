@@ -350,6 +350,7 @@ def lightning(model: nn.Module, **settings: Any) -> Seen:
 
 def transformers(model: nn.Module) -> Seen:
     peer("accelerate")
+    peer("transformers.trainer")
     library = peer("transformers")
     from gracile.integrations.transformers import SparseCallback
 
@@ -443,6 +444,17 @@ def wrapper(model: nn.Module) -> Any:
     return peer("schedulefree").ScheduleFreeWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
 
 
+def engine(model: nn.Module) -> Any:
+    """As DeepSpeed has it: the optimiser within never steps on its own."""
+
+    class Engine(Foreign):
+        __module__ = "deepspeed.runtime.zero"
+
+    inside = Engine(model.parameters())
+    inside.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return inside
+
+
 def overlapped(model: nn.Module) -> Any:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer._overlap_with_ddp = True
@@ -453,6 +465,7 @@ def overlapped(model: nn.Module) -> Any:
     (wrapper, "ScheduleFreeWrapper evaluates gradients at other weights.*AdamWScheduleFree"),
     (lambda model: Foreign(model.parameters()), "Foreign is not an optimiser"),
     (lambda model: Sealed(model.parameters(), lr=0.1), "first_step and second_step"),
+    (engine, "Engine is not an optimiser"),
     (overlapped, "overlap_with_ddp=False"),
 ])  # fmt: skip
 @pytest.mark.parametrize("method", [split_of, lambda model: ADMM(model, steps=3)], ids=["splitting", "pruning"])

@@ -15,7 +15,7 @@ except (ImportError, RuntimeError) as error:
     Callback = stand_in("Lightning", "lightning", error)
 
 
-class SparseCallback(Callback):
+class SparseCallback(Callback):  # pyright: ignore[reportGeneralTypeIssues] - or what says that it is missing
     """Makes the model sparse while Lightning trains it; the LightningModule stays as it is.
 
     Attaches when training starts, logs at the end of each epoch, stores the method's state in Lightning's own checkpoints and

@@ -20,7 +20,7 @@ except (ImportError, RuntimeError) as error:
 STATE = "gracile.safetensors"
 
 
-class SparseCallback(TrainerCallback):
+class SparseCallback(TrainerCallback):  # pyright: ignore[reportGeneralTypeIssues] - or what says that it is missing
     """Makes the model sparse while Hugging Face's Trainer trains it.
 
     Attaches when training begins, adds its shares to each of the Trainer's log rows, writes the method's state into the Trainer's

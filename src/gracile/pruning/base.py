@@ -130,7 +130,7 @@ class Pruning(ABC):
         for weight, value in zip(self.weights, self._sparse_values(), strict=True):
             if not bool(value.isfinite().all()):
                 raise NonFiniteError(
-                    f"The weights of {weight.layer} are no longer finite.",
+                    f"'{weight.name}' is no longer finite.",
                     "Lower the learning rate, or resume from the last good checkpoint.",
                 )
             replace(weight, model=sparse).tensor.copy_(value)

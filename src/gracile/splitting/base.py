@@ -256,7 +256,7 @@ class VariableSplitting(ABC):
         for weight in self.weights:
             if not bool(local(shadow[weight.name]).isfinite().all()):
                 raise NonFiniteError(
-                    f"The weights of {weight.layer} are no longer finite.",
+                    f"'{weight.name}' is no longer finite.",
                     "Lower the learning rate, or resume from the last good checkpoint.",
                 )
         return [(weight.tensor, shadow[weight.name]) for weight in self.weights]

@@ -56,6 +56,16 @@ class Attention(nn.Module):
         return x + self.out((weights @ v).transpose(1, 2).reshape(batch, tokens, -1))
 
 
+class Divided(Attention):
+    """The width of a head is computed in the forward, from what is read and the number of heads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+        return x + self.out(y.transpose(1, 2).flatten(2))
+
+
 class Perceptron(nn.Module):
     def __init__(self, width: int = 16, hidden: int = 24, gated: bool = False) -> None:
         super().__init__()
@@ -299,6 +309,7 @@ IDIOMS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...], bo
     "functional": (Functional, (IMAGE,), True),
     "vision transformer": (Transformer, ((3, 16, 16),), True),
     "gated transformer": (lambda: Transformer(gated=True), ((3, 16, 16),), True),
+    "divided width": (lambda: nn.Sequential(nn.Linear(6, 16), Divided(), Divided(), nn.Linear(16, 3)), ((5, 6),), True),
     "encoder layer": (
         lambda: nn.Sequential(nn.Linear(6, 16), nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), nn.Linear(16, 3)), ((5, 6),), True,
     ),

@@ -171,8 +171,8 @@ class Infinite(nn.Module):
 
 
 class Says(nn.Module):
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"logits": x}
+    def forward(self, x: torch.Tensor) -> dict[str, str]:
+        return {"answer": "yes" if len(x) else "no"}
 
 
 def test_a_model_that_cannot_be_exported_leaves_nothing(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_outputs_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_outputs_that_are_not_tensors_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="returns dict"):
+    with pytest.raises(InputError, match="returns dict, which holds no tensor"):
         export_onnx(Says(), torch.ones(2, 3), tmp_path / "a.onnx")
 
 

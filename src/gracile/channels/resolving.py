@@ -139,9 +139,8 @@ def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int
         free = np.unique(joined[~pinned[joined]])
         follow.stands = not len(free) or all(_follows(follow, classes, bound, gone) for gone in _trials(free))
         correctable = can_write and id(follow.step) in inside and (follow.place is not None or follow.write is not None)
-        if isinstance(follow.size, Size) and any(
-            isinstance(leaf, Measured) and leaf.labels is None for leaf in follow.size.leaves()
-        ):
+        repeated = follow.labels is None or len(np.unique(classes[follow.labels])) < len(follow.labels)
+        if repeated and isinstance(follow.size, Size) and any(_is_fixed(leaf) for leaf in follow.size.leaves()):
             correctable = False  # a number that depends on the batch or the image cannot be written down
         if not follow.stands and not (correctable and follow.labels is not None):
             for labels in concerned:
@@ -154,6 +153,10 @@ def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int
             changed = True
             pinned = _marked(classes, [labels for labels, _ in ledger.pins])
     return changed
+
+
+def _is_fixed(leaf: Measured | Attribute) -> bool:
+    return isinstance(leaf, Measured) and leaf.labels is None
 
 
 def _trials(free: np.ndarray) -> Iterator[np.ndarray]:

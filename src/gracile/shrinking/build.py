@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from gracile.channels import ChannelGraph
 from gracile.channels.elementwise import ACTIVATIONS, FUNCTIONS
 from gracile.channels.layers import kept_attributes
 from gracile.channels.op import Follow, Labels, Step
+from gracile.channels.sizes import Measured, Size
 from gracile.channels.table import canonical
 from gracile.channels.tracing import prune
 from gracile.core.errors import InputError
@@ -142,7 +144,18 @@ class Builder:
     def _needs_rewriting(self, follow: Follow) -> bool:
         if follow.stands or follow.step.node in self.gone or follow.step.node in self.constant:
             return False
-        return any(not self.kept(labels).all() for labels in _labels_of(follow))
+        return any(not self.kept(labels).all() for labels in self._concerned(follow))
+
+    def _concerned(self, follow: Follow) -> Iterator[Labels]:
+        """Channels whose number a size is, or is computed from."""
+        if isinstance(follow.size, list):
+            yield from follow.size
+        if follow.labels is not None:
+            yield follow.labels
+        for leaf in follow.size.leaves() if isinstance(follow.size, Size) else ():
+            labels = leaf.labels if isinstance(leaf, Measured) else self.graph.attributes.get(leaf)
+            if labels is not None:
+                yield labels
 
     def _regenerate(self, model: nn.Module) -> fx.GraphModule:
         """A module with a generated forward; code that looks at `training` is frozen as in evaluation, but dropout
@@ -236,13 +249,6 @@ class Builder:
                 node.args = (rest, *node.args[1:])
             else:
                 node.kwargs = {**node.kwargs, "tensors": rest}
-
-
-def _labels_of(follow: Follow) -> list[Labels]:
-    """Whose number a size is."""
-    if isinstance(follow.size, list):
-        return follow.size
-    return [] if follow.labels is None else [follow.labels]
 
 
 def _put(node: fx.Node, place: tuple[Any, ...], value: int) -> None:

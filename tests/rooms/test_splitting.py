@@ -353,7 +353,7 @@ def test_a_sparse_model_of_weights_that_are_not_finite_is_refused(method, value:
     with torch.no_grad():
         model[2].weight[0, 0, 0, 0] = value
     for wanted in (split.sparse_model, split.sparsify_, split.sparse_state_dict):
-        with pytest.raises(NonFiniteError, match="weights of 2 are no longer finite"):
+        with pytest.raises(NonFiniteError, match=r"'2\.weight' is no longer finite"):
             wanted()
 
 

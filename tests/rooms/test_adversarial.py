@@ -284,7 +284,7 @@ def test_a_sibling_run_takes_over_arms_trained_from_the_same_settings_and_no_oth
         .replace('compare.adversarial = { arm = "dense", to = "natural" }', "")
     )
     (finished / "again.toml").write_text(text)
-    file = finished / "first" / "dense" / "fingerprint.json"
+    file = finished / "first" / "dense" / "environment.json"
     write_json(file, json.loads(file.read_text()) | {"commit": "0123456789abcdef"})
     run(load(str(finished / "again.toml")), finished / "second")
     notes = json.loads((finished / "second" / "result.json").read_text())["notes"]

@@ -56,7 +56,7 @@ class Consensus:
             with gossip "admm" alone.
         rounds: gossip rounds for each mean of ADMM; None takes exact means. Single numbers, and each layer's solution
             at its end, are always agreed on exactly, so that all workers build the same next layer.
-        iterations: of ADMM or conjugate gradients, at most.
+        steps: of ADMM or conjugate gradients, at most.
         tolerance: how much higher the cost may be than the central solution's, as a share of it; also the relative
             residuals at which ADMM may end. Where the bound on it is higher in the end, a
             `sklearn.exceptions.ConvergenceWarning` says so.
@@ -67,7 +67,7 @@ class Consensus:
     network: Network
     method: str | None = None
     rounds: int | None = None
-    iterations: int = 500
+    steps: int = 500
     tolerance: float = 1e-4
     relaxation: float = 1.7
     penalty: float | None = None
@@ -75,9 +75,9 @@ class Consensus:
     def __post_init__(self) -> None:
         if self.method is not None and self.method not in METHODS:
             raise InputError(f"There is no method '{self.method}'.", f"Choose one of: {', '.join(METHODS)}.")
-        if (self.rounds is not None and self.rounds < 1) or self.iterations < 1:
+        if (self.rounds is not None and self.rounds < 1) or self.steps < 1:
             raise InputError(
-                f"rounds = {self.rounds} and iterations = {self.iterations} make no consensus.",
+                f"rounds = {self.rounds} and steps = {self.steps} make no consensus.",
                 "Give whole numbers from 1 up, or rounds=None for exact means.",
             )
         if self.method == "cg" and self.rounds is not None:
@@ -270,7 +270,7 @@ class Shared:
         steered = self._sum(self._inverses(residual, lam)) / self.workers.network.workers
         direction, before = steered, (residual * steered).sum(0)
         aim = self.workers.tolerance * (CLOSER if own else 1.0)
-        for _ in range(self.workers.iterations):
+        for _ in range(self.workers.steps):
             # Of the problem's own solution in units of its cost; of another target in those of the energy of the solution.
             scale = self.energy - float((z * (target + residual)).sum()) if own else float((z * target).sum())
             if float(before.sum()) <= aim * max(scale, 0.0):
@@ -331,8 +331,8 @@ class Shared:
         if bound > self.workers.tolerance:
             exact = "" if self.workers.rounds is None else "take exact means (rounds=None), "
             warnings.warn(
-                f"Learning over workers ended after at most {self.workers.iterations} iterations with a cost that may be "
-                f"{bound:.1g} of itself above that of one place. Raise iterations or lam, {exact}"
+                f"Learning over workers ended after at most {self.workers.steps} steps with a cost that may be "
+                f"{bound:.1g} of itself above that of one place. Raise steps or lam, {exact}"
                 'or add the Gram matrices up (Consensus(..., method="gram")).',
                 ConvergenceWarning,
                 stacklevel=2,
@@ -355,7 +355,7 @@ class Shared:
         penalty = settings.penalty or float(self._mean([values.mean((1, 2))])) or 1.0
         z = start.expand(len(self.parts), *start.shape)
         dual = torch.zeros_like(target)
-        for iteration in range(1, settings.iterations + 1):
+        for iteration in range(1, settings.steps + 1):
             local = basis @ ((target + penalty * (basis.mT @ (z - dual))) / (values + penalty))
             relaxed = settings.relaxation * local + (1 - settings.relaxation) * z
             mean = network.average((relaxed + dual).to(self.dtype), settings.rounds).double()

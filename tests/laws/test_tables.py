@@ -40,7 +40,7 @@ TABLES: dict[str, str | None] = {
     "gracile.workers.COMPRESSORS": "workers",
     "gracile.workers.GRAPHS": "workers",
     "gracile.workers.METHODS": "workers",
-    "gracile.workers.RULES": "workers",
+    "gracile.workers.MIXINGS": "workers",
     "gracile.workers.SPLITS": "workers",
 }
 # Tables whose rows are not the things themselves: a command's row is its help, a kind's its module, see there.

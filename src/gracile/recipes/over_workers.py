@@ -25,7 +25,7 @@ def train_over_workers(
     workers: int = 6,
     method: str = "dsgd",
     split: str = "iid",
-    rule: str = "metropolis",
+    mixing: str = "metropolis",
     model: str = "mlp",
     model_options: dict[str, Any] | None = None,
     rounds: int = 100,
@@ -55,7 +55,7 @@ def train_over_workers(
         workers: how many.
         method: a row of `gracile.workers.METHODS`.
         split: who holds what: a row of `gracile.workers.SPLITS`, with its number, such as ``dirichlet:0.3``.
-        rule: of the mixing matrix.
+        mixing: a row of `gracile.workers.MIXINGS`.
         model, model_options: the network, and what its factory takes.
         rounds: of the method.
         batch_size: samples per worker and step.
@@ -78,7 +78,7 @@ def train_over_workers(
     known = inspect.signature(pick(METHODS, method, "method")).parameters
     defaults = {"lr": lr, "local_steps": LOCAL_STEPS, "seed": seed}
     arm: dict[str, Any] = {
-        "graph": graph, "workers": workers, "rule": rule, "split": split, "method": method, "drop": drop,
+        "graph": graph, "workers": workers, "mixing": mixing, "split": split, "method": method, "drop": drop,
         "options": {key: value for key, value in defaults.items() if key in known} | options,
     }  # fmt: skip
     if edges is not None:

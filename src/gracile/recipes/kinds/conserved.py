@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from gracile.core.power_law import exponent
 from gracile.core.runs import RunFolder
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
@@ -135,7 +136,7 @@ def _descend(settings: Settings, folder: RunFolder, values: dict[str, float]) ->
         )
         curves[name] = points
         key = name.split(" 0")[0].replace(" ", "_").lower()
-        values[f"slope_{key}"] = descent.slope(points)
+        values[f"slope_{key}"] = exponent(points)
         values[f"drift_{key}_at_least_step"] = min(points)[1]
         folder.record({"optimizer": name, "points": points})
     return curves

@@ -141,8 +141,7 @@ def _reach(
     curves = {}
     for name, per_batch in found.items():
         points = [
-            (rate, float(np.mean([seen[place].agree for seen in per_batch])))
-            for place, rate in enumerate(settings.lrs)
+            (rate, float(np.mean([seen[place].agree for seen in per_batch]))) for place, rate in enumerate(settings.lrs)
         ]
         curves[name] = points
         key = name.replace(" ", "")

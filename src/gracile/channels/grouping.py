@@ -44,8 +44,10 @@ def _rows(weight: Weight) -> Tensor:
 
 
 def _blocks(weight: Weight, outputs: int, inputs: int) -> Tensor:
-    """Number the tiles of so many outputs by so many inputs, at each kernel position by itself; those at an edge may be
-    smaller."""
+    """Number the tiles of so many outputs by so many inputs, at each kernel position by itself.
+
+    Those at an edge may be smaller.
+    """
     shape = weight.tensor.shape
     number = torch.zeros((1,) * len(shape), dtype=torch.long)
     for dim, size in enumerate(shape):

@@ -190,7 +190,7 @@ class Shared:
         return float(self.workers.total(torch.tensor([own], dtype=torch.float64)))
 
     def ridge(self, lam: float) -> Tensor:
-        """argmin |T - Y O|^2 + lam |O|^2 (n, Q)."""
+        """The minimiser O (n, Q) of |T - Y O|^2 + lam |O|^2."""
         if self._krylov:
             found = self._conjugate(lam, torch.zeros_like(self.cross))
             self._judge(found, lam)
@@ -205,7 +205,7 @@ class Shared:
         return found
 
     def in_ball(self, eps: float, start: Tensor) -> NormBall:
-        """argmin |T - Y O|^2 in the ball |O|_F <= eps; the multiplier is not found.
+        """The minimiser O of |T - Y O|^2 in the ball |O|_F <= eps; the multiplier is not found.
 
         Args:
             eps: radius.
@@ -284,8 +284,11 @@ class Shared:
         return z
 
     def _on_the_ball(self, eps: float, start: Tensor) -> Tensor:
-        """The multiplier by Newton's method on 1/|O(lam)| = 1/eps [@more1983], kept between the largest that is
-        known to be too small and the smallest too large; |O(lam)| and its slope are found by conjugate gradients."""
+        """The solution on the ball, its multiplier by Newton's method on 1/|O(lam)| = 1/eps [@more1983].
+
+        The multiplier is kept between the largest that is known to be too small and the smallest too large; |O(lam)| and its
+        slope are found by conjugate gradients.
+        """
         mean = self.workers.network.workers * float(self._mean([self._spectra[0].mean((1, 2))]))
         low, high = 0.0, math.inf
         lam, found = LEAST * mean, project(start, eps)
@@ -381,7 +384,7 @@ class Shared:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """above / below, and 0 where a column is solved already."""
+    """Quotient of the two, and 0 where a column is solved already."""
     return torch.where(below > 0, above / below.clamp(min=torch.finfo(below.dtype).tiny), 0)
 
 

@@ -363,7 +363,8 @@ class Regressor(RegressorMixin, Learner):
         Args:
             X: (samples, features), any number type, dense or sparse.
             y: (samples,) or (samples, outputs).
-            sample_weight, workers: as `Classifier.fit`'s.
+            sample_weight: how much each sample counts (samples,), from 0 up.
+            workers: a network to learn over, as `Classifier.fit` takes it.
 
         Raises:
             DataError: NaN, constant features, weights below 0, or a worker without samples.

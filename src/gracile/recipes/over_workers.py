@@ -56,7 +56,8 @@ def train_over_workers(
         method: a row of `gracile.workers.METHODS`.
         split: who holds what: a row of `gracile.workers.SPLITS`, with its number, such as ``dirichlet:0.3``.
         mixing: a row of `gracile.workers.MIXINGS`.
-        model, model_options: the network, and what its factory takes.
+        model: a row of `gracile.models.MODELS`, or ``FILE.py:FUNCTION``.
+        model_options: what its factory takes.
         rounds: of the method.
         batch_size: samples per worker and step.
         lr: learning rate, where the method has one.
@@ -67,7 +68,8 @@ def train_over_workers(
         exact: in one process, the bits that several would give.
         every: rounds between measurements.
         train_limit: samples of a stratified subset of the training data.
-        label, image_size: for the data.
+        label: the label's column, where `gracile.data.load` does not find it by itself.
+        image_size: pixels to which images are resized.
         seed: of all that is random.
         folder: the run's folder; ``runs/workers-1``, ``-2``, ... by default.
         options: what else the method takes: ``local_steps``, ``compress``, ``gamma``, ``rho``, ``gossip``, ``asynchronous``.

@@ -115,7 +115,7 @@ def _max_degree(graph: Graph) -> Tensor:
 
 
 def _optimal(graph: Graph) -> Tensor:
-    """min |W - 11'/n|_2 over symmetric, not negative W with rows summing to 1."""
+    """The W of least |W - 11'/n|_2 among symmetric, not negative ones with rows summing to 1."""
     try:
         cvxpy: Any = importlib.import_module("cvxpy")
     except ImportError as error:

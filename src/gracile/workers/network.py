@@ -112,8 +112,10 @@ class WorkerNetwork:
 
     @property
     def contraction(self) -> float:
-        """By what factor, at most, one mixing round shrinks the distance from the mean; the geometric mean over the
-        schedule's product."""
+        """By what factor, at most, one mixing round shrinks the distance from the mean.
+
+        Of a schedule, the geometric mean over its product.
+        """
         product = torch.eye(self.workers, dtype=torch.float64)
         for matrix in self.matrices:
             product = matrix @ product

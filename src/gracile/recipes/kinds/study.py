@@ -302,9 +302,11 @@ def _with_range(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure_sizes(network: nn.Module, splits: Splits, folder: Path) -> dict[str, Any]:
-    """Sizes of a network, in evaluation mode, whose exact zeros are to go.
+    """Sizes of a network whose exact zeros are to go.
 
     Args:
+        network: in evaluation mode.
+        splits: the test split tells what the smaller network's accuracy is.
         folder: holds ``model.safetensors`` already; ``lean.safetensors`` and ``lean.safetensors.xz`` are written there.
 
     Returns:

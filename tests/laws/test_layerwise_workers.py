@@ -111,7 +111,7 @@ def test_distributed_equals_central_in_cost(name):
     x, y = data(name)
     central, shared = (
         small(name).fit(x, y),
-        small(name).fit(x, y, workers=Consensus(network("ring", 5), iterations=1000)),
+        small(name).fit(x, y, workers=Consensus(network("ring", 5), steps=1000)),
     )
     assert objective(shared, x, y) == pytest.approx(objective(central, x, y), rel=1e-4)
     assert abs(shared.score(x, y) - central.score(x, y)) < 0.01
@@ -129,7 +129,7 @@ def test_adding_up_gram_matrices_is_exact(name):
 def test_gossip_comes_close_and_everyone_keeps_one_network(name):
     x, y = data(name)
     central = small(name).fit(x, y)
-    shared = small(name).fit(x, y, workers=Consensus(network("ring", 5), rounds=10, iterations=300))
+    shared = small(name).fit(x, y, workers=Consensus(network("ring", 5), rounds=10, steps=300))
     assert objective(shared, x, y) == pytest.approx(objective(central, x, y), rel=1e-2)
 
 
@@ -140,8 +140,8 @@ def test_separate_processes_find_the_same_bits(name):
     edges = [0, 100, 200, 300, 400]
     parts = [(x[a:b], y[a:b]) for a, b in itertools.pairwise(edges)]
     models = [small(name) for _ in parts]
-    assert Threads(4).fit(models, parts, iterations=30) == [None] * 4
-    together = small(name).fit(x, y, workers=Consensus(Here(4), iterations=30))
+    assert Threads(4).fit(models, parts, steps=30) == [None] * 4
+    together = small(name).fit(x, y, workers=Consensus(Here(4), steps=30))
     for model in models:
         for own, other in zip(model.net_.parameters(), models[0].net_.parameters(), strict=True):
             assert torch.equal(own, other)
@@ -163,7 +163,7 @@ def test_a_ball_over_workers_has_the_exact_cost(seed, workers, eps, scale):
     for rows in order.tensor_split(workers):
         parts.append(Statistics(6, 2))
         parts[-1].add(y[rows], t[rows])
-    problem = joined(parts, Consensus(Here(workers), iterations=1000, tolerance=1e-8), torch.float64)
+    problem = joined(parts, Consensus(Here(workers), steps=1000, tolerance=1e-8), torch.float64)
     assert isinstance(problem, Shared)
     found = problem.in_ball(eps / scale, torch.zeros(6, 2, dtype=torch.float64))
     whole = sum(parts[1:], parts[0])
@@ -177,7 +177,7 @@ def test_a_ball_over_workers_has_the_exact_cost(seed, workers, eps, scale):
 def test_the_training_cost_never_rises(alpha, rounds):
     x, y = data("SSFNClassifier")
     order = y.argsort(kind="stable")
-    shared = Consensus(Here(4), iterations=40, rounds=rounds)
+    shared = Consensus(Here(4), steps=40, rounds=rounds)
     model = small("SSFNClassifier", alpha=alpha, layer_gain=0.0).fit(x[order], y[order], workers=shared)
     assert model.costs_ == sorted(model.costs_, reverse=True)
 
@@ -189,7 +189,7 @@ def test_messages_depend_on_the_network_and_not_on_the_samples():
     for samples in (200, 400):
         here = Here(4)
         small("ELMClassifier").fit(
-            x[:samples], y[:samples], workers=Consensus(here, method="admm", iterations=20, tolerance=0.0)
+            x[:samples], y[:samples], workers=Consensus(here, method="admm", steps=20, tolerance=0.0)
         )
         sent.append(here.bytes_sent)
     assert sent[0] == sent[1]
@@ -210,7 +210,7 @@ def test_nearly_collinear_features_come_to_the_central_solution_or_are_told(skew
     shared = objective(made[1].fit(x, y, workers=ring), x, y)
     assert central * (1 - 1e-9) <= shared <= central * (1 + 1e-4)
     with pytest.warns(ConvergenceWarning, match="of itself above that of one place"):
-        made[2].fit(x, y, workers=Consensus(network("ring", 5), method="admm", iterations=100))
+        made[2].fit(x, y, workers=Consensus(network("ring", 5), method="admm", steps=100))
 
 
 @given(seed=st.integers(0, 10**6), workers=st.integers(1, 6), lam=st.floats(1e-3, 10), ball=st.booleans())
@@ -286,7 +286,7 @@ def test_bad_networks_and_settings_are_refused():
     for wrong in (
         {"method": "telepathy"},
         {"rounds": 0},
-        {"iterations": 0},
+        {"steps": 0},
         {"relaxation": 2.0},
         {"method": "cg", "rounds": 3},
     ):

@@ -1,4 +1,4 @@
-"""Laws of every graph, mixing rule and split: the mean is kept, and workers agree at least as fast as predicted."""
+"""Laws of every graph, mixing and split: the mean is kept, and workers agree at least as fast as predicted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gracile.core.errors import InputError
 from gracile.workers import (
     GRAPHS,
-    RULES,
+    MIXINGS,
     InProcess,
     check_mixing,
     graph,
@@ -25,25 +25,25 @@ NAMES = sorted(GRAPHS)
 SIZES = {"torus": 12}
 
 
-def rule_or_skip(rule: str) -> str:
-    if rule == "optimal":
+def mixing_or_skip(mixing: str) -> str:
+    if mixing == "optimal":
         pytest.importorskip("cvxpy", reason="the convex solver is not installed")
-    return rule
+    return mixing
 
 
 def rows(workers: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(workers, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("mixing", sorted(MIXINGS))
 @pytest.mark.parametrize("name", NAMES)
-def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(name: str, rule: str):
+def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(name: str, mixing: str):
     built = graph(name, 8)
-    matrix = check_mixing(mixing_matrix(built, rule_or_skip(rule)), built)
+    matrix = check_mixing(mixing_matrix(built, mixing_or_skip(mixing)), built)
     assert torch.equal(matrix, matrix.T)
     gap = spectral_gap(matrix)
     assert 0 < gap <= 1
-    joined = network(built, rule=rule)
+    joined = network(built, mixing=mixing)
     joined.watching = True
     x = rows(8)
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_mixing_matrices_are_doubly_stochastic_and_contract_as_their_gap_says(na
 @pytest.mark.parametrize("name", NAMES)
 def test_the_optimal_rule_has_the_largest_gap(name: str):
     built = graph(name, 8)
-    gaps = {rule: spectral_gap(mixing_matrix(built, rule_or_skip(rule))) for rule in RULES}
+    gaps = {mixing: spectral_gap(mixing_matrix(built, mixing_or_skip(mixing))) for mixing in MIXINGS}
     assert gaps["optimal"] >= max(gaps.values()) - 1e-6
 
 
@@ -176,7 +176,7 @@ def test_matrix_products_are_the_plain_twin_of_gossip():
         (lambda: network("ring", 4, mixing=torch.eye(4) * 2 - 0.25), "not doubly stochastic"),
         (lambda: network("ring", 4, mixing=[]), "empty"),
         (lambda: network("ring", 4, drop=1.0), "drop"),
-        (lambda: network("ring", 4, rule="metropolys"), "metropolis"),
+        (lambda: network("ring", 4, mixing="metropolys"), "metropolis"),
         (lambda: network("ring", 4, transport=InProcess(6)), "graph has 4"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 
 from gracile import cli
 from gracile.core.errors import InputError, NonFiniteError
+from gracile.core.power_law import exponent
 from gracile.one_layer import (
     angle,
     binary_risk,
@@ -33,7 +34,6 @@ from gracile.one_layer import (
     sparse_teacher,
     verify,
 )
-from gracile.one_layer.verification import exponent
 from gracile.penalties import elementwise
 from gracile.recipes import load, run, schema
 

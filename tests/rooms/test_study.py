@@ -163,7 +163,7 @@ def test_a_train_recipe_takes_them(tmp_path: Path) -> None:
     arms = {"dense": {}}
     for training in (
         {"optimizer": "adagrad", "lr": 1e-3, "schedule": "averaged"},
-        {"lr": 0.1, "schedule": "diminishing", "beta": 0.1},
+        {"lr": 0.1, "schedule": "diminishing", "decay": 0.1},
     ):
         settings = schema.merged(recipe.settings, {"training": {"epochs": 2, "warmup": 0.0, **training}})
         where = tmp_path / training["schedule"]

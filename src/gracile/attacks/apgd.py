@@ -34,8 +34,9 @@ def apgd(
     chunk: int | None = None,
     precision: Precision = "float32",
 ) -> Tensor:
-    """Auto-PGD [@croce2020, algorithm 1]; samples leave the batch once broken, unless the network draws
-    random numbers.
+    """Auto-PGD [@croce2020, algorithm 1].
+
+    Samples leave the batch once broken, unless the network draws random numbers.
 
     Args:
         model, x, y, eps, norm, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`.

@@ -102,7 +102,9 @@ def card(
 
     Args:
         found: of `gracile.attacks.evaluate`.
-        name, architecture, dataset: see `Card`.
+        name: of the entry, as `Card` has it.
+        architecture: in the table's words.
+        dataset: the network was trained and attacked on.
         cost: what the network costs.
         more: other fields of `Card` that are the user's: link, authors, venue, additional_data, reported, footnote.
 

@@ -178,13 +178,17 @@ def evaluate(
 
     Args:
         model: maps `x` to logits; any callable if no attack needs gradients.
-        x, y: as `gracile.attacks.pgd` takes them.
-        eps, norm, draws, seed: see `gracile.attacks.pgd`.
+        x: inputs (n, ...) in [0, 1].
+        y: labels (n,).
+        eps: radius of the ball.
+        norm: of the ball, ``linf`` or ``l2``.
         attacks: rows of `ENTRIES`.
         surrogate: a differentiable network much like `model`; PGD on cross-entropy and on the margin against it are tried on
             `model`, as the score ``transfer``.
         options: settings by entry that differ from its own.
         limits: samples an entry is tried on, the first ones; all without.
+        draws: passes that each gradient is the mean of, for networks that draw random numbers; see `gracile.attacks.pgd`.
+        seed: of the attacks' own random numbers and the network's.
         precision: ``bf16`` for attacks that take it; verdicts are in the network's own precision.
         progress: called with a line an attack.
 
@@ -311,7 +315,7 @@ class _Judge:
         self.settings: dict[str, Any] = {"eps": eps, "norm": norm, "draws": self.draws, "seed": seed + 1}
 
     def right(self, at: Tensor, rows: Tensor | None = None) -> Tensor:
-        """bool (k,): right answers at `at`, the perturbed samples of `rows`."""
+        """Which answers (k,) are right at `at`, the perturbed samples of `rows`."""
         x, y = (self.x, self.y) if rows is None else (self.x[rows], self.y[rows])
         with attacking(self.model, x, y, **self.settings) as (victim, _, y):
             return ~victim.verdict(at.detach(), y)

@@ -168,7 +168,8 @@ def project_on_plane(points: Tensor, w: Tensor, level: Tensor, norm: str) -> Ten
     from 0 climbs to the root without passing it, in finitely many steps and without sorting.
 
     Args:
-        points, w: (n, ...), `points` in [0, 1].
+        points: (n, ...) in [0, 1].
+        w: normal vectors of the planes (n, ...).
         level: (n,).
         norm: ``linf`` or ``l2``.
 

@@ -21,7 +21,8 @@ def project(moved: Tensor, x: Tensor, eps: float, norm: str) -> Tensor:
     """The nearest point of the ball around `x` within [0, 1]; for l2 a point of both that is near.
 
     Args:
-        moved, x: (n, ...), `x` in [0, 1].
+        moved: the points (n, ...).
+        x: centres of the balls (n, ...) in [0, 1].
         eps: radius.
         norm: ``linf`` or ``l2``.
     """

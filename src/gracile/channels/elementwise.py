@@ -128,8 +128,10 @@ def prelu(op: Op) -> Dims:
 
 
 def normalize(op: Op) -> Dims:
-    """An affine map of each channel by itself, with buffers `mean` and `std`; asked for with ``channel_rule =
-    "normalize"``."""
+    """An affine map of each channel by itself, with buffers `mean` and `std`.
+
+    A module asks for it with ``channel_rule = "normalize"``.
+    """
     module = op.module
     assert module is not None
     slots = op.x.slots

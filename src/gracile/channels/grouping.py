@@ -44,8 +44,10 @@ def _rows(weight: Weight) -> Tensor:
 
 
 def _blocks(weight: Weight, outputs: int, inputs: int) -> Tensor:
-    """Number the tiles of so many outputs by so many inputs, at each kernel position by itself; those at an edge may be
-    smaller."""
+    """Number the tiles of so many outputs by so many inputs, at each kernel position by itself.
+
+    Those at an edge may be smaller.
+    """
     shape = weight.tensor.shape
     number = torch.zeros((1,) * len(shape), dtype=torch.long)
     for dim, size in enumerate(shape):
@@ -67,7 +69,7 @@ GROUPINGS = (*WITHIN_LAYER, "coupled")
 _TILE = re.compile(r"block:(?:([1-9]\d*)x)?([1-9]\d*)")
 
 
-def rule(name: str) -> Callable[[Weight], Tensor]:
+def within_layer(name: str) -> Callable[[Weight], Tensor]:
     """A grouping within layers, by its name; ``block:8`` and ``block:4x4`` name the tile (outputs x inputs).
 
     Raises:
@@ -116,7 +118,7 @@ def within_layers(name: str, weights: list[Weight]) -> Grouping:
     Raises:
         InputError: no such grouping, or it does not fit a weight.
     """
-    number = rule(name)
+    number = within_layer(name)
     index, groups = [], 0
     for weight in weights:
         numbers = number(weight)

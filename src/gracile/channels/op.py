@@ -458,8 +458,7 @@ class Op:
         return max(number // 2, 1) if x.varies else number
 
     def constants(self, function: Constants, *, makes: bool = False) -> None:
-        """Give the function that tells which output channels are constant, from the operands' `Values`; without one,
-        none are.
+        """Give the function that tells which output channels are constant; without one, none are.
 
         Args:
             function: from the operands' `Values` to the result's.

@@ -202,8 +202,10 @@ def _padded(
 
 
 def padded_channels(op: Op) -> Dims:
-    """A module that puts `before` and `after` zero channels around its input; asked for with ``channel_rule =
-    "padded_channels"``."""
+    """A module that puts `before` and `after` zero channels around its input.
+
+    It asks for this with ``channel_rule = "padded_channels"``.
+    """
     module: Any = op.module
     labels = op.x.dims[1]
     if labels is None:

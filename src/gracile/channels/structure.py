@@ -89,8 +89,11 @@ class Structure:
         return f"ChannelGraph({type(self.model).__name__}, {self.num_groups} groups, {len(self.layers)} layers)"
 
     def _number_groups(self, size: int) -> np.ndarray:
-        """Class to group, in the order the layers read them; -1 where the class must stay, where nothing reads it, or where
-        a weight reads it along another dimension than it reads others."""
+        """Class to group, in the order the layers read them.
+
+        -1 where the class must stay, where nothing reads it, or where a weight reads it along another dimension than it reads
+        others.
+        """
         group = np.full(size, -1, np.int64)
         along: dict[str, int] = {}
         barred = np.zeros(size, bool)

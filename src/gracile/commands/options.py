@@ -16,14 +16,17 @@ DATA = "a folder of images by class, a parquet, csv or npz file, digits or anoth
 
 
 def seed(parser: argparse.ArgumentParser) -> None:
+    """Where randomness begins."""
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
 
 
 def out(parser: argparse.ArgumentParser, text: str) -> None:
+    """Where results go; `text` says to what, and the default."""
     parser.add_argument("--out", type=Path, metavar="PATH", help=text)
 
 
 def size(parser: argparse.ArgumentParser) -> None:
+    """How much of a recipe is done."""
     parser.add_argument("--size", default="full", help="one of the recipe's sizes: full, cpu, smoke (default: full)")
 
 
@@ -54,6 +57,7 @@ def data(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def data_root(parser: argparse.ArgumentParser) -> None:
+    """Where named data sets lie."""
     parser.add_argument(
         "--data-root", "--root", type=Path, metavar="FOLDER",
         help="folder with a folder for each data set (default: the variable GRACILE_DATA)",

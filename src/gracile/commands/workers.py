@@ -19,7 +19,7 @@ from gracile.commands import Answer, options
 
 # What only some methods take; it is refused by name where the method has no such option.
 OF_METHODS = ("local_steps", "compress", "gamma", "rho", "gossip")
-PLAIN = ("graph", "workers", "method", "split", "rule", "model", "rounds", "batch_size", "lr", "drop", "processes",
+PLAIN = ("graph", "workers", "method", "split", "mixing", "model", "rounds", "batch_size", "lr", "drop", "processes",
          "patience", "restarts", "exact", "every", "train_limit", "label", "image_size", "seed")  # fmt: skip
 
 
@@ -28,10 +28,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--graph", default="ring", help="star, two-star, path, ring, torus, exponential, random-regular:D, complete")
     add("--edges", help="pairs of workers in place of --graph, such as 0-1,1-2")
     add("--workers", type=int, default=6, help="how many (default: 6)")
-    add("--method", default="dsgd", help="average, two-star, dsgd, gradient-tracking, choco or admm (default: dsgd)")
+    methods = "average, fedprox, fedopt, scaffold, diloco, two-star, dsgd, gradient-tracking, choco or admm"
+    add("--method", default="dsgd", help=f"{methods} (default: dsgd)")
     options.data(parser, "the data (default: digits)")
     add("--split", default="iid", help="iid, label or dirichlet:ALPHA (default: iid)")
-    add("--rule", default="metropolis", help="mixing weights: metropolis, max-degree or optimal")
+    add("--mixing", default="metropolis", help="mixing weights: metropolis, max-degree or optimal")
     add("--model", default="mlp", help="a network's name, or FILE.py:FUNCTION (default: mlp)")
     add("--widths", default="100", help="hidden units of an mlp (default: 100)")
     add("--rounds", type=int, default=100, help="rounds (default: 100)")

@@ -91,10 +91,14 @@ def attack(
     Args:
         networks: one, or several by name; the first is the surrogate whose adversarial examples are tried on the others.
         data: its test split is attacked, the validation split where there is no other.
-        eps, norm, attacks, draws, seed: see `gracile.attacks.evaluate`.
+        eps: radius of the ball, in the inputs' unit.
+        norm: of the ball, as `gracile.attacks.evaluate` takes it.
+        attacks: rows of `gracile.attacks.ENTRIES`.
         samples: drawn once from the split; 0 for all.
         nattack_samples: of which NAttack is tried on, since it asks the network up to 120,000 times a sample.
+        draws: passes that each gradient is the mean of, for networks that draw random numbers.
         quick: a fifth of the steps of C&W, NAttack, Square and AutoAttack.
+        seed: of the attacks' own random numbers and the network's.
         device: where the networks run; they stay there.
         folder: where ``attack.json`` and ``table.md`` go; nowhere by default.
 

@@ -112,7 +112,9 @@ def compress(
         calibration: training samples that calibrate int8.
         eps: measure robust accuracy in this l-inf ball; None leaves it out.
         robust_samples: samples attacked, 0 for all.
-        batch_sizes, threads, rounds: see `gracile.export.latency_table`.
+        batch_sizes: that are timed, see `gracile.export.latency_table`.
+        threads: that are timed, each with each batch size.
+        rounds: turns each file gets in the timing.
         folder: for ``lean.safetensors``, ``lean.onnx``, ``lean.int8.onnx``, ``table.md`` and ``compress.json``; what stands there is
             replaced.
         name: of the network, for ``compress.json``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -57,12 +56,6 @@ def descend(
             built.step()
         found.append((lr, measure(net)))
     return found
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The exponent of a power law through points, by least squares on logarithms."""
-    x, y = np.log(np.array(points)).T
-    return float(np.polyfit(x, y, 1)[0])
 
 
 OPTIMIZERS: dict[str, Factory] = {

@@ -50,8 +50,10 @@ class Flat(nn.Module):
 
 
 def in_single_precision(model: nn.Module) -> nn.Module:
-    """The model itself, or a copy in float32 where it is in half precision: the runtime has no bfloat16 layers on processors, and
-    float32 holds every number of either half precision exactly."""
+    """The model itself, or a copy in float32 where it is in half precision.
+
+    The runtime has no bfloat16 layers on processors, and float32 holds every number of either half precision exactly.
+    """
     half = any(one.dtype in (torch.bfloat16, torch.float16) for one in (*model.parameters(), *model.buffers()))
     return copy.deepcopy(model).float() if half else model
 

@@ -176,7 +176,8 @@ def latency_table(
     Args:
         files: name to ONNX file; the first is what the others are compared with.
         example: one batch of inputs; batches are made of normal noise of its shape.
-        batch_sizes, threads: the loads.
+        batch_sizes: samples per run.
+        threads: of the runtime; each number is timed with each batch size.
         rounds: turns each file gets, after one that warms up.
         turn: seconds.
         memory: measure peak memory too, each file in a fresh process.

@@ -1,5 +1,6 @@
-"""Run one file in this process and print its peak memory: started by path in a fresh interpreter, imports nothing of
-gracile.
+"""Run one file in this process and print its peak memory.
+
+Started by path in a fresh interpreter; imports nothing of gracile.
 
 Arguments: the file, the input's shapes and types as JSON, the number of threads. Prints two numbers of KiB: peak
 resident memory when onnxruntime was imported, and at the end.
@@ -23,6 +24,7 @@ def peak_kib() -> int:
 
 
 def main() -> None:
+    """Measure and print."""
     import numpy as np
     import onnxruntime as ort
 

@@ -83,7 +83,7 @@ class Calibration:
             yield feed(inputs)
 
     def get_next(self) -> Feed | None:
-        """onnxruntime's reader protocol: the next batch, None at the end."""
+        """The next batch, None at the end: the reader protocol of onnxruntime."""
         return next(self._feeds, None)
 
 

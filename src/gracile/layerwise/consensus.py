@@ -56,7 +56,7 @@ class Consensus:
             with gossip "admm" alone.
         rounds: gossip rounds for each mean of ADMM; None takes exact means. Single numbers, and each layer's solution
             at its end, are always agreed on exactly, so that all workers build the same next layer.
-        iterations: of ADMM or conjugate gradients, at most.
+        steps: of ADMM or conjugate gradients, at most.
         tolerance: how much higher the cost may be than the central solution's, as a share of it; also the relative
             residuals at which ADMM may end. Where the bound on it is higher in the end, a
             `sklearn.exceptions.ConvergenceWarning` says so.
@@ -67,7 +67,7 @@ class Consensus:
     network: Network
     method: str | None = None
     rounds: int | None = None
-    iterations: int = 500
+    steps: int = 500
     tolerance: float = 1e-4
     relaxation: float = 1.7
     penalty: float | None = None
@@ -75,9 +75,9 @@ class Consensus:
     def __post_init__(self) -> None:
         if self.method is not None and self.method not in METHODS:
             raise InputError(f"There is no method '{self.method}'.", f"Choose one of: {', '.join(METHODS)}.")
-        if (self.rounds is not None and self.rounds < 1) or self.iterations < 1:
+        if (self.rounds is not None and self.rounds < 1) or self.steps < 1:
             raise InputError(
-                f"rounds = {self.rounds} and iterations = {self.iterations} make no consensus.",
+                f"rounds = {self.rounds} and steps = {self.steps} make no consensus.",
                 "Give whole numbers from 1 up, or rounds=None for exact means.",
             )
         if self.method == "cg" and self.rounds is not None:
@@ -190,7 +190,7 @@ class Shared:
         return float(self.workers.total(torch.tensor([own], dtype=torch.float64)))
 
     def ridge(self, lam: float) -> Tensor:
-        """argmin |T - Y O|^2 + lam |O|^2 (n, Q)."""
+        """The minimiser O (n, Q) of |T - Y O|^2 + lam |O|^2."""
         if self._krylov:
             found = self._conjugate(lam, torch.zeros_like(self.cross))
             self._judge(found, lam)
@@ -205,7 +205,7 @@ class Shared:
         return found
 
     def in_ball(self, eps: float, start: Tensor) -> NormBall:
-        """argmin |T - Y O|^2 in the ball |O|_F <= eps; the multiplier is not found.
+        """The minimiser O of |T - Y O|^2 in the ball |O|_F <= eps; the multiplier is not found.
 
         Args:
             eps: radius.
@@ -270,7 +270,7 @@ class Shared:
         steered = self._sum(self._inverses(residual, lam)) / self.workers.network.workers
         direction, before = steered, (residual * steered).sum(0)
         aim = self.workers.tolerance * (CLOSER if own else 1.0)
-        for _ in range(self.workers.iterations):
+        for _ in range(self.workers.steps):
             # Of the problem's own solution in units of its cost; of another target in those of the energy of the solution.
             scale = self.energy - float((z * (target + residual)).sum()) if own else float((z * target).sum())
             if float(before.sum()) <= aim * max(scale, 0.0):
@@ -284,8 +284,11 @@ class Shared:
         return z
 
     def _on_the_ball(self, eps: float, start: Tensor) -> Tensor:
-        """The multiplier by Newton's method on 1/|O(lam)| = 1/eps [@more1983], kept between the largest that is
-        known to be too small and the smallest too large; |O(lam)| and its slope are found by conjugate gradients."""
+        """The solution on the ball, its multiplier by Newton's method on 1/|O(lam)| = 1/eps [@more1983].
+
+        The multiplier is kept between the largest that is known to be too small and the smallest too large; |O(lam)| and its
+        slope are found by conjugate gradients.
+        """
         mean = self.workers.network.workers * float(self._mean([self._spectra[0].mean((1, 2))]))
         low, high = 0.0, math.inf
         lam, found = LEAST * mean, project(start, eps)
@@ -331,8 +334,8 @@ class Shared:
         if bound > self.workers.tolerance:
             exact = "" if self.workers.rounds is None else "take exact means (rounds=None), "
             warnings.warn(
-                f"Learning over workers ended after at most {self.workers.iterations} iterations with a cost that may be "
-                f"{bound:.1g} of itself above that of one place. Raise iterations or lam, {exact}"
+                f"Learning over workers ended after at most {self.workers.steps} steps with a cost that may be "
+                f"{bound:.1g} of itself above that of one place. Raise steps or lam, {exact}"
                 'or add the Gram matrices up (Consensus(..., method="gram")).',
                 ConvergenceWarning,
                 stacklevel=2,
@@ -355,7 +358,7 @@ class Shared:
         penalty = settings.penalty or float(self._mean([values.mean((1, 2))])) or 1.0
         z = start.expand(len(self.parts), *start.shape)
         dual = torch.zeros_like(target)
-        for iteration in range(1, settings.iterations + 1):
+        for iteration in range(1, settings.steps + 1):
             local = basis @ ((target + penalty * (basis.mT @ (z - dual))) / (values + penalty))
             relaxed = settings.relaxation * local + (1 - settings.relaxation) * z
             mean = network.average((relaxed + dual).to(self.dtype), settings.rounds).double()
@@ -381,7 +384,7 @@ class Shared:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """above / below, and 0 where a column is solved already."""
+    """Quotient of the two, and 0 where a column is solved already."""
     return torch.where(below > 0, above / below.clamp(min=torch.finfo(below.dtype).tiny), 0)
 
 

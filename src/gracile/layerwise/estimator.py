@@ -53,19 +53,19 @@ class Learned:
     """What a learner found.
 
     Attributes:
-        net: inputs (b, P) to outputs (b, Q).
+        network: inputs (b, P) to outputs (b, Q).
         variance: the mean squared error of one target on the training samples.
         held_out: samples and their places in the stream to outputs as of a network that did not learn from them (b, Q);
             None where the samples lie with many workers.
     """
 
-    net: nn.Module
+    network: nn.Module
     variance: float
     held_out: Callable[[Chunk, Tensor], Tensor] | None = None
 
 
 def solved(
-    net: nn.Module,
+    network: nn.Module,
     features: Callable[[Tensor], Tensor],
     problem: Statistics | Dual | Shared,
     weights: Tensor,
@@ -74,7 +74,7 @@ def solved(
     """A network whose last layer is a ridge regression, left out one sample at a time.
 
     Args:
-        net: the whole network.
+        network: the whole network.
         features: what its last layer reads (b, n) of scaled inputs (b, P).
         problem: of these features and the targets.
         weights: the last layer (n, Q), the ridge solution at `lam`.
@@ -82,14 +82,14 @@ def solved(
     """
     variance = problem.cost(weights) / (problem.count * weights.shape[1])
     if isinstance(problem, Shared):
-        return Learned(net, variance)
+        return Learned(network, variance)
 
     def held_out(chunk: Chunk, places: Tensor) -> Tensor:
         y, t, w = weighted(features(chunk.x), chunk.t, chunk.w)
         residuals = left_out(t.double() - y.double() @ weights, problem.leverage(y, lam), w)
         return chunk.t.double() - (residuals if w is None else residuals / w.double().sqrt()[:, None])
 
-    return Learned(net, variance, held_out)
+    return Learned(network, variance, held_out)
 
 
 class Learner(NetworkEstimator):
@@ -170,7 +170,7 @@ class Learner(NetworkEstimator):
             source = scaling_of(source, inputs, self.scale)
         learned = self._learn(source)
         # Nothing outlives fit that refers to the data.
-        self.net_ = learned.net
+        self.net_ = learned.network
         return source, learned
 
     def _check_workers(self, workers: Consensus, samples: int, *more: object) -> None:
@@ -363,7 +363,8 @@ class Regressor(RegressorMixin, Learner):
         Args:
             X: (samples, features), any number type, dense or sparse.
             y: (samples,) or (samples, outputs).
-            sample_weight, workers: as `Classifier.fit`'s.
+            sample_weight: how much each sample counts (samples,), from 0 up.
+            workers: a network to learn over, as `Classifier.fit` takes it.
 
         Raises:
             DataError: NaN, constant features, weights below 0, or a worker without samples.

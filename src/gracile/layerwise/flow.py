@@ -28,7 +28,8 @@ def fold(y: Tensor, dim: int = -1) -> Tensor:
     """`U y` with `U = [I -I]`, the exact inverse of `signed_relu`.
 
     Args:
-        y: axis `dim` has an even size 2m, which becomes m.
+        y: its axis `dim` has an even size 2m, which becomes m.
+        dim: that axis.
     """
     positive, negative = y.chunk(2, dim)
     return positive - negative
@@ -65,6 +66,8 @@ def orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 
     Args:
         rows: at least `columns`.
+        columns: of the matrix.
+        generator: what it is drawn from.
 
     Raises:
         InputError: fewer rows than columns.
@@ -80,6 +83,8 @@ def cosine(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 
     Args:
         rows: at least `columns`.
+        columns: of the matrix.
+        generator: what the signs are drawn from.
     """
     check_rows(rows, columns)
     k = torch.arange(rows, dtype=torch.float64)[:, None]
@@ -95,7 +100,8 @@ def hidden(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Args:
         x: (b, P).
-        weight, bias: (n, P), (n,).
+        weight: W (n, P).
+        bias: b (n,).
 
     Returns:
         (b, n), stored column by column: the product then is of two matrices that are long where they meet, which takes

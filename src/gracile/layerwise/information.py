@@ -78,7 +78,7 @@ class Mixture:
         return cls(spread / math.sqrt(inputs) * torch.randn(classes, inputs, generator=random, dtype=torch.float64))
 
     def sample(self, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """x (samples, P) and t (samples,)."""
+        """Draw x (samples, P) and t (samples,)."""
         random = generator(seed, "information", "samples")
         t = torch.randint(len(self.means), (samples,), generator=random)
         return self.means[t] + torch.randn(samples, self.means.shape[1], generator=random, dtype=torch.float64), t

@@ -158,7 +158,10 @@ class ReDense(nn.Module):
         Args:
             inputs: h (J, n).
             labels: (J,).
-            epochs, method, lr, monitor: as in `fit`.
+            epochs: full-batch steps.
+            method: "monotone" or "adam", see `softmax.fit_softmax`.
+            lr: of Adam.
+            monitor: as in `fit`.
         """
         output = self._output
         if not self._last or not isinstance(output, nn.Linear):

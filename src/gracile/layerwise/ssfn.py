@@ -184,8 +184,8 @@ class _SSFN(Learner):
         # Cross-validation needs everyone's sums in one place; consensus has the ball.
         alpha = BALL if self.alpha == "auto" and source.workers is not None else self.alpha
         q = source.outputs
-        net = SSFNNet([torch.zeros(source.features + 1, q, dtype=source.dtype, device=source.device)], [])
-        first = ridge(source.through(net.features), self.lam)
+        network = SSFNNet([torch.zeros(source.features + 1, q, dtype=source.dtype, device=source.device)], [])
+        first = ridge(source.through(network.features), self.lam)
         self.lam_ = first.lam
         eps = None if isinstance(alpha, str) else float(alpha) * math.sqrt(2 * q)
         outputs, randoms = [first.weights.to(source.dtype)], []
@@ -208,11 +208,11 @@ class _SSFN(Learner):
             last, judged = (found.problem, found.weights, found.lam), found.judged
             if gained < self.layer_gain:
                 break
-        net = SSFNNet(outputs, randoms)
+        network = SSFNNet(outputs, randoms)
         if self.finetune_epochs:
             # Its outputs are logits, of a network that has seen every sample: the softmax is taken as it is.
-            return Learned(_scaled(finetune(net, source, self), source), 1.0)
-        return solved(_scaled(net, source), net.features, *last)
+            return Learned(_scaled(finetune(network, source, self), source), 1.0)
+        return solved(_scaled(network, source), network.features, *last)
 
     def _widest(
         self, source: Source, outputs: list[Tensor], randoms: list[Tensor], depth: int
@@ -221,8 +221,8 @@ class _SSFN(Learner):
         random = generator(self.seed, "layerwise", "ssfn", depth)
         r = torch.rand(int(self.max_nodes), len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
         r = (math.sqrt(3) * r).to(source.device, source.dtype)
-        net = SSFNNet(outputs, [*randoms, r])
-        sums = source.through(net.features).problem(primal=True)
+        network = SSFNNet(outputs, [*randoms, r])
+        sums = source.through(network.features).problem(primal=True)
         assert not isinstance(sums, Dual)
         return sums, r
 
@@ -245,11 +245,11 @@ def _linear_error(problem: Statistics | Dual | Shared, lam: float, cost: float) 
     return problem.count * cost / max(free, 1e-9 * problem.count) ** 2
 
 
-def _scaled(net: SSFNNet, source: Source) -> SSFNNet:
+def _scaled(network: SSFNNet, source: Source) -> SSFNNet:
     """The network for inputs that are not scaled yet."""
     if source.scaling is None:
-        return net
-    return SSFNNet(list(net.outputs), list(net.randoms), source.scaling.stacked())
+        return network
+    return SSFNNet(list(network.outputs), list(network.randoms), source.scaling.stacked())
 
 
 def repeat(width: int, q: int, device: torch.device) -> Tensor:
@@ -260,19 +260,19 @@ def repeat(width: int, q: int, device: torch.device) -> Tensor:
     return weights
 
 
-def finetune(net: SSFNNet, source: Source, settings: _SSFN) -> SSFNNet:
+def finetune(network: SSFNNet, source: Source, settings: _SSFN) -> SSFNNet:
     """Train all matrices by Adam in batches of 128: cross-entropy where targets are one-hot, else squared error.
 
     Outputs then are logits; their largest entry still names the class. The samples are shuffled within each chunk.
     """
     one_hot = isinstance(settings, Classifier)
-    net.requires_grad_(True)
-    optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr)
+    network.requires_grad_(True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
     for epoch in range(int(settings.finetune_epochs)):
         random = generator(settings.seed, "layerwise", "ssfn", "finetune", epoch)
         for x, t, w in source:
             for rows in torch.randperm(len(x), generator=random).to(x.device).split(128):
-                outputs = net(x[rows])
+                outputs = network(x[rows])
                 losses = (
                     nn.functional.cross_entropy(outputs, t[rows], reduction="none")
                     if one_hot
@@ -282,7 +282,7 @@ def finetune(net: SSFNNet, source: Source, settings: _SSFN) -> SSFNNet:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-    return net.requires_grad_(False)
+    return network.requires_grad_(False)
 
 
 class SSFNClassifier(_SSFN, Classifier):

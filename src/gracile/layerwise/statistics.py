@@ -179,7 +179,7 @@ class Statistics:
         return max(0.0, self.energy + float((weights * (self.gram @ weights - 2 * self.cross)).sum()))
 
     def ridge(self, lam: float) -> Tensor:
-        """argmin |T - Y O|^2 + lam |O|^2, by Cholesky (n, Q).
+        """The minimiser O (n, Q) of |T - Y O|^2 + lam |O|^2, by Cholesky.
 
         Raises:
             InputError: the Gram matrix is singular at this `lam`; the message says which one suffices.
@@ -196,7 +196,7 @@ class Statistics:
         return self._spectrum
 
     def leverage(self, features: Tensor, lam: float) -> Tensor:
-        """h = y' (Y'Y + lam I)^-1 y of rows y, features (b, n); (b,)."""
+        """The leverages (b,) h = y' (Y'Y + lam I)^-1 y of rows y, features (b, n)."""
         if self._factor is not None and self._factor[0] == lam:
             half = torch.linalg.solve_triangular(self._factor[1], features.double().T, upper=False)
             return half.square().sum(0)
@@ -226,7 +226,7 @@ class Dual:
         return float((self.targets - self.features.double() @ weights.double()).square().sum())
 
     def ridge(self, lam: float) -> Tensor:
-        """argmin |T - Y O|^2 + lam |O|^2 (n, Q); raises as `Statistics.ridge` does."""
+        """The minimiser O (n, Q) of |T - Y O|^2 + lam |O|^2; raises as `Statistics.ridge` does."""
         factor = factorised(self.gram, lam)
         return _lifted(self.features, torch.cholesky_solve(self.targets, factor))
 
@@ -238,7 +238,7 @@ class Dual:
         return self._spectrum
 
     def leverage(self, features: Tensor, lam: float) -> Tensor:
-        """h = y' (Y'Y + lam I)^-1 y of rows y among the samples, features (b, n); (b,)."""
+        """The leverages (b,) h = y' (Y'Y + lam I)^-1 y of rows y among the samples, features (b, n)."""
         found = self.spectrum()
         rotated = features.double() @ self.features.double().T @ found.basis
         return rotated.square() @ (found.inverse(lam) * found.inverse(0.0))

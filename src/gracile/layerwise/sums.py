@@ -131,7 +131,9 @@ class SumClassifier(SumLearner, Classifier):
         numbers. After `fit` it goes on from its samples; a call to `fit` starts anew.
 
         Args:
-            X, y, sample_weight: as `fit`'s.
+            X: (samples, features), as `fit` takes it.
+            y: labels, as `fit` takes them.
+            sample_weight: how much each sample counts (samples,), from 0 up.
             classes: all labels; needed at the first call, unless its y holds them all.
 
         Raises:

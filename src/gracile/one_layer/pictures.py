@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from gracile.core.figures import new_figure, save
+from gracile.core.power_law import exponent
 from gracile.one_layer.iterations import Trajectories
-from gracile.one_layer.verification import exponent
 
 COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b")
 

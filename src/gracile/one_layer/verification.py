@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -182,9 +181,3 @@ def sample_deviation(
         ended = iteration(w, w_star, k, **settings, data=data).w
         found.append((n, float((ended - exact).square().sum(1).mean().sqrt())))
     return found
-
-
-def exponent(points: Sequence[tuple[float, float]]) -> float:
-    """The least-squares slope of log y against log x, both at least 0."""
-    x, y = np.log(np.maximum(np.array(points, dtype=float).T, np.finfo(float).tiny))
-    return float(np.polyfit(x, y, 1)[0])

@@ -57,8 +57,10 @@ class Steered(Protocol):
     """A penalty that says which mu zeroes what."""
 
     def critical_mu(self, size: Tensor) -> Tensor:
-        """The smallest mu at which a weight of absolute value `size`, or every group of this l2 norm, becomes 0; with an l1
-        norm inside P, groups of many entries go before."""
+        """The smallest mu at which a weight of absolute value `size`, or every group of this l2 norm, becomes 0.
+
+        With an l1 norm inside P, groups of many entries go before.
+        """
         ...
 
 
@@ -92,8 +94,10 @@ class GroupPenalty(Protocol):
         ...
 
     def scale(self, norms: Tensor, mu: float | Tensor) -> Tensor:
-        """The factor in [0, 1] on each group, from the l2 norms (any shape) of the soft-thresholded groups; NaN stays
-        NaN."""
+        """The factor in [0, 1] on each group, from the l2 norms (any shape) of the soft-thresholded groups.
+
+        NaN stays NaN.
+        """
         ...
 
     def norm_values(self, norms: Tensor) -> Tensor:

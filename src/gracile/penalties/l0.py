@@ -13,8 +13,12 @@ from gracile.penalties.base import check
 
 
 def hard_threshold(w: Tensor, mu: float) -> Tensor:
-    """`w` where ``|w| > sqrt(2 mu)``, else 0: the proximal map of ``mu`` times the count of non-zeros, for `w` of
-    any shape."""
+    """`w` where ``|w| > sqrt(2 mu)``, else 0: the proximal map of ``mu`` times the count of non-zeros.
+
+    Args:
+        w: of any shape.
+        mu: at least 0.
+    """
     # One vectorised pass, which zeroes what is small and so lets NaN, which is not small, stay and be seen.
     return hardshrink(w, min(math.sqrt(2 * mu), torch.finfo(w.dtype).max))
 

@@ -12,8 +12,9 @@ from gracile.penalties.base import check
 
 
 def half_threshold(w: Tensor, mu: float) -> Tensor:
-    """The proximal map of ``mu sum sqrt|w_i|``, for `w` of any shape: 0 up to ``3/2 mu^(2/3)``, else the largest root of
-    ``u - |w| + mu/(2 sqrt u)``.
+    """The proximal map of ``mu sum sqrt|w_i|``, for `w` of any shape.
+
+    It is 0 up to ``3/2 mu^(2/3)``, else the largest root of ``u - |w| + mu/(2 sqrt u)``.
 
     @xu2012, theorem 1, whose lam is 2 mu. The published root ``2/3 |w| (1 + cos(2 pi/3 - 2/3 phi))``,
     ``phi = arccos(mu/4 (|w|/3)^(-3/2))``, stands here as the identical

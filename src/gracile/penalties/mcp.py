@@ -30,8 +30,9 @@ def firm_threshold(w: Tensor, mu: float, gamma: float) -> Tensor:
 
 
 class MCP:
-    """``P(w) = sum_i int_0^|w_i| (1 - x/gamma)_+ dx``: ``|w| - w^2/(2 gamma)`` up to gamma, ``gamma/2`` beyond [@zhang2010,
-    eq. 2.1, with its lam taken out as the factor before P].
+    """The minimax concave penalty ``P(w) = sum_i int_0^|w_i| (1 - x/gamma)_+ dx``.
+
+    ``|w| - w^2/(2 gamma)`` up to gamma, ``gamma/2`` beyond [@zhang2010, eq. 2.1, with its lam taken out as the factor before P].
 
     Args:
         gamma: absolute value from which a weight pays no more, above 0; l1 as it goes to infinity.

@@ -13,9 +13,10 @@ from gracile.penalties.top_k import keep_largest
 
 
 class NM:
-    """0 where each block has at most n non-zeros, infinity elsewhere; a block is m consecutive input channels or features
-    of one output at one kernel position, the last one shorter where m does not divide their number [@zhou2021;
-    2:4 is what NVIDIA's sparse tensor cores read].
+    """0 where each block has at most n non-zeros, infinity elsewhere.
+
+    A block is m consecutive input channels or features of one output at one kernel position, the last one shorter where m does
+    not divide their number [@zhou2021; 2:4 is what NVIDIA's sparse tensor cores read].
 
     Args:
         n: how many entries of a block may stay, in [1, m].

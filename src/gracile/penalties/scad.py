@@ -41,8 +41,9 @@ def scad_threshold(w: Tensor, mu: float, a: float, knot: float) -> Tensor:
 
 
 class SCAD:
-    """``P(w) = sum_i int_0^|w_i| min(1, (a knot - x)_+ / ((a - 1) knot)) dx`` [@fan2001, eq. 2.7, where the knot and
-    the factor before P are one number].
+    """Smoothly clipped absolute deviation, ``P(w) = sum_i int_0^|w_i| min(1, (a knot - x)_+ / ((a - 1) knot)) dx``.
+
+    From @fan2001, eq. 2.7, where the knot and the factor before P are one number.
 
     Args:
         a: where P is flat, in knots, above 1; 3.7 in the paper.

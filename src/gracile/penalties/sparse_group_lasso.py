@@ -11,8 +11,9 @@ from gracile.penalties.group_lasso import group_soft_scale
 
 
 class SparseGroupLasso:
-    """``P(w) = l1_ratio |w|_1 + (1 - l1_ratio) sum_g |w_g|_2`` [@simon2013, without their
-    weights by group size]. Its proximal map is block soft-thresholding after soft-thresholding.
+    """``P(w) = l1_ratio |w|_1 + (1 - l1_ratio) sum_g |w_g|_2`` [@simon2013, without their weights by group size].
+
+    Its proximal map is block soft-thresholding after soft-thresholding.
 
     Args:
         l1_ratio: share of l1, in (0, 1].

@@ -13,8 +13,10 @@ from gracile.penalties.base import check
 
 
 def threshold(mu: float, a: float) -> float:
-    """The absolute value up to which a weight becomes 0 [@zhang2017, theorem 3.1, with the second branch
-    corrected]."""
+    """The absolute value up to which a weight becomes 0.
+
+    From @zhang2017, theorem 3.1, with the second branch corrected.
+    """
     if mu <= a * a / (2 * (a + 1)):
         return mu * (a + 1) / a
     return math.sqrt(2 * mu * (a + 1)) - a / 2

@@ -25,7 +25,7 @@ def train_over_workers(
     workers: int = 6,
     method: str = "dsgd",
     split: str = "iid",
-    rule: str = "metropolis",
+    mixing: str = "metropolis",
     model: str = "mlp",
     model_options: dict[str, Any] | None = None,
     rounds: int = 100,
@@ -55,8 +55,9 @@ def train_over_workers(
         workers: how many.
         method: a row of `gracile.workers.METHODS`.
         split: who holds what: a row of `gracile.workers.SPLITS`, with its number, such as ``dirichlet:0.3``.
-        rule: of the mixing matrix.
-        model, model_options: the network, and what its factory takes.
+        mixing: a row of `gracile.workers.MIXINGS`.
+        model: a row of `gracile.models.MODELS`, or ``FILE.py:FUNCTION``.
+        model_options: what its factory takes.
         rounds: of the method.
         batch_size: samples per worker and step.
         lr: learning rate, where the method has one.
@@ -67,7 +68,8 @@ def train_over_workers(
         exact: in one process, the bits that several would give.
         every: rounds between measurements.
         train_limit: samples of a stratified subset of the training data.
-        label, image_size: for the data.
+        label: the label's column, where `gracile.data.load` does not find it by itself.
+        image_size: pixels to which images are resized.
         seed: of all that is random.
         folder: the run's folder; ``runs/workers-1``, ``-2``, ... by default.
         options: what else the method takes: ``local_steps``, ``compress``, ``gamma``, ``rho``, ``gossip``, ``asynchronous``.
@@ -78,7 +80,7 @@ def train_over_workers(
     known = inspect.signature(pick(METHODS, method, "method")).parameters
     defaults = {"lr": lr, "local_steps": LOCAL_STEPS, "seed": seed}
     arm: dict[str, Any] = {
-        "graph": graph, "workers": workers, "rule": rule, "split": split, "method": method, "drop": drop,
+        "graph": graph, "workers": workers, "mixing": mixing, "split": split, "method": method, "drop": drop,
         "options": {key: value for key, value in defaults.items() if key in known} | options,
     }  # fmt: skip
     if edges is not None:

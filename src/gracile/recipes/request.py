@@ -38,7 +38,9 @@ def run(
         recipe: a shipped one's name, a TOML file, or a recipe; ``classify`` by default, which needs `data`.
         folder: the run's folder; ``runs/NAME-1``, ``-2``, ... by default.
         resume: continue the run in `folder`, or the newest of this recipe.
-        only, jobs, cluster: which arms are trained, and where; see `gracile.recipes.run`.
+        only: train these arms, ``ARM`` or ``ARM:SEED``, and what they need; all by default.
+        jobs: arms trained at once, each in a process of its own.
+        cluster: address of a Dask scheduler whose workers train the arms, such as ``tcp://host:8786``.
         changes: as `prepare` takes them.
 
     Returns:

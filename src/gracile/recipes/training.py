@@ -27,7 +27,7 @@ class TrainingSettings(Strict):
     """How it is trained; the names are those of `gracile.fit`.
 
     Attributes:
-        beta: of the schedule ``diminishing``, ``lr / (1 + beta lr l)`` at step l; ``averaged`` belongs to adagrad.
+        decay: of the schedule ``diminishing``, ``lr / (1 + decay lr l)`` at step l; ``averaged`` belongs to adagrad.
         adversarial: attacks the batches of all arms that are not `natural`.
     """
 
@@ -42,7 +42,7 @@ class TrainingSettings(Strict):
     milestones: list[float] = Field(default_factory=list)
     gamma: float = 0.1
     warmup: float = 0.0
-    beta: float = 1e-3
+    decay: float = 1e-3
     precision: Literal["auto", "float32", "bf16"] = "auto"
     adversarial: AdversarialSettings | None = None
 
@@ -58,7 +58,7 @@ class TrainingSettings(Strict):
         if self.schedule == "milestones":
             return Milestones(self.milestones, self.gamma)
         if self.schedule == "diminishing":
-            return Diminishing(self.beta * self.lr, steps)
+            return Diminishing(self.decay * self.lr, steps)
         if self.schedule == "averaged":
             return Averaged(steps)
         if self.milestones or self.warmup:

@@ -158,8 +158,10 @@ class Builder:
                 yield labels
 
     def _regenerate(self, model: nn.Module) -> fx.GraphModule:
-        """A module with a generated forward; code that looks at `training` is frozen as in evaluation, but dropout
-        stays dropout."""
+        """A module with a generated forward.
+
+        Code that looks at `training` is frozen as in evaluation, but dropout stays dropout.
+        """
         graph, copies = fx.Graph(), {}
         result = graph.graph_copy(self.graph.graph, copies)
         graph.output(result)

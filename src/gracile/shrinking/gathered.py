@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 
 class Gathered(nn.Module):
-    """``layer(x[:, index])`` (for a linear layer the last dimension): reads some channels of a tensor that others
-    read whole.
+    """Reads some channels of a tensor that others read whole: ``layer(x[:, index])``, for a linear layer ``x[..., index]``.
 
     Args:
         layer: convolution or linear layer with ``len(index)`` inputs.

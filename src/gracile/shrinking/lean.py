@@ -1,5 +1,7 @@
-"""Smaller networks on disk: one safetensors file with the weights and, as JSON in its header, the indices of what was
-kept."""
+"""Smaller networks on disk: one safetensors file.
+
+It holds the weights and, as JSON in its header, the indices of what was kept.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ def largest_difference(model: nn.Module, lean: nn.Module, inputs: Example) -> fl
     """The largest difference of outputs in evaluation, relative to the largest output.
 
     Args:
-        model, lean: left in the mode they are in.
+        model: the larger network, left in the mode it is in.
+        lean: the smaller one, likewise.
         inputs: a batch, as for `shrink`.
 
     Raises:

@@ -245,7 +245,7 @@ class VariableSplitting(ABC):
         self.lam, self.beta = float(state["lam"]), float(state["beta"])
 
     def tensors(self) -> list[Tensor]:
-        """w as it stands, detached; of a sharded weight the part that lies here."""
+        """The weights w as they stand, detached; of a sharded one the part that lies here."""
         return [local(weight.tensor.detach()) for weight in self.weights]
 
     def _sparse_values(self) -> list[tuple[nn.Parameter, Tensor]]:

@@ -48,8 +48,7 @@ class _Fates:
 
 
 class RGSM(VariableSplitting):
-    """Relaxed group-wise splitting: whole groups of weights reach zero together [@yang2019; @dinh2020,
-    section 4.1].
+    """Relaxed group-wise splitting: whole groups of weights reach zero together [@yang2019; @dinh2020, section 4.1].
 
     Args:
         model: trained in place by your loop.
@@ -256,7 +255,7 @@ class RGSM(VariableSplitting):
         return _Fates(norms, factors, thresholds, collapsed)
 
     def _shadow(self, w: Tensor, index: Tensor, fates: _Fates) -> Tensor:
-        """u for the part of one weight that lies here."""
+        """The shadow u of the part of one weight that lies here."""
         if fates.thresholds is not None:
             w = soft_threshold(w, fates.thresholds[index].to(w))
         return w * fates.factors[index].to(w)

@@ -67,7 +67,7 @@ class RVSM(VariableSplitting):
         self.penalty: Penalty | Constraint = elementwise(penalty)
 
     def _shadow(self, weight: Weight, mu: float) -> Tensor:
-        """u for the part of a weight that lies here."""
+        """The shadow u of the part of a weight that lies here."""
         parameter = weight.tensor.detach()
         prox = unchecked(self.penalty)
         if not isinstance(self.penalty, Constraint):

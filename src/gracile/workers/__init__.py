@@ -4,7 +4,7 @@ from gracile.workers.compression import COMPRESSORS, Compressor, compressor
 from gracile.workers.graphs import GRAPHS, Graph, graph
 from gracile.workers.launching import Launched, launch
 from gracile.workers.methods import METHODS, Method, method
-from gracile.workers.mixing import RULES, check_mixing, mixing_matrix, one_peer_exponential, spectral_gap
+from gracile.workers.mixing import MIXINGS, check_mixing, mixing_matrix, one_peer_exponential, spectral_gap
 from gracile.workers.network import WorkerNetwork, network
 from gracile.workers.optimizers import OPTIMIZERS, Optimizer
 from gracile.workers.problem import Buffered, Classification, Problem, Proximal, Quadratics
@@ -17,8 +17,8 @@ __all__ = [
     "COMPRESSORS",
     "GRAPHS",
     "METHODS",
+    "MIXINGS",
     "OPTIMIZERS",
-    "RULES",
     "SPLITS",
     "Buffered",
     "Classification",

@@ -89,14 +89,13 @@ class Float16:
 
 
 class Int8:
-    """Levels -127 to 127 of the largest magnitude, rounded at random without bias [@alistarh2017]: n + 4
-    bytes."""
+    """Levels -127 to 127 of the largest magnitude, rounded at random without bias [@alistarh2017]: n + 4 bytes."""
 
     def __init__(self, argument: str = "") -> None:
         _no_argument("int8", argument)
 
     def length(self, n: int) -> int:
-        """n levels and a float32 scale."""
+        """Bytes of n levels and a float32 scale."""
         return n + 4
 
     def pack(self, row: Tensor, generator: torch.Generator) -> Tensor:
@@ -148,8 +147,10 @@ class TopK:
 
 
 class Sign:
-    """Signs times the mean magnitude [@bernstein2018; @karimireddy2019]: ceil(n / 8) + 4 bytes; zero counts
-    as positive."""
+    """Signs times the mean magnitude [@bernstein2018; @karimireddy2019]: ceil(n / 8) + 4 bytes.
+
+    Zero counts as positive.
+    """
 
     def __init__(self, argument: str = "") -> None:
         _no_argument("sign", argument)

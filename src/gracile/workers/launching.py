@@ -62,8 +62,10 @@ def launch(
         processes: how many.
         arguments: picklable.
         restarts: over all processes.
-        host, port: where the store listens; port 0 finds a free one.
-        patience, timeout: see `Processes`.
+        host: where the store listens.
+        port: likewise; 0 finds a free one.
+        patience: seconds to wait for a message before going on without it; None waits as long as `timeout`.
+        timeout: seconds after which a silent peer, or a meeting that does not come about, is an error.
 
     Raises:
         InputError: more processes than workers, or a port in use.

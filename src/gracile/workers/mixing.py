@@ -17,22 +17,22 @@ from gracile.workers.graphs import Graph
 TOLERANCE = 1e-9
 
 
-def mixing_matrix(graph: Graph | Any, rule: str = "metropolis") -> Tensor:
+def mixing_matrix(graph: Graph | Any, mixing: str = "metropolis") -> Tensor:
     """The mixing matrix of a graph.
 
     Args:
         graph: n workers; a `Graph`, a networkx graph or a list of edges.
-        rule: a row of `RULES`: ``metropolis`` [@xiao2005], ``max-degree``, or ``optimal``, which makes the
+        mixing: a row of `MIXINGS`: ``metropolis`` [@xiao2005], ``max-degree``, or ``optimal``, which makes the
             spectral gap largest by a convex program [@boyd2004] and needs cvxpy.
 
     Returns:
         (n, n) float64, symmetric, not negative, rows and columns summing to 1, zero where there is no edge.
 
     Raises:
-        InputError: no such rule, or a disconnected graph.
+        InputError: no such mixing, or a disconnected graph.
         MissingDependencyError: ``optimal`` without cvxpy.
     """
-    return pick(RULES, rule, "mixing rule")(graphs.graph(graph))
+    return pick(MIXINGS, mixing, "mixing")(graphs.graph(graph))
 
 
 def spectral_gap(matrix: Tensor) -> float:
@@ -115,12 +115,12 @@ def _max_degree(graph: Graph) -> Tensor:
 
 
 def _optimal(graph: Graph) -> Tensor:
-    """min |W - 11'/n|_2 over symmetric, not negative W with rows summing to 1."""
+    """The W of least |W - 11'/n|_2 among symmetric, not negative ones with rows summing to 1."""
     try:
         cvxpy: Any = importlib.import_module("cvxpy")
     except ImportError as error:
         raise MissingDependencyError(
-            "The rule 'optimal' needs cvxpy, which is not installed.", "Install it: pip install cvxpy."
+            "The mixing 'optimal' needs cvxpy, which is not installed.", "Install it: pip install cvxpy."
         ) from error
     n, edges = graph.workers, graph.edges
     if n == 1:
@@ -140,7 +140,7 @@ def _optimal(graph: Graph) -> Tensor:
     return _from_edges(graph, lambda i, j: found[i, j]).clamp_(min=0)
 
 
-RULES: dict[str, Callable[[Graph], Tensor]] = {
+MIXINGS: dict[str, Callable[[Graph], Tensor]] = {
     "max-degree": _max_degree,
     "metropolis": _metropolis,
     "optimal": _optimal,

@@ -23,8 +23,7 @@ def network(
     graph: str | Graph | Any,
     workers: int | None = None,
     *,
-    rule: str = "metropolis",
-    mixing: Tensor | Sequence[Tensor] | None = None,
+    mixing: str | Tensor | Sequence[Tensor] = "metropolis",
     drop: float = 0.0,
     seed: int = 0,
     transport: Transport | None = None,
@@ -34,8 +33,7 @@ def network(
     Args:
         graph: a row of `gracile.workers.GRAPHS`, a list of edges, a networkx graph or a `Graph`.
         workers: how many; needed with a name.
-        rule: a row of `gracile.workers.RULES`.
-        mixing: a doubly stochastic matrix, or a schedule of them used in turn, in place of `rule`.
+        mixing: a row of `gracile.workers.MIXINGS`, a doubly stochastic matrix, or a schedule of them used in turn.
         drop: probability in [0, 1) that a message is lost on its link.
         seed: of lost messages and of random graphs.
         transport: how messages travel; by default all workers live in this process.
@@ -45,8 +43,11 @@ def network(
             workers.
     """
     built = graphs.graph(graph, workers, seed=seed)
-    given = [mixing] if isinstance(mixing, Tensor) else mixing
-    matrices = [mixing_matrix(built, rule)] if given is None else [check_mixing(matrix, built) for matrix in given]
+    if isinstance(mixing, str):
+        matrices = [mixing_matrix(built, mixing)]
+    else:
+        given = [mixing] if isinstance(mixing, Tensor) else mixing
+        matrices = [check_mixing(matrix, built) for matrix in given]
     return WorkerNetwork(built, matrices, transport or InProcess(built.workers), drop=drop, seed=seed)
 
 
@@ -111,8 +112,10 @@ class WorkerNetwork:
 
     @property
     def contraction(self) -> float:
-        """By what factor, at most, one mixing round shrinks the distance from the mean; the geometric mean over the
-        schedule's product."""
+        """By what factor, at most, one mixing round shrinks the distance from the mean.
+
+        Of a schedule, the geometric mean over its product.
+        """
         product = torch.eye(self.workers, dtype=torch.float64)
         for matrix in self.matrices:
             product = matrix @ product

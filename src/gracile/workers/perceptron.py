@@ -74,14 +74,15 @@ class Perceptron:
         alpha: float = 1.0,
         beta: float = 0.0,
     ) -> None:
-        """target <- beta target + alpha g, with g the gradient of each worker's mean cross-entropy.
+        """Set target to beta target + alpha g, with g the gradient of each worker's mean cross-entropy.
 
         Args:
             parameters: by name, stacked (workers, ...); frozen ones are left out.
             x: (workers, batch, ...).
             y: (workers, batch) labels.
             target: of the names and shapes of `parameters`; it may be `parameters` itself.
-            alpha, beta: with -lr and 1 on the parameters this is a step of gradient descent.
+            alpha: factor on the gradient; -lr with a `beta` of 1 on the parameters is a step of gradient descent.
+            beta: factor on what `target` holds.
         """
         z = self.prepare(x.flatten(0, 1)).unflatten(0, y.shape)
         kept = []

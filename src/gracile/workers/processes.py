@@ -364,7 +364,9 @@ def from_environment(
     Args:
         workers: of the whole network.
         name: tells several networks of one program apart.
-        patience, timeout, device: see `Processes`.
+        patience: seconds to wait for a message before going on without it; None waits as long as `timeout`.
+        timeout: seconds after which a silent peer, or a meeting that does not come about, is an error.
+        device: where messages live, see `Processes`.
 
     Raises:
         InputError: not under torchrun, more processes than workers, or a port that is in use.

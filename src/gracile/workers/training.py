@@ -154,7 +154,9 @@ def keep(folder: Path, network: WorkerNetwork, state: State, number: int, row: i
 
     Args:
         folder: one file per worker.
-        network, state, number: as they stand after round `number`.
+        network: the workers.
+        state: as it stands after the round.
+        number: of the round.
         row: of the local worker.
 
     Raises:

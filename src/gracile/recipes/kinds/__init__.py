@@ -17,6 +17,8 @@ from gracile.core.errors import pick
 from gracile.core.runs import RunFolder
 from gracile.recipes.schema import Strict
 
+# Names, not modules: a recipe needs one kind, and each imports its own rooms and this one, so that all of them would make a
+# start slow and a circle. A kind's module bears its name.
 KINDS = {
     name: f"gracile.recipes.kinds.{name.replace('-', '_')}"
     for name in (

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from gracile.core.power_law import exponent
 from gracile.core.runs import RunFolder
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
@@ -25,19 +26,19 @@ class Settings(Strict):
 
     Attributes:
         networks: rows of `gracile.dynamics.example_networks.NETWORKS` that flow; those with ReLUs up to the first sign change.
-        time, tol: of the flow. records: along it. examples: in the data.
-        stepped: the network that is descended on; rates: step sizes, for `descent_time`.
+        time, tolerance: of the flow. records: along it. examples: in the data.
+        stepped: the network that is descended on; lrs: its step sizes, for `descent_time`.
         weight_decay: lambda of the law of decay.
         seed: of weights and data.
     """
 
     networks: list[str]
     time: float = 1.0
-    tol: float = 1e-12
+    tolerance: float = 1e-12
     records: int = 12
     examples: int = 8
     stepped: str = "linear"
-    rates: list[float] = Field(min_length=3)
+    lrs: list[float] = Field(min_length=3)
     descent_time: float = 2.0
     weight_decay: float = 0.3
     seed: int = 0
@@ -102,7 +103,7 @@ def _flow(
         return found
 
     flow = gradient_flow(
-        model, lambda net: (net(x) - y).square().mean(), time=settings.time, tolerance=settings.tol, sign_changes="stop",
+        model, lambda net: (net(x) - y).square().mean(), time=settings.time, tolerance=settings.tolerance, sign_changes="stop",
         observe=observe, records=settings.records,
     )  # fmt: skip
     rows = []
@@ -131,11 +132,11 @@ def _descend(settings: Settings, folder: RunFolder, values: dict[str, float]) ->
             x,
             factory,
             time=settings.descent_time,
-            lrs=settings.rates,
+            lrs=settings.lrs,
         )
         curves[name] = points
         key = name.split(" 0")[0].replace(" ", "_").lower()
-        values[f"slope_{key}"] = descent.slope(points)
+        values[f"slope_{key}"] = exponent(points)
         values[f"drift_{key}_at_least_step"] = min(points)[1]
         folder.record({"optimizer": name, "points": points})
     return curves
@@ -154,7 +155,7 @@ def _decay(settings: Settings) -> float:
         size = torch.stack([one.square().sum() for one in net.parameters()]).sum()
         return (net(x) - y).square().mean() + settings.weight_decay / 2 * size
 
-    gradient_flow(model, loss, time=settings.time, tolerance=settings.tol)
+    gradient_flow(model, loss, time=settings.time, tolerance=settings.tolerance)
     factor = math.exp(-2 * settings.weight_decay * settings.time)
     errors = [
         ((one.difference(_parameters(model)) - factor * then).abs().max() / then.abs().max()).item()

@@ -29,7 +29,7 @@ class Settings(Strict):
         width: units of the layer.
         batch_sizes: for the share of samples that satisfy theorem 1; every sample is judged within its own batch.
         seeds: of weights and batches.
-        rates: step sizes at which both theorems are compared with a step, in float64.
+        lrs: step sizes at which both theorems are compared with a step, in float64.
         rate_width, rate_batch: the layer and batch of that comparison.
         rate_batches: how many batches.
     """
@@ -38,7 +38,7 @@ class Settings(Strict):
     width: int = 128
     batch_sizes: list[int] = Field(default_factory=lambda: [2**power for power in range(1, 11)])
     seeds: list[int] = Field(default_factory=lambda: [0])
-    rates: list[float] = Field(default_factory=lambda: [10.0**power for power in range(-7, 0)])
+    lrs: list[float] = Field(default_factory=lambda: [10.0**power for power in range(-7, 0)])
     rate_width: int = 2000
     rate_batch: int = 128
     rate_batches: int = 8
@@ -136,13 +136,12 @@ def _reach(
         pairs = watching.unit_pairs(images.flatten(1).double(), y, train.num_classes, random)
         for name, negative, loss in (("theorem 1", None, DECREASE), ("theorem 2", pairs[1], "difference")):
             found[name].append([
-                _one(weights.clone(), pairs[0], negative, rate, loss) for rate in settings.rates
+                _one(weights.clone(), pairs[0], negative, rate, loss) for rate in settings.lrs
             ])  # fmt: skip
     curves = {}
     for name, per_batch in found.items():
         points = [
-            (rate, float(np.mean([seen[place].agree for seen in per_batch])))
-            for place, rate in enumerate(settings.rates)
+            (rate, float(np.mean([seen[place].agree for seen in per_batch]))) for place, rate in enumerate(settings.lrs)
         ]
         curves[name] = points
         key = name.replace(" ", "")

@@ -43,14 +43,14 @@ class ConsensusArm(Strict):
         split: who holds what: a row of `gracile.workers.SPLITS` with equal shards.
         method: of the consensus.
         rounds: of the consensus.
-        iterations: of the consensus, at most.
+        steps: of the consensus, at most.
         tolerance: of the consensus.
     """
 
     split: str = "iid"
     method: str = "admm"
     rounds: int | None = None
-    iterations: int = 500
+    steps: int = 500
     tolerance: float = 1e-4
 
 

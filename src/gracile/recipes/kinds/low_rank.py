@@ -23,13 +23,13 @@ class Far(Strict):
     Attributes:
         network: a row of `gracile.dynamics.example_networks.NETWORKS`.
         until: natural logarithm of the loss to reach.
-        tol: of the adaptive solver.
+        tolerance: of the adaptive solver.
         step: fixed arc length a step, for networks with ReLUs.
     """
 
     network: str
     until: float = Field(lt=-1.0)
-    tol: float = 1e-8
+    tolerance: float = 1e-8
     step: float | None = None
 
 
@@ -89,7 +89,7 @@ def _one(
         model,
         lambda net: log_logistic(net(x)[:, 0] * y),
         until=far.until,
-        tolerance=far.tol,
+        tolerance=far.tolerance,
         step=far.step,
         at=steps,
         observe=observe,

@@ -84,8 +84,8 @@ def _theorem(
     settings: Settings, folder: RunFolder, values: dict[str, float]
 ) -> tuple[list[dict[str, Any]], dict[str, list[tuple[float, float]]], dict[str, Any]]:
     """Every penalty at every delta: rows, the largest distance by beta, and the trajectories at the last delta."""
+    from gracile.core.power_law import exponent
     from gracile.one_layer import critical_lam, largest_beta, random_starts, sparse_teacher, verify
-    from gracile.one_layer.verification import exponent
 
     w_star = sparse_teacher(settings.d, settings.nonzero, settings.seed)
     starts = random_starts(settings.starts, settings.d, settings.seed)
@@ -203,6 +203,7 @@ def _shares(settings: Settings, d: int, nonzero: int, beta: float) -> tuple[floa
 
 def _samples(settings: Settings, folder: RunFolder, values: dict[str, float]) -> list[tuple[float, float]]:
     """The iteration on data beside the exact one."""
+    from gracile.core.power_law import exponent
     from gracile.one_layer import (
         check_conditions,
         critical_lam,
@@ -211,7 +212,6 @@ def _samples(settings: Settings, folder: RunFolder, values: dict[str, float]) ->
         sample_deviation,
         sparse_teacher,
     )
-    from gracile.one_layer.verification import exponent
 
     if not settings.samples:
         return []

@@ -79,7 +79,7 @@ class Training(schema.Strict):
     Attributes:
         steps: of the optimiser.
         optimizer: a row of `gracile.training.optimizers.OPTIMIZERS`, without momentum; ``rmsprop`` with a mean square of weight 0.9.
-        schedule: ``diminishing``: ``lr / (1 + beta lr l)``; ``averaged``: AdaGrad's sum of squares becomes their mean.
+        schedule: ``diminishing``: ``lr / (1 + decay lr l)``; ``averaged``: AdaGrad's sum of squares becomes their mean.
         lam: l2 penalty ``lam/2 |w|^2`` on all parameters.
         l1: penalty ``l1 |w|_1`` on weights, by its proximal map after each step.
         loss: ``squared`` is ``1/2 |z - t|^2``, ``cross_entropy`` the negative logarithm after a softmax.
@@ -93,7 +93,7 @@ class Training(schema.Strict):
     optimizer: str = "sgd"
     lr: float = Field(gt=0)
     schedule: Literal["constant", "diminishing", "averaged"] = "constant"
-    beta: float = 1e-3
+    decay: float = 1e-3
     lam: float = 1e-3
     l1: float = 0.0
     loss: Loss = "cross_entropy"
@@ -225,7 +225,7 @@ def descend(
     per_epoch = steps_per_epoch(len(splits.train), training.batch_size, drop_last=True)
     schedules: dict[str, Schedule] = {
         "constant": Constant(),
-        "diminishing": Diminishing(training.beta * training.lr, per_epoch),
+        "diminishing": Diminishing(training.decay * training.lr, per_epoch),
         "averaged": Averaged(per_epoch),
     }
     rule = None
@@ -302,9 +302,11 @@ def _with_range(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure_sizes(network: nn.Module, splits: Splits, folder: Path) -> dict[str, Any]:
-    """Sizes of a network, in evaluation mode, whose exact zeros are to go.
+    """Sizes of a network whose exact zeros are to go.
 
     Args:
+        network: in evaluation mode.
+        splits: the test split tells what the smaller network's accuracy is.
         folder: holds ``model.safetensors`` already; ``lean.safetensors`` and ``lean.safetensors.xz`` are written there.
 
     Returns:

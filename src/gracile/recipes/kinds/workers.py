@@ -69,7 +69,7 @@ class NetworkArm(arms.Arm):
         graph: a row of `gracile.workers.GRAPHS`.
         edges: pairs of workers, in place of a family.
         workers: how many; 1 trains in one place.
-        rule: of the mixing matrix.
+        mixing: a row of `gracile.workers.MIXINGS`.
         split: who holds what.
         method: a row of `gracile.workers.METHODS`.
         options: what it takes.
@@ -82,7 +82,7 @@ class NetworkArm(arms.Arm):
     graph: str = "ring"
     edges: list[list[int]] | None = None
     workers: int = 6
-    rule: str = "metropolis"
+    mixing: str = "metropolis"
     split: str = "iid"
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -105,7 +105,7 @@ class NetworkArm(arms.Arm):
 
     def network(self, transport: Transport, seed: int):
         """The network of this process's workers."""
-        return network(self.joined, self.workers, rule=self.rule, drop=self.drop, seed=seed, transport=transport)
+        return network(self.joined, self.workers, mixing=self.mixing, drop=self.drop, seed=seed, transport=transport)
 
 
 class Settings(arms.ArmSettings[NetworkArm]):
@@ -218,7 +218,7 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
         "bytes": last["bytes"],
         "rounds": last["round"],
         "seconds": last["seconds"],
-        "gap": spectral_gap(mixing_matrix(joined.graph, arm.rule)),
+        "gap": spectral_gap(mixing_matrix(joined.graph, arm.mixing)),
         "skew": label_skew(splits.train.labels, parts),
         "workers": test,
         "digest": trained.digests()[0] if 0 in joined.local else None,

@@ -55,8 +55,11 @@ class ADMM:
         self.lr, self.local_steps, self.seed = lr, local_steps, seed
 
     def start(self, network: WorkerNetwork, problem: Problem) -> State:
-        """See `Method`; asynchronous, "heard" holds what the subtree below each worker last sent, and "mean" the last mean;
-        each has its weight, or whether it is there, as one number more."""
+        """See `Method`.
+
+        Asynchronous, "heard" holds what the subtree below each worker last sent, and "mean" the last mean; each has its weight,
+        or whether it is there, as one number more.
+        """
         x = starts(network, problem)
         state = {"x": x, "y": torch.zeros_like(x), "z": x.clone()}
         if self.asynchronous:

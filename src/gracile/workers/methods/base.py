@@ -45,7 +45,8 @@ class Method(Protocol):
         """Bring something else of the workers together the way this method brings weights together.
 
         Args:
-            network, problem: as in `round`.
+            network: as in `round`.
+            problem: as in `round`.
             values: (len(local), ...), such as running statistics.
             number: of the round just done.
         """

@@ -64,7 +64,9 @@ class LocalTraining:
         """The local steps of one round, on ``state["x"]`` in place; who took part.
 
         Args:
-            network, problem, state: see `Method`.
+            network: as in `Method.round`.
+            problem: as in `Method.round`.
+            state: of which "x" is changed.
             number: rounds before this one.
             pull: from the weights (k, p) to what is added to their gradients.
         """

@@ -454,7 +454,7 @@ def test_shared_parameters_are_checked(name, options, message):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (ELMClassifier(n=0), "no number of nodes"),
+        (ELMClassifier(n=0), "n = 0 is no whole number from 1 up"),
         (ELMClassifier(weights="gold"), "no weights"),
         (ELMClassifier(image_shape=(8, 9)), "does not describe the 64"),
         (SSFNClassifier(alpha=0), "no ball"),
@@ -483,7 +483,7 @@ def test_singular_gram_names_the_lam_that_works():
 def test_rounding_of_large_features_is_told_as_singular_too():
     """Proline in the thousands, next to ash around 2, leaves rounding far above lam = 1 in their Gram matrix."""
     x, y = load_wine(return_X_y=True)
-    model = ELMClassifier(n=100, lam=1.0)
+    model = ELMClassifier(n=100, lam=1.0, scale=None)
     with pytest.raises(InputError, match="scale the features") as caught:
         model.fit(x, y)
     enough = float(caught.value.remedy.split("Set lam to ")[1].split(" ")[0])

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from gracile.channels import trace
 from gracile.core.errors import InputError
-from gracile.core.prunable import weights
 from gracile.shrinking import plan, shrink
 from gracile.shrinking.parity import largest_difference
 from gracile.splitting import RGSM
@@ -169,21 +168,6 @@ def test_a_value_that_depends_on_the_input_is_refused_with_its_line() -> None:
 
     with pytest.raises(InputError, match=r"test_channels_idioms.py:\d+ `return x \* float\(x.max\(\)\)`"):
         trace(nn.Sequential(nn.Linear(3, 4), Reading(), nn.Linear(4, 2)), torch.randn(1, 3))
-
-
-@pytest.mark.parametrize(
-    ("name", "remedy"),
-    [
-        ("weight norm", "remove_parametrizations"),
-        ("spectral norm", "remove_parametrizations"),
-        ("spectral norm by hook", "remove_spectral_norm"),
-        ("torch prune", r"prune.remove\(model.get_submodule\('0'\), 'weight'\)"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
-def test_a_computed_weight_is_not_left_out_silently_by_training(name: str, remedy: str) -> None:
-    with pytest.raises(InputError, match=f"weight of '0' is computed anew.*{remedy}"):
-        weights(IDIOMS[name][0]())
 
 
 def test_training_takes_out_whole_heads_and_neurons() -> None:

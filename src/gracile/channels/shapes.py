@@ -541,7 +541,8 @@ def regroup(op: Op, before: Sequence[int], dims: Sequence[Labels | None], after:
             else:
                 theirs *= after[end]
                 end += 1
-        while stop < len(before) and before[stop] == 1:
+        # A single channel goes with what follows it, as (n, 1, h, w) is flattened; not with the batch before it.
+        while stop < len(before) and before[stop] == 1 and (dims[stop] is None or math.prod(before[stop:]) == 1):
             stop += 1
         while end < len(after) and after[end] == 1:
             end += 1

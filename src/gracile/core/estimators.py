@@ -253,7 +253,7 @@ def labels_of(y: Any) -> np.ndarray:
             f"y has {y.shape[1]} columns, and one label per sample is learned.",
             "Give one column; turn one-hot rows into labels with y.argmax(1).",
         )
-    return y.reshape(-1)
+    return column_or_1d(y, warn=True)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ Source: Le and Jegelka, Training invariances and the low-rank phenomenon, lemma 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -426,14 +426,20 @@ def find(model: nn.Module, example: Example) -> list[Junction]:
 def traced(model: nn.Module, example: Example) -> ChannelGraph:
     """The channel graph, its refusals in this room's words."""
     try:
-        return trace(model, example)
+        graph = trace(model, example)
     except InputError as error:
         remedy = error.remedy.replace(", or train with grouping='input_channel'", "").replace(
             "; grouping='input_channel' trains without a graph", ""
         )
-        if "one parameter" in error.cause or "called twice" in error.cause:
-            remedy = "The theorems are about weights of their own: give each layer its own."
         raise InputError(error.cause, remedy) from error
+    read = Counter(layer.weight for layer in graph.layers)
+    twice = next((name for name, count in read.items() if count > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"'{twice}' is one parameter that {read[twice]} layers read.",
+            "The theorems are about weights of their own: give each layer its own.",
+        )
+    return graph
 
 
 def of_graph(graph: ChannelGraph) -> list[Junction]:

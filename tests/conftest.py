@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from gracile.data import Dataset, Splits
-from tests.peers import declare_torchvision
 
 # Tests run side by side on few cores; more threads than cores make all of them slower.
 torch.set_num_threads(1)
-declare_torchvision()
 
 
 @pytest.fixture

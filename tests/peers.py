@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import re
 import warnings
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-
-_DECLARED: list[torch.library.Library] = []
-
-
-def declare_torchvision() -> None:
-    """Make torchvision importable beside a torch that its wheel was not built for.
-
-    Such a wheel brings no operators, and its Python files stop at naming them. Their names are declared here; what the tests use
-    of it are networks, which call none of them.
-    """
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None or _DECLARED or hasattr(torch.ops.torchvision, "nms"):
-        return
-    library = torch.library.Library("torchvision", "DEF")
-    texts = (file.read_text("utf-8") for file in Path(found.origin).parent.rglob("*.py"))
-    pattern = re.compile(r'register_(?:fake|meta)\(\s*"(?:torchvision::)?(\w+)"')
-    for name in sorted({name for text in texts for name in pattern.findall(text)}):
-        library.define(f"{name}(Tensor x) -> Tensor")
-    _DECLARED.append(library)
 
 
 def peer(name: str) -> ModuleType:

@@ -264,9 +264,12 @@ def test_a_recipe_measures_robustness_and_draws_weights(finished: Path):
     assert float(row["weights below 1e-3 %"]) == pytest.approx(result["values"]["en2.small_weights"], abs=0.01)
     said = (
         "on 12 test samples, PGD-20 on the first 6 of them, C&W as the papers' code has it with steps=2, PGD-20 with steps=2, "
-        "PGD-20 over 2 draws of a network's noise, the worst case over FGSM"
+        "PGD-20 over 2 draws of a network's noise, the worst case over FGSM, "
+        "verdicts on a network that draws random numbers by the mean of 20 fresh draws"
     )
     assert any(said in note for note in result["notes"])
+    [measured] = [json.loads(file.read_text()) for file in (finished / "first" / "en2").rglob("robust.json")]
+    assert measured["judged"] == {"fgsm": 20, "cw_paper": 20, "worst": 20, "pgd": 20}
     values = result["values"]
     assert values["adversarial.small_weights"] == pytest.approx(
         values["dense.small_weights"] - values["natural.small_weights"]
@@ -284,7 +287,7 @@ def test_a_sibling_run_takes_over_arms_trained_from_the_same_settings_and_no_oth
         .replace('compare.adversarial = { arm = "dense", to = "natural" }', "")
     )
     (finished / "again.toml").write_text(text)
-    file = finished / "first" / "dense" / "fingerprint.json"
+    file = finished / "first" / "dense" / "environment.json"
     write_json(file, json.loads(file.read_text()) | {"commit": "0123456789abcdef"})
     run(load(str(finished / "again.toml")), finished / "second")
     notes = json.loads((finished / "second" / "result.json").read_text())["notes"]

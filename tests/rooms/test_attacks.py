@@ -36,6 +36,7 @@ from gracile.attacks.victim import DRAWS, attacking
 from gracile.cli import main
 from gracile.commands.options import fraction
 from gracile.core.errors import InputError, NonFiniteError
+from gracile.deploy.cards import cost
 from gracile.report import reading
 from gracile.report.writing import render
 from tests.conftest import make_blobs
@@ -542,6 +543,21 @@ def test_a_run_is_attacked_and_its_page_tells(run: Path, capsys):
         "clean", "transfer", "fgsm", "ifgsm", "cw", "worst",
     ]  # fmt: skip
     assert found["networks"]["dense"]["scores"][0]["samples"] == 30
+    last = printed.split("\n\nEverything is in")[0].split("\n\n")[-1]
+    heads, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in last.splitlines()]
+    assert heads == ["network", "clean %", "robust %", "zeros %", "parameters", "multiply-adds"]
+    assert [row[0] for row in rows] == ["dense", "rgsm"]
+    for row in rows:
+        kept = json.loads((run / f"attacked/rgsm/{row[0]}.card.json").read_text())
+        assert kept == found["cards"][row[0]]
+        scores = {one["name"]: one["accuracy"] for one in found["networks"][row[0]]["scores"]}
+        assert row[1:3] == [f"{scores['clean']:.2f}", f"{scores['worst']:.2f}"]
+        assert row[4:] == [f"{kept['parameters']:,}", f"{kept['multiply_adds']:,}"]
+        assert kept["dataset"] == "blobs"
+        assert "overstated" in kept["footnote"]
+        tried = load_file(run / f"attacked/rgsm/{row[0]}.examples.safetensors")
+        assert tried["adversarial"].shape == tried["clean"].shape == (30, 1, 8, 8)
+        assert float((tried["adversarial"] - tried["clean"]).abs().max()) <= 20 / 255 + 1e-6
     page = render([reading.read(run)])
     assert "Robust accuracy" in page
     assert "robustness is overstated" in page
@@ -562,6 +578,41 @@ def test_a_network_of_ones_own_is_attacked(run: Path, tmp_path: Path, monkeypatc
     assert main(["attack", "net.py:make", *options]) == 0
     assert json.loads(Path("attacked/make/attack.json").read_text())["networks"]["make"]["scores"][0]["samples"] == 60
     assert "95 % interval" in capsys.readouterr().out
+
+
+def test_a_cost_is_what_can_be_counted():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    with torch.no_grad():
+        network[0].weight[:2] = 0
+    found = cost(network, torch.rand(2, 1, 8, 8))
+    assert found == Cost(
+        zeros=pytest.approx(100 * 18 / (36 + 432)), parameters=36 + 4 + 432 + 3, multiply_adds=36 * 36 + 432
+    )
+
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.linear(x) if float(x.sum()) > 0 else self.linear(-x)
+
+    assert cost(Branching(), torch.rand(2, 4)) == Cost(zeros=0.0, parameters=10, multiply_adds=None)
+
+
+def test_a_network_that_draws_is_attacked_over_twenty_draws_unasked(run: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "import torch\n\nclass Noisy(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.linear = torch.nn.Linear(64, 3)\n    def forward(self, x):\n"
+        "        return self.linear((x + torch.randn_like(x)).flatten(1))\n"
+    )
+    options = ["--data", str(run.parent / "blobs.npz"), "--attacks", "fgsm", "--samples", "6"]
+    assert main(["attack", "net.py:Noisy", *options]) == 0
+    assert "each answer is the mean of 20 fresh draws, each gradient of 20" in capsys.readouterr().out
+    assert json.loads(Path("attacked/Noisy/attack.json").read_text())["networks"]["Noisy"]["draws"] == 20
+    assert main(["attack", "net.py:Noisy", *options, "--draws", "3"]) == 0
+    assert "each answer is the mean of 20 fresh draws, each gradient of 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import gracile as package
 from gracile import cli
@@ -18,6 +20,7 @@ from gracile.commands.advice import typed
 from gracile.commands.table import command_parser
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder, latest_folder
+from gracile.data import Dataset, Splits, describe
 from gracile.recipes import prepare, rehearse, shipped
 from gracile.recipes.request import nested
 from gracile.recipes.schema import PAPERS
@@ -168,6 +171,57 @@ def test_advice_about_a_users_table_can_be_typed(tmp_path: Path, monkeypatch, ca
     assert not Path("runs").exists()
 
 
+def test_data_are_told_as_they_are_read_and_nothing_is_trained(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i},{'' if i == 7 else i % 3},{'yes' if i % 4 else 'no'}\n" for i in range(40))
+    Path("mine.csv").write_text(f"id,a,answer\n{rows}")
+    assert cli.main(["data", "mine.csv"]) == 2
+    assert "Column 'a' of mine.csv is empty (nan) in row 7" in (printed := capsys.readouterr().err)
+    assert "--missing" in printed
+    assert cli.main(["data", "mine.csv", "--missing", "drop", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["input_shape"], list(found["classes"])) == ("features", [1], ["no", "yes"])
+    assert sum(found["splits"].values()) == 39
+    for split, size in found["splits"].items():
+        assert sum(counts[split] for counts in found["classes"].values()) == size
+    assert any("'id' only numbers the rows" in one for one in found["told"])
+    assert cli.main(["data", "mine.csv", "--missing", "mean"]) == 0
+    printed = capsys.readouterr().out
+    assert "rows of 1 features, 2 classes" in printed
+    assert "- filled " in printed
+    assert cli.main(["run", "--data", "mine.csv", "--missing", "mean", "--dry-run"]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_images_are_read_as_the_options_say(tmp_path: Path, capsys):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            Image.new("RGB", (8, 8), (number, 3, 4)).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "cat/broken.png").write_bytes(b"no image")
+    assert cli.main(["data", str(tmp_path)]) == 2
+    assert "--skip-corrupt" in capsys.readouterr().err
+    options = ["--skip-corrupt", "--channels", "1", "--image-size", "6"]
+    assert cli.main(["data", str(tmp_path), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "gray images, 6 x 6, 2 classes" in printed
+    assert "broken.png" in printed
+    settings = prepare(data=str(tmp_path), channels=1, skip_corrupt=True).settings["data"]
+    assert settings == {"name": str(tmp_path), "channels": 1, "skip_corrupt": True}
+
+
+def test_many_classes_are_told_by_their_range():
+    x, y = torch.zeros(300, 2), torch.arange(300) % 50
+    part = Dataset(x, y, tuple(f"c{number}" for number in range(50)), "many")
+    told = str(describe(Splits(part, part.subset(range(60)), part.subset(range(10)))))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines() if line.startswith("|")]
+    assert rows[2:] == [
+        ["fewest of a class", "6", "1", "0"],
+        ["most of a class", "6", "2", "1"],
+        ["all", "300", "60", "10"],
+    ]
+
+
 def test_a_file_that_stands_here_is_never_sent_to_the_hub(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gracile.data.hub.open_source", lambda request: pytest.fail("asked the hub"))
@@ -313,7 +367,7 @@ def test_runs_are_listed_filtered_and_compared(two_runs: Path, monkeypatch, caps
 
 @pytest.mark.parametrize("arguments", [
     ["run", "digits", "--dry-run"], ["runs"], ["report", "runs/digits-1"], ["weights", "runs/digits-1"],
-    ["attack", "runs/digits-1", "--attacks", "fgsm", "--samples", "6"], ["reproduce"], ["doctor"],
+    ["attack", "runs/digits-1", "--attacks", "fgsm", "--samples", "6"], ["reproduce"], ["doctor"], ["data", "digits"],
     ["walk", "--steps", "100", "--walkers", "10"], ["one-layer", "--starts", "10", "--steps", "5", "--out", "here"],
     ["workers", "--rounds", "1", "--every", "1", "--train-limit", "200"], ["run", "--resume", "--out", "runs/digits-1"],
     ["completion", "bash"],

@@ -84,6 +84,8 @@ def compressed(finished: Path) -> Path:
 
 def test_everything_is_left_in_the_arms_folder(compressed: Path) -> None:
     names = {"lean.safetensors", "lean.onnx", "lean.int8.onnx", "table.md", "compress.json"}
+    for form in ("dense", "sparse", "shrunk", "shrunk-int8"):
+        names |= {f"{form}.card.json", f"{form}.examples.safetensors"}
     assert {one.name for one in compressed.iterdir()} == names
 
 
@@ -236,3 +238,23 @@ def test_every_form_of_the_network_was_attacked(finished: Path, compressed: Path
     assert found["accuracy"]["sparse"]["robust %"] == pytest.approx(found["accuracy"]["shrunk"]["robust %"], abs=5)
     assert "robust %" in (compressed / "table.md").read_text()
     assert "robust %, linf 0.07843 (20/255)" in render([reading.read(finished)])
+
+
+def test_every_form_has_its_accuracy_and_cost_in_one_row(compressed: Path):
+    report = json.loads((compressed / "compress.json").read_text())
+    heads = "| network | clean % | robust % | zeros % | parameters | multiply-adds | bytes | latency ms |"
+    table = [" ".join(line.split()) for line in (compressed / "table.md").read_text().splitlines()]
+    assert heads in table
+    rows = {line.split(" | ")[0].strip("| "): line for line in table[table.index(heads) + 2 :][:4]}
+    files = {one["name"]: one for one in report["measured"]["files"]}
+    alone = {one["name"]: one["p50"] for one in report["measured"]["rows"] if one["batch"] == 1}
+    assert list(rows) == list(report["cards"]) == list(files)
+    for form, made in report["cards"].items():
+        assert (made["bytes"], made["multiply_adds"]) == (files[form]["bytes"], files[form]["macs"])
+        assert made["latency"] == alone[form]
+        assert f"{report['accuracy'][form]['robust %']:.2f}" in rows[form]
+        assert f"{made['parameters']:,}" in rows[form]
+        stem = form.replace(" + ", "-")
+        assert json.loads((compressed / f"{stem}.card.json").read_text()) == made
+        assert len(load_file(compressed / f"{stem}.examples.safetensors")["labels"]) == 20
+    assert report["cards"]["shrunk"]["parameters"] == report["after"]["parameters"]

@@ -15,7 +15,7 @@ from gracile.core.network import Network
 from gracile.data import Dataset, Splits, load
 from gracile.models import mlp, normalized, resnet20
 from gracile.recipes import load as load_recipe
-from gracile.recipes import run
+from gracile.recipes import run, schema
 from gracile.recipes.schema import resized
 from gracile.report import worker_figures
 from gracile.training import fit
@@ -258,6 +258,33 @@ def test_the_command_draws_what_it_promises(tmp_path: Path, capsys: pytest.Captu
     assert (out / "report.html").exists()
 
 
+def test_the_command_hands_options_on_to_the_method(tmp_path: Path):
+    out = tmp_path / "run"
+    words = [
+        "--method",
+        "fedopt",
+        "--graph",
+        "star",
+        "--rounds",
+        "2",
+        "--every",
+        "1",
+        "--widths",
+        "4",
+        "--train-limit",
+        "200",
+    ]
+    given = ["server=yogi", "server_lr=0.03", "participation=0.5", "weighted=false", "beta=0"]
+    more = [word for one in given for word in ("--option", one)]
+    assert cli.main(["workers", *words, *more, "--statistics", "local", "--out", str(out)]) == 0
+    settings = schema.load(str(out / "recipe.toml")).settings
+    assert settings["training"]["statistics"] == "local"
+    assert settings["arms"]["fedopt"]["options"] == {
+        "lr": 0.05, "local_steps": 10, "seed": 0, "server": "yogi", "server_lr": 0.03, "participation": 0.5, "weighted": False,
+        "beta": 0.0,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -265,6 +292,12 @@ def test_the_command_draws_what_it_promises(tmp_path: Path, capsys: pytest.Captu
         (["--edges", "0:1"], "pairs"),
         (["--workers", "7", "--graph", "torus"], "no factors"),
         (["--method", "choco", "--gossip", "2"], "no option 'gossip'"),
+        (["--method", "fedopt", "--option", "servr=yogi"], "no option 'servr'. Did you mean 'server'"),
+        (["--method", "fedprox", "--option", "mu=much"], "mu=much cannot be used: input should be a valid number"),
+        (["--method", "fedprox", "--option", "mu"], "--option takes KEY=VALUE"),
+        (["--option", "lr=0.1"], "Write --lr 0.1"),
+        (["--method", "choco", "--gamma", "0.3", "--option", "gamma=0.2"], "Write --gamma 0.2"),
+        (["--method", "averge", "--option", "a=1"], "Did you mean 'average'"),
         (["--widths", "a"], "whole numbers"),
         (["--processes", "7"], "cannot share"),
         (["--split", "dirichlet:0.01", "--workers", "40"], "without any"),

@@ -4,12 +4,13 @@
   gracile attack runs/digits-1 --arm rgsm --eps 4/255    one of them, in a smaller ball
   gracile attack net.py:make --weights w.safetensors --data photos/
                                                          a function that returns your network
-  gracile attack net.py:make --data cifar10 --draws 20   one that draws random numbers
+  gracile attack net.py:make --data cifar10 --draws 50   one that draws random numbers
 
 Reports clean accuracy, FGSM, IFGSM-20, C&W, NAttack, AutoAttack and the worst case per sample, and
 warns where the numbers claim too much: gradients that vanish, losses that do not rise, black-box
-attacks that beat gradients. Leaves attack.json and table.md in RUN/attacked/ARM/, where
-`gracile report` finds them. In Python: gracile.attack.
+attacks that beat gradients. The last table has accuracy and cost of each network in one row.
+Leaves attack.json and table.md in RUN/attacked/ARM/, where `gracile report` finds them, and of each
+network a card with RobustBench's fields and its adversarial examples. In Python: gracile.attack.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--samples", type=int, default=256, help="test samples, drawn once; 0 for all (default: 256)")
     parser.add_argument("--nattack-samples", type=int, default=16, help="of which NAttack is tried on (default: 16)")
-    parser.add_argument("--draws", type=int, default=1, help="passes averaged, for random networks (default: 1)")
+    parser.add_argument(
+        "--draws",
+        type=int,
+        help="passes that gradients are the mean of; by default 20 where the network draws random numbers, else 1",
+    )
     parser.add_argument("--quick", action="store_true", help="a fifth of the steps of C&W, NAttack and AutoAttack")
     parser.add_argument("--attack-seed", type=int, default=0, help="of starts, searches and draws (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")

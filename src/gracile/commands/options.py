@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,50 @@ def where(parser: argparse.ArgumentParser) -> None:
 def data(parser: argparse.ArgumentParser, text: str) -> None:
     """Which data, and how they are read."""
     parser.add_argument("--data", help=f"{text}: {DATA}")
-    parser.add_argument("--label", metavar="COLUMN", help="the label's column, where it is not found by itself")
-    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="resize images to this")
+    reading(parser)
+
+
+# Arguments of `gracile.data.load` that are options of every command that reads data.
+READING = ("label", "image_size", "channels", "missing", "skip_corrupt")
+
+
+def reading(parser: argparse.ArgumentParser) -> None:
+    """How data are read."""
+    add = parser.add_argument
+    add("--label", metavar="COLUMN", help="the label's column, where it is not found by itself")
+    add("--image-size", type=int, metavar="PIXELS", help="resize images to this")
+    add("--channels", type=int, choices=[1, 3], help="what images become: 1 gray, 3 colour (default: as they are)")
+    add(
+        "--missing",
+        choices=["error", "mean", "drop"],
+        help="empty cells of a table: an error (default), the column's mean, or their rows are dropped",
+    )
+    add("--skip-corrupt", action="store_true", default=None, help="leave out images that cannot be read, and say which")
+
+
+def how_read(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the options of `reading`, as `gracile.data.load` takes it."""
+    return {name: value for name in READING if (value := getattr(args, name)) is not None}
+
+
+def key_values(option: str, texts: list[str], example: str) -> dict[str, Any]:
+    """KEY=VALUE, the value as TOML has it; a bare word is a string.
+
+    Raises:
+        InputError: there is no equals sign.
+    """
+    from gracile.core.errors import InputError
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"{option} takes KEY=VALUE, not '{text}'.", f"Write {option} {example}.")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
 
 
 def data_root(parser: argparse.ArgumentParser) -> None:
@@ -94,13 +137,13 @@ def read_candidate(args: argparse.Namespace, *, other_data: bool = False) -> tup
     from gracile.core.user_code import is_reference
     from gracile.data import load
 
-    own, of_data = is_reference(args.source), () if other_data else ("data", "label", "image_size")
+    own, of_data = is_reference(args.source), () if other_data else ("data", *READING)
     for name in ("arm", "seed") if own else ("weights", "shape", *of_data):
         if getattr(args, name, None) is not None:
             which = "a network of your own" if own else "a run"
             raise InputError(f"--{name.replace('_', '-')} does not go with {which}.", "Leave it out.")
     shape = tuple(numbers("--shape", text)) if (text := getattr(args, "shape", None)) is not None else None
-    read = None if args.data is None else load(args.data, label=args.label, image_size=args.image_size)
+    read = None if args.data is None else load(args.data, **how_read(args))
     if own:
         from gracile.deploy import from_file
 

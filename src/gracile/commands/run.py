@@ -14,8 +14,6 @@ log. In Python: gracile.run.
 from __future__ import annotations
 
 import argparse
-import tomllib
-from typing import Any
 
 from gracile.commands import Answer, options
 
@@ -26,7 +24,7 @@ TARGETS = {
 }
 # Of `gracile.models.MODELS`, which would bring torch along; the tests hold it to that.
 MODELS = "lenet, mlp, vgg16, enresnet or resnet18, resnet20, resnet38, resnet56"
-CHANGES = ("data", "label", "image_size", "model", "epochs", "batch_size", "lr", "device")
+CHANGES = ("data", *options.READING, "model", "epochs", "batch_size", "lr", "device")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,21 +60,5 @@ def run(args: argparse.Namespace) -> Answer:
     if target:
         changes["target"] = target
     if args.set:
-        changes["settings"] = _settings(args.set)
+        changes["settings"] = options.key_values("--set", args.set, "training.lr=0.05")
     return options.run_recipe(args, args.recipe, changes)
-
-
-def _settings(texts: list[str]) -> dict[str, Any]:
-    """KEY=VALUE, the value as TOML has it; a bare word is a string."""
-    from gracile.core.errors import InputError
-
-    found = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--set takes KEY=VALUE, not '{text}'.", "Write --set training.lr=0.05.")
-        try:
-            found[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key] = value
-    return found

@@ -2,6 +2,7 @@
 
   gracile workers --graph two-star --method average --data mnist
   gracile workers --graph ring --workers 16 --method choco --compress top-k:0.01 --split label
+  gracile workers --graph star --method fedopt --option server=yogi --option server_lr=0.03
   gracile workers --graph star --processes 6     each worker in a process of its own: the same bits
   torchrun --nproc-per-node 2 -m gracile workers ...   the same, on one machine or many
 
@@ -13,14 +14,18 @@ gracile.workers for the parts.
 from __future__ import annotations
 
 import argparse
+import inspect
+from collections.abc import Collection
 from typing import Any
 
 from gracile.commands import Answer, options
 
+# Of `gracile.workers.METHODS`, which would bring torch along; the tests hold it to that.
+METHODS = "admm, average, choco, diloco, dsgd, fedopt, fedprox, gradient-tracking, scaffold or two-star"
 # What only some methods take; it is refused by name where the method has no such option.
 OF_METHODS = ("local_steps", "compress", "gamma", "rho", "gossip")
 PLAIN = ("graph", "workers", "method", "split", "mixing", "model", "rounds", "batch_size", "lr", "drop", "processes",
-         "patience", "restarts", "exact", "every", "train_limit", "label", "image_size", "seed")  # fmt: skip
+         "patience", "restarts", "exact", "every", "train_limit", "label", "image_size", "statistics", "seed")  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +33,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--graph", default="ring", help="star, two-star, path, ring, torus, exponential, random-regular:D, complete")
     add("--edges", help="pairs of workers in place of --graph, such as 0-1,1-2")
     add("--workers", type=int, default=6, help="how many (default: 6)")
-    methods = "average, fedprox, fedopt, scaffold, diloco, two-star, dsgd, gradient-tracking, choco or admm"
-    add("--method", default="dsgd", help=f"{methods} (default: dsgd)")
+    add("--method", default="dsgd", help=f"{METHODS} (default: dsgd)")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any option of the method, such as participation=0.5, optimizer=adam or mu=0.1; repeatable",
+    )
     options.data(parser, "the data (default: digits)")
     add("--split", default="iid", help="iid, label or dirichlet:ALPHA (default: iid)")
     add("--mixing", default="metropolis", help="mixing weights: metropolis, max-degree or optimal")
@@ -44,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rho", type=float, help="admm: penalty")
     add("--gossip", type=int, help="dsgd, admm: rounds of gossip per exchange")
     add("--asynchronous", action="store_true", help="admm: go on from what was last heard")
+    add("--statistics", default="averaged", choices=["averaged", "local"], help="batch-norm's (default: averaged)")
     add("--drop", type=float, default=0.0, help="share of messages lost (default: 0)")
     add("--processes", type=int, default=1, help="real processes; 1 hosts all workers in this one")
     add("--patience", type=float, help="seconds to wait for a late message (default: as long as it takes)")
@@ -63,15 +75,45 @@ def run(args: argparse.Namespace) -> Answer:
     given: dict[str, Any] = {name: value for name in OF_METHODS if (value := getattr(args, name)) is not None}
     if args.asynchronous:
         given["asynchronous"] = True
+    given |= _options(args.method, args.option, given)
     finished = train_over_workers(
         args.data or "digits",
         edges=None if args.edges is None else _edges(args.edges),
         model_options={"widths": options.numbers("--widths", args.widths)} if args.model == "mlp" else {},
         folder=args.out,
         **{name: getattr(args, name) for name in PLAIN},
+        **options.how_read(args),
         **given,
     )
     return Answer(*answer(finished))
+
+
+def _options(name: str, texts: list[str], given: Collection[str]) -> dict[str, Any]:
+    """What ``--option`` says, held against what the method's class takes.
+
+    Raises:
+        InputError: no such method or option, a value of another kind, or one that has a flag of its own.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from gracile.core.errors import InputError, nearest, pick
+    from gracile.workers import METHODS
+
+    found = options.key_values("--option", texts, "participation=0.5")
+    known = inspect.signature(pick(METHODS, name, "method"), eval_str=True).parameters
+    for key, value in found.items():
+        if key not in known:
+            raise InputError(f"The method '{name}' has no option '{key}'.", nearest(key, known))
+        if key in PLAIN or key in given:
+            raise InputError(f"{key} has a flag of its own.", f"Write --{key.replace('_', '-')} {value}.")
+        try:
+            found[key] = TypeAdapter(known[key].annotation).validate_python(value)
+        except ValidationError as error:
+            raise InputError(
+                f"--option {key}={value} cannot be used: {error.errors()[0]['msg'].lower()}.",
+                f"The method '{name}' takes {key} as {inspect.formatannotation(known[key].annotation)}.",
+            ) from None
+    return found
 
 
 def _edges(text: str) -> list[list[int]]:

@@ -6,6 +6,7 @@ Batches are in [0, 1]; standardising is the network's own first layer.
 from gracile.data.augmentation import Augmentation
 from gracile.data.batching import batches
 from gracile.data.dataset import Dataset, Splits
+from gracile.data.description import Description, describe
 from gracile.data.loading import load
 
-__all__ = ["Augmentation", "Dataset", "Splits", "batches", "load"]
+__all__ = ["Augmentation", "Dataset", "Description", "Splits", "batches", "describe", "load"]

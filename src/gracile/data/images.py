@@ -278,4 +278,6 @@ def _unreadable(image: Encoded, error: Exception) -> DataError:
     reason = str(error).split("\n")[0] or type(error).__name__
     # Pillow names the address of the buffer, which tells nobody anything.
     reason = "not an image, or cut short" if "BytesIO" in reason else reason.rstrip(".")
-    return UnreadableError(f"{image.where} cannot be read: {reason}.", "Replace or delete it.")
+    return UnreadableError(
+        f"{image.where} cannot be read: {reason}.", "Replace or delete it, or pass skip_corrupt=True."
+    )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gracile.attacks import ENTRIES, Robustness, evaluate
+from gracile.attacks import ENTRIES, Card, Robustness, card, evaluate
 from gracile.core.console import told
 from gracile.core.errors import InputError, pick
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
 from gracile.core.seeding import generator
 from gracile.data import Dataset, Splits, batches
+from gracile.deploy import cards
 from gracile.export.samples import feed
 from gracile.export.sessions import run, session
 
@@ -45,6 +46,7 @@ class Attacked:
         samples: how many were attacked.
         note: what a reader must know of the data.
         quick: whether attacks took a fifth of their steps.
+        cards: robustness and cost in one row, by network.
     """
 
     networks: dict[str, Robustness]
@@ -53,19 +55,22 @@ class Attacked:
     samples: int
     note: str = ""
     quick: bool = False
+    cards: dict[str, Card] = field(default_factory=dict)
 
     def __str__(self) -> str:
         ends = "".join(f"; {end}" for end in (self.note, FEWER if self.quick else "") if end)
-        return "\n\n".join(
+        parts = [
             f"{name}: {self.samples} {self.split} samples of {self.data}, {one.norm} ball of {one.eps:.4g}{ends}\n\n{one}"
             for name, one in self.networks.items()
-        )
+        ]
+        return "\n\n".join([*parts, cards.one_row_each(self.cards.values())] if self.cards else parts)
 
     def to_json(self) -> dict[str, Any]:
         """The same for a file."""
         return {
             "data": self.data, "note": self.note, "split": self.split, "quick": self.quick,
             "networks": {name: one.to_json() for name, one in self.networks.items()},
+            "cards": {name: one.to_json() for name, one in self.cards.items()},
         }  # fmt: skip
 
 
@@ -78,7 +83,7 @@ def attack(
     attacks: Sequence[str] = REPORTED,
     samples: int = 256,
     nattack_samples: int = 16,
-    draws: int = 1,
+    draws: int | None = None,
     quick: bool = False,
     seed: int = 0,
     device: str = "cpu",
@@ -96,11 +101,12 @@ def attack(
         attacks: rows of `gracile.attacks.ENTRIES`.
         samples: drawn once from the split; 0 for all.
         nattack_samples: of which NAttack is tried on, since it asks the network up to 120,000 times a sample.
-        draws: passes that each gradient is the mean of, for networks that draw random numbers.
+        draws: passes that gradients are the mean of; by default 20 where a network draws random numbers, else 1.
         quick: a fifth of the steps of C&W, NAttack, Square and AutoAttack.
         seed: of the attacks' own random numbers and the network's.
         device: where the networks run; they stay there.
-        folder: where ``attack.json`` and ``table.md`` go; nowhere by default.
+        folder: where ``attack.json`` and ``table.md`` go, and of each network ``NAME.card.json`` and its adversarial examples,
+            ``NAME.examples.safetensors``; nowhere by default.
 
     Raises:
         InputError: an argument that cannot be used, data that are no images, or a device that is not there.
@@ -113,6 +119,8 @@ def attack(
     split = "test" if len(data.test) else "validation"
     x, y = draw(data.test if len(data.test) else data.validation, samples)
     found: dict[str, Robustness] = {}
+    made: dict[str, Card] = {}
+    note = data.test.note or data.train.note
     surrogate: nn.Module | None = None
     for name, network in named.items():
         network.to(device)
@@ -121,9 +129,14 @@ def attack(
             options=QUICK if quick else None, limits={"nattack": nattack_samples}, draws=draws, seed=seed,
             progress=lambda line, name=name: told.info("%s: %s", name, line),
         )  # fmt: skip
+        made[name] = card(
+            found[name], name=name, architecture=cards.architecture(network), dataset=data.train.name,
+            cost=cards.cost(network, x[:2].to(device)), footnote="; ".join(filter(None, (note, FEWER if quick else ""))) or None,
+        )  # fmt: skip
         surrogate = surrogate or network
-    result = Attacked(found, data.train.name, split, len(x), data.test.note or data.train.note, quick)
+    result = Attacked(found, data.train.name, split, len(x), note, quick, made)
     if folder is not None:
+        cards.write_cards(Path(folder), made, found, x, y)
         write_text(Path(folder) / "table.md", f"{result}\n")
         write_json(Path(folder) / "attack.json", {**result.to_json(), "environment": environment()})
     return result

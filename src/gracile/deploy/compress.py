@@ -11,14 +11,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gracile.attacks import Robustness
+from gracile.attacks import Card, Cost, Robustness, card
 from gracile.core.console import told
 from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
 from gracile.data import Dataset, Splits
 from gracile.data.batching import some
-from gracile.deploy.attack import attack_forms
+from gracile.deploy import cards
+from gracile.deploy.attack import attack_forms, draw
 from gracile.export import Exported, Int8Warning, LatencyTable, accuracy, export_onnx, latency_table
 from gracile.models import draws_noise, set_noise
 from gracile.shrinking import Plan, plan, save_lean, shrink
@@ -44,6 +45,7 @@ class Compressed:
         accuracies: percent, by form and split (``validation %``, ``test %``, ``robust %``).
         notes: what a reader must know.
         robust: what attacks found, by form.
+        cards: robustness and cost in one row, by form, where they were attacked.
         folder: where the files are.
     """
 
@@ -54,12 +56,14 @@ class Compressed:
     accuracies: dict[str, dict[str, float]]
     notes: tuple[str, ...]
     robust: dict[str, Robustness]
+    cards: dict[str, Card]
     folder: Path
 
     def __str__(self) -> str:
         notes = "\n".join(f"- {note}" for note in self.notes)
         columns = {form: {name: f"{value:.2f}" for name, value in row.items()} for form, row in self.accuracies.items()}
-        parts = [self.plan.describe(), str(self.exported), self.table.format(columns), notes]
+        row = cards.one_row_each(self.cards.values()) if self.cards else ""
+        parts = [self.plan.describe(), str(self.exported), self.table.format(columns), row, notes]
         return "\n\n".join(part for part in parts if part)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +77,7 @@ class Compressed:
                 form: {name: round(value, 2) for name, value in row.items()} for form, row in self.accuracies.items()
             },
             "robust": {form: found.to_json() for form, found in self.robust.items()},
+            "cards": {form: made.to_json() for form, made in self.cards.items()},
             "measured": self.table.to_json(),
             "notes": list(self.notes),
         }
@@ -115,8 +120,8 @@ def compress(
         batch_sizes: that are timed, see `gracile.export.latency_table`.
         threads: that are timed, each with each batch size.
         rounds: turns each file gets in the timing.
-        folder: for ``lean.safetensors``, ``lean.onnx``, ``lean.int8.onnx``, ``table.md`` and ``compress.json``; what stands there is
-            replaced.
+        folder: for ``lean.safetensors``, ``lean.onnx``, ``lean.int8.onnx``, ``table.md`` and ``compress.json``, and with `eps` for
+            each form's ``FORM.card.json`` and ``FORM.examples.safetensors``; what stands there is replaced.
         name: of the network, for ``compress.json``.
         note: what a reader of the table must know beforehand.
 
@@ -140,6 +145,7 @@ def compress(
     if removed.after.macs == removed.before.macs:
         notes.append(NOTHING)
     lean = shrink(model, example, dead="fold")
+    cards.forget_cards(out)
     save_lean(lean, out / "lean.safetensors")
     validation = data.validation if data and len(data.validation) else None
     if int8 and validation is None:
@@ -168,6 +174,7 @@ def compress(
             exported = export_onnx(lean, example, files["shrunk"], validation=validation, verbose=False)
         accuracies = _accuracies(files, {"validation %": validation, "test %": data.test if data else None})
         robust: dict[str, Robustness] = {}
+        made: dict[str, Card] = {}
         if eps is not None and data is not None:
             told.info("attacking each of them")
             attacked = data.test if len(data.test) else data.validation
@@ -179,10 +186,35 @@ def compress(
                 accuracies[form]["robust %"] = found["worst"].percent
         told.info("measuring latencies, batches of %s", " and ".join(map(str, batch_sizes)))
         table = latency_table(files, example, batch_sizes=batch_sizes, threads=threads, rounds=rounds)
-    result = Compressed(lean, removed, exported, table, accuracies, tuple(dict.fromkeys(notes)), robust, out)
+    if robust and data is not None:
+        attacked = data.test if len(data.test) else data.validation
+        made = _cards(robust, floats | {"shrunk": lean}, table, data.train.name)
+        cards.write_cards(out, made, robust, *draw(attacked, robust_samples))
+    result = Compressed(lean, removed, exported, table, accuracies, tuple(dict.fromkeys(notes)), robust, made, out)
     write_text(out / "table.md", f"{result}\n")
     write_json(out / "compress.json", {"name": name, **result.to_json(), "environment": environment()})
     return result
+
+
+def _cards(
+    robust: Mapping[str, Robustness], networks: Mapping[str, nn.Module], table: LatencyTable, data: str
+) -> dict[str, Card]:
+    """A card of each form; latency is that of one sample on the fewest threads, where that was timed."""
+    files = {one.name: one for one in table.files}
+    found = {}
+    for form, one in robust.items():
+        # Quantising keeps the parameters of the shrunk network.
+        network, file = networks.get(form, networks["shrunk"]), files[form]
+        times = sorted((row.threads, row.p50) for row in table.rows if row.name == form and row.batch == 1)
+        spent = Cost(
+            zeros=100 * file.zeros,
+            parameters=cards.parameters(network),
+            multiply_adds=file.macs,
+            bytes=file.bytes,
+            latency=times[0][1] if times else None,
+        )
+        found[form] = card(one, name=form, architecture=cards.architecture(network), dataset=data, cost=spent)
+    return found
 
 
 def _accuracies(files: Mapping[str, Path], splits: Mapping[str, Dataset | None]) -> dict[str, dict[str, float]]:

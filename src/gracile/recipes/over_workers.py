@@ -40,6 +40,10 @@ def train_over_workers(
     train_limit: int | None = None,
     label: str | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
+    missing: str | None = None,
+    skip_corrupt: bool | None = None,
+    statistics: str = "averaged",
     seed: int = 0,
     folder: Path | str | None = None,
     **options: Any,
@@ -70,9 +74,13 @@ def train_over_workers(
         train_limit: samples of a stratified subset of the training data.
         label: the label's column, where `gracile.data.load` does not find it by itself.
         image_size: pixels to which images are resized.
+        channels: 1 or 3, what images become; see `gracile.data.load`.
+        missing: what becomes of empty cells; see `gracile.data.load`.
+        skip_corrupt: leave out images that cannot be read.
+        statistics: running ones, such as batch-norm's: ``averaged`` after each round, or ``local``, each worker's own.
         seed: of all that is random.
         folder: the run's folder; ``runs/workers-1``, ``-2``, ... by default.
-        options: what else the method takes: ``local_steps``, ``compress``, ``gamma``, ``rho``, ``gossip``, ``asynchronous``.
+        options: what else the method takes, such as ``local_steps``, ``compress``, ``server`` or ``participation``; see its class.
 
     Raises:
         InputError: an argument that cannot be used, or an option that the method does not have.
@@ -85,11 +93,20 @@ def train_over_workers(
     }  # fmt: skip
     if edges is not None:
         arm["edges"] = [list(pair) for pair in edges]
-    wanted = {"name": data, "train_limit": train_limit, "label": label, "image_size": image_size}
+    wanted = {
+        "name": data, "train_limit": train_limit, "label": label, "image_size": image_size, "channels": channels, "missing": missing,
+        "skip_corrupt": skip_corrupt,
+    }  # fmt: skip
     settings: dict[str, Any] = {
         "data": {key: value for key, value in wanted.items() if value is not None},
         "model": {"name": model, "options": model_options or {}},
-        "training": {"rounds": rounds, "batch_size": batch_size, "every": every, "exact": exact},
+        "training": {
+            "rounds": rounds,
+            "batch_size": batch_size,
+            "every": every,
+            "exact": exact,
+            "statistics": statistics,
+        },
         "arms": {method: arm},
         "seeds": [seed],
         "processes": processes,

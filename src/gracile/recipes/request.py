@@ -96,6 +96,9 @@ def prepare(
     data: str | None = None,
     label: str | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
+    missing: str | None = None,
+    skip_corrupt: bool | None = None,
     model: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -115,6 +118,7 @@ def prepare(
         data: a path, a data set's name, or ``owner/name`` on the hub.
         label: the label's column, where it is not found by itself.
         image_size: resize images to this many pixels.
+        channels, missing, skip_corrupt: how the data are read; see `gracile.data.load`.
         model: a network's name, or ``FILE.py:NAME``, a function of your own.
         epochs: passes over the training data; a warm-up that would not fit keeps its share of them.
         batch_size: samples per step.
@@ -132,7 +136,14 @@ def prepare(
         raise InputError("There is nothing to run.", "Name a recipe, such as digits, or your data with --data.")
     found = schema.resized(schema.load(str(recipe or "classify")), size)
     tables = {
-        "data": {"name": data, "label": label, "image_size": image_size},
+        "data": {
+            "name": data,
+            "label": label,
+            "image_size": image_size,
+            "channels": channels,
+            "missing": missing,
+            "skip_corrupt": skip_corrupt,
+        },
         "model": {"name": model},
         "training": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
     }

@@ -14,6 +14,7 @@ from torch import nn
 from gracile.attacks import ATTACKS, ENTRIES, evaluate
 from gracile.attacks.evaluation import Entry
 from gracile.attacks.table import Row
+from gracile.attacks.victim import DRAWS
 from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
@@ -81,7 +82,8 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
         part: the arm's folder.
 
     Returns:
-        ``accuracies`` by entry, with ``worst``, the share of samples that no attack of `attacks` broke; ``warnings``, sentences.
+        ``accuracies`` by entry, with ``worst``, the share of samples that no attack of `attacks` broke; ``judged``, by entry the fresh
+        draws that each verdict is the mean of; ``warnings``, sentences.
     """
     know_own((*settings.attacks, *settings.expected))
     asked = settings.model_dump()
@@ -96,6 +98,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     noisy = draws_noise(network)
     accuracies: dict[str, float] = {}
     warned: list[str] = []
+    judged: dict[str, int] = {}
     for names, draws in ((settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)):
         if not names:
             continue
@@ -106,14 +109,15 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
         for score in found.scores:
             if score.name != "clean":
                 accuracies.setdefault(score.name, score.percent)
+                judged.setdefault(score.name, found.judged)
         warned += [warning for warning in found.warnings if warning not in warned]
-    result = {"settings": asked, "accuracies": accuracies, "warnings": warned}
+    result = {"settings": asked, "accuracies": accuracies, "judged": judged, "warnings": warned}
     write_json(file, result)
     return result
 
 
 def tried_on(settings: AttackSettings, test: int) -> str:
-    """A sentence: which samples, of `test`, the attacks were tried on, and with which settings of their own."""
+    """A sentence: which samples, of `test`, the attacks were tried on, with which settings, and how a verdict was come to."""
     know_own((*settings.attacks, *settings.expected))
     samples = min(settings.samples or test, test)
     tried = dict.fromkeys([*settings.attacks, *settings.expected])
@@ -126,4 +130,9 @@ def tried_on(settings: AttackSettings, test: int) -> str:
     if averaged:
         parts.append(f"{' and '.join(averaged)} over {settings.draws} draws of a network's noise")
     worst = " and ".join(ENTRIES[name].title for name in settings.attacks if ATTACKS[ENTRIES[name].attack].norms)
-    return ", ".join([*parts, f"the worst case over {worst}"] if worst else parts)
+    if worst:
+        parts.append(f"the worst case over {worst}")
+    parts.append(f"verdicts on a network that draws random numbers by the mean of {DRAWS} fresh draws")
+    if averaged and settings.draws > DRAWS:
+        parts.append(f"of {settings.draws} under {' and '.join(averaged)}")
+    return ", ".join(parts)

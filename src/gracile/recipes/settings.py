@@ -15,6 +15,7 @@ from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
 from gracile.core.user_code import taken
 from gracile.data import Splits
+from gracile.data.source import Missing
 from gracile.models import build, normalized
 from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
@@ -62,6 +63,9 @@ class DataSettings(Amounts):
         name: as `gracile.data.load` takes it.
         image_size: resize to this.
         label: the label's column, where it is not found by itself.
+        channels: 1 or 3: what images become; as they are by default.
+        missing: ``mean`` fills the empty cells of a table with the training mean, ``drop`` leaves their rows out.
+        skip_corrupt: leave out images that cannot be read.
         flip: augmentation by random mirror images.
         crop: augmentation by random crops after padding by this many pixels.
         split_seed: draws validation and subsets; the same for all seeds of a run.
@@ -70,13 +74,19 @@ class DataSettings(Amounts):
     name: str
     image_size: int | None = None
     label: str | None = None
+    channels: int | None = None
+    missing: Missing = "error"
+    skip_corrupt: bool = False
     flip: bool = False
     crop: int = 0
     split_seed: int = 0
 
     def splits(self, device: torch.device | str = "cpu") -> Splits:
         """The recipe's data."""
-        return self.load(self.name, self.split_seed, device=device, image_size=self.image_size, label=self.label)
+        return self.load(
+            self.name, self.split_seed, device=device, image_size=self.image_size, label=self.label, channels=self.channels,
+            missing=self.missing, skip_corrupt=self.skip_corrupt,
+        )  # fmt: skip
 
 
 class ModelSettings(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -53,6 +53,7 @@ class RoundSettings(Strict):
         weight_decay: l2 coefficient.
         every: rounds between measurements on the validation split.
         exact: compute worker by worker, so that any number of processes gives the same bits; always so in real ones.
+        statistics: of networks that keep running ones, such as batch-norm's: ``averaged`` after each round, or ``local``.
     """
 
     rounds: int
@@ -60,6 +61,7 @@ class RoundSettings(Strict):
     weight_decay: float = 0.0
     every: int = 10
     exact: bool = False
+    statistics: Literal["averaged", "local"] = "averaged"
 
 
 class NetworkArm(arms.Arm):
@@ -189,6 +191,7 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
         batch_size=arm.batch_size or training.batch_size,
         weight_decay=training.weight_decay,
         exact=training.exact or not joined.alone,
+        statistics=training.statistics,
         seed=seed,
     )
 

@@ -1,0 +1,84 @@
+"""A row for each network: what stands under attack, and what it costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from gracile.attacks import Card, Cost, Robustness, save_examples
+from gracile.channels import trace
+from gracile.core.errors import GracileError
+from gracile.core.files import write_json
+
+
+def cost(network: nn.Module, example: Tensor) -> Cost:
+    """What a network costs, as far as it can be counted without a file of it.
+
+    Zeros are a share of its weights; biases and what normalises do not count. Multiply-adds are None where the network cannot be
+    traced.
+
+    Args:
+        network: on the device of `example`; not changed.
+        example: (n, ...) inputs.
+    """
+    weights = [one.detach() for one in network.parameters() if one.ndim > 1]
+    total = sum(one.numel() for one in weights)
+    try:
+        multiply_adds = trace(network, example).dense().macs
+    except GracileError:
+        multiply_adds = None
+    return Cost(
+        zeros=100 * sum(int((one == 0).sum()) for one in weights) / total if total else None,
+        parameters=parameters(network),
+        multiply_adds=multiply_adds,
+    )
+
+
+def parameters(network: nn.Module) -> int:
+    """How many parameters a network stores."""
+    return sum(one.numel() for one in network.parameters())
+
+
+def architecture(network: nn.Module) -> str:
+    """The class of a network, behind its normalisation where it has one."""
+    inner = getattr(network, "network", None)
+    return type(inner if isinstance(inner, nn.Module) else network).__name__
+
+
+def one_row_each(cards: Iterable[Card]) -> str:
+    """A table with a row for each card; columns in which nothing was measured are left out."""
+    rows = [card.row() for card in cards]
+    kept = [head for head in rows[0] if any(row[head] for row in rows)] if rows else []
+    return tabulate(
+        [[row[head] for head in kept] for row in rows], headers=kept, tablefmt="github", disable_numparse=True
+    )
+
+
+def write_cards(folder: Path, cards: Mapping[str, Card], found: Mapping[str, Robustness], x: Tensor, y: Tensor) -> None:
+    """Leave, in place of those of an earlier call, ``NAME.card.json`` and ``NAME.examples.safetensors`` of each network.
+
+    Args:
+        folder: where they go.
+        cards: by the network's name.
+        found: what the cards were made of.
+        x, y: the samples attacked, (n, c, h, w) and (n,).
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    forget_cards(folder)
+    for name, card in cards.items():
+        stem = re.sub(r"[^\w.-]+", "-", name)
+        write_json(folder / f"{stem}.card.json", card.to_json())
+        save_examples(found[name], x, y, folder / f"{stem}.examples.safetensors")
+
+
+def forget_cards(folder: Path) -> None:
+    """Remove what `write_cards` left in a folder: it belongs to other weights."""
+    for pattern in ("*.card.json", "*.examples.safetensors"):
+        for file in folder.glob(pattern):
+            file.unlink()

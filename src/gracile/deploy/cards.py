@@ -65,7 +65,8 @@ def write_cards(folder: Path, cards: Mapping[str, Card], found: Mapping[str, Rob
         folder: where they go.
         cards: by the network's name.
         found: what the cards were made of.
-        x, y: the samples attacked, (n, c, h, w) and (n,).
+        x: the samples attacked (n, c, h, w).
+        y: their labels (n,).
 
     Raises:
         StorageError: a file cannot be written.

@@ -25,7 +25,7 @@ METHODS = "admm, average, choco, diloco, dsgd, fedopt, fedprox, gradient-trackin
 # What only some methods take; it is refused by name where the method has no such option.
 OF_METHODS = ("local_steps", "compress", "gamma", "rho", "gossip")
 PLAIN = ("graph", "workers", "method", "split", "mixing", "model", "rounds", "batch_size", "lr", "drop", "processes",
-         "patience", "restarts", "exact", "every", "train_limit", "label", "image_size", "statistics", "seed")  # fmt: skip
+         "patience", "restarts", "exact", "every", "train_limit", "statistics", "seed")  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -65,8 +65,8 @@ def write_cards(folder: Path, cards: Mapping[str, Card], found: Mapping[str, Rob
         folder: where they go.
         cards: by the network's name.
         found: what the cards were made of.
-        x: the samples attacked (n, c, h, w).
-        y: their labels (n,).
+        x: (n, c, h, w), the samples attacked.
+        y: (n,), their labels.
 
     Raises:
         StorageError: a file cannot be written.

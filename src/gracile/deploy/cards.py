@@ -66,7 +66,7 @@ def write_cards(folder: Path, cards: Mapping[str, Card], found: Mapping[str, Rob
         cards: by the network's name.
         found: what the cards were made of.
         x: (n, c, h, w), the samples attacked.
-        y: (n,), their labels.
+        y: int64 (n,), their labels.
 
     Raises:
         StorageError: a file cannot be written.

@@ -118,8 +118,8 @@ def prepare(
         data: a path, a data set's name, or ``owner/name`` on the hub.
         label: the label's column, where it is not found by itself.
         image_size: resize images to this many pixels.
-        channels: 1 or 3, what images become; see `gracile.data.load`.
-        missing: what becomes of empty cells; see `gracile.data.load`.
+        channels: 1 or 3: what images become.
+        missing: what becomes of empty cells of a table: ``error``, ``mean`` or ``drop``.
         skip_corrupt: leave out images that cannot be read.
         model: a network's name, or ``FILE.py:NAME``, a function of your own.
         epochs: passes over the training data; a warm-up that would not fit keeps its share of them.

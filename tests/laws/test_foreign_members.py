@@ -136,7 +136,7 @@ class WrappedELM(layerwise.ELMClassifier):
 
     def _learn(self, source: Any) -> Any:
         learned = super()._learn(source)
-        return dataclasses.replace(learned, net=Wrapped(learned.net))
+        return dataclasses.replace(learned, network=Wrapped(learned.network))
 
 
 def test_a_foreign_learner_is_saved_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

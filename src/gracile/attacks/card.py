@@ -38,7 +38,9 @@ class Card:
     """What RobustBench's ``model_info`` files hold, and after it what is reported here besides.
 
     Attributes:
-        name, architecture, dataset: as the reader knows them.
+        name: of the network.
+        architecture: as the reader knows it, such as ``ResNet-18``.
+        dataset: likewise.
         eps: radius of the ball, as RobustBench writes it.
         clean_acc: accuracy in percent.
         autoattack_acc: accuracy under AutoAttack, None where it was not run.
@@ -49,7 +51,12 @@ class Card:
         gradient_passes: passes each gradient is the mean of.
         cost: see `Cost`.
         warnings: signs that the numbers claim too much.
-        link, authors, venue, additional_data, reported, footnote: as RobustBench has them; for the user to fill.
+        link: of the paper; this and what follows is as RobustBench has it, for the user to fill.
+        authors: of the paper.
+        venue: of the paper.
+        additional_data: whether more than the data set was trained on.
+        reported: robust accuracy in percent that the paper reports.
+        footnote: what else a reader must know.
     """
 
     name: str

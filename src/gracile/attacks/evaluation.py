@@ -61,8 +61,10 @@ class Score:
     """Accuracy under one attack.
 
     Attributes:
-        name, title: of the entry.
-        correct, samples: counts; each sample of `samples` was attacked.
+        name: of the entry.
+        title: of the entry, for a reader.
+        correct: samples that stand.
+        samples: that were attacked.
         seconds: that it took.
         queries: mean queries an attacked sample took, where they are counted.
         parts: by part of an ensemble, how many samples it broke; each counts for the first that did.
@@ -97,7 +99,9 @@ class Robustness:
     Attributes:
         scores: ``clean`` first, ``worst`` last: the share of samples that no attack broke.
         warnings: signs that the evaluation says too much, each with what to do.
-        eps, norm, seed: as given.
+        eps: as given.
+        norm: as given.
+        seed: as given.
         draws: passes each gradient is the mean of.
         judged: fresh passes each answer is the mean of, 1 unless the network draws random numbers.
         examples: (n, ...) the samples as the first attack within the ball left them that broke them, else as they were.

@@ -125,11 +125,13 @@ class Layer:
     Attributes:
         name: the module's path, or the parameter's name.
         weight: the parameter's full name.
-        outputs, inputs: the weight's (dimension, labels); a convolution of which groups go whole reads nothing, it passes channels on.
+        outputs: the weight's dimension over what it makes, and the labels along it.
+        inputs: likewise of what it reads; a convolution of which groups go whole reads nothing, it passes channels on.
         positions: multiply-adds per weight and sample.
         folds: whether a constant input can move into the bias exactly, which zero padding prevents.
         bias: name of the bias; None without one.
-        source, result: what it reads and makes.
+        source: what it reads.
+        result: what it makes.
         groups: of a convolution with several: labels of the groups and of the channels in a group.
         node: of the traced graph.
         module: whether it is a module's own weight, which can be given a bias.
@@ -173,7 +175,8 @@ class Follow:
     Attributes:
         size: as given.
         labels: whose number it must be; None where it must not change.
-        step, place: where it is among the node's arguments, None where it cannot be rewritten.
+        step: whose argument it is.
+        place: among that node's arguments, None where it cannot be rewritten.
         write: instead of a place, a function that corrects the node.
         where: for a reason.
     """
@@ -278,7 +281,8 @@ class Op:
         name: the module's path, or the operation's name.
         key: what it is called in the table.
         module: the module called, None for functions and methods.
-        args, kwargs: as given, tensors as `Var`, everything else as its value on the example.
+        args: as given, tensors as `Var`, everything else as its value on the example.
+        kwargs: likewise.
         results: shapes of the result's tensors, on an example of two samples.
         where: the user's own source line, for reasons and errors.
     """

@@ -21,7 +21,8 @@ class SurveyRow:
 
     Attributes:
         layer: its name.
-        inputs, outputs: (removable, all) channels it reads and makes.
+        inputs: (removable, all) channels it reads.
+        outputs: (removable, all) channels it makes.
         parameters: numbers in its weight.
         reason: why channels of it stay; the most frequent reason.
     """
@@ -39,7 +40,8 @@ class Survey:
 
     Attributes:
         groups: channels that training can remove.
-        parameters, macs: shares in [0, 1] of the network's parameters and multiply-adds that are not among channels that must stay.
+        parameters: share in [0, 1] of the network's parameters that are not among channels that must stay.
+        macs: likewise of its multiply-adds.
         rows: one a layer.
         missing: operations without a rule, with the lines of code they are at; what they work on stays.
         written: why sizes written into the model's code cannot be corrected; empty where they can.

@@ -40,7 +40,10 @@ class FarFlow:
     """Where the normalised flow went.
 
     Attributes:
-        log_loss: at the end. length: of the arc. steps: accepted. evaluations: gradients taken.
+        log_loss: at the end.
+        length: of the arc.
+        steps: accepted.
+        evaluations: gradients taken.
         observed: ``(log loss, what observe returned)``.
     """
 

@@ -36,7 +36,8 @@ class TreeNetwork:
         sign: (vertices,) weight of the edge to the parent, -1 or 1.
         slope: (vertices,) of the activation below zero: 1 linear, 0 ReLU.
         edge: (vertices,) which edge of the network it came from, -1 for the output.
-        leaves: (paths,) vertices where a path begins. coordinate: (paths,) its input, `BIAS` for the constant 1.
+        leaves: (paths,) vertices where a path begins.
+        coordinate: (paths,) its input, `BIAS` for the constant 1.
         leaf_sign: (paths,) of the linear unit at the leaf that takes the sign out of the path's product.
         names: (vertices,) what each is a copy of.
     """

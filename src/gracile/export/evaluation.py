@@ -21,7 +21,8 @@ class Accuracy:
     """How often the largest output is the label's.
 
     Attributes:
-        correct, samples: counts.
+        correct: samples whose largest output is the label.
+        samples: looked at.
     """
 
     correct: int

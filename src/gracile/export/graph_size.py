@@ -18,7 +18,8 @@ class GraphSize:
 
     Attributes:
         macs: multiply-adds for one sample; None where a layer's output size depends on more than the batch.
-        weights, zeros: numbers in their weights, and how many are exactly zero.
+        weights: numbers in their weights.
+        zeros: how many of them are exactly zero.
     """
 
     macs: int | None

@@ -37,10 +37,13 @@ class Quantized:
         model: the graph's bytes.
         weight_bits: 7 or 8, see `export_onnx`.
         kept: names of layers left in float, in their order.
-        convolutions, linear: layers of either kind.
-        fused_convolutions, fused_linear: layers that run in integers as the runtime executes them.
+        convolutions: how many.
+        linear: how many linear layers.
+        fused_convolutions: those that run in integers as the runtime executes them.
+        fused_linear: likewise.
         overflows: whether this processor's integer sums overflow with these weights.
-        accuracy_float, accuracy_int8: on the validation data, None without.
+        accuracy_float: on the validation data, None without.
+        accuracy_int8: likewise, of this graph.
     """
 
     model: bytes

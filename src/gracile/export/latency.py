@@ -38,8 +38,10 @@ class LatencyRow:
 
     Attributes:
         name: of the variant.
-        batch, threads: the load.
-        p10, p50: milliseconds a batch: the fast decile, which disturbs least, and the median.
+        batch: samples per run.
+        threads: of the runtime.
+        p10: milliseconds per batch, the fast decile, which other work on the machine disturbs least.
+        p50: their median.
         faster: how many times faster than the first variant: the median over rounds of the ratio of medians within a
             round, which drifts of the machine leave alone.
         quiet: the same ratio by p10, which other work on the machine disturbs least.

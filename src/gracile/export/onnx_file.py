@@ -38,7 +38,8 @@ class Exported:
         max_difference: largest absolute difference between the float graph's outputs and torch's.
         relative_difference: the same, relative to the largest output.
         int8: what quantising took; None for a float file.
-        accuracy_float, accuracy_int8: on the validation data; None without.
+        accuracy_float: on the validation data; None without.
+        accuracy_int8: likewise, of the int8 file.
     """
 
     path: Path

@@ -412,9 +412,10 @@ class DKNClassifier(_DKN, Classifier):
         class_weight: see `Classifier`.
 
     Attributes:
-        gammas_, lams_, errors_: per layer: width, strength and mean squared error on held-out samples (five folds). In
-            later layers a held-out sample's label has entered others' predictions, so their errors are a little too
-            good.
+        gammas_: of the kernel, per layer.
+        lams_: ridge strengths, per layer.
+        errors_: mean squared errors on held-out samples (five folds), per layer. In later layers a held-out sample's label
+            has entered others' predictions, so their errors are a little too good.
 
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)

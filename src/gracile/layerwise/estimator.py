@@ -344,7 +344,8 @@ class Regressor(RegressorMixin, Learner):
     """A learner of numbers by least squares; targets are centred and scaled while learning.
 
     Attributes:
-        target_mean_, target_scale_: of each output (Q,).
+        target_mean_: of each output (Q,).
+        target_scale_: of each output (Q,).
         flat_: whether y had one dimension, and predictions have.
     """
 

@@ -62,7 +62,8 @@ class Source:
         outputs: Q.
         rows: samples, of all workers.
         encode: y (b,) or (b, Q) to targets (b, Q) on the CPU.
-        device, dtype: where and in what the learner works.
+        device: where the learner works.
+        dtype: in what it works.
         batch_size: samples per chunk at most.
         scaling: of the inputs, None to take them as they are.
         workers: the network that other parts of the data lie with, None when this is all.

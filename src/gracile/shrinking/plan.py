@@ -24,7 +24,8 @@ class Row:
 
     Attributes:
         layer: the module's path.
-        inputs, outputs: channels before and after.
+        inputs: channels read before and after.
+        outputs: channels made before and after.
         parameters: weights before and after.
         macs: multiply-adds before and after.
         zero_inputs: inputs that are all zero here and stay.
@@ -50,7 +51,8 @@ class Plan:
         graph: the model's channel graph.
         live: which channels stay.
         folded: which nodes become constants.
-        before, after: the network's size.
+        before: the network's size.
+        after: its size when shrunk.
         rows: one a layer.
         gathers: layer to the inputs it selects, counted among those that stay.
         biases: layer to what its bias takes over, one number an output that stays.

@@ -65,7 +65,8 @@ class Trades(Adversary):
     """Cross-entropy on clean samples and `weight` times how far an attack moves the prediction [@zhang2019, eq. 5].
 
     Attributes:
-        steps, alpha: as for `PGD`; the attack ascends ``KL(p(x) || p(x'))``.
+        steps: of the attack, as for `PGD`; it ascends ``KL(p(x) || p(x'))``.
+        alpha: length of its steps, as for `PGD`.
         weight: of that divergence; the paper's 1/lambda.
     """
 

@@ -20,7 +20,8 @@ class Mart(Adversary):
     times ``KL(p || q) (1 - p_y)``: the attack is fought hardest where the network is unsure or wrong already.
 
     Attributes:
-        steps, alpha: as for `PGD`, whose attack it takes.
+        steps: as for `PGD`, whose attack it takes.
+        alpha: length of those steps, as for `PGD`.
         weight: of the divergence; the paper's lambda.
     """
 

@@ -79,7 +79,8 @@ class Adam:
     """m <- beta m + (1 - beta) g, v <- beta2 v + (1 - beta2) g^2, x <- x - lr m / (sqrt(v) + eps).
 
     Attributes:
-        beta, beta2: in [0, 1).
+        beta: share of the past in m, in [0, 1).
+        beta2: share of the past in v, in [0, 1).
         eps: above 0.
         decay: decoupled weight decay: x <- (1 - lr decay) x first [@loshchilov2019].
         corrected: for the start from zero, as @kingma2015; @reddi2021 take neither this nor a small eps.

@@ -26,8 +26,13 @@ class Settings(Strict):
 
     Attributes:
         networks: rows of `gracile.dynamics.example_networks.NETWORKS` that flow; those with ReLUs up to the first sign change.
-        time, tolerance: of the flow. records: along it. examples: in the data.
-        stepped: the network that is descended on; lrs: its step sizes, for `descent_time`.
+        time: of the flow.
+        tolerance: of the flow.
+        records: along the flow.
+        examples: in the data.
+        stepped: the network that is descended on.
+        lrs: step sizes of the descent.
+        descent_time: steps times step size.
         weight_decay: lambda of the law of decay.
         seed: of weights and data.
     """

@@ -30,7 +30,8 @@ class Settings(Strict):
         batch_sizes: for the share of samples that satisfy theorem 1; every sample is judged within its own batch.
         seeds: of weights and batches.
         lrs: step sizes at which both theorems are compared with a step, in float64.
-        rate_width, rate_batch: the layer and batch of that comparison.
+        rate_width: units of the layer of that comparison.
+        rate_batch: samples of its batches.
         rate_batches: how many batches.
     """
 

@@ -38,7 +38,10 @@ class Settings(Strict):
 
     Attributes:
         runs: the networks.
-        examples: in the separable data. records: along each run. blocks: random blocks for lemma 11. seed: of all.
+        examples: in the separable data.
+        records: along each run.
+        blocks: random ones, for lemma 11.
+        seed: of all.
     """
 
     runs: list[Far]

@@ -23,9 +23,11 @@ class Settings(Strict):
 
     Attributes:
         theorem: ``3.1`` (ReLU) or ``3.2`` (step function).
-        d, k: dimension of a patch, patches.
+        d: dimension of a patch.
+        k: patches.
         nonzero: entries of the teacher that are not zero.
-        starts, steps: random starts on the unit sphere, steps of each.
+        starts: random ones on the unit sphere.
+        steps: of each.
         penalties: rows of `gracile.penalties.ELEMENTWISE`.
         deltas: the theorem's delta; beta is the largest it admits, lr the largest that beta admits.
         ratio: weights up to ``ratio/sqrt(d)`` are zero in u; below 1 for the hypothesis on lam.
@@ -33,7 +35,8 @@ class Settings(Strict):
         couplings: beta over the largest that any start admits, for the curve in beta; above 1 no hypothesis holds.
         dims: for the curve in d, at `curve_delta`.
         samples: numbers of inputs for the iteration on data.
-        sample_starts, sample_steps: its size.
+        sample_starts: of that iteration.
+        sample_steps: of each.
         seed: of teacher, starts and inputs.
     """
 

@@ -35,8 +35,11 @@ class Check(Strict):
     """A simulation against the exact value.
 
     Attributes:
-        dim, noise, delta: the walk.
-        steps, walkers: the size.
+        dim: of the walk.
+        noise: of the walk.
+        delta: of the walk.
+        steps: of each walker.
+        walkers: how many.
     """
 
     dim: int
@@ -50,7 +53,9 @@ class WalkClock(Strict):
     """A growing noise that counts the steps of the walk, simulated step by step.
 
     Attributes:
-        dim, noise, delta: the walk.
+        dim: of the walk.
+        noise: of the walk.
+        delta: of the walk.
         times: two times; the exponent of E|S_n|^2 is measured between them.
         walkers: how many.
     """

@@ -63,7 +63,6 @@ def test_a_foreign_attack_is_evaluated_beside_ours(blobs: Splits, monkeypatch: p
 
     row = attacks.table.Row(brightened, norms=("linf",), gradients=False, targeted=False)
     monkeypatch.setitem(attacks.ATTACKS, "brightened", row)
-    monkeypatch.setitem(attacks.ENTRIES, "brightened", attacks.evaluation.Entry("Brightened", "brightened"))
     model = network().eval()
     x, y = blobs.test.inputs[:20].float() / 255, blobs.test.labels[:20]
     found = attacks.evaluate(model, x, y, eps=0.3, attacks=("fgsm", "brightened"))

@@ -9,7 +9,7 @@ from gracile.attacks.bounds import proven
 from gracile.attacks.card import Card, Cost, card, save_examples
 from gracile.attacks.cw import cw
 from gracile.attacks.cw_paper import cw_paper
-from gracile.attacks.evaluation import ENTRIES, Robustness, Score, evaluate
+from gracile.attacks.evaluation import ENTRIES, Robustness, Score, evaluate, preset
 from gracile.attacks.fab import fab
 from gracile.attacks.fgsm import fgsm
 from gracile.attacks.nattack import nattack
@@ -36,6 +36,7 @@ __all__ = [
     "fgsm",
     "nattack",
     "pgd",
+    "preset",
     "proven",
     "save_examples",
     "smoothed",

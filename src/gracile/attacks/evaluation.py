@@ -52,6 +52,20 @@ ENTRIES: dict[str, Entry] = {
     "square": Entry("Square", "square", counted=True),
     "autoattack": Entry("AutoAttack", "autoattack", parted=True),
 }
+
+
+def preset(name: str) -> Entry:
+    """What `evaluate` runs under a name: a row of `ENTRIES`, or any attack of the room with its own defaults.
+
+    Raises:
+        InputError: neither has such a row.
+    """
+    if name in ENTRIES:
+        return ENTRIES[name]
+    pick({**ENTRIES, **ATTACKS}, name, "attack")
+    return Entry(name.rpartition(":")[2].replace("_", " ").capitalize(), name)
+
+
 TRANSFER = Entry("transfer from its surrogate", "pgd")
 STANDARD = ("fgsm", "ifgsm", "cw", "nattack", "autoattack")
 
@@ -186,7 +200,7 @@ def evaluate(
         y: labels (n,).
         eps: radius of the ball.
         norm: of the ball, ``linf`` or ``l2``.
-        attacks: rows of `ENTRIES`.
+        attacks: rows of `ENTRIES`, or of `gracile.attacks.ATTACKS` for their own defaults.
         surrogate: a differentiable network much like `model`; PGD on cross-entropy and on the margin against it are tried on
             `model`, as the score ``transfer``.
         options: settings by entry that differ from its own.
@@ -200,7 +214,7 @@ def evaluate(
         InputError: an argument that cannot be used; an attack that needs gradients of what has none.
         NonFiniteError: outputs or gradients that are not finite.
     """
-    entries = {name: pick(ENTRIES, name, "attack") for name in attacks}
+    entries = {name: preset(name) for name in attacks}
     for entry in entries.values():
         if norm not in (ATTACKS[entry.attack].norms or (norm,)):
             raise InputError(f"{entry.title} knows no {norm} ball.", "Leave it out with --attacks, or use linf.")
@@ -263,7 +277,8 @@ def _worst(right: Tensor, broken_by: dict[str, Tensor]) -> int:
     """How many samples stand under every attack that keeps to the ball."""
     stands = right.clone()
     for name, broken in broken_by.items():
-        if name not in ENTRIES or ATTACKS[ENTRIES[name].attack].norms:
+        attack = ENTRIES[name].attack if name in ENTRIES else name
+        if attack not in ATTACKS or ATTACKS[attack].norms:
             stands[: len(broken)] &= ~broken
     return int(stands.sum())
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gracile.attacks import ENTRIES, Card, Robustness, card, evaluate
+from gracile.attacks import ENTRIES, Card, Robustness, card, evaluate, preset
 from gracile.core.console import told
-from gracile.core.errors import InputError, pick
+from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
 from gracile.core.seeding import generator
@@ -98,7 +98,7 @@ def attack(
         data: its test split is attacked, the validation split where there is no other.
         eps: radius of the ball, in the inputs' unit.
         norm: of the ball, as `gracile.attacks.evaluate` takes it.
-        attacks: rows of `gracile.attacks.ENTRIES`.
+        attacks: names that `gracile.attacks.preset` knows.
         samples: drawn once from the split; 0 for all.
         nattack_samples: of which NAttack is tried on, since it asks the network up to 120,000 times a sample.
         draws: passes that gradients are the mean of; by default 20 where a network draws random numbers, else 1.
@@ -112,7 +112,7 @@ def attack(
         InputError: an argument that cannot be used, data that are no images, or a device that is not there.
     """
     for name in attacks:
-        pick(ENTRIES, name, "attack")
+        preset(name)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("There is no CUDA device.", "Leave the device out, or give cpu.")
     named = {"network": networks} if isinstance(networks, nn.Module) else networks

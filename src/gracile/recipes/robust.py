@@ -11,8 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from gracile.attacks import ATTACKS, ENTRIES, evaluate
-from gracile.attacks.evaluation import Entry
+from gracile.attacks import ATTACKS, ENTRIES, evaluate, preset
 from gracile.attacks.table import Row
 from gracile.attacks.victim import DRAWS
 from gracile.core.files import write_json
@@ -54,7 +53,7 @@ class AttackSettings(Strict):
 
 def titles() -> dict[str, str]:
     """What the table calls the accuracy under each attack."""
-    return {name: f"{entry.title} %" for name, entry in ENTRIES.items()} | {"worst": "worst case a sample %"}
+    return {name: f"{preset(name).title} %" for name in {**ENTRIES, **ATTACKS}} | {"worst": "worst case a sample %"}
 
 
 def know_own(names: Iterable[str]) -> None:
@@ -65,11 +64,10 @@ def know_own(names: Iterable[str]) -> None:
             l-inf ball, which are told `draws` and `seed` where they ask for them.
     """
     for name in names:
-        if is_own(name) and name not in ENTRIES:
+        if is_own(name) and name not in ATTACKS:
             function = own(name, "attack")
             attack = lambda model, x, y, function=function, **given: function(model, x, y, **taken(function, given))
             ATTACKS[name] = Row(attack, norms=("linf",), targeted=False)
-            ENTRIES[name] = Entry(name.rpartition(":")[2], name)
 
 
 def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part: RunFolder) -> dict[str, Any]:
@@ -121,15 +119,15 @@ def tried_on(settings: AttackSettings, test: int) -> str:
     know_own((*settings.attacks, *settings.expected))
     samples = min(settings.samples or test, test)
     tried = dict.fromkeys([*settings.attacks, *settings.expected])
-    fewer = [f"{ENTRIES[name].title} on the first {count} of them" for name, count in settings.limits.items()
+    fewer = [f"{preset(name).title} on the first {count} of them" for name, count in settings.limits.items()
              if name in tried and count < samples]  # fmt: skip
-    fewer += [f"{ENTRIES[name].title} with {', '.join(f'{key}={value}' for key, value in changed.items())}"
+    fewer += [f"{preset(name).title} with {', '.join(f'{key}={value}' for key, value in changed.items())}"
               for name, changed in settings.options.items() if name in tried]  # fmt: skip
-    averaged = [ENTRIES[name].title for name in settings.expected]
+    averaged = [preset(name).title for name in settings.expected]
     parts = [f"attacked in a ball of {settings.eps:.4g} on {samples} test samples", *fewer]
     if averaged:
         parts.append(f"{' and '.join(averaged)} over {settings.draws} draws of a network's noise")
-    worst = " and ".join(ENTRIES[name].title for name in settings.attacks if ATTACKS[ENTRIES[name].attack].norms)
+    worst = " and ".join(preset(name).title for name in settings.attacks if ATTACKS[preset(name).attack].norms)
     if worst:
         parts.append(f"the worst case over {worst}")
     parts.append(f"verdicts on a network that draws random numbers by the mean of {DRAWS} fresh draws")

@@ -130,6 +130,26 @@ def test_both_arms_start_from_the_same_weights(tiny: Path, tmp_path: Path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_a_recipe_may_say_how_often_checkpoints_are_written(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from gracile.recipes.kinds import train
+
+    asked = []
+
+    def watched(*args, **given):
+        asked.append(given["checkpoint_seconds"])
+        return fit(*args, **given)
+
+    fit = train.fit
+    monkeypatch.setattr(train, "fit", watched)
+    tiny.write_text(
+        TINY.replace("batch_size = 16", "batch_size = 16, checkpoint_seconds = 0.5").replace("[0, 1]", "[0]")
+    )
+    run(load(str(tiny)), tmp_path / "out")
+    assert asked == [0.5, 0.5]
+
+
 def test_a_folder_that_holds_a_run_is_not_written_over(tiny: Path, tmp_path: Path):
     recipe = load(str(tiny))
     run(recipe, tmp_path / "out")

@@ -29,6 +29,7 @@ class TrainingSettings(Strict):
     Attributes:
         decay: of the schedule ``diminishing``, ``lr / (1 + decay lr l)`` at step l; ``averaged`` belongs to adagrad.
         adversarial: attacks the batches of all arms that are not `natural`.
+        checkpoint_seconds: at most this long between checkpoints; it changes no number.
     """
 
     epochs: int
@@ -45,6 +46,7 @@ class TrainingSettings(Strict):
     decay: float = 1e-3
     precision: Literal["auto", "float32", "bf16"] = "auto"
     adversarial: AdversarialSettings | None = None
+    checkpoint_seconds: float = Field(60.0, ge=0)
 
     def rates(self, steps: int) -> Schedule | None:
         """The factor on the learning rate, at so many steps an epoch."""

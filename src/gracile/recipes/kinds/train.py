@@ -45,7 +45,17 @@ TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", 
 # Steps that a rehearsal takes of each arm.
 TIMED = 4
 # What of a recipe's training is an argument of `fit` under the same name.
-GIVEN = {"epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision"}
+GIVEN = {
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "nesterov",
+    "precision",
+    "checkpoint_seconds",
+}
 
 
 class Target(Strict):
@@ -205,7 +215,7 @@ def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.
     mark = arms.fingerprint(
         {
             "data": settings.data.model_dump(),
-            "training": settings.training_of(part.arm).model_dump(),
+            "training": settings.training_of(part.arm).model_dump(exclude={"checkpoint_seconds"}),
             **arm.model_dump(include={"method", "options", "target", "natural"}),
             "model": settings.model_of(part.arm).model_dump(),
             "seed": part.seed,

@@ -24,6 +24,12 @@ def data_root() -> Path:
 
 
 @pytest.fixture
+def array_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn checks arrays of other libraries only where SciPy's switch says so."""
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+
+
+@pytest.fixture
 def blobs() -> Splits:
     """Three easy classes of 8x8 images: 192 to train, 48 to validate, 60 to test."""
     return make_blobs()

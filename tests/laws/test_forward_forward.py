@@ -300,7 +300,7 @@ SMALL = {"widths": (20, 20), "epochs": 20, "batch_size": 32}
 
 
 @parametrize_with_checks([FFClassifier(**SMALL)])
-def test_scikit_learn_checks(estimator, check):
+def test_scikit_learn_checks(estimator, check, array_api):
     check(estimator)
 
 

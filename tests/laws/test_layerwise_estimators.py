@@ -51,7 +51,7 @@ def answers(model: Learner, x: np.ndarray) -> np.ndarray:
 
 
 @parametrize_with_checks([small(name) for name in EVERY])
-def test_scikit_learn_checks(estimator, check):
+def test_scikit_learn_checks(estimator, check, array_api):
     check(estimator)
 
 
@@ -62,7 +62,7 @@ def test_scikit_learn_checks(estimator, check):
         small("SSFNRegressor", dtype="float64", alpha=2.0),
     ]
 )
-def test_scikit_learn_checks_with_pieces_and_with_a_ball(estimator, check):
+def test_scikit_learn_checks_with_pieces_and_with_a_ball(estimator, check, array_api):
     check(estimator)
 
 
@@ -483,7 +483,7 @@ def test_singular_gram_names_the_lam_that_works():
 def test_rounding_of_large_features_is_told_as_singular_too():
     """Proline in the thousands, next to ash around 2, leaves rounding far above lam = 1 in their Gram matrix."""
     x, y = load_wine(return_X_y=True)
-    model = ELMClassifier(n=100, lam=1.0, scale=None)
+    model = ELMClassifier(n=100, lam=1.0, scale=None, dtype="float32")
     with pytest.raises(InputError, match="scale the features") as caught:
         model.fit(x, y)
     enough = float(caught.value.remedy.split("Set lam to ")[1].split(" ")[0])

@@ -40,7 +40,7 @@ def test_the_table_holds_every_attack():
     import gracile.attacks as room
 
     functions = {name for name in room.__all__ if inspect.isfunction(getattr(room, name))} - {
-        "card", "evaluate", "proven", "save_examples", "smoothed",
+        "card", "evaluate", "preset", "proven", "save_examples", "smoothed",
     }  # fmt: skip
     assert set(ATTACKS) == functions
     assert len(functions) == 9

@@ -63,7 +63,8 @@ def preset(name: str) -> Entry:
     if name in ENTRIES:
         return ENTRIES[name]
     pick({**ENTRIES, **ATTACKS}, name, "attack")
-    return Entry(name.rpartition(":")[2].replace("_", " ").capitalize(), name)
+    # A function of the user's own, FILE.py:NAME, is called by its name.
+    return Entry(name.rpartition(":")[2] if ":" in name else name.replace("_", " ").capitalize(), name)
 
 
 TRANSFER = Entry("transfer from its surrogate", "pgd")

@@ -160,7 +160,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.page:
         libraries = {one: version(one) for one in ("timm", "torchvision", "transformers")}
-        args.page.write_text(page(read(args.file), libraries))
+        args.page.write_text(page(read(args.file), libraries, NAMES))
         return
     torch.set_num_threads(1)
     make_importable()

@@ -47,19 +47,19 @@ cannot be removed; seconds are of a processor, for tracing and shrinking with it
 """
 
 
-def page(rows: Sequence[Row], libraries: Mapping[str, str]) -> str:
+def page(rows: Sequence[Row], libraries: Mapping[str, str], names: Sequence[str]) -> str:
     """Markdown.
 
     Args:
         rows: as the benchmark keeps them.
         libraries: of the models, with their versions.
+        names: all architectures.
     """
     latest = {(row["tool"], row["model"]): row for row in rows}
     tools = list(dict.fromkeys(row["tool"] for row in latest.values()))
-    models = list(dict.fromkeys(row["model"] for row in latest.values()))
     ours = [row for row in latest.values() if row["tool"] == "ours"]
     head = HEAD.format(
-        number=len(models),
+        number=len(names),
         **libraries,
         processor=ours[-1]["processor"],
         torch=ours[-1]["torch"],
@@ -67,7 +67,7 @@ def page(rows: Sequence[Row], libraries: Mapping[str, str]) -> str:
         difference=f"{max(row['difference'] for row in ours if row['result'] == 'exact'):.0e}",
         limits=" or ".join(f"{limit} s" for limit in sorted({row["limit"] for row in rows})),
     )
-    return head + _tools(latest, tools) + "\n\n" + _models(latest, tools, models)
+    return head + _tools(latest, tools) + "\n\n" + _models(latest, tools, names)
 
 
 def _tools(latest: Mapping[tuple[str, str], Row], tools: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ from gracile.core.claims import take
 from gracile.core.errors import InputError
 from gracile.recipes import arms, engine, load, run, schema, shipped
 from gracile.recipes.kinds import KINDS, kind
-from gracile.recipes.runner import describe
 from gracile.recipes.tables import Column, arm_rows, published_row, spread
 
 RECIPE = """
@@ -76,7 +75,7 @@ def test_one_by_one_as_an_array_of_jobs_does(recipe: schema.Recipe, tmp_path: Pa
     folder = tmp_path / "shared"
     first = run(recipe, folder, only=["dense:1"])
     assert set(first.missing) == {"dense-seed0", "slim-seed0", "slim-seed1", "anew-seed0", "anew-seed1"}
-    assert "Still to be done" in describe(first)
+    assert "Still to be done" in str(first)
     assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
     # What an arm needs is trained with it, of its seeds alone.
     assert set(run(recipe, folder, only=["anew:0"]).missing) == {"dense-seed0", "slim-seed1", "anew-seed1"}

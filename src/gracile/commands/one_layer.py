@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
     from gracile.core.runs import RUNS, new_folder
     from gracile.one_layer.summary import one_layer
 
-    asked = [
+    asked = (
         "dim",
         "patches",
         "nonzero",
@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> Answer:
         "samples",
         "require",
         "seed",
-    ]
+    )
     folder = args.out or new_folder(RUNS, "one-layer")
-    found = one_layer(args.theorem, **{name: getattr(args, name) for name in asked}, folder=folder)
-    return Answer(str(found), found.to_json())
+    return Answer.of(one_layer(args.theorem, **{name: getattr(args, name) for name in asked}, folder=folder))

@@ -156,17 +156,12 @@ def read_candidate(args: argparse.Namespace, *, other_data: bool = False) -> tup
 
 def run_recipe(args: argparse.Namespace, recipe: str | None, changes: dict[str, Any]) -> Answer:
     """Run a recipe as the options of `where` say."""
-    from gracile.recipes import request
-    from gracile.recipes.runner import answer
+    from gracile.recipes import request, runner
 
     if args.dry_run:
-        from gracile.recipes.runner import rehearse
-
-        found = rehearse(request.prepare(recipe, **changes))
-        return Answer(str(found), found.to_json())
-    return Answer(*answer(request.run(
-        recipe, folder=args.out, resume=args.resume, only=args.only, jobs=args.jobs, cluster=args.cluster, **changes,
-    )))  # fmt: skip
+        return Answer.of(runner.rehearse(request.prepare(recipe, **changes)))
+    where = {name: getattr(args, name) for name in ("resume", "only", "jobs", "cluster")}
+    return Answer.of(request.run(recipe, folder=args.out, **where, **changes))
 
 
 def numbers(option: str, text: str, *, least: int = 1) -> list[int]:

@@ -70,13 +70,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     from gracile.recipes.over_workers import train_over_workers
-    from gracile.recipes.runner import answer
 
     given: dict[str, Any] = {name: value for name in OF_METHODS if (value := getattr(args, name)) is not None}
     if args.asynchronous:
         given["asynchronous"] = True
     given |= _options(args.method, args.option, given)
-    finished = train_over_workers(
+    found = train_over_workers(
         args.data or "digits",
         edges=None if args.edges is None else _edges(args.edges),
         model_options={"widths": options.numbers("--widths", args.widths)} if args.model == "mlp" else {},
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> Answer:
         **options.how_read(args),
         **given,
     )
-    return Answer(*answer(finished))
+    return Answer.of(found)
 
 
 def _options(name: str, texts: list[str], given: Collection[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gracile.core.monitor import Monitor, Series
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.dynamics import bounds
-from gracile.dynamics.junctions import Junction, of_graph, traced
+from gracile.dynamics.junctions import Junction, of_graph, parameters_of, traced
 from gracile.dynamics.laws import Law, law_of
 from gracile.dynamics.patterns import Patterns
 from gracile.dynamics.spectra import leading, singular_values
@@ -117,7 +117,7 @@ class DynamicsMonitor(Monitor):
         self.patterns = Patterns(self.model, self.graph, self.junctions)
 
     def _parameters(self) -> Mapping[str, Tensor]:
-        return {name: one.detach() for name, one in self.model.named_parameters()}
+        return parameters_of(self.model)
 
     def _start(self, number: int, junction: Junction) -> _State:
         parameters = self._parameters()

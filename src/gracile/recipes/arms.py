@@ -26,7 +26,7 @@ from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder, part_name
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.recipes.tables import published_row
+from gracile.recipes.tables import Results, Rows, published_row
 
 log = logging.getLogger("gracile")
 
@@ -68,7 +68,7 @@ class Parts(Strict, ABC):
         """The arms whose part of the same seed must be done first."""
         return []
 
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         """Refuse, before anything is trained, what cannot be.
 
         Args:
@@ -82,7 +82,7 @@ class Parts(Strict, ABC):
         for arm in self.names():
             part_name(arm, 0, self.seeds_of(arm))
 
-    def rehearse(self, *, timed: bool = False) -> list[dict[str, Any]]:
+    def rehearse(self, *, timed: bool = False) -> Rows:
         """Build, without training, what can be built beforehand, so that what cannot be trained is refused before a run begins.
 
         Args:
@@ -98,18 +98,29 @@ class Parts(Strict, ABC):
         return part_name(arm, seed, self.seeds_of(arm))
 
 
-class ArmSettings(Parts, Generic[AnyArm]):
+class Seeded(Parts):
+    """Settings of a kind whose arms are all trained from the same seeds.
+
+    Attributes:
+        seeds: each arm is trained once from each; mean and spread are over them.
+    """
+
+    seeds: list[int] = Field(default_factory=lambda: [0])
+
+    def seeds_of(self, arm: str) -> list[int]:
+        return self.seeds
+
+
+class ArmSettings(Seeded, Generic[AnyArm]):
     """Settings of a kind with a table of arms.
 
     Attributes:
         arms: by name.
         leave_out: arms that a smaller size does without.
-        seeds: each arm is trained once from each; mean and spread are over them.
     """
 
     arms: dict[str, AnyArm]
     leave_out: list[str] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=lambda: [0])
 
     def trained(self) -> dict[str, AnyArm]:
         """The arms without those that this size leaves out.
@@ -124,10 +135,7 @@ class ArmSettings(Parts, Generic[AnyArm]):
     def names(self) -> list[str]:
         return list(self.trained())
 
-    def seeds_of(self, arm: str) -> list[int]:
-        return self.seeds
-
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         super().check(published)
         for name, arm in self.trained().items():
             published_row(name, arm.published, published)
@@ -184,19 +192,13 @@ class ArmKind(Protocol):
         """Train one part, or what is left of it; its numbers, as JSON values."""
         ...
 
-    def outcome(
-        self,
-        settings: Any,
-        folder: RunFolder,
-        results: dict[str, list[dict[str, Any]]],
-        published: list[dict[str, Any]],
-    ) -> Outcome:
-        """Set the table.
+    def outcome(self, settings: Any, folder: RunFolder, results: Results, published: Rows) -> Outcome:
+        """Set the table of a run whose parts are all done.
 
         Args:
             settings: an instance of the kind's `Settings`.
             folder: the run's.
-            results: arm to its parts' numbers, one a seed.
+            results: arm to its parts' numbers, one table per seed.
             published: the recipe's published rows, possibly none.
         """
         ...
@@ -211,17 +213,17 @@ def all_parts(settings: Parts, folder: RunFolder, *, shown: bool = True) -> list
     ]
 
 
-def records_of(settings: Parts, folder: RunFolder) -> dict[str, list[list[dict[str, Any]]]]:
+def records_of(settings: Parts, folder: RunFolder) -> dict[str, list[Rows]]:
     """Arm to one list of ``metrics.jsonl``'s rows a seed."""
-    found: dict[str, list[list[dict[str, Any]]]] = {}
+    found: dict[str, list[Rows]] = {}
     for part in all_parts(settings, folder):
         found.setdefault(part.arm, []).append(part.folder.metrics())
     return found
 
 
-def results_of(settings: Parts, folder: RunFolder) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+def results_of(settings: Parts, folder: RunFolder) -> tuple[Results, list[str]]:
     """The numbers of a run whose parts are all done: arm to one table a seed; and what their readers must know."""
-    results: dict[str, list[dict[str, Any]]] = {}
+    results: Results = {}
     notes: list[str] = []
     parts = all_parts(settings, folder)
     for part in parts:

@@ -144,11 +144,10 @@ def train_one(name: str, settings: Mapping[str, Any], path: Path, arm: str, seed
         threads: of torch.
     """
     part = Part(arm, seed, path, shown=False)
-    with ONE_AT_A_TIME:
+    with ONE_AT_A_TIME, part.folder.logged():
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         module = cast(ArmKind, kind(name))
-        handler = part.folder.log_to_file()
         try:
             read = cast(Parts, parse(module.Settings, dict(settings), f"the settings of {part.label}"))
             while not part.done:
@@ -156,8 +155,6 @@ def train_one(name: str, settings: Mapping[str, Any], path: Path, arm: str, seed
                 if not part.done:
                     time.sleep(POLL)
         finally:
-            logging.getLogger("gracile").removeHandler(handler)
-            handler.close()
             loaded.cache_clear()
             torch.set_num_threads(before)
 

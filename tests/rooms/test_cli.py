@@ -69,7 +69,7 @@ def test_every_command_explains_itself_without_torch(name: str):
     (["run", "digits", "--set", "lr"], "--set takes KEY=VALUE"),
     (["run", "digits", "--set", "training.lrr=1"], "Did you mean 'lr'"),
     (["run", "--data", "./nowhere/at/all"], "does not exist"),
-    (["run", "--resume", "--out", "nowhere"], "holds no run to resume"),
+    (["run", "--resume", "--out", "nowhere"], "holds no run."),
     (["reproduce", "table-9.9"], "no recipe named 'table-9.9'"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_line_and_status_2(arguments, message: str, tmp_path: Path, monkeypatch, capsys):

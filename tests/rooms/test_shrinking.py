@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from gracile.shrinking import (
     save_lean,
     save_plan,
     shrink,
+    stored_sizes,
 )
 from gracile.shrinking.parity import largest_difference
 from tests.models.zeros import zero_filters, zero_groups, zero_inputs_per_layer
@@ -497,3 +499,20 @@ def test_a_smaller_network_that_does_not_run_is_a_parity_error() -> None:
             shrink(model, torch.randn(2, 3))
     finally:
         del RULES[Stubborn]
+
+
+def test_stored_sizes_are_those_of_the_files(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        model[0].weight[:4] = 0
+        model[0].bias[:4] = 0
+    lean, found = stored_sizes(model, torch.zeros(2, 6), tmp_path)
+    assert lean[0].out_features == 4
+    assert found["zeros"] == pytest.approx(100 * 24 / 72)
+    assert (found["parameters"], found["parameters_shrunk"]) == (83, 43)
+    for key, name in (("file_kb", "model"), ("shrunk_kb", "lean")):
+        assert found[key] == (tmp_path / f"{name}.safetensors").stat().st_size / 1000
+    assert (
+        lzma.decompress((tmp_path / "lean.safetensors.xz").read_bytes()) == (tmp_path / "lean.safetensors").read_bytes()
+    )

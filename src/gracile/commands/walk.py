@@ -40,5 +40,4 @@ def run(args: argparse.Namespace) -> Answer:
 
     if args.what == "sweep":
         return Answer.of(summary.sweep(args.out or new_folder(RUNS, "walk-sweep"), args.seed))
-    asked = ("delta", "model", "noise", "reinforcement", "clock", "steps", "walkers", "seed", "workers", "method")
-    return Answer.of(summary.walk(args.dim, **{name: getattr(args, name) for name in asked}, folder=args.out))
+    return Answer.of(summary.walk(**options.arguments(summary.walk, args), folder=args.out))

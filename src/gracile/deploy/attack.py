@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gracile.attacks import ENTRIES, Card, Robustness, card, evaluate, preset
 from gracile.core.console import told
+from gracile.core.devices import device_named
 from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
@@ -113,8 +114,7 @@ def attack(
     """
     for name in attacks:
         preset(name)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("There is no CUDA device.", "Leave the device out, or give cpu.")
+    device_named(device)
     named = {"network": networks} if isinstance(networks, nn.Module) else networks
     split = "test" if len(data.test) else "validation"
     x, y = draw(data.test if len(data.test) else data.validation, samples)

@@ -39,6 +39,13 @@ class Shares:
             values.append(round(getattr(seen, key), 6))
 
 
+def correlation(real: np.ndarray, predicted: np.ndarray) -> float:
+    """Of real and predicted shares over iterations; where one of them stands still, whether the other is the same."""
+    if len(real) < 2 or real.std() == 0 or predicted.std() == 0:
+        return float(np.allclose(real, predicted))
+    return float(np.corrcoef(real, predicted)[0, 1])
+
+
 @dataclass(frozen=True)
 class LayerSeen:
     """One layer over a training.

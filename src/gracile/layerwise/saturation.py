@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gracile.layerwise.elm import ELMClassifier
-from gracile.layerwise.information import elm_inversion_error, slfn_inversion_error
+from gracile.layerwise.information import Mixture, elm_inversion_error, mixture_information, slfn_inversion_error
 from gracile.layerwise.slfn import SLFNClassifier
 
 log = logging.getLogger("gracile")
@@ -62,6 +62,32 @@ def rho_sweep(
             point["recovered"] = 100 * float((elm_inversion_error(x, n / inputs, seed) < RECOVERED).double().mean())
         points.append(point)
         log.info("rho %g: ELM %.2f, SLFN %.2f", rho, point["elm"], point["slfn"])
+    return points
+
+
+def mixture_sweep(
+    mixture: Mixture, rhos: Sequence[float], *, samples: int = 20000, inverted: int = 20, seed: int = 0
+) -> list[dict[str, float]]:
+    """`rho_sweep` on samples of a mixture of Gaussians, and what each layer keeps of the information on the class, in nats.
+
+    Args:
+        mixture: where samples come from.
+        rhos: nodes per input.
+        samples: of the Monte Carlo; as many train, and as many test, the learners.
+        inverted: as for `rho_sweep`.
+        seed: of everything.
+
+    Returns:
+        The points, with ``information``, I(y; t), its standard error ``information_error``, and ``information_lost`` of I(x; t).
+    """
+    drawn = (mixture.sample(samples, 1000 * (seed + 1) + number) for number in (1, 2))
+    train, test = ((x.numpy(), t.numpy()) for x, t in drawn)
+    points = rho_sweep(train, test, rhos, inverted=inverted, seed=seed)
+    whole = mixture_information(mixture, None, samples, seed)
+    for point in points:
+        found = mixture_information(mixture, point["rho"], samples, seed)
+        point["information"], point["information_error"] = found.value, found.error
+        point["information_lost"] = whole.value - found.value
     return points
 
 

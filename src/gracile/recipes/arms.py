@@ -13,7 +13,7 @@ import logging
 import shutil
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,7 +22,7 @@ from pydantic import Field
 
 from gracile.core.errors import CollapseWarning, InputError, pick
 from gracile.core.files import write_json
-from gracile.core.provenance import environment
+from gracile.core.provenance import environment, places_apart
 from gracile.core.runs import RunFolder, part_name
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
@@ -31,13 +31,6 @@ from gracile.recipes.tables import Results, Rows, published_row
 log = logging.getLogger("gracile")
 
 RESULT, FINGERPRINT, ENVIRONMENT = "arm.json", "fingerprint.json", "environment.json"
-# What of a part's place tells whether it was trained where the table is set.
-PLACES = {
-    "commit": "at commit {:.12}",
-    "processor": "on {}",
-    "device": "on the device {}",
-    "threads": "with {} threads",
-}
 
 
 class Arm(Strict):
@@ -250,22 +243,19 @@ def heeded_warnings() -> Iterator[list[str]]:
         yield heard
 
 
-# Parts that another run has trained already.
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """What tells whether two parts were trained alike."""
+def _fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def take_over(part: Part, mark: str, files: Sequence[str]) -> None:
+def take_over(part: Part, settings: Mapping[str, Any], files: Sequence[str]) -> None:
     """Copy a part that another run beside this one has trained from the very same settings, if there is one.
 
     Args:
         part: has nothing yet.
-        mark: its fingerprint, as `leave_mark` left the other's.
+        settings: all that its training depends on, as `leave_mark` was told the other's.
         files: of a part, the first last of all to be copied: it says that the training is whole.
     """
+    mark = _fingerprint(settings)
     for file in sorted(part.path.parent.parent.glob(f"*/*/{FINGERPRINT}")):
         other = file.parent
         if other == part.path or not (other / files[0]).exists() or json.loads(file.read_text())["fingerprint"] != mark:
@@ -277,9 +267,9 @@ def take_over(part: Part, mark: str, files: Sequence[str]) -> None:
         return
 
 
-def leave_mark(part: Part, mark: str) -> None:
+def leave_mark(part: Part, settings: Mapping[str, Any]) -> None:
     """Say from which settings this part was trained."""
-    write_json(part.path / FINGERPRINT, {"fingerprint": mark})
+    write_json(part.path / FINGERPRINT, {"fingerprint": _fingerprint(settings)})
 
 
 def trained_elsewhere(parts: Iterable[Part]) -> list[str]:
@@ -287,18 +277,6 @@ def trained_elsewhere(parts: Iterable[Part]) -> list[str]:
     now, found = environment(), {}
     for part in parts:
         file = part.path / ENVIRONMENT
-        then = json.loads(file.read_text(encoding="utf-8")) if file.exists() else now
-        for key, words in PLACES.items():
-            if then.get(key) != now[key]:
-                found.setdefault(words.format(str(then.get(key))), []).append(part.path.name)
+        for place in places_apart(json.loads(file.read_text(encoding="utf-8")), now) if file.exists() else ():
+            found.setdefault(place, []).append(part.path.name)
     return [f"trained {where}: {', '.join(names)}" for where, names in found.items()]
-
-
-Kept = TypeVar("Kept")
-
-
-def kept(file: Path, make: Callable[[], Kept]) -> Kept:
-    """What a JSON file holds; made and written where it is not there yet."""
-    if not file.exists():
-        write_json(file, make())
-    return json.loads(file.read_text(encoding="utf-8"))

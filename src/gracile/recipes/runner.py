@@ -240,7 +240,7 @@ def _finish(
     return finished
 
 
-def started_recipe(path: Path) -> schema.Recipe:
+def started_recipe(path: Path, remedy: str = "Name the folder of an interrupted run.") -> schema.Recipe:
     """The resolved recipe of the run that stands in a folder.
 
     Raises:
@@ -248,7 +248,7 @@ def started_recipe(path: Path) -> schema.Recipe:
     """
     file = path / "recipe.toml"
     if not file.is_file():
-        raise InputError(f"{path} holds no run to resume.", "Name the folder of an interrupted run.")
+        raise InputError(f"{path} holds no run.", remedy)
     return schema.load(str(file))
 
 

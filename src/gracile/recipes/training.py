@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gracile.core.errors import InputError
 from gracile.recipes.schema import Strict
-from gracile.training import Averaged, Cosine, CrossEntropy, Diminishing, Milestones, Objective, Schedule, adversary
+from gracile.training import CrossEntropy, Objective, Schedule, adversary
+from gracile.training.schedules import schedule_named
 
 
 class AdversarialSettings(Strict):
@@ -48,27 +48,10 @@ class TrainingSettings(Strict):
     adversarial: AdversarialSettings | None = None
     checkpoint_seconds: float = Field(60.0, ge=0)
 
-    def rates(self, steps: int) -> Schedule | None:
-        """The factor on the learning rate, at so many steps an epoch."""
-        if self.schedule == "cosine":
-            if not 0 <= self.warmup < self.epochs:
-                raise InputError(
-                    f"A warm-up of {self.warmup:g} epochs does not fit into {self.epochs}.",
-                    "Set training.warmup below training.epochs, as with --set training.warmup=0.",
-                )
-            return Cosine(self.epochs, self.warmup)
-        if self.schedule == "milestones":
-            return Milestones(self.milestones, self.gamma)
-        if self.schedule == "diminishing":
-            return Diminishing(self.decay * self.lr, steps)
-        if self.schedule == "averaged":
-            return Averaged(steps)
-        if self.milestones or self.warmup:
-            raise InputError(
-                "milestones or warmup are given, and schedule is 'constant'.",
-                "Set schedule to 'milestones' or 'cosine'.",
-            )
-        return None
+    def rates(self, steps: int) -> Schedule:
+        """The factor on the learning rate, at so many steps per epoch."""
+        asked = self.model_dump(include={"epochs", "lr", "milestones", "gamma", "warmup", "decay"})
+        return schedule_named(self.schedule, steps=steps, **asked)
 
     def objective(self, *, natural: bool = False) -> Objective:
         """What is minimised; `natural` takes clean samples where others are attacked."""

@@ -27,6 +27,11 @@ class LossObjective(CrossEntropy):
         return self.function(outputs, y), outputs
 
 
+def on_probabilities(loss: Loss) -> Loss:
+    """A loss of logits and labels by one of probabilities and one-hot targets, both (b, classes), such as ``mse_loss``."""
+    return lambda logits, y: loss(logits.softmax(1), nn.functional.one_hot(y, logits.shape[1]).to(logits.dtype))
+
+
 def as_objective(wanted: Objective | Loss | None) -> Objective:
     """An objective as it is, a loss function as an objective, and cross-entropy where nothing is given."""
     if wanted is None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from gracile.core.figures import new_figure
 from gracile.core.runs import RunFolder
 from gracile.forward_forward import pictures
-from gracile.forward_forward.descent import watched_descent
+from gracile.forward_forward.descent import correlation, watched_descent
 from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
@@ -94,7 +94,7 @@ def _row(layer: dict[str, Any], key: str, values: dict[str, float]) -> dict[str,
             "first_predicted": 100 * predicted[0],
             "over_half": 100 * float((real > 0.5).mean()),
             "agree": 100 * float(np.mean(curves["agree"])),
-            "correlation": _correlation(real, predicted),
+            "correlation": correlation(real, predicted),
             "sparsity_start": first[kind],
             "sparsity_end": last[kind],
         }
@@ -102,10 +102,3 @@ def _row(layer: dict[str, Any], key: str, values: dict[str, float]) -> dict[str,
     values[f"{key}.dead_end"] = last["dead"]
     row |= {"agree %": values[f"{key}.positive_agree"], "most steps over half %": values[f"{key}.positive_over_half"]}
     return row | {"S at start": first["positive"], "S at end": last["positive"], "dead units % at end": last["dead"]}
-
-
-def _correlation(real: np.ndarray, predicted: np.ndarray) -> float:
-    """Of real and predicted shares over iterations; 1 where both stand still."""
-    if len(real) < 2 or real.std() == 0 or predicted.std() == 0:
-        return float(np.allclose(real, predicted))
-    return float(np.corrcoef(real, predicted)[0, 1])

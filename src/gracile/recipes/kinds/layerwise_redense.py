@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
+from gracile.core.files import kept_json
 from gracile.core.names import safe_name
 from gracile.core.runs import RunFolder
-from gracile.data import Dataset, Splits, batches
-from gracile.layerwise.redense import ReDense, retrain_features
-from gracile.layerwise.softmax import Features, HeldOutCurve
-from gracile.recipes.arms import Part, Seeded, kept
+from gracile.data.batching import whole
+from gracile.layerwise.beside_control import BesideControl
+from gracile.recipes.arms import Part, Seeded
 from gracile.recipes.base_networks import Base, build, trained
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import Amounts
 from gracile.recipes.tables import Results, Rows, mean, spread
 from gracile.report.layerwise_figures import redense_curves
-from gracile.training import evaluate
 
 log = logging.getLogger("gracile")
 
@@ -81,102 +76,38 @@ class Settings(Seeded, Amounts):
 def train(settings: Settings, part: Part) -> dict[str, Any]:
     """All arms of one base network, which is trained or read."""
     splits = settings.load(settings.data, part.seed)
-    wanted = itertools.product(settings.methods, settings.matrices, settings.m or [0])
-    files = {("last", *arm): part.path / f"{arm[0]}-{arm[1]}-m{arm[2]}.json" for arm in wanted}
-    for layer in settings.inside:
-        files[layer, "adam", "orthonormal", 0] = part.path / safe_name(f"inside-{layer}.json", "layer")
     network = build(settings.network, splits.train, settings.hidden, part.seed)
     if settings.base.epochs:
         network = trained(network, splits, settings.base, part)
-    network.eval()
-    task = _Task(settings, network, part, splits, 100 * evaluate(network, splits.test).accuracy)
-    log.info("base network, %s: %.2f %% of the test samples", part.label, task.start)
-    return {"note": splits.test.note, "arms": [kept(file, partial(task.arm, *arm)) for arm, file in files.items()]}
+    beside = BesideControl(network.eval(), whole(splits.train), whole(splits.test))
+    start = beside.accuracy(network)
+    log.info("base network, %s: %.2f %% of the test samples", part.label, start)
 
-
-@dataclass
-class _Task:
-    """A base network, and what its arms share."""
-
-    settings: Settings
-    network: nn.Module
-    part: Part
-    splits: Splits
-    start: float
-
-    @cached_property
-    def data(self) -> tuple[Tensor, Tensor]:
-        """All training samples."""
-        return _whole(self.splits.train)
-
-    @cached_property
-    def test(self) -> tuple[Tensor, Tensor]:
-        """All test samples."""
-        return _whole(self.splits.test)
-
-    @cached_property
-    def features(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What the network makes of training and test samples before its last layer, with their labels."""
-        last = ReDense(self.network)
-        return last.features(self.data), last.features(self.test)
-
-    def arm(self, layer: str, method: str, matrix: str, m: int) -> dict[str, Any]:
-        """The numbers of one arm; m = 0 takes the features' own number."""
-        which = {
-            "loss": self.part.arm,
-            "seed": self.part.seed,
+    def arm(layer: str, method: str, matrix: str, m: int) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "loss": part.arm,
+            "seed": part.seed,
             "layer": layer,
             "method": method,
             "matrix": matrix,
-            "m": m,
         }
-        options = {"m": m or None, "matrix": matrix} if layer == "last" else {"layer": layer}
-        wider = ReDense(self.network, seed=self.part.seed, **options)
-        with torch.no_grad():
-            before, after = (net(self.test[0][:1000]).softmax(1) for net in (self.network, wider))
-        numbers = {"base": self.start, "eps": wider.eps, "start_difference": float((before - after).abs().max())}
-        began = time.perf_counter()
-        found = self._at_the_end(wider, method) if layer == "last" else self._inside(wider)
-        found = {**which, **numbers, "seconds": time.perf_counter() - began, **found}
+        found |= {"m": m, "base": start}
+        options = {"epochs": settings.epochs, "method": method, "lr": settings.lr}
         if layer == "last":
-            found |= kept(self.part.path / f"control-{method}.json", lambda: self._control(method))
-        told = (layer, found["m"], method, self.start, found["redense"], found.get("control"))
+            found |= beside.at_the_end(m=m or None, matrix=matrix, seed=part.seed, **options)
+            found |= kept_json(part.path / f"control-{method}.json", partial(beside.control, **options))
+        else:
+            found |= beside.inside(layer, epochs=settings.inside_epochs, lr=settings.lr, seed=part.seed)
+        told = (layer, found["m"], method, start, found["redense"], found.get("control"))
         log.info("%s m=%s %s: %.2f -> %.2f, control %s", *told)
         return found
 
-    def _options(self, method: str) -> dict[str, Any]:
-        return {"epochs": self.settings.epochs, "method": method, "lr": self.settings.lr}
-
-    def _at_the_end(self, wider: ReDense, method: str) -> dict[str, Any]:
-        """ReDense at the last layer."""
-        data, test = self.features
-        seen = HeldOutCurve(Features(*test, wider.expand))
-        fitted = wider.fit_features(*data, **self._options(method), monitor=seen)
-        return {
-            "m": len(fitted.weights) // 2, "redense": seen.measured(fitted.weights, fitted.bias)[1],
-            "norm": float(torch.linalg.vector_norm(fitted.weights)), "kept_loss": min(fitted.losses),
-            "losses": fitted.losses, "curve": seen.rows,
-        }  # fmt: skip
-
-    def _control(self, method: str) -> dict[str, Any]:
-        """The network's own last layer trained on with the same method and epochs, without a ball."""
-        data, test = self.features
-        plain = HeldOutCurve(Features(*test))
-        fitted = retrain_features(self.network, *data, **self._options(method), monitor=plain)
-        accuracy = plain.measured(fitted.weights, fitted.bias)[1]
-        numbers = {"kept_loss": min(fitted.losses), "losses": fitted.losses, "curve": plain.rows}
-        return {"control": accuracy, **{f"control_{key}": value for key, value in numbers.items()}}
-
-    def _inside(self, wider: ReDense) -> dict[str, Any]:
-        """ReDense at a layer inside the network, trained in batches."""
-        fitted = wider.fit(self.data, epochs=self.settings.inside_epochs, lr=self.settings.lr, seed=self.part.seed)
-        accuracy = 100 * evaluate(wider, self.splits.test).accuracy
-        return {"redense": accuracy, "kept_loss": min(fitted.losses), "losses": fitted.losses}
-
-
-def _whole(data: Dataset) -> tuple[Tensor, Tensor]:
-    x, y = zip(*batches(data, 4096), strict=True)
-    return torch.cat(x), torch.cat(y)
+    # m = 0 takes the features' own number.
+    wanted = itertools.product(settings.methods, settings.matrices, settings.m or [0])
+    files = {("last", *one): part.path / f"{one[0]}-{one[1]}-m{one[2]}.json" for one in wanted}
+    for layer in settings.inside:
+        files[layer, "adam", "orthonormal", 0] = part.path / safe_name(f"inside-{layer}.json", "layer")
+    return {"note": splits.test.note, "arms": [kept_json(file, partial(arm, *one)) for one, file in files.items()]}
 
 
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:

@@ -16,9 +16,9 @@ from pydantic import Field
 
 from gracile.core.errors import DataError, InputError
 from gracile.core.runs import RunFolder
-from gracile.data import Dataset
-from gracile.layerwise.information import Mixture, mixture_information
-from gracile.layerwise.saturation import Samples, rho_sweep
+from gracile.data.batching import arrays
+from gracile.layerwise.information import Mixture
+from gracile.layerwise.saturation import mixture_sweep, rho_sweep
 from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
@@ -105,7 +105,10 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
     """One trial on one data set: its note, and the points of the sweep; none where the data were not found."""
     log.info("%s", part.label)
     if part.arm == MIXTURE:
-        return {"note": "", "points": _mixture_points(settings.mixture, part.seed, settings.inverted)}
+        asked = settings.mixture
+        mixture = Mixture.random(asked.classes, asked.inputs, asked.spread, part.seed)
+        points = mixture_sweep(mixture, asked.rhos, samples=asked.samples, inverted=settings.inverted, seed=part.seed)
+        return {"note": "", "points": points}
     sweep = settings.sweeps[part.arm]
     try:
         splits = sweep.load(sweep.data, part.seed)
@@ -113,31 +116,11 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
         if not sweep.optional:
             raise
         return {"note": "", "points": []}
-    train, test = _arrays(splits.train), _arrays(splits.test)
+    train, test = arrays(splits.train), arrays(splits.test)
     # One factor for all features: pixels and counts come to [0, 1], so that the constant one of the bias weighs alike.
     top = float(np.abs(train[0]).max()) or 1.0
     points = rho_sweep(train, test, sweep.rhos, lam=sweep.lam, top=top, inverted=settings.inverted, seed=part.seed)
     return {"note": splits.test.note, "points": points}
-
-
-def _arrays(data: Dataset) -> Samples:
-    return data.inputs[:].flatten(1).numpy(), data.labels.numpy()
-
-
-def _mixture_points(settings: MixtureSettings, trial: int, inverted: int) -> list[dict[str, float]]:
-    mixture = Mixture.random(settings.classes, settings.inputs, settings.spread, trial)
-    drawn = [mixture.sample(settings.samples, 1000 * (trial + 1) + number) for number in (1, 2)]
-    train, test = ((x.numpy(), t.numpy()) for x, t in drawn)
-    points = rho_sweep(train, test, settings.rhos, inverted=inverted, seed=trial)
-    whole = mixture_information(mixture, None, settings.samples, trial)
-    for point in points:
-        found = mixture_information(mixture, point["rho"], settings.samples, trial)
-        point |= {
-            "information": found.value,
-            "information_error": found.error,
-            "information_lost": whole.value - found.value,
-        }
-    return points
 
 
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:

@@ -17,6 +17,7 @@ from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
 from gracile.data import Dataset, Splits
+from gracile.data.batching import arrays
 from gracile.layerwise import Consensus, SSFNClassifier
 from gracile.models.mlp import mlp
 from gracile.recipes.arms import Part, Seeded
@@ -182,11 +183,9 @@ def _descent(baseline: Baseline, splits: Splits, seed: int, joined: WorkerNetwor
 
 
 def _arrays(data: Dataset, order: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs in [0, 1], flattened, and labels."""
-    rows = torch.arange(len(data)) if order is None else order
-    inputs = data.inputs[rows].flatten(1)
-    inputs = inputs if inputs.is_floating_point() else inputs / 255.0
-    return inputs.float().numpy(), data.labels[rows].numpy()
+    """Inputs in [0, 1], and labels."""
+    x, y = arrays(data, order)
+    return (x if x.dtype.kind == "f" else x / np.float32(255)).astype(np.float32), y
 
 
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:

@@ -6,15 +6,13 @@ import logging
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from pydantic import Field
 
 from gracile.core.figures import new_figure
 from gracile.core.runs import RunFolder
-from gracile.core.seeding import generator
 from gracile.dynamics import example_networks, log_logistic, normalised_flow, pictures, watch
-from gracile.dynamics.bounds import lemma_11
+from gracile.dynamics.bounds import lemma_11_slack
 from gracile.dynamics.junctions import parameters_of
 from gracile.dynamics.spectra import alignment
 from gracile.recipes.kinds import Outcome
@@ -62,7 +60,8 @@ def execute(settings: Settings, folder: RunFolder) -> Outcome:
     found, plots = Outcome(), {}
     for far in settings.runs:
         plots |= _one(settings, far, folder, found)
-    found.values.update(_lemma_11(settings.blocks, settings.seed))
+    slack, tight = lemma_11_slack(settings.blocks, settings.seed)
+    found.values.update({"lemma_11_least_slack": slack, "lemma_11_tight_slack": tight})
     return Outcome(found.rows, found.values, plots)
 
 
@@ -119,17 +118,3 @@ def _one(settings: Settings, far: Far, folder: RunFolder, found: Outcome) -> dic
             xlabel="-log loss", figure=new_figure(7.5, 3.0)),
     }  # fmt: skip
     return {f"{name}-{far.network}": figure for name, figure in drawn.items()}
-
-
-def _lemma_11(number: int, seed: int) -> dict[str, float]:
-    """Lemma 11 with 2 in place of 8: the least slack over random blocks, and that of blocks which meet it with equality."""
-    draw = generator(seed, "lemma 11")
-    slack = float("inf")
-    for _ in range(number):
-        a, h, b = (int(one) for one in torch.randint(1, 6, (3,), generator=draw))
-        left, right = lemma_11(*(torch.randn(s, generator=draw, dtype=torch.float64) for s in ((h, a), (b, h), (b, a))))
-        slack = min(slack, (left - right) / left)
-    # [Y; Z] adds up along one input direction what [U Z] keeps apart in two output directions.
-    y, u, z = torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0], [1.0]])
-    left, right = lemma_11(y.double(), u.double(), z.double())
-    return {"lemma_11_least_slack": slack, "lemma_11_tight_slack": (left - right) / left}

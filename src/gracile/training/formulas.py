@@ -1,4 +1,4 @@
-"""What the study's perceptrons are trained with: losses before the last activation, and steps by explicit formulas."""
+"""A perceptron's plain gradient descent by explicit formulas, and the losses these know, taken before the last activation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch.optim import Optimizer
 
 from gracile.models import ACTIVATIONS, sgd_step_
 from gracile.models.backpropagation import Loss, Reduction
-from gracile.penalties import L1
-from gracile.training.optimizers import OptimizerFactory
 
 # Layers the explicit formulas know.
 PLAIN = {nn.Flatten, nn.Linear, *(type(row.module()) for row in ACTIVATIONS.values())}
@@ -46,13 +44,13 @@ def is_plain(network: nn.Sequential) -> bool:
 
 
 class ExplicitDescent:
-    """Plain gradient descent by the explicit formulas: at batch 1 twice as fast as autograd and an optimiser.
+    """Plain gradient descent by the explicit formulas: at batch 1 twice as fast as autograd and an optimiser (see docs/study.md).
 
     It takes its steps itself, at the rate of its optimiser, which finds no gradients left; for ``gracile.fit(...,
     learning_rule=...)``, with `optimizer` as its optimiser.
 
     Args:
-        network: a plain perceptron behind what scales its inputs, as `gracile.recipes.kinds.study.build` makes it.
+        network: a perceptron for which `is_plain` holds, behind what scales its inputs; trained in place.
         loss: of its outputs.
         lr: learning rate.
         lam: l2 penalty on all parameters.
@@ -85,20 +83,3 @@ class ExplicitDescent:
 
 def _activation(module: nn.Module) -> str:
     return next((name for name, row in ACTIVATIONS.items() if type(row.module()) is type(module)), "")
-
-
-def with_l1(factory: OptimizerFactory, network: nn.Module, l1: float) -> OptimizerFactory:
-    """An optimiser after each of whose steps every weight of a linear layer goes through the proximal map of ``lr l1 |w|_1``."""
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-
-    @torch.no_grad()
-    def shrink(optimizer: Optimizer, *_: object) -> None:
-        for layer in layers:
-            layer.weight.copy_(L1().prox(layer.weight, optimizer.param_groups[0]["lr"] * l1))
-
-    def build(parameters: Iterable[nn.Parameter]) -> Optimizer:
-        built = factory(parameters)
-        built.register_step_post_hook(shrink)
-        return built
-
-    return build if l1 else factory

@@ -19,8 +19,8 @@ from gracile.channels import survey, trace
 from gracile.core.errors import GracileError
 from gracile.shrinking import shrink
 from gracile.shrinking.parity import largest_difference
+from tests.models.well_known import randomised
 from tests.models.zeros import zero_groups
-from tests.models.zoo import randomised
 
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 WORDS = {**SMALL, "vocab_size": 99}

@@ -33,12 +33,12 @@ from gracile.shrinking import (
     stored_sizes,
 )
 from gracile.shrinking.parity import largest_difference
+from tests.models.well_known import LARGE, WELL_KNOWN, LambdaShortcutNet, randomised
 from tests.models.zeros import zero_filters, zero_groups, zero_inputs_per_layer
-from tests.models.zoo import LARGE, ZOO, LambdaShortcutNet, randomised
 
 
 def sparse(name: str, share: float, seed: int) -> tuple[nn.Module, Tensor]:
-    make, shape = {**ZOO, **LARGE}[name]
+    make, shape = {**WELL_KNOWN, **LARGE}[name]
     model, source = randomised(make(), seed), torch.Generator().manual_seed(seed)
     x = torch.randn(2, *shape, generator=source)
     graph = trace(model, x)
@@ -50,7 +50,7 @@ def size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WELL_KNOWN)
 @settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     seed=st.integers(0, 9999),
@@ -296,7 +296,7 @@ def test_a_saved_network_comes_back_from_a_fresh_dense_one(name: str, gather: bo
     zero_inputs_per_layer(model, 0.3, 2)
     lean = shrink(model, x, dead="fold", gather=gather)
     save_lean(lean, tmp_path / "lean.safetensors")
-    fresh = randomised(ZOO[name][0](), 77)
+    fresh = randomised(WELL_KNOWN[name][0](), 77)
     again = load_lean(fresh, tmp_path / "lean.safetensors")
     torch.testing.assert_close(again(x), lean(x), rtol=0, atol=0)
     assert type(again).__name__ == type(lean).__name__
@@ -401,7 +401,7 @@ def test_the_reference_implementation_removes_the_same(name: str) -> None:
         pytest.skip("torch-pruning is not installed")
     import torch_pruning
 
-    make, shape = ZOO[name]
+    make, shape = WELL_KNOWN[name]
     model, x = randomised(make(), 0), torch.randn(1, *shape)
     graph = trace(model, x)
     for group in range(0, graph.num_groups, 1 + graph.num_groups // 6):

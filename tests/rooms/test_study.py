@@ -14,7 +14,7 @@ from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.models import mlp
 from gracile.recipes import schema
-from gracile.recipes.kinds.study import Network, Settings, build, descend
+from gracile.recipes.kinds.perceptron import Network, Settings, build, descend
 from gracile.recipes.runner import run
 from gracile.report import read
 from gracile.training import Averaged, Diminishing, OutputLoss, fit, optimizer_factory

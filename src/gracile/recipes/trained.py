@@ -35,7 +35,7 @@ def trained(run: Path | str, arm: str | None = None, seed: int | None = None) ->
         )
     settings = schema.parse(Settings, recipe.settings, str(path / "recipe.toml"))
     arms = settings.trained()
-    sparse = settings.sparse()
+    sparse = settings.sparse_arms()
     if arm is None:
         if not sparse:
             raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")

@@ -26,7 +26,7 @@ KINDS = {
     name: f"gracile.recipes.kinds.{name.replace('-', '_')}"
     for name in (
         "conserved", "ff-random-layer", "ff-sparsity", "file-size", "layerwise-redense", "layerwise-rho", "layerwise-workers",
-        "low-rank", "one-layer", "study", "train", "tree", "walk-rates", "workers",
+        "low-rank", "one-layer", "perceptron", "train", "tree", "walk-rates", "workers",
     )
 }  # fmt: skip
 

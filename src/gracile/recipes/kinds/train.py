@@ -131,7 +131,7 @@ class Settings(arms.ArmSettings[MethodArm]):
         """The recipe's training with what the arm changes."""
         return changed(self.training, self.arms[arm].training, f"[settings.arms.{arm}.training]")
 
-    def sparse(self) -> list[str]:
+    def sparse_arms(self) -> list[str]:
         """The arms with a method of sparse training."""
         return [
             name
@@ -359,7 +359,7 @@ def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
         for arm, path in firsts.items()
     }
     drawn = {"learning curves": figures.learning_curves(rows, plots / "learning.png")}
-    if sparse := {arm: rows[arm] for arm in settings.sparse()}:
+    if sparse := {arm: rows[arm] for arm in settings.sparse_arms()}:
         drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
     drawn["weights"] = figures.weight_histograms(flat, plots / "weights.png")
     if settings.weights:

@@ -1,4 +1,4 @@
-"""The kind of recipe that compares ways to train one perceptron, step by step: the study of one network over many workers."""
+"""The kind of recipe that compares ways to train one perceptron, step by step."""
 
 from __future__ import annotations
 

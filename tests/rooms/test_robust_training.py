@@ -121,7 +121,7 @@ def test_the_average_is_its_formula_and_resumes():
         average.after_step(network)
         share = min(0.5, (1 + step) / (10 + step))
         expected = value if expected is None else share * expected + (1 - share) * value
-        assert average.network.weight.item() == pytest.approx(expected)
+        assert average.model.weight.item() == pytest.approx(expected)
     assert network.weight.item() == 0.0
 
 
@@ -182,4 +182,4 @@ def test_monitors_by_name_and_their_mistakes():
     with pytest.raises(InputError, match="No record has been made"):
         BestRobust(splits.validation).restore(nn.Linear(2, 2))
     with pytest.raises(InputError, match="No step has been averaged"):
-        _ = WeightAverage().network
+        _ = WeightAverage().model

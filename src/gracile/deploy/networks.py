@@ -74,7 +74,7 @@ def from_file(
     )
 
 
-def load_weights(network: nn.Module, file: Path) -> None:
+def load_weights(model: nn.Module, file: Path) -> None:
     """Lay a file's weights over a network's.
 
     Raises:
@@ -91,7 +91,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
             "Save the state dict with safetensors.torch.save_file; pickles are not read.",
         ) from error
     try:
-        network.load_state_dict(state)
+        model.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(
@@ -126,11 +126,11 @@ def made(reference: str, known: Mapping[str, Any], options: Mapping[str, Any] | 
     if not callable(make):
         raise InputError(f"{reference} is a {type(make).__name__}.", "Name a function that returns the network.")
     try:
-        network = make(**taken(make, known), **(options or {}))
+        model = make(**taken(make, known), **(options or {}))
     except Exception as error:
         asked = f"with {', '.join(known)} as far as it takes them" if known else "without arguments"
         remedy = f"It is called {asked}, and returns the network."
         raise InputError(f"{reference} failed: {type(error).__name__}: {error}.", remedy) from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{reference} returned {type(network).__name__}.", "Return a torch.nn.Module.")
-    return network
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{reference} returned {type(model).__name__}.", "Return a torch.nn.Module.")
+    return model

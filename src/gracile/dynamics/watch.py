@@ -393,15 +393,15 @@ class DynamicsMonitor(Monitor):
         return result
 
     @classmethod
-    def on(cls, network: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> DynamicsMonitor:
+    def on(cls, model: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> DynamicsMonitor:
         """One for `gracile.fit`: see `gracile.dynamics.monitors`."""
-        return watch(network, x[:2])
+        return watch(model, x[:2])
 
-    def observe(self, network: nn.Module) -> dict[str, float]:
+    def observe(self, model: nn.Module) -> dict[str, float]:
         """Record in full and return the summary.
 
         Args:
-            network: not looked at: what was given to `watch` is measured, since flow moves the dense weights.
+            model: not looked at: what was given to `watch` is measured, since flow moves the dense weights.
         """
         outputs, targets = self._outputs, self._targets
         fits = outputs is not None and targets is not None and outputs.shape[:1] == targets.shape

@@ -38,9 +38,9 @@ class OutputLoss:
         return each.mean() if self.reduction == "mean" else each.sum()
 
 
-def is_plain(network: nn.Sequential) -> bool:
-    """Whether the explicit formulas know every layer of the perceptron at the end of `network`."""
-    return all(type(module) in PLAIN for module in network[-1].children())
+def is_plain(model: nn.Sequential) -> bool:
+    """Whether the explicit formulas know every layer of the perceptron at the end of `model`."""
+    return all(type(module) in PLAIN for module in model[-1].children())
 
 
 class ExplicitDescent:
@@ -50,18 +50,18 @@ class ExplicitDescent:
     learning_rule=...)``, with `optimizer` as its optimiser.
 
     Args:
-        network: a perceptron for which `is_plain` holds, behind what scales its inputs; trained in place.
+        model: a perceptron for which `is_plain` holds, behind what scales its inputs; trained in place.
         loss: of its outputs.
         lr: learning rate.
         lam: l2 penalty on all parameters.
     """
 
-    def __init__(self, network: nn.Sequential, loss: OutputLoss, lr: float, lam: float) -> None:
-        self.before, self.loss, self.lam, self.lr = network[:-1], loss, lam, lr
-        layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    def __init__(self, model: nn.Sequential, loss: OutputLoss, lr: float, lam: float) -> None:
+        self.before, self.loss, self.lam, self.lr = model[:-1], loss, lam, lr
+        layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
         self.weights = [one.weight.detach() for one in layers]
         self.biases = [None if one.bias is None else one.bias.detach() for one in layers]
-        self.activations = [*(name for one in network[-1].children() if (name := _activation(one))), loss.output]
+        self.activations = [*(name for one in model[-1].children() if (name := _activation(one))), loss.output]
         self.built: Optimizer | None = None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:

@@ -22,8 +22,8 @@ class LossObjective(CrossEntropy):
     def __init__(self, function: Loss) -> None:
         self.function = function
 
-    def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
-        outputs = network(x)
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
+        outputs = model(x)
         return self.function(outputs, y), outputs
 
 

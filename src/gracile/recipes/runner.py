@@ -206,12 +206,12 @@ def _finish(
         else:
             outcome, notes = cast(WholeKind, module).execute(settings, folder), []
         plots = {name: inside(folder.path, plot) for name, plot in outcome.plots.items()}
-        notes = [*outcome.notes, *notes, *(note for note in heard if note not in notes)]
-        outcome = replace(outcome, plots=plots, notes=notes)
+        warned = [*notes, *(note for note in heard if note not in notes)]
+        outcome = replace(outcome, plots=plots, notes=[*outcome.notes, *warned])
         verdicts = [
             (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if recipe.size in criterion.sizes
         ]
-        _store(folder, recipe, outcome, verdicts)
+        _store(folder, recipe, outcome, verdicts, warned)
         _show(folder)
     return Finished(folder, outcome, verdicts)
 
@@ -246,7 +246,11 @@ def _claim(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
 
 
 def _store(
-    folder: RunFolder, recipe: schema.Recipe, outcome: Outcome, verdicts: list[tuple[schema.Accept, bool]]
+    folder: RunFolder,
+    recipe: schema.Recipe,
+    outcome: Outcome,
+    verdicts: list[tuple[schema.Accept, bool]],
+    warned: list[str],
 ) -> None:
     result = {
         "recipe": recipe.name,
@@ -257,6 +261,8 @@ def _store(
         "values": outcome.values,
         "accept": [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in verdicts],
         "notes": [*([recipe.notes] if recipe.notes else []), *outcome.notes],
+        # Those of the notes that are no routine.
+        "warnings": warned,
         "environment": environment(),
     }
     write_json(folder.path / "result.json", result)

@@ -11,7 +11,7 @@ from gracile.core.figures import new_figure, save
 from gracile.walks.rates import Point, Rate, fitted
 from gracile.walks.walk import SenileWalk
 
-COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b", "#2a9d8f")
+COLOURS = tuple(f"C{number}" for number in range(10))
 
 
 def _figure(width: float, height: float, columns: int = 1):
@@ -23,7 +23,7 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
     """Draw nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines, and the quotient of both.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         dim: d.
         curves: law to its rate and exact points.
         title: above the picture.
@@ -74,7 +74,7 @@ def trajectories(path: Path, walks: Mapping[str, SenileWalk], steps: int, seed: 
     """Trajectories in the plane, one panel per walk, all from the same seed.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         walks: title to a walk in d = 2.
         steps: how many.
         seed: of all.

@@ -47,7 +47,7 @@ class Outcome:
     Attributes:
         rows: the result table, one dictionary a row, columns in order of first appearance.
         values: named numbers that accept-criteria and results files speak of.
-        plots: name to PNG, inside the run's folder; relative to it once the run has ended.
+        plots: name to file, inside the run's folder; relative to it once the run has ended.
         notes: sentences the reader needs: warnings, what did not hold.
     """
 

@@ -71,15 +71,15 @@ def execute(settings: Settings, folder: RunFolder) -> Outcome:
     plots = folder.path / "plots"
     words = f"theorem {settings.theorem}, d = {settings.d}, k = {settings.k}, {settings.starts} random starts"
     delta = settings.deltas[-1]
-    paths = {"trajectories": pictures.trajectories(plots / "trajectories.png", drawn, words, delta)}
+    paths = {"trajectories": pictures.trajectories(plots / "trajectories.svg", drawn, words, delta)}
     if panels:
         paths["probabilities"] = pictures.probabilities(
-            plots / "probabilities.png", panels, f"Theorem {settings.theorem}"
+            plots / "probabilities.svg", panels, f"Theorem {settings.theorem}"
         )
     lines = {"limit": ("β", "largest |w − w*|", distances)}
     if deviations:
         lines["finite samples"] = ("inputs n", "|w_n − w|, root mean square", {settings.penalties[0]: deviations})
-    paths["powers"] = pictures.powers(plots / "powers.png", lines)
+    paths["powers"] = pictures.powers(plots / "powers.svg", lines)
     return Outcome(rows, values, paths, _notes(values))
 
 

@@ -284,6 +284,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         "validation_accuracy": 100 * validation.accuracy,
         "train_loss": rows[-1]["train_loss"],
         "seconds": history.seconds,
+        "collapsed": test.collapsed,
     }
     if settings.smoothness:
         for key in step_figures.SMOOTH:

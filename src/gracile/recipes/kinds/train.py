@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from safetensors.torch import load_file as load_weights
@@ -28,6 +27,7 @@ from gracile.data import Augmentation, Splits, batches
 from gracile.dynamics import monitors
 from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
+from gracile.recipes.described import write_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.robust import AttackSettings, robustness, titles, tried_on
 from gracile.recipes.schema import Strict, merged, parse
@@ -35,13 +35,13 @@ from gracile.recipes.settings import DataSettings, ModelSettings, build_network,
 from gracile.recipes.tables import Column, published_row
 from gracile.recipes.training import TrainingSettings
 from gracile.recipes.weights import save_weights
-from gracile.report import figures, read, weights
+from gracile.report import read, weights
 from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
 # What a run beside this one has to have of an arm for it to be taken over; the first says that its training is whole.
-TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "robust.json")
+TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "answers.json", "robust.json")
 # Steps that a rehearsal takes of each arm.
 TIMED = 4
 # What of a recipe's training is an argument of `fit` under the same name.
@@ -192,6 +192,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     """One arm from one seed, trained and attacked: its numbers."""
     device = device_named(settings.device)
     splits = settings.data.splits(device)
+    write_data(part.path.parent, splits)
     result = _trained(settings, part, splits, device)
     part.notes.extend(result.pop("notes", []))
     if settings.attacks is not None:
@@ -263,7 +264,7 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     save_weights(kept, part.path / "model.safetensors")
     if rule is None:
         write_layers(kept, example, part.path / "layers.json")
-    result = _measured(kept, splits, seed, device) | _sparsity(network, sparsifier, part)
+    result = _measured(kept, splits, part, device) | _sparsity(network, sparsifier, part)
     result |= {key: 100 * share for key, share in left(kept).items()}
     result["seconds"] = history.seconds
     result["small_weights"] = 100 * weights.small_share(weights.read_weights(part.path / "model.safetensors"))
@@ -330,12 +331,13 @@ def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: tor
     return sorted(times)[1]
 
 
-def _measured(kept: nn.Module, splits: Splits, seed: int, device: torch.device) -> dict[str, Any]:
+def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.device) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Some networks draw noise in evaluation too.
-        torch.manual_seed(derive_seed(seed, "test"))
+        torch.manual_seed(derive_seed(part.seed, "test"))
         test = evaluate(kept, splits.test)
-    return {"accuracy": 100 * test.accuracy, "loss": test.loss}
+    write_json(part.path / "answers.json", {"classes": list(splits.test.classes), **test.to_json()})
+    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
 
 
 def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part) -> dict[str, Any]:
@@ -406,22 +408,5 @@ def outcome(
 
 
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
-    rows = arms.records_of(settings, folder)
-    flat: dict[str, np.ndarray] = {}
-    for part in arms.all_parts(settings, folder):
-        if part.arm not in flat:
-            kept = weights.read_weights(part.path / "model.safetensors")
-            flat[part.arm] = np.concatenate([one.ravel() for one in kept.values()])
-    plots = folder.path / "plots"
-    drawn = {"learning curves": figures.learning_curves(rows, plots / "learning.png")}
-    sparse = {
-        arm: found
-        for arm, found in rows.items()
-        if settings.arms[arm].method is not None and settings.arms[arm].method not in methods.RULES
-    }
-    if sparse:
-        drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
-    drawn["weights"] = figures.weight_histograms(flat, plots / "weights.png")
-    if settings.weights:
-        drawn |= weights.draw(read(folder.path), plots, only=list(flat))
-    return drawn
+    """The figures of `gracile weights` where they are asked for; the page itself draws the rest."""
+    return weights.draw(read(folder.path), folder.path / "plots", only=settings.names()) if settings.weights else {}

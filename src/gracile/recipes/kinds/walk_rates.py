@@ -119,7 +119,7 @@ def execute(settings: Settings, folder: RunFolder) -> Outcome:
         name = f"rates-d{dim}"
         rated = {law: (derived(dim, _law(law)), points) for law, points in found.items()}
         plots[name] = pictures.rates(
-            folder.path / "plots" / f"{name}.png", dim, rated, f"d = {dim}: exact against predicted"
+            folder.path / "plots" / f"{name}.svg", dim, rated, f"d = {dim}: exact against predicted"
         )
     # Plain floats: what numpy returns does not go into JSON.
     return Outcome(rows, {name: float(value) for name, value in values.items()}, plots, notes)

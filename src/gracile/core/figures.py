@@ -33,8 +33,8 @@ PALETTE = {
     "s3": ("#b8124a", "#ff7d97"),
     "s4": ("#9a1ea8", "#e18af0"),
     "s5": ("#7d5a00", "#e0b94a"),
-    "s6": ("#0a6a80", "#4fc6dd"),
-    "s7": ("#4b5563", "#aab4c2"),
+    "s6": ("#4b5563", "#aab4c2"),
+    "s7": ("#0a6a80", "#4fc6dd"),
     "s8": ("#5b4bd0", "#a9a0ff"),
     "s9": ("#4f6b00", "#b4cf5a"),
 }
@@ -82,27 +82,25 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def colours(selector: str = ":root", dark: str = "@media(prefers-color-scheme:dark){%s}") -> str:
-    """The palette as a style sheet.
+def declared(*, dark: bool) -> str:
+    """The palette's declarations for a style sheet, of one of its two modes."""
+    return ";".join(f"--{name}:{pair[dark]}" for name, pair in PALETTE.items())
 
-    Args:
-        selector: what the colours hold for.
-        dark: a rule that holds where the screen is dark, with ``%s`` for the same declarations in dark colours.
-    """
-    light, night = (
-        f"{selector}{{{';'.join(f'--{name}:{pair[place]}' for name, pair in PALETTE.items())}}}" for place in (0, 1)
-    )
-    return light + dark % night
+
+def colours() -> str:
+    """The palette as a style sheet that follows the reader's screen."""
+    return f":root{{{declared(dark=False)}}}@media(prefers-color-scheme:dark){{:root{{{declared(dark=True)}}}}}"
 
 
 def svg_file(figure: Figure, title: str = "", description: str = "") -> str:
     """A figure as an SVG file of its own: the same bytes for the same drawing, no script, light and dark."""
     drawn = svg(figure, title, description)
-    style = f"<style>{colours(':root')}</style>"
+    style = f"<style>{colours()}</style>"
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    width, height = (DOTS * inches for inches in figure.get_size_inches())
+    # Points, so that words of ten of them are as large as those around the picture.
+    width, height = (f"{DOTS * inches:g}pt" for inches in figure.get_size_inches())
     head, _, rest = drawn.partition(">")
-    return f'{head.replace("<svg", f"<svg {names}", 1)} width="{width:g}" height="{height:g}">{style}{rest}\n'
+    return f'{head.replace("<svg", f"<svg {names}", 1)} width="{width}" height="{height}">{style}{rest}\n'
 
 
 def svg(figure: Figure, title: str = "", description: str = "") -> str:

@@ -45,8 +45,9 @@ def verdict(run: Run) -> Verdict:
     accept = run.result.get("accept", [])
     if accept:
         met = sum(bool(one.get("met")) for one in accept)
-        every = "All" if met == len(accept) else f"{met} of"
-        words.append(f"{every} {len(accept)} criteria fixed before the run {'are' if len(accept) > 1 else 'is'} met.")
+        every = f"All {len(accept)}" if met == len(accept) else f"{met} of {len(accept)}"
+        told = f"{every} criteria fixed before the run are met."
+        words.append(told if len(accept) > 1 else f"The criterion fixed before the run is {'met' if met else 'missed'}.")
     command, why = _next(run, best)
     return Verdict(words, collapsed, command, why)
 

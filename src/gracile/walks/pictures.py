@@ -55,9 +55,13 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
         axis.grid(alpha=0.25)
     last = axes[-1]
     last.axhline(1, color="black", lw=0.8, ls="--")
-    # Decades reach 1e256, beyond what a logarithmic axis of doubles can label.
+    # Decades reach 1e256, beyond what a logarithmic axis of doubles can label: their logarithm, plain to 3, is the axis.
+    furthest = max(np.log10(p.decades) for _, points in curves.values() for p in points)
     last.set_xscale("symlog", linthresh=3)
-    last.set_xlim(left=-0.2)
+    last.set_xlim(-0.2, max(1.0, 1.05 * furthest))
+    marks = [mark for mark in (0, 0.5, 1, 2, 3, 10, 30, 100, 250) if mark <= 1.05 * furthest and (mark != 0.5 or furthest < 2)]
+    last.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    last.minorticks_off()
     last.set_xlabel("log₁₀(−log₁₀ δ)")
     last.set_ylim(0, 3)
     last.set_ylabel(f"{quotient} / (predicted slope × axis)")

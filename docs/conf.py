@@ -145,8 +145,10 @@ class Drawn(SphinxDirective):
         self.env.note_dependency(figures.__file__)
         figure, told = figures.drawn(name)
         drawing = svg(figure, name.replace("_", " "), told)
-        width = f"{figure.get_size_inches()[0] / 9.6:.0%}"
-        before = f'<figure class="drawn" aria-label="{html.escape(told)}"><div style="min-width:min(100%,26rem);width:{width}">{drawing}</div>'
+        inches = figure.get_size_inches()[0]
+        # On a phone a wide one scrolls rather than have words too small to read.
+        size = f"min-width:{54 * inches:.0f}px;width:{inches / 9.6:.0%}"
+        before = f'<figure class="drawn" aria-label="{html.escape(told)}"><div class="scroll"><div style="{size}">{drawing}</div></div>'
         caption = nodes.container(classes=["drawn-caption"])
         self.state.nested_parse(self.content, self.content_offset, caption)
         return [nodes.raw("", before, format="html"), caption, nodes.raw("", "</figure>", format="html")]

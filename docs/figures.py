@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -418,7 +419,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 def drawn(name: str) -> tuple[Figure, str]:
-    """A figure by its function's name, and what it shows; drawn without a word of those that a short run would call for."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return FIGURES[name](), str(FIGURES[name].__doc__)
+    """A figure by its function's name, and what it shows; without the words that a run as short as these calls for."""
+    log = logging.getLogger("gracile")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return FIGURES[name](), str(FIGURES[name].__doc__)
+    finally:
+        log.setLevel(level)

@@ -268,8 +268,9 @@ def placed(text: str, table: str) -> str:
 
 
 def drawn(found: list[Entry]) -> str:
-    """README's picture of these results."""
-    return picture.picture({(entry.recipe.name, size): result for entry in found for size, result in entry.results.items()})
+    """README's picture of these results; empty where one that it shows was not kept."""
+    kept = {(entry.recipe.name, size): result for entry in found for size, result in entry.results.items()}
+    return picture.picture(kept) if all((one.recipe, one.size) in kept for one in picture.PANELS) else ""
 
 
 def write(root: Path) -> None:
@@ -286,7 +287,9 @@ def write(root: Path) -> None:
         raise InputError(f"{root} is no checkout of gracile.", "Run this where the sources are.")
     told = claims(root)
     write_text(readme, placed(readme.read_text("utf-8"), f"{headlines(told)}\n\n{counts(told)}"))
-    write_text(root / picture.FILE, drawn(found))
+    shown = drawn(found)
+    if shown:
+        write_text(root / picture.FILE, shown)
     write_text(root / "docs" / "results.md", page(found))
     write_text(root / "docs" / "claims.md", ledger(told, found))
 

@@ -111,7 +111,8 @@ def curves(
         axes.plot(
             *zip(*one.points, strict=True), DASHES[one.style // STYLES % len(DASHES)], color=colour(one.style),
             linewidth=1.8, alpha=0.4 if one.faint else 1, marker="o" if len(one.points) == 1 else None, markersize=5,
-            gid=f"{TIP}{one.name}: {last[1]:.4g} at {last[0]:g}",
+            # A line along an edge, as at 0 or 100 %, lies whole on top of it.
+            clip_on=False, zorder=3, gid=f"{TIP}{one.name}: {last[1]:.4g} at {last[0]:g}",
         )  # fmt: skip
     if log:
         axes.set_yscale("log")

@@ -206,7 +206,10 @@ def quantised() -> Figure:
     inputs = torch.rand(500, 64, generator=torch.Generator().manual_seed(0))
     bits, exact = range(2, 9), inputs @ weight.T
     figure, (axes,) = _panels(1, 5.6, 3.4)
-    for name, largest in (("one scale a layer", weight.abs().max()), ("one scale a channel", weight.abs().amax(1, keepdim=True))):
+    for name, largest in (
+        ("one scale a layer", weight.abs().max()),
+        ("one scale a channel", weight.abs().amax(1, keepdim=True)),
+    ):
         errors = []
         for count in bits:
             scale = largest / (2 ** (count - 1) - 1)
@@ -228,9 +231,20 @@ def robust_curves() -> Figure:
     adversary = gracile.training.adversary("pgd", eps=0.1, alpha=0.03, steps=4)
     for number, (name, objective) in enumerate({"natural": None, "PGD, eps 0.1": adversary}.items()):
         model = _net(64)
-        gracile.fit(model, data, epochs=12, batch_size=64, lr=0.1, seed=0, **({} if objective is None else {"objective": objective}))
+        gracile.fit(
+            model,
+            data,
+            epochs=12,
+            batch_size=64,
+            lr=0.1,
+            seed=0,
+            **({} if objective is None else {"objective": objective}),
+        )
         for style, attack in (("--", attacks.fgsm), ("-", lambda *given, eps: attacks.pgd(*given, eps=eps, steps=20))):
-            left = [(model(x if eps == 0 else attack(model, x, y, eps=eps)).argmax(1) == y).double().mean().item() for eps in balls]
+            left = [
+                (model(x if eps == 0 else attack(model, x, y, eps=eps)).argmax(1) == y).double().mean().item()
+                for eps in balls
+            ]
             label = f"trained on {name}: {'FGSM' if style == '--' else 'PGD-20'}"
             axes.plot(balls, [100 * share for share in left], style, color=f"C{number}", label=label)
     axes.set(xlabel="eps of the l-inf ball", ylabel="accuracy left, %", ylim=(0, 102))
@@ -253,7 +267,9 @@ def random_layers() -> Figure:
     }
     for name, make in learners.items():
         scores = [[100 * make(rho, seed).fit(x, y).score(xt, yt) for rho in rhos] for seed in range(3)]
-        axes.errorbar(rhos, np.mean(scores, 0), np.std(scores, 0, ddof=1), marker="o", markersize=4, capsize=2, label=name)
+        axes.errorbar(
+            rhos, np.mean(scores, 0), np.std(scores, 0, ddof=1), marker="o", markersize=4, capsize=2, label=name
+        )
     axes.axvline(2, color="0.5", linestyle=":", label="from here on SLFN keeps all information")
     axes.set_xscale("log", base=2)
     axes.set_xticks(rhos, [f"{rho:g}" for rho in rhos])
@@ -298,7 +314,11 @@ def mixing() -> Figure:
         for _ in range(60):
             away.append((x.norm() / start.norm()).item())
             x = matrix @ x
-        gossip.semilogy([one for one in away if one > 1e-9], color=f"C{number}", label=f"{name}, gap {workers.spectral_gap(matrix):.3f}")
+        gossip.semilogy(
+            [one for one in away if one > 1e-9],
+            color=f"C{number}",
+            label=f"{name}, gap {workers.spectral_gap(matrix):.3f}",
+        )
     spectrum.set(xticks=(1, 4, 8, 12, 16), xlabel="number of the eigenvalue", ylabel="eigenvalue")
     gossip.set(xlabel="round of gossip", ylabel="distance from the mean", ylim=(1e-8, 1.5))
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
@@ -334,7 +354,9 @@ def conserved() -> Figure:
     x, y = torch.randn(64, 8, dtype=torch.float64), torch.randn(64, 4, dtype=torch.float64)
     first, second = (torch.randn(*shape, dtype=torch.float64) / 3 for shape in ((6, 8), (4, 6)))
 
-    def drift(make: Callable[[list[torch.Tensor], float], torch.optim.Optimizer], lr: float, time: float = 4.0) -> list[float]:
+    def drift(
+        make: Callable[[list[torch.Tensor], float], torch.optim.Optimizer], lr: float, time: float = 4.0
+    ) -> list[float]:
         a, b = (one.clone().requires_grad_() for one in (first, second))
         optimizer, seen = make([a, b], lr), []
         before = (a @ a.T - b.T @ b).detach()
@@ -372,7 +394,10 @@ def one_layer() -> Figure:
     delta = check_conditions("3.1", k=10, d=50, **setting, theta=2.0).delta
     figure, panels = _panels(3)
     for axes, values, label in zip(
-        panels, (seen.theta, seen.distance, seen.support), ("angle to w*, radians", "|w − w*|", "support recovered"), strict=True
+        panels,
+        (seen.theta, seen.distance, seen.support),
+        ("angle to w*, radians", "|w − w*|", "support recovered"),
+        strict=True,
     ):
         low, middle, high = np.quantile(values.numpy(), (0, 0.5, 1), axis=1)
         axes.fill_between(seen.steps, low, high, color="C0", alpha=0.2, linewidth=0)

@@ -57,12 +57,18 @@ def picture(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     told = []
     for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         rows = {row["arm"]: row for row in results[panel.recipe, panel.size]["rows"]}
-        points = [(name, *_mean(rows[arm][panel.x]), *_mean(rows[arm]["accuracy %"])) for arm, name in panel.arms.items()]
+        points = [
+            (name, *_mean(rows[arm][panel.x]), *_mean(rows[arm]["accuracy %"])) for arm, name in panel.arms.items()
+        ]
         for number, (name, x, _, y, spread) in enumerate(points):
-            axes.errorbar(x, y, spread, fmt="o", markersize=7, capsize=4, color=f"C{number}", label=f"{name}: {y:.2f} %")
+            axes.errorbar(
+                x, y, spread, fmt="o", markersize=7, capsize=4, color=f"C{number}", label=f"{name}: {y:.2f} %"
+            )
         if panel.published:
             beside = [(rows[arm][panel.published], rows[arm]["published accuracy"]) for arm in panel.arms]
-            axes.plot(*zip(*beside, strict=True), "D", markersize=6, markerfacecolor="none", color="0.3", label="published")
+            axes.plot(
+                *zip(*beside, strict=True), "D", markersize=6, markerfacecolor="none", color="0.3", label="published"
+            )
         axes.set(xlabel=panel.label, ylabel="test accuracy, %", xlim=(-5, 100))
         axes.set_title(f"{panel.title} ({panel.recipe})", fontsize=9)
         axes.margins(y=0.25)

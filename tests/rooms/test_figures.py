@@ -58,8 +58,15 @@ def test_a_picture_is_well_formed_and_has_no_colour_or_face_of_its_own():
 
 def test_the_same_drawing_is_the_same_bytes_in_another_process(tmp_path: Path):
     code = "from tests.rooms.test_figures import drawing; from gracile.core import figures; print(figures.svg_file(drawing()), end='')"
-    environment = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYTHONHASHSEED": "7", "MPLCONFIGDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    environment = {
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "PYTHONHASHSEED": "7",
+        "MPLCONFIGDIR": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+    }
+    seen = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
+    )
     assert seen.stdout == figures.svg_file(drawing())
 
 
@@ -71,7 +78,10 @@ def test_a_picture_is_written_by_its_suffix(tmp_path: Path):
 
 
 def test_every_room_s_page_has_formulas_and_a_figure_and_every_figure_a_page():
-    named = {page.stem: re.findall(r"^:::\{drawn\} (\w+)$", page.read_text(), flags=re.M) for page in (ROOT / "docs").glob("*.md")}
+    named = {
+        page.stem: re.findall(r"^:::\{drawn\} (\w+)$", page.read_text(), flags=re.M)
+        for page in (ROOT / "docs").glob("*.md")
+    }
     for room in ROOMS:
         assert named[room], room
         assert (ROOT / "docs" / f"{room}.md").read_text().count("\n$$\n") >= 2, room

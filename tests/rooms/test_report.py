@@ -306,7 +306,12 @@ def test_the_page_begins_with_what_came_of_it_and_the_next_command(copied: Path)
     numbers = {"dense": (98.0, 100.0, 100.0), "rvsm": (97.9, 100.0, 99.0), "rgsm": (97.4, 21.0, 30.0)}
     for name, (accuracy, macs, parameters) in numbers.items():
         for seed in (0, 1):
-            change(copied / f"{name}-seed{seed}" / "arm.json", accuracy=accuracy, macs_left=macs, parameters_left=parameters)
+            change(
+                copied / f"{name}-seed{seed}" / "arm.json",
+                accuracy=accuracy,
+                macs_left=macs,
+                parameters_left=parameters,
+            )
     words = Reader(render([read(copied)])).text
     told = "rgsm: 79 % of the multiply-adds and 70 % of the parameters gone for 0.6 points (97.4 % against 98.0 %)."
     assert words.index(told) < words.index("Next: gracile compress") < words.index("Result")
@@ -317,13 +322,17 @@ def test_a_collapsed_arm_is_named_and_never_the_one_to_speak_of(copied: Path):
     for seed in (0, 1):
         change(copied / f"rgsm-seed{seed}" / "arm.json", accuracy=10.0, macs_left=1.0, collapsed="constant output")
     words = Reader(render([read(copied)])).text
-    assert re.search(r"Collapsed: .*rgsm \(constant output\).*; see why\.", words)
+    assert re.search(r"Collapsed: .*rgsm \(constant output\).*; see why", words)
     assert "rgsm has collapsed: constant output. Every sample gets the same output" in words
     assert not re.search("rgsm: .* multiply-adds .* gone", words)
 
 
 def test_routine_notes_and_warnings_are_told_apart(copied: Path):
-    change(copied / "result.json", notes=["data are small", "conv2 lost its last channel"], warnings=["conv2 lost its last channel"])
+    change(
+        copied / "result.json",
+        notes=["data are small", "conv2 lost its last channel"],
+        warnings=["conv2 lost its last channel"],
+    )
     text = render([read(copied)])
     assert re.search(r'<div class="note"><b>Warnings</b><ul>.*?conv2 lost.*?</ul></div>', text)
     assert re.search(r'<div class="routine"><b>Notes</b><ul><li>data are small</li></ul></div>', text)
@@ -486,7 +495,9 @@ def test_a_chart_leaves_out_what_cannot_be_drawn():
 
 def test_the_same_drawing_is_the_same_bytes_and_tells_its_values():
     points = [drawing.Point("a <&>", 1.0, 2.0, 0, spread=0.5), drawing.Point("b", 2.0, 3.0, 11, size=4.0)]
-    one, other = (figures.svg_file(drawing.scatter("T", points, "x", "y", fronts=[points]).figure, "T", "D") for _ in "12")
+    one, other = (
+        figures.svg_file(drawing.scatter("T", points, "x", "y", fronts=[points]).figure, "T", "D") for _ in "12"
+    )
     assert one == other
     assert "<title>a &lt;&amp;&gt;: 2 at 1</title>" in one
     # No colour but by its name, so that dark screens have theirs.

@@ -99,6 +99,8 @@ def svg_file(figure: Figure, title: str = "", description: str = "") -> str:
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     # Points, so that words of ten of them are as large as those around the picture.
     width, height = (f"{DOTS * inches:g}pt" for inches in figure.get_size_inches())
+    # With a ground of its own it can be read where a page is dark and the screen is not.
+    drawn = drawn.replace('style="', 'style="background:var(--bg,#fff);', 1)
     head, _, rest = drawn.partition(">")
     return f'{head.replace("<svg", f"<svg {names}", 1)} width="{width}" height="{height}">{style}{rest}\n'
 
@@ -121,7 +123,7 @@ def svg(figure: Figure, title: str = "", description: str = "") -> str:
 
 
 def _themed(text: str) -> str:
-    """matplotlib's file without its preamble, its names of groups and its face of type, and with names for colours."""
+    """The file that matplotlib writes, without its preamble, its names of groups and its face of type, and with names for colours."""
     text = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S)
     box = re.search(r'viewBox="([^"]*)"', body)

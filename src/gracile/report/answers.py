@@ -16,7 +16,9 @@ SHOWN = 20
 
 def answered(named: charts.Named) -> str:
     """A table of the share of each class that is right, a column an arm, and the confusion matrices."""
-    found = [(name, counts, classes) for name, arm, _ in named if (counts := _counts(arm)) for classes in [_classes(arm)]]
+    found = [
+        (name, counts, classes) for name, arm, _ in named if (counts := _counts(arm)) for classes in [_classes(arm)]
+    ]
     if not found:
         return ""
     classes = found[0][2]
@@ -25,10 +27,18 @@ def answered(named: charts.Named) -> str:
     if hard:
         rows.sort(key=lambda row: float(row[f"{found[0][0]} %"] or 0))
     table = html.table(rows[:SHOWN], "Accuracy by class")
-    rest = html.details(f"{len(rows) - SHOWN} more classes", html.table(rows[SHOWN:], "Accuracy by class, the rest")) if hard else ""
+    rest = (
+        html.details(f"{len(rows) - SHOWN} more classes", html.table(rows[SHOWN:], "Accuracy by class, the rest"))
+        if hard
+        else ""
+    )
     told = html.paragraph(f"{hard}Percent of a class's test samples that are right, first seed.", soft=True)
     figures = [
-        html.figure(drawing.confusion(f"Confusion of {name}", counts, own, "Rows are what a sample is, columns what it is taken for."))
+        html.figure(
+            drawing.confusion(
+                f"Confusion of {name}", counts, own, "Rows are what a sample is, columns what it is taken for."
+            )
+        )
         for name, counts, own in found
         if len(own) <= MOST
     ]

@@ -188,9 +188,18 @@ def histograms(arms: Named) -> str:
     drawn = [
         html.figure(drawing.histogram(title, ends, found, axis, caption) if found else None)
         for title, ends, found, axis, caption in (
-            ("Weights", edges, weights, "magnitude of a weight", "Of convolutions and linear layers, exact zeros apart."),
             (
-                "Channel norms", span, norms, "l2 norm of a channel's weights",
+                "Weights",
+                edges,
+                weights,
+                "magnitude of a weight",
+                "Of convolutions and linear layers, exact zeros apart.",
+            ),
+            (
+                "Channel norms",
+                span,
+                norms,
+                "l2 norm of a channel's weights",
                 "For each input channel of each layer, the l2 norm of the weights that read it.",
             ),
         )

@@ -175,7 +175,9 @@ def bars(title: str, rows: Sequence[tuple[str, int, int]], style: int, caption: 
     axes = figure.subplots()
     for at, (name, before, left) in enumerate(rows):
         axes.barh(at, before, height=0.7, fill=False, edgecolor=SOFT, linewidth=0.7, linestyle=(0, (2, 2)))
-        axes.barh(at, left, height=0.7, color=colour(style))[0].set_gid(f"{TIP}{name}: {left} of {before} channels stay")
+        axes.barh(at, left, height=0.7, color=colour(style))[0].set_gid(
+            f"{TIP}{name}: {left} of {before} channels stay"
+        )
         told = f"{left} of {before}" if left != before else f"{before}"
         axes.annotate(told, (before, at), (4, 0), textcoords="offset points", va="center", fontsize=SMALL)
     widest = max((before for _, before, _ in rows), default=1)
@@ -236,7 +238,9 @@ def _name(figure: Figure, axes: Axes, points: Sequence[Point], radii: Sequence[f
         taken.append(Bbox.from_bounds(x - radius * unit, y - radius * unit, 2 * radius * unit, 2 * radius * unit))
     room = axes.get_window_extent()
     for point, radius in zip(points, radii, strict=True):
-        words = axes.annotate(point.label, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=SMALL, weight="bold")
+        words = axes.annotate(
+            point.label, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=SMALL, weight="bold"
+        )
         for across, up in PLACES:
             words.set_position((across * (radius + 3), up * (radius + 3)))
             words.set_horizontalalignment({1: "left", -1: "right"}.get(across, "center"))

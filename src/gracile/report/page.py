@@ -52,7 +52,9 @@ def _head(run: Run) -> str:
     words = [html.paragraph(one) for one in found.words]
     if found.collapsed:
         named = ", ".join(f"{arm} ({how})" for arm, how in found.collapsed.items())
-        words.append(f'<p><span class="bad-word">Collapsed:</span> {html.escape(named)}; <a href="#warnings">see why</a>.</p>')
+        words.append(
+            f'<p><span class="bad-word">Collapsed:</span> {html.escape(named)}; <a href="#warnings">see why</a>.</p>'
+        )
     if found.command:
         words.append(html.paragraph(f"Next: `{found.command}` {found.why}."))
     parts.append(f'<div class="verdict">{"".join(words)}</div>' if words else "")
@@ -106,7 +108,9 @@ def _data(run: Run) -> str:
         counts = html.details(f"{len(rows)} classes", counts)
     shown, pictures = found.get("examples"), ""
     if isinstance(shown, dict):
-        words = f"The first {shown.get('each')} training images of {', '.join(shown.get('classes', []))}, a row for each."
+        words = (
+            f"The first {shown.get('each')} training images of {', '.join(shown.get('classes', []))}, a row for each."
+        )
         size = f"width:min(100%,{max(1, 36 // max(1, shown.get('side', 1))) * shown.get('side', 1) * 10}px)"
         source = f"data:image/png;base64,{html.escape(shown.get('png', ''))}"
         image = f'<img class="examples" style="{size}" alt="{html.escape(words)}" src="{source}">'
@@ -234,7 +238,9 @@ def _picture(run: Run, named: charts.Named) -> str:
     caption = f"{area}Left and up is better; the dashed stairs are the front that no arm beats."
     title = "Accuracy against multiply-adds left"
     fronts = [front] if front else []
-    drawn = html.charts(html.figure(drawing.scatter(title, points, label, "test accuracy, %", fronts=fronts, caption=caption)))
+    drawn = html.charts(
+        html.figure(drawing.scatter(title, points, label, "test accuracy, %", fronts=fronts, caption=caption))
+    )
     unmeasured = html.paragraph("Latency was not measured yet.", soft=True) if run.kind == "train" and not timed else ""
     return "".join(timed) + drawn + unmeasured
 

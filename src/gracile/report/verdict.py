@@ -47,7 +47,9 @@ def verdict(run: Run) -> Verdict:
         met = sum(bool(one.get("met")) for one in accept)
         every = f"All {len(accept)}" if met == len(accept) else f"{met} of {len(accept)}"
         told = f"{every} criteria fixed before the run are met."
-        words.append(told if len(accept) > 1 else f"The criterion fixed before the run is {'met' if met else 'missed'}.")
+        words.append(
+            told if len(accept) > 1 else f"The criterion fixed before the run is {'met' if met else 'missed'}."
+        )
     command, why = _next(run, best)
     return Verdict(words, collapsed, command, why)
 
@@ -72,9 +74,12 @@ def _trade(arm: Arm, base: Arm) -> str:
     """What an arm saves, and what that costs."""
     macs, share, zeros = arm.mean("macs_left"), arm.mean("parameters_left"), arm.mean("sparsity")
     accuracy, at = arm.mean("accuracy"), base.mean("accuracy")
-    assert macs is not None and accuracy is not None
+    assert macs is not None
+    assert accuracy is not None
     if macs <= 100 - NOTHING:
-        gone = f"{100 - macs:.0f} % of the multiply-adds" + ("" if share is None else f" and {100 - share:.0f} % of the parameters")
+        gone = f"{100 - macs:.0f} % of the multiply-adds" + (
+            "" if share is None else f" and {100 - share:.0f} % of the parameters"
+        )
     elif zeros:
         gone = f"No multiply-adds, while {zeros:.0f} % of the parameters are zero,"
     else:
@@ -82,7 +87,9 @@ def _trade(arm: Arm, base: Arm) -> str:
     if at is None or arm is base:
         return f"{arm.name}: {gone} gone at {accuracy:.1f} % accuracy."
     gap = at - accuracy
-    cost = f"for {gap:.1f} points" if gap >= 0.05 else f"with {-gap:.1f} points gained" if gap <= -0.05 else "at no cost"
+    cost = (
+        f"for {gap:.1f} points" if gap >= 0.05 else f"with {-gap:.1f} points gained" if gap <= -0.05 else "at no cost"
+    )
     return f"{arm.name}: {gone} gone {cost} ({accuracy:.1f} % against {at:.1f} %)."
 
 
@@ -106,7 +113,10 @@ def _next(run: Run, best: Arm | None) -> tuple[str, str]:
         return f"gracile attack {where}", "tells what of its accuracy stands under attack"
     arm = f" --arm {shlex.quote(best.name)}" if len(run.arms) > 1 else ""
     if best.measured is None:
-        return f"gracile compress {where}{arm} --int8", "removes the channels, exports to ONNX and int8, and times what comes out"
+        return (
+            f"gracile compress {where}{arm} --int8",
+            "removes the channels, exports to ONNX and int8, and times what comes out",
+        )
     if not best.attacked and run.described is not None and run.described.get("kind") == "images":
         return f"gracile attack {where}{arm}", "tells what of its accuracy stands under attack"
     return "", ""

@@ -99,7 +99,8 @@ def evaluate(
                 total += loss(logits.float(), y) * len(y)
     finally:
         network.train(training)
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     constant = bool((high - low).max() <= 1e-6 * torch.maximum(high.abs(), low.abs()).max())
     confusion = pairs.view(size, size).cpu()
     return Evaluation(correct.item() / len(data), total.item() / len(data), len(data), confusion, constant)

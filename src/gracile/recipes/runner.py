@@ -231,11 +231,11 @@ def _finish(
         figures = {name: plot for name, plot in found.plots.items() if not isinstance(plot, Path)}
         written = {**found.plots, **save_all(figures, folder.path / "plots")}
         plots = {name: inside(folder.path, cast(Path, plot)) for name, plot in written.items()}
-        notes = [note for note in dict.fromkeys([*found.notes, *notes, *heard]) if note]
-        outcome = replace(found, plots=plots, notes=notes)
+        warned = [note for note in dict.fromkeys([*notes, *heard]) if note]
+        outcome = replace(found, plots=plots, notes=[*(note for note in found.notes if note and note not in warned), *warned])
         verdicts = [(one, one.met(outcome.values)) for one in recipe.accept if recipe.size in one.sizes]
         finished = Finished(folder, outcome, verdicts)
-        _store(recipe, finished)
+        _store(recipe, finished, warned)
         _show(folder)
     return finished
 
@@ -270,11 +270,13 @@ def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, re
         )
 
 
-def _store(recipe: schema.Recipe, finished: Finished) -> None:
+def _store(recipe: schema.Recipe, finished: Finished, warned: list[str]) -> None:
     folder, outcome = finished.folder.path, finished.outcome
     result = {
         "recipe": recipe.name, **recipe.model_dump(include={"title", "source", "size"}), "rows": outcome.rows,
         "values": outcome.values, "accept": finished.accept, "notes": [*filter(None, [recipe.notes]), *outcome.notes],
+        # Those of the notes that are no routine.
+        "warnings": warned,
         "environment": environment(),
     }  # fmt: skip
     write_json(folder / "result.json", result)

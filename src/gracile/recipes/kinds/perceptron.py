@@ -231,6 +231,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         "validation_accuracy": 100 * evaluate(network, splits.validation).accuracy,
         "train_loss": rows[-1]["train_loss"],
         "seconds": history.seconds,
+        "collapsed": test.collapsed,
     }
     if settings.smoothness:
         result |= {key: statistics.fmean(row[key] for row in rows) for key in step_figures.SMOOTH}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -30,19 +29,20 @@ from gracile.deploy import load_weights
 from gracile.dynamics import monitors
 from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
+from gracile.recipes.described import write_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.robust import AttackSettings, robustness, titles, tried_on
 from gracile.recipes.schema import Strict, changed
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
-from gracile.report import figures, read, weights
+from gracile.report import read, weights
 from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
 # What a run beside this one has to have of an arm for it to be taken over; the first says that its training is whole.
-TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "robust.json")
+TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "answers.json", "robust.json")
 # Steps that a rehearsal takes of each arm.
 TIMED = 4
 # What of a recipe's training is an argument of `fit` under the same name.
@@ -194,6 +194,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     """One arm from one seed, trained and attacked: its numbers."""
     device = device_named(settings.device)
     splits = settings.data.splits(device)
+    write_data(part.path.parent, splits)
     result = _trained(settings, part, splits, device)
     part.notes.extend(result.pop("notes", []))
     if settings.attacks is not None:
@@ -256,11 +257,7 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     save_weights(kept, file)
     if rule is None:
         write_layers(kept, example, part.path / "layers.json")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Some networks draw noise in evaluation too.
-        torch.manual_seed(derive_seed(seed, "test"))
-        test = evaluate(kept, splits.test)
-    result = {"accuracy": 100 * test.accuracy, "loss": test.loss, **_sparsity(network, sparsifier, part)}
+    result = _measured(kept, splits, part, device) | _sparsity(network, sparsifier, part)
     result |= {key: 100 * share for key, share in left(kept).items()}
     result |= {"seconds": history.seconds, "small_weights": 100 * weights.small_share(weights.read_weights(file))}
     log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
@@ -318,6 +315,15 @@ def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: tor
     return sorted(timeit.repeat(lambda: learn(x, y), number=1, repeat=TIMED))[1]
 
 
+def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.device) -> dict[str, Any]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Some networks draw noise in evaluation too.
+        torch.manual_seed(derive_seed(part.seed, "test"))
+        test = evaluate(kept, splits.test)
+    write_json(part.path / "answers.json", {"classes": list(splits.test.classes), **test.to_json()})
+    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
+
+
 def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part) -> dict[str, Any]:
     if sparsifier is None:
         parameters = sum(tensor.numel() for tensor in network.parameters())
@@ -352,16 +358,5 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
 
 
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
-    rows, plots = arms.records_of(settings, folder), folder.path / "plots"
-    firsts = {arm: folder.path / settings.folder_of(arm, settings.seeds[0]) for arm in settings.names()}
-    flat = {
-        arm: np.concatenate([one.ravel() for one in weights.read_weights(path / "model.safetensors").values()])
-        for arm, path in firsts.items()
-    }
-    drawn = {"learning curves": figures.learning_curves(rows, plots / "learning.png")}
-    if sparse := {arm: rows[arm] for arm in settings.sparse_arms()}:
-        drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
-    drawn["weights"] = figures.weight_histograms(flat, plots / "weights.png")
-    if settings.weights:
-        drawn |= weights.draw(read(folder.path), plots, only=list(flat))
-    return drawn
+    """The figures of `gracile weights` where they are asked for; the page itself draws the rest."""
+    return weights.draw(read(folder.path), folder.path / "plots", only=settings.names()) if settings.weights else {}

@@ -1,6 +1,6 @@
 """Accuracies and timings of the layer-wise learners beside scikit-learn's, timings as ratios within one run.
 
-    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...] | calibration | sklearn | best | ...]
+    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...[:LEARNER,...]] | calibration | sklearn | best | ...]
 
 defaults     every learner's defaults beside MLPClassifier, SVC and HistGradientBoosting's: the table of docs/layerwise.md
 calibration  Brier score and log loss of predict_proba beside theirs
@@ -107,14 +107,19 @@ def splits_of(name: str) -> list[tuple[np.ndarray, ...]]:
 
 
 def defaults(names: str = "") -> None:
-    """A line for each fit as it is done, and the table of docs/layerwise.md at the end."""
+    """A line for each fit as it is done, and the table of docs/layerwise.md at the end.
+
+    Args:
+        names: of data and, behind a colon, of learners, such as ``Letter,wine:ELM,MLP``; all by default.
+    """
     found: dict[str, dict[str, str]] = {}
+    names, _, only = names.partition(":")
     for name in names.split(",") if names else DATA:
         parts = splits_of(name)
         classes = parts[0][1].dtype.kind in "iu"
         cells = found.setdefault(name if classes else f"{name}, R2", {})
         for label, make in contenders(classes).items():
-            if (name, label) in SLOW:
+            if (name, label) in SLOW or (only and label not in only.split(",")):
                 cells[label] = "not run"
                 continue
             scores, seconds = [], 0.0

@@ -25,6 +25,8 @@ from gracile.layerwise.survey import Moments
 SCALES = ("auto", "each", "all", "relevance")
 # Samples that choose, and as many that find relevances; the choice is coarse, and its cost cubic in them.
 FEW = 600
+# Numbers they may hold, so that very wide inputs do not fill the memory; 100 samples they are at least.
+ROOM = 4_000_000
 # Widths of the Gaussian kernel that judges, on rows of mean squared norm 1.
 GAMMAS = (0.5, 2.0, 8.0)
 # Times relevances are found anew, and the least of them: a feature that matters less may do so by chance, and a lossless
@@ -72,7 +74,7 @@ def _weighed(
     source: Source, mean: Tensor, variance: Tensor, ways: dict[str, Tensor], scale: str
 ) -> tuple[dict[str, Tensor], str]:
     """The ways with relevance among them, and the one asked for, or that predicts samples best that found no relevance."""
-    chunk, _ = source.sample(2 * FEW)
+    chunk, _ = source.sample(2 * min(FEW, max(100, ROOM // source.features)))
     # By what the inputs are: copies of a sample, and samples of a weight, fall on the same side.
     first = torch.from_numpy((keys_of(chunk.x) >> np.uint64(40)) % np.uint64(2) == 0).to(chunk.x.device)
     if min(int(first.sum()), int((~first).sum())) < 2:

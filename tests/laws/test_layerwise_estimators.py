@@ -22,7 +22,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from gracile.core.errors import DataError, InputError, StorageError
 from gracile.forward_forward import FFClassifier
 from gracile.layerwise import ELMClassifier, HNFClassifier, SSFNClassifier, load
-from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor
+from gracile.layerwise.classifier import Classifier
+from gracile.layerwise.estimator import Learned, Learner
+from gracile.layerwise.regressor import Regressor
 from gracile.layerwise.table import ESTIMATORS
 
 # Sizes at which the many fits of scikit-learn's checks stay quick; nothing else is changed.

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from gracile.core.devices import device_named
 from gracile.core.errors import InputError
 from gracile.core.estimators import as_tensor, check_classes
-from gracile.layerwise.consensus import Shared
-from gracile.layerwise.estimator import CPU, Classifier, Learned, Learner, Regressor, solved
+from gracile.core.sample_weights import check_weights
+from gracile.layerwise.classifier import Classifier
+from gracile.layerwise.estimator import CPU, Learned, Learner, solved
 from gracile.layerwise.flow import chain, hidden
-from gracile.layerwise.passes import check_weights
+from gracile.layerwise.regressor import Regressor
 from gracile.layerwise.ridge import ridge
+from gracile.layerwise.shared import Shared
 from gracile.layerwise.source import Features, Source, dtype_of
 from gracile.layerwise.statistics import Dual, Statistics, accumulate
 from gracile.layerwise.survey import Moments

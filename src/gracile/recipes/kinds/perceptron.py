@@ -224,11 +224,12 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         reached = max((row["step"] for row in part.folder.metrics()), default=0)
         return {"steps": reached, "accuracy": None, "validation_accuracy": None, "train_loss": None}
     network = plain_weights(network.eval())
+    test, validation = evaluate(network, splits.test), evaluate(network, splits.validation)
     rows, example = _with_range(part.folder.metrics()), torch.zeros(2, *splits.train.input_shape)
     result = {
         "steps": training.steps,
-        "accuracy": 100 * evaluate(network, splits.test).accuracy,
-        "validation_accuracy": 100 * evaluate(network, splits.validation).accuracy,
+        "accuracy": 100 * test.accuracy,
+        "validation_accuracy": 100 * validation.accuracy,
         "train_loss": rows[-1]["train_loss"],
         "seconds": history.seconds,
         "collapsed": test.collapsed,

@@ -43,6 +43,10 @@ def where(parser: argparse.ArgumentParser) -> None:
         help="train this arm, and what it needs; who trains the last one sets the table; repeatable",
     )  # fmt: skip
     add(
+        "--track", action="append", default=[], metavar="TRACKER",
+        help="show the run in tensorboard, mlflow or wandb, or in FILE.py:NAME, a tracker of your own; repeatable",
+    )  # fmt: skip
+    add(
         "--cluster",
         metavar="ADDRESS",
         help="train the arms on the workers of a Dask scheduler, such as tcp://host:8786",
@@ -165,7 +169,8 @@ def run_recipe(args: argparse.Namespace, recipe: str | None, changes: dict[str, 
         found = rehearse(request.prepare(recipe, **changes))
         return Answer(str(found), found.to_json())
     return Answer(*answer(request.run(
-        recipe, folder=args.out, resume=args.resume, only=args.only, jobs=args.jobs, cluster=args.cluster, **changes,
+        recipe, folder=args.out, resume=args.resume, only=args.only, jobs=args.jobs, cluster=args.cluster,
+        track=args.track, **changes,
     )))  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import tomllib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 import tomli_w
 from tabulate import tabulate
 
+from gracile import tracking
 from gracile.core.claims import take
 from gracile.core.errors import GracileError, InputError
 from gracile.core.files import write_json, write_text
@@ -52,6 +54,7 @@ def run(
     only: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
+    track: Sequence[str] = (),
 ) -> Finished:
     """Run a recipe in `path`, or continue the run that stands there, or help in it.
 
@@ -62,6 +65,7 @@ def run(
         only: arms to train, as ``ARM`` or ``ARM:SEED``, with what they need; the run is joined if it stands there already.
         jobs: arms trained at once, each in a process of its own with its share of the threads.
         cluster: address of a Dask scheduler whose workers train the arms instead.
+        track: rows of `gracile.tracking.TRACKERS`, or ``FILE.py:NAME``, that every arm and the table are shown to.
 
     Returns:
         The finished run; with parts that are `missing` where others are at work on them, or `only` left them out.
@@ -72,8 +76,9 @@ def run(
     """
     module, settings, published = _read(recipe)
     loaded.cache_clear()
-    spread = engine.Spread(tuple(only), jobs, cluster)
-    if not isinstance(settings, arms.Parts) and spread != engine.Spread():
+    spread = engine.Spread(tuple(only), jobs, cluster, tuple(track))
+    tracking.check(track)
+    if not isinstance(settings, arms.Parts) and spread != engine.Spread(track=tuple(track)):
         raise InputError(
             f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
         )
@@ -199,7 +204,8 @@ def _finish(
     claim = take(folder.path)
     if claim is None:
         return Finished(folder, Outcome([], {}), [], ["the table"])
-    with claim, arms.heeded_warnings() as heard:
+    shown = tracking.following(spread.track, tracking.Tracked.of(folder.path)) if spread.track else nullcontext()
+    with claim, arms.heeded_warnings() as heard, shown:
         if isinstance(settings, arms.Parts):
             results, notes = arms.results_of(settings, folder)
             outcome = cast(arms.ArmKind, module).outcome(settings, folder, results, published)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, pick
 from gracile.core.seeding import derive_seed
+from gracile.core.tensor_files import load_weights
 from gracile.data import Dataset, Splits
 from gracile.recipes.arms import Part
 from gracile.recipes.own import is_own, own
@@ -107,7 +107,7 @@ def trained(network: nn.Module, splits: Splits, base: Base, part: Part) -> nn.Mo
     """The network after training by the loss that the arm is called after, read from the part's folder once it is there."""
     file = part.path / "base.safetensors"
     if file.exists():
-        network.load_state_dict(load_file(file))
+        load_weights(network, file, "Delete it, and it is trained again.")
         return network
     # Plain descent; Adam's weight of past gradients is its usual one.
     momentum = {"sgd": 0.0, "adam": 0.9}

@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from gracile.core.errors import InputError, nearest, pick
+from gracile.core.tensor_files import load_weights
 from gracile.data import Splits, batches
-from gracile.deploy import Candidate, load_weights
+from gracile.deploy import Candidate
 from gracile.recipes import schema
 from gracile.recipes.kinds.train import Settings
 from gracile.recipes.methods import RULES
@@ -75,5 +76,5 @@ def _network(run: Path, settings: Settings, arm: str, seed: int, splits: Splits)
             f"The arm '{part}' of {run} is not trained yet.", f"Finish it: gracile run --resume --out {run}"
         )
     network = build_network(settings.model_of(arm), splits, seed)
-    load_weights(network, file)
+    load_weights(network, file, "Restore a copy, or train the arm again.")
     return network

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file as load_weights
 from torch import nn
 
 from gracile.channels import trace
@@ -24,6 +23,7 @@ from gracile.core.monitor import Monitor
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
+from gracile.core.tensor_files import load_weights
 from gracile.data import Augmentation, Splits, batches
 from gracile.dynamics import monitors
 from gracile.recipes import arms, methods, tables
@@ -205,7 +205,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
 def load_trained(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
     """A trained arm as it is kept, in evaluation mode."""
     network = build_network(settings.model_of(part.arm), splits, part.seed)
-    network.load_state_dict(load_weights(part.path / "model.safetensors"))
+    load_weights(network, part.path / "model.safetensors", "Restore a copy, or train the arm again.")
     return network.eval()
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import tomllib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 import tomli_w
 from tabulate import tabulate
 
+from gracile import tracking
 from gracile.core.claims import take
 from gracile.core.errors import GracileError, InputError
 from gracile.core.files import write_json, write_text
@@ -84,6 +86,7 @@ def run(
     only: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
+    track: Sequence[str] = (),
 ) -> Finished:
     """Run a recipe in `path`, or continue the run that stands there, or help in it.
 
@@ -94,6 +97,7 @@ def run(
         only: arms to train, as ``ARM`` or ``ARM:SEED``, with what they need; the run is joined if it stands there already.
         jobs: arms trained at once, each in a process of its own with its share of the threads.
         cluster: address of a Dask scheduler whose workers train the arms instead.
+        track: rows of `gracile.tracking.TRACKERS`, or ``FILE.py:NAME``, that every arm and the table are shown to.
 
     Returns:
         The finished run; with parts that are `missing` where others are at work on them, or `only` left them out.
@@ -104,9 +108,10 @@ def run(
     """
     module, settings, published = _read(recipe)
     loaded.cache_clear()
-    spread = engine.Spread(tuple(only), jobs, cluster)
+    spread = engine.Spread(tuple(only), jobs, cluster, tuple(track))
+    tracking.check(track)
     parts = settings if isinstance(settings, arms.Parts) else None
-    if parts is None and spread != engine.Spread():
+    if parts is None and spread != engine.Spread(track=tuple(track)):
         raise InputError(
             f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
         )
@@ -127,7 +132,7 @@ def run(
                 missing = engine.train_parts(recipe.kind, parts, folder, spread)
             finished = Finished(folder, Outcome(), [], missing)
             if not missing:
-                finished = _finish(recipe, module, settings, folder, published)
+                finished = _finish(recipe, module, settings, folder, published, spread.track)
             at_work = parts is not None and engine.still_trained(parts, folder)
             folder.set_status("done" if not finished.missing else "running" if at_work else "interrupted")
             log.info("still to be done: %s", ", ".join(finished.missing) or "nothing")
@@ -214,14 +219,15 @@ def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, Rows]:
 
 
 def _finish(
-    recipe: schema.Recipe, module: Kind, settings: schema.Strict, folder: RunFolder, published: Rows
+    recipe: schema.Recipe, module: Kind, settings: schema.Strict, folder: RunFolder, published: Rows, track: Sequence[str]
 ) -> Finished:
     """Set the table of a run whose parts are done, or do all of one without parts."""
     # Of processes that find all parts done at the same moment, one sets the table.
     claim = take(folder.path)
     if claim is None:
         return Finished(folder, Outcome(), [], ["the table"])
-    with claim, arms.heeded_warnings() as heard:
+    shown = tracking.following(track, tracking.Tracked.of(folder.path)) if track else nullcontext()
+    with claim, arms.heeded_warnings() as heard, shown:
         if isinstance(settings, arms.Parts):
             results, notes = arms.results_of(settings, folder)
             found = cast(arms.ArmKind, module).outcome(settings, folder, results, published)

@@ -14,7 +14,7 @@ from gracile.channels.layer_sizes import write_layers
 from gracile.core.errors import NonFiniteError, pick
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
-from gracile.core.weights import save_weights
+from gracile.core.tensor_files import save_weights
 from gracile.data import Splits
 from gracile.dynamics import SmoothnessMonitor
 from gracile.models import Normalize, UnitNorm, mlp, plain_weights

@@ -23,9 +23,8 @@ from gracile.core.learning_rule import LearningRule
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
-from gracile.core.weights import save_weights
+from gracile.core.tensor_files import load_weights, save_weights
 from gracile.data import Augmentation, Splits, batches
-from gracile.deploy import load_weights
 from gracile.dynamics import monitors
 from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
@@ -208,7 +207,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
 def load_trained(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
     """A trained arm as it is kept, in evaluation mode."""
     network = build_network(settings.model_of(part.arm), splits, part.seed)
-    load_weights(network, part.path / "model.safetensors")
+    load_weights(network, part.path / "model.safetensors", "Restore a copy, or train the arm again.")
     return network.eval()
 
 

@@ -23,7 +23,7 @@ from gracile.commands import Answer, options
 def configure(parser: argparse.ArgumentParser) -> None:
     options.candidate(parser, "data for a network of your own, or in place of the run's")
     parser.add_argument("--eps", default="8/255", help="size of the ball, such as 8/255 or 0.03 (default: 8/255)")
-    parser.add_argument("--norm", default="linf", help="linf or l2 (default: linf)")
+    parser.add_argument("--norm", default="linf", help="linf, l2 or l1 (default: linf)")
     parser.add_argument(
         "--attacks",
         default="fgsm,ifgsm,cw,nattack,autoattack",

@@ -8,7 +8,7 @@ from gracile.training.evaluation import Evaluation, evaluate
 from gracile.training.loop import fit, steps_per_epoch
 from gracile.training.objectives import LossObjective
 from gracile.training.optimizers import optimizer_factory
-from gracile.training.robust_monitors import ROBUST_MONITORS, robust_monitor
+from gracile.training.robust_monitors import ROBUST_MONITORS, robust_monitor, robust_monitors
 from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
 from gracile.training.state import History
 
@@ -34,5 +34,6 @@ __all__ = [
     "fit",
     "optimizer_factory",
     "robust_monitor",
+    "robust_monitors",
     "steps_per_epoch",
 ]

@@ -36,7 +36,7 @@ from gracile.recipes.tables import Column, published_row
 from gracile.recipes.training import TrainingSettings
 from gracile.recipes.weights import save_weights
 from gracile.report import figures, read, weights
-from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
+from gracile.training import CatastrophicOverfitting, Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
@@ -156,6 +156,8 @@ class Settings(arms.ArmSettings[MethodArm]):
                 )
             if arm.method is not None:
                 earlier.append(name)
+            settle = arm.target.settle if arm.target else arm.options.get("retrain")
+            self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
             # A rule that fills the gradients itself knows no attacked batches.
             if arm.method in methods.RULES and not arm.natural and self.training_of(name).adversarial is not None:
                 raise InputError(
@@ -197,7 +199,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     if settings.attacks is not None:
         network = load_trained(settings, part, splits).to(device)
         found = robustness(network, splits.test, settings.attacks, part.folder)
-        result |= found["accuracies"]
+        result |= found["accuracies"] | {"stands": found.get("stands", {})}
         part.notes.extend(f"{part.path.name}: {warning}" for warning in found["warnings"])
     return result
 
@@ -227,7 +229,7 @@ def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.
         with arms.heeded_warnings() as heard:
             result = _fitted(settings, part, splits, device)
         arms.leave_mark(part, mark)
-        write_json(done, result | {"notes": heard})
+        write_json(done, result | {"notes": [*result.get("notes", []), *heard]})
     return json.loads(done.read_text(encoding="utf-8"))
 
 
@@ -243,6 +245,7 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     left = lambda kept: {} if rule is not None else _what_is_left(kept, example)
     augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
     watched = _monitors(network, splits, training, seed, device) if settings.watch else []
+    robust = training.robust_monitors(splits.validation)
     taken = training.model_dump(include=GIVEN)
     history = fit(
         network,
@@ -256,15 +259,21 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
         seed=seed,
         folder=part.folder,
         resume=True,
-        observe=[*watched, left],
+        observe=[*watched, *robust.values(), left],
         progress=part.label if part.shown else None,
     )
     kept = network if sparsifier is None else sparsifier.sparse_model()
+    chosen = training.choose(kept, robust, history)
     save_weights(kept, part.path / "model.safetensors")
     if rule is None:
         write_layers(kept, example, part.path / "layers.json")
     result = _measured(kept, splits, seed, device) | _sparsity(network, sparsifier, part)
-    result |= {key: 100 * share for key, share in left(kept).items()}
+    result |= chosen | {key: 100 * share for key, share in left(kept).items()}
+    result["notes"] = [
+        f"{part.path.name}: {one.message}"
+        for one in robust.values()
+        if isinstance(one, CatastrophicOverfitting) and one.message
+    ]
     result["seconds"] = history.seconds
     result["small_weights"] = 100 * weights.small_share(weights.read_weights(part.path / "model.safetensors"))
     log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)

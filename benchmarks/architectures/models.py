@@ -111,7 +111,7 @@ def make_importable() -> None:
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+        library = torch.library.Library("torchvision", "DEF")
         folder = Path(sysconfig.get_paths()["purelib"], "torchvision")
         text = "".join(path.read_text() for path in folder.rglob("*.py"))
         for name in sorted(set(re.findall(r'register_(?:fake|meta)\(\s*"(?:torchvision::)?(\w+)"', text))):

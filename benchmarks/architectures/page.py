@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from tabulate import tabulate
 
 RESULTS = ("exact", "whole", "other function", "refused", "broken", "timed out")
 

@@ -6,9 +6,7 @@ function, and what else it knows. None for the larger one leaves it to `referenc
 
 from __future__ import annotations
 
-import re
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from gracile.core.errors import InputError, nearest
+from gracile.recipes.paired import paired
 from gracile.recipes.schema import Strict
 from gracile.recipes.tables import spread
 
@@ -20,12 +21,15 @@ class Comparison(Strict):
         value: what of theirs, such as ``accuracy`` or ``macs_left``; None for every number that both have, each by the name
             ``comparison.value``.
         by: ``difference``, arm minus to, or ``ratio``, arm over to.
+        paired: sample by sample: `value` is ``clean`` or an attack, and ``comparison.low`` and ``comparison.high`` are the ends
+            of the difference's interval of 95 %, so that it may stay undecided.
     """
 
     arm: str
     to: str
     value: str | None = None
     by: Literal["difference", "ratio"] = "difference"
+    paired: bool = False
 
     def over_seeds(self, value: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:
         """One number a seed; none at all where a ratio would be over 0.
@@ -65,9 +69,14 @@ def compared(
     """Means by the comparisons' names, and a sentence with the spread over seeds for each that names a value."""
     values, notes = {}, []
     for name, comparison in comparisons.items():
+        if comparison.paired and comparison.value is not None:
+            found = paired(*(_digits(results, arm, comparison.value) for arm in (comparison.arm, comparison.to)))
+            values |= {name: found.mean, f"{name}.low": found.low, f"{name}.high": found.high}
+            notes.append(f"{comparison.value} of {comparison.arm} minus that of {comparison.to}: {found}")
+            continue
         if comparison.value is None:
             ours, theirs = (results[arm][0] for arm in (comparison.arm, comparison.to))
-            shared = [key for key in ours if ours[key] is not None and theirs.get(key) is not None]
+            shared = [key for key in ours if all(isinstance(one.get(key), (int, float)) for one in (ours, theirs))]
             found = {f"{name}.{key}": comparison.over_seeds(key, results) for key in shared}
             values |= {key: statistics.fmean(one) for key, one in found.items() if one}
             continue
@@ -81,3 +90,11 @@ def compared(
             f"{comparison.value} of {comparison.arm} {sign} that of {comparison.to}, seed by seed: {spread(found)}"
         )
     return values, notes
+
+
+def _digits(results: Mapping[str, Sequence[Mapping[str, Any]]], arm: str, attack: str) -> list[str]:
+    """A digit a sample by seed, as `gracile.recipes.robust.robustness` leaves them."""
+    known = results[arm][0].get("stands", {})
+    if attack not in known:
+        raise InputError(f"The arm '{arm}' was not asked about '{attack}' sample by sample.", nearest(attack, known))
+    return [one["stands"][attack] for one in results[arm]]

@@ -36,7 +36,7 @@ from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
 from gracile.report import read, weights
-from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
+from gracile.training import CatastrophicOverfitting, Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
@@ -155,6 +155,8 @@ class Settings(arms.ArmSettings[MethodArm]):
                 )
             if arm.method is not None:
                 earlier.append(name)
+            settle = arm.target.settle if arm.target else arm.options.get("retrain")
+            self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
             # A rule that fills the gradients itself knows no attacked batches.
             if (
                 arm.method in methods.LEARNING_RULES
@@ -199,7 +201,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     if settings.attacks is not None:
         network = load_trained(settings, part, splits).to(device)
         found = robustness(network, splits.test, settings.attacks, part.folder)
-        result |= found["accuracies"]
+        result |= found["accuracies"] | {"stands": found.get("stands", {})}
         part.notes.extend(f"{part.path.name}: {warning}" for warning in found["warnings"])
     return result
 
@@ -224,7 +226,7 @@ def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.
         with arms.heeded_warnings() as heard:
             result = _fitted(settings, part, splits, device)
         arms.leave_mark(part, asked)
-        write_json(done, result | {"notes": heard})
+        write_json(done, result | {"notes": [*result.get("notes", []), *heard]})
     return json.loads(done.read_text(encoding="utf-8"))
 
 
@@ -245,20 +247,27 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
         order = torch.randperm(len(splits.train), generator=generator(seed, "smoothness"))
         x, y = next(iter(batches(splits.train, training.batch_size, order=order)))
         watched = monitors(network, x.to(device), y.to(device), lr=training.lr)
+    robust = training.robust_monitors(splits.validation)
     history = fit(
         network, splits, **training.model_dump(include=GIVEN), schedule=built.schedule, learning_rule=rule,
         sparsifier=sparsifier, objective=None if rule is not None else built.objective,
         augment=augment if settings.data.flip or settings.data.crop else None, seed=seed, folder=part.folder, resume=True,
-        observe=[*watched, left],
+        observe=[*watched, *robust.values(), left],
         progress=part.label if part.shown else None,
     )  # fmt: skip
     kept, file = network if sparsifier is None else sparsifier.sparse_model(), part.path / "model.safetensors"
+    chosen = training.choose(kept, robust, history)
     save_weights(kept, file)
     if rule is None:
         write_layers(kept, example, part.path / "layers.json")
     result = _measured(kept, splits, part, device) | _sparsity(network, sparsifier, part)
-    result |= {key: 100 * share for key, share in left(kept).items()}
+    result |= chosen | {key: 100 * share for key, share in left(kept).items()}
     result |= {"seconds": history.seconds, "small_weights": 100 * weights.small_share(weights.read_weights(file))}
+    result["notes"] = [
+        f"{part.path.name}: {one.message}"
+        for one in robust.values()
+        if isinstance(one, CatastrophicOverfitting) and one.message
+    ]
     log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
 

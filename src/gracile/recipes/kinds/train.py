@@ -57,6 +57,7 @@ class Target(Strict):
         macs: share of multiply-adds that stays after physical removal.
         params: share of parameters that stays.
         sparsity: share of exact zeros.
+        ranking: ``worth`` or ``size``: what orders groups.
         by_cost: weigh groups by what they cost of the budget.
         begin: share of the run, at its start, without any pull.
         ramp: share of the run, after that, during which the budget shrinks.
@@ -66,6 +67,7 @@ class Target(Strict):
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    ranking: str = "worth"
     by_cost: bool = True
     begin: float = 0.0
     ramp: float = 0.5
@@ -120,7 +122,7 @@ class Settings(arms.ArmSettings[MethodArm]):
     def comparisons(self) -> dict[str, Comparison]:
         """Those that speak of no arm this size leaves out."""
         left_out = set(self.leave_out)
-        return {name: one for name, one in self.compare.items() if not left_out & {one.arm, one.to}}
+        return {name: one for name, one in self.compare.items() if not left_out & {one.arm, *one.others}}
 
     def model_of(self, arm: str) -> ModelSettings:
         """The arm's network."""

@@ -219,7 +219,12 @@ def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, Rows]:
 
 
 def _finish(
-    recipe: schema.Recipe, module: Kind, settings: schema.Strict, folder: RunFolder, published: Rows, track: Sequence[str]
+    recipe: schema.Recipe,
+    module: Kind,
+    settings: schema.Strict,
+    folder: RunFolder,
+    published: Rows,
+    track: Sequence[str],
 ) -> Finished:
     """Set the table of a run whose parts are done, or do all of one without parts."""
     # Of processes that find all parts done at the same moment, one sets the table.
@@ -238,7 +243,9 @@ def _finish(
         written = {**found.plots, **save_all(figures, folder.path / "plots")}
         plots = {name: inside(folder.path, cast(Path, plot)) for name, plot in written.items()}
         warned = [note for note in dict.fromkeys([*notes, *heard]) if note]
-        outcome = replace(found, plots=plots, notes=[*(note for note in found.notes if note and note not in warned), *warned])
+        outcome = replace(
+            found, plots=plots, notes=[*(note for note in found.notes if note and note not in warned), *warned]
+        )
         verdicts = [(one, one.met(outcome.values)) for one in recipe.accept if recipe.size in one.sizes]
         finished = Finished(folder, outcome, verdicts)
         _store(recipe, finished, warned)
@@ -304,9 +311,16 @@ def format_rows(rows: Rows) -> str:
 
 
 def _for_terminal(rows: Rows) -> str:
-    """The same, narrower: long titles take two lines."""
-    wide = 12 if rows else None
-    return tabulate(rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="", maxheadercolwidths=wide)
+    """The same, narrower: long titles and how an arm collapsed take two lines."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    titles, cells = (
+        [8 if key.endswith(" %") else 10 for key in keys],
+        [8 if key == "collapsed" else None for key in keys],
+    )
+    return tabulate(
+        rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="",
+        maxheadercolwidths=titles or None, maxcolwidths=cells or None,
+    )  # fmt: skip
 
 
 def read_result(path: Path) -> dict[str, Any]:

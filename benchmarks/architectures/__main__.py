@@ -36,11 +36,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.architectures.models import NAMES, build, make_importable
+from benchmarks.architectures.models import NAMES, build
 from benchmarks.architectures.page import page
 from benchmarks.architectures.references import larger
 from benchmarks.architectures.tools import TOOLS, Refused, Tool
 from gracile.shrinking.parity import largest_difference
+from tests.peers import operators_of_torchvision
 
 EXACT = 1e-9
 LIMIT = 60  # seconds of processor time a model
@@ -163,7 +164,7 @@ def main() -> None:
         args.page.write_text(page(read(args.file), libraries, NAMES))
         return
     torch.set_num_threads(1)
-    make_importable()
+    operators_of_torchvision()
     for library in ("timm", "torchvision", "transformers"):  # once, before processes are forked
         importlib.import_module(library)
     run(args.tools, args.names, args.file, args.limit)

@@ -6,13 +6,12 @@ takes, and what is deep or wide without being of another kind is built with fewe
 
 from __future__ import annotations
 
-import re
-import sysconfig
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tests.peers import operators_of_torchvision
 
 THIN = {"depth": 2, "embed_dim": 192, "num_heads": 3}
 # Name to settings; `side` is the image's, and where the network is built for one size, `img_size` says so. 64 pixels where nothing is said.
@@ -118,22 +117,6 @@ NAMES = (
 )
 
 
-def make_importable() -> None:
-    """Let torchvision be imported beside a torch that its compiled operators were not built for; only detection needs those."""
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        folder = Path(sysconfig.get_paths()["purelib"], "torchvision")
-        text = "".join(path.read_text() for path in folder.rglob("*.py"))
-        for name in sorted(set(re.findall(r'register_(?:fake|meta)\(\s*"(?:torchvision::)?(\w+)"', text))):
-            library.define(f"{name}(Tensor x) -> Tensor")
-        _KEPT.append(library)
-
-
-_KEPT: list[Any] = []  # a library's operators go with it
-
-
 def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A model with random weights in double precision and evaluation, and one sample of its inputs.
 
@@ -141,7 +124,7 @@ def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """
     kind, _, rest = name.partition(":")
     torch.manual_seed(0)
-    make_importable()
+    operators_of_torchvision()
     model, inputs = {"timm": _timm, "tv": _torchvision, "seg": _segmentation, "hf": _transformer}[kind](rest)
     _randomise(model)
     model = model.double().eval()

@@ -68,6 +68,22 @@ def layer_sizes(kept: nn.Module, example: Tensor) -> dict[str, Any]:
     }
 
 
+def shares_left(kept: nn.Module, example: Tensor) -> dict[str, float]:
+    """Shares of channels, parameters and multiply-adds that would stay after physical removal of exact zeros.
+
+    Args:
+        kept: the network with its exact zeros.
+        example: one batch.
+    """
+    graph = trace(kept, example)
+    dense, left = graph.dense(), graph.count()
+    return {
+        "channels_left": left.channels / max(1, dense.channels),
+        "parameters_left": left.parameters / dense.parameters,
+        "macs_left": left.macs / dense.macs,
+    }
+
+
 def write_layers(kept: nn.Module, example: Tensor, path: Path) -> None:
     """Write `layer_sizes` as compact JSON."""
     write_text(path, json.dumps(layer_sizes(kept, example)) + "\n")

@@ -410,6 +410,11 @@ class _Reader:
         return np.array([known.get(label, -1) for label in labels.tolist()], int)
 
 
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters by name, without their gradients: what a junction's measures are taken of."""
+    return {name: one.detach() for name, one in model.named_parameters()}
+
+
 def find(model: nn.Module, example: Example) -> list[Junction]:
     """Every junction of a network, in the order of its layers, streams with identity skips last.
 

@@ -141,7 +141,7 @@ def histogram(
         xlabel: what is binned.
         caption: what to see in it.
     """
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(WIDTH, HEIGHT, margins={**MARGINS, "left": 0.12, "wspace": 0.35})
     zero, spread = figure.subplots(1, 2, width_ratios=(1, 5))
     bins = len(shares[0][2])
     # Bins that are empty in all are cut off at both ends.

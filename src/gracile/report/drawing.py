@@ -243,7 +243,7 @@ def _name(figure: Figure, axes: Axes, points: Sequence[Point], radii: Sequence[f
         )
         for across, up in PLACES:
             words.set_position((across * (radius + 3), up * (radius + 3)))
-            words.set_horizontalalignment({1: "left", -1: "right"}.get(across, "center"))
+            words.set_horizontalalignment("center" if not across else "left" if across > 0 else "right")
             words.set_verticalalignment("center" if not up else "bottom" if up > 0 else "top")
             box = words.get_window_extent()
             if box.x0 >= room.x0 and box.x1 <= room.x1 and box.y0 >= room.y0 and not box.count_overlaps(taken):

@@ -26,7 +26,7 @@ project = "gracile"
 author = copyright = "The gracile contributors"
 version = release = gracile.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -41,6 +41,12 @@ html_css_files = ["site.css"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+# The tour keeps no outputs: the build runs it, in a folder of its own.
+nb_execution_mode = "auto"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 # Single backticks in docstrings: a link where the name is known, code where it is not.

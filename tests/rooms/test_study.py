@@ -14,11 +14,10 @@ from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.models import mlp
 from gracile.recipes import schema
-from gracile.recipes.kinds.study import Network, Settings, build, descend
-from gracile.recipes.perceptrons import OutputLoss
+from gracile.recipes.kinds.perceptron import Network, Settings, build, descend
 from gracile.recipes.runner import run
 from gracile.report import read
-from gracile.training import Averaged, Diminishing, fit, optimizer_factory
+from gracile.training import Averaged, Diminishing, OutputLoss, fit, optimizer_factory
 
 NAMES = ("study-a", "study-b", "study-c", "study-f", "study-g", "study-readings")
 DIGITS = {"name": "digits", "train_limit": 600, "test_limit": 200, "validation": 0.1}

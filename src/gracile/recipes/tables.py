@@ -9,7 +9,9 @@ from typing import Any
 
 from gracile.core.errors import InputError
 
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
+# Rows of a table; arm to its numbers, one table per seed.
+Rows = list[dict[str, Any]]
+Results = dict[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def arm_rows(
     lead: Callable[[str], Mapping[str, Any]] = lambda arm: {},
     last: Callable[[str], Mapping[str, Any]] = lambda arm: {},
     missing: str = "",
-) -> list[dict[str, Any]]:
+) -> Rows:
     """A row an arm.
 
     Args:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from safetensors.numpy import load_file
 
 from gracile.core.errors import InputError, nearest, pick
 from gracile.core.files import write_json
+from gracile.core.tensor_files import read_tensors
 from gracile.report.figures import new_figure, save
 from gracile.report.reading import Arm, Run, read
 
@@ -92,8 +92,8 @@ def draw(run: Run, folder: Path, *, only: Collection[str] = (), layer: str | Non
 
 def read_weights(file: Path) -> dict[str, np.ndarray]:
     """The weights of convolutions and linear layers in a safetensors file, by name."""
-    state = load_file(file)
-    return {name: tensor for name, tensor in state.items() if name.endswith("weight") and tensor.ndim > 1}
+    _, state = read_tensors(file, "Restore a copy, or train the arm again.")
+    return {name: one.float().numpy() for name, one in state.items() if name.endswith("weight") and one.ndim > 1}
 
 
 def _file(run: Run, arm: Arm) -> Path | None:

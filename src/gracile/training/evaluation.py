@@ -66,7 +66,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module,
+    model: nn.Module,
     data: Dataset,
     *,
     batch_size: int = 500,
@@ -75,14 +75,14 @@ def evaluate(
     """Evaluate in float32 and evaluation mode; the network's mode is left as found.
 
     Args:
-        network: gives logits ``(n, classes)``; the data are moved to its device batch by batch.
+        model: gives logits ``(n, classes)``; the data are moved to its device batch by batch.
         data: at least one sample.
         batch_size: samples per forward pass.
         loss: from outputs and labels to a scalar, a mean over samples; cross-entropy by default.
     """
-    device = next(network.parameters()).device
-    training = network.training
-    network.eval()
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
     size = data.num_classes
@@ -90,7 +90,7 @@ def evaluate(
     low = high = None
     try:
         for x, y in batches(data, batch_size):
-            logits, y = network(x.to(device)), y.to(device)
+            logits, y = model(x.to(device)), y.to(device)
             answers = logits.argmax(dim=1)
             correct += (answers == y).sum()
             # A network may have more outputs than the data have classes.
@@ -103,7 +103,7 @@ def evaluate(
             else:
                 total += loss(logits.float(), y) * len(y)
     finally:
-        network.train(training)
+        model.train(training)
     assert low is not None
     assert high is not None
     constant = bool((high - low).max() <= 1e-6 * torch.maximum(high.abs(), low.abs()).max())

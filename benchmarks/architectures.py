@@ -1,6 +1,6 @@
 """What share of known architectures can be removed exactly: half of all groups zeroed, shrunk, compared on fresh noise in double precision.
 
-Run it from the checkout, with timm or transformers installed: ``PYTHONPATH=src:. python benchmarks/architectures.py timm:resnet18
+Run it from the checkout, with timm or transformers installed: ``python -m benchmarks.architectures timm:resnet18
 timm:vit_tiny_patch16_224 hf:bert``. Names are ``timm:NAME`` and ``hf:NAME`` of `TRANSFORMERS`; weights are random.
 """
 

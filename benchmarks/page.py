@@ -57,7 +57,7 @@ def _ratio(row: dict[str, Any]) -> dict[str, str]:
         "contender": row["contender"],
         "time": _seconds(row["seconds"]) + (" of cores" if row["clock"] == "cores" else ""),
         "ratio": "1" if is_base else f"{row['ratio']:.3g} ({row['least']:.3g} to {row['most']:.3g})",
-        "floor": f"{row['floor_ratio']:.3g}" if "floor_ratio" in row else "",
+        "floor": f"{row['floor_ratio']:.4g}" if "floor_ratio" in row else "",
         "goal": goal,
     }
 

@@ -63,7 +63,7 @@ def cases(small: bool) -> Iterator[Case]:
     splits = Splits(train, train.subset([]), train.subset([]))
     for name, make in {
         "ResNet-20": resnet20,
-        "VGG-16 of half the width": lambda: vgg16(width=32),
+        "VGG-16 of half the width": lambda: vgg16(width=0.5),
         "ResNet-18 of width 32": lambda: resnet18(width=32),
     }.items():
         networks = {precision: make() for precision in ("auto", "float32", "bf16")}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gracile.core.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from gracile.deploy import attack as attack
     from gracile.deploy import compress as compress
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from gracile.training import fit as fit
     from gracile.walks.summary import walk as walk
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "RGSM": "gracile.splitting",

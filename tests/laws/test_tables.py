@@ -32,7 +32,7 @@ TABLES: dict[str, str | None] = {
     "gracile.penalties.TABLE": None,
     "gracile.recipes.kinds.KINDS": None,
     "gracile.recipes.methods.METHODS": None,
-    "gracile.recipes.methods.RULES": None,
+    "gracile.recipes.methods.LEARNING_RULES": None,
     "gracile.tracking.TRACKERS": "run",
     "gracile.training.ADVERSARIES": None,
     "gracile.training.ROBUST_MONITORS": None,

@@ -1,11 +1,11 @@
 """Send a run's network, made smaller, to the Hugging Face hub, with a card made from its run.
 
-  gracile push runs/digits-1 ada/lean-digits               the sparse network of a run
-  gracile push runs/digits-1 ada/lean-digits --arm rgsm    one of several
-  gracile push runs/digits-1 ada/lean-digits --out lean/   write the files there and send nothing
+  gracile push runs/digits-1 ada/lean-digits             the sparse network of a run
+  gracile push runs/digits-1 ada/lean-digits --arm rgsm  one of several
+  gracile push runs/digits-1 ada/lean-digits --out lean/ write the files there and send nothing
 
-The repository is made if there is none. Log in first with `hf auth login`, or set HF_TOKEN. It comes
-back by gracile.from_pretrained("ada/lean-digits"). In Python: gracile.push_to_hub.
+The repository is made if there is none. Log in first with `hf auth login`, or set HF_TOKEN. The
+network comes back by gracile.from_pretrained("ada/lean-digits"). In Python: gracile.push_to_hub.
 """
 
 from __future__ import annotations

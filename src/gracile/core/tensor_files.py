@@ -1,18 +1,20 @@
-"""Reading safetensors files that anybody may have written or damaged: whatever is in them, it is read or refused in words."""
+"""Safetensors files: a network's weights are written as one, and what anybody may have written or damaged is read or refused in words."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gracile.core.errors import GracileError, InputError, StorageError
+from gracile.core.files import write_atomically
 
 
 @contextlib.contextmanager
@@ -76,11 +78,11 @@ def header(metadata: dict[str, str], key: str, path: Path, remedy: str) -> Any:
         return json.loads(text)
 
 
-def load_weights(network: nn.Module, path: Path, remedy: str) -> None:
+def load_weights(model: nn.Module, path: Path, remedy: str) -> None:
     """Lay a file's weights over a network's.
 
     Args:
-        network: changed only where all of them fit.
+        model: changed only where all of them fit.
         path: a safetensors file.
         remedy: what to do where it cannot be read.
 
@@ -90,7 +92,7 @@ def load_weights(network: nn.Module, path: Path, remedy: str) -> None:
     """
     _, tensors = read_tensors(path, remedy)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in {**wanted, **found}:
         if found.get(name) != wanted.get(name):
             raise InputError(
@@ -99,4 +101,20 @@ def load_weights(network: nn.Module, path: Path, remedy: str) -> None:
                 "Use the network they were saved from.",
             )
     with reading(path, remedy):
-        network.load_state_dict(tensors)
+        model.load_state_dict(tensors)
+
+
+def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a model's plain state dict.
+
+    Args:
+        model: on any device.
+        path: the file; replaced if there is one.
+        metadata: for the file's header.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    header = None if metadata is None else dict(metadata)
+    write_atomically(path, lambda temporary: save_file(state, temporary, metadata=header))

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gracile import __version__
 from gracile.core.errors import GracileError, InputError, StorageError
 from gracile.core.files import write_json, write_text
+from gracile.core.version import VERSION
 from gracile.models import build, normalized
 from gracile.shrinking import load_lean, save_lean
 from gracile.shrinking.lean import recall, remembered, shapes
@@ -59,7 +59,7 @@ class Architecture:
 
 
 def save_pretrained(
-    network: nn.Module,
+    model: nn.Module,
     folder: Path | str,
     *,
     architecture: Architecture | None = None,
@@ -69,7 +69,7 @@ def save_pretrained(
     """Write what `from_pretrained` reads.
 
     Args:
-        network: made by `gracile.shrink`, trained further or not.
+        model: made by `gracile.shrink`, trained further or not.
         folder: for ``lean.safetensors``, ``config.json`` and ``README.md``; made if absent.
         architecture: of the dense network; without it, who loads the network has to build the dense one.
         classes: their names, in the order of the outputs.
@@ -79,7 +79,7 @@ def save_pretrained(
         InputError: the network was not made by `shrink`, or `architecture` builds another one.
         StorageError: a file cannot be written.
     """
-    place, note = Path(folder), recall(network)
+    place, note = Path(folder), recall(model)
     if note is not None and architecture is not None:
         with torch.device("meta"):
             built = shapes(architecture.build())
@@ -88,9 +88,9 @@ def save_pretrained(
                 f"The model '{architecture.model}' with these settings is not the network that was shrunk.",
                 "Describe it as it was built, or leave architecture= out.",
             )
-    save_lean(network, place / WEIGHTS)
+    save_lean(model, place / WEIGHTS)
     write_json(place / CONFIG, {
-        "format": FORMAT, "gracile": __version__, "architecture": None if architecture is None else asdict(architecture),
+        "format": FORMAT, "gracile": VERSION, "architecture": None if architecture is None else asdict(architecture),
         "classes": list(classes),
     })  # fmt: skip
     write_text(place / CARD, card)

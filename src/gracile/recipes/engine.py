@@ -159,11 +159,10 @@ def train_one(
         track: trackers that it is shown to.
     """
     part = Part(arm, seed, path, shown=False)
-    with ONE_AT_A_TIME:
+    with ONE_AT_A_TIME, part.folder.logged():
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         module = cast(ArmKind, kind(name))
-        handler = part.folder.log_to_file()
         try:
             read = cast(Parts, parse(module.Settings, dict(settings), f"the settings of {part.label}"))
             while not part.done:
@@ -171,8 +170,6 @@ def train_one(
                 if not part.done:
                     time.sleep(POLL)
         finally:
-            logging.getLogger("gracile").removeHandler(handler)
-            handler.close()
             loaded.cache_clear()
             torch.set_num_threads(before)
 

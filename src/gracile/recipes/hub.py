@@ -12,10 +12,10 @@ from typing import Any
 from tabulate import tabulate
 from torch import nn
 
-from gracile import __version__
 from gracile.core.console import told
 from gracile.core.errors import InputError
 from gracile.core.files import write_text
+from gracile.core.version import VERSION
 from gracile.deploy import Architecture, Candidate, save_pretrained
 from gracile.deploy.hub import CARD, check_name, upload
 from gracile.models import MODELS
@@ -206,4 +206,6 @@ def _card(
     use = USE.format(name=name, model=model, shape=f"{dtype} ({', '.join(['n', *map(str, shape)])})")
     if found is not None and len(found.data.train.input_shape if found.data else ()) > 1:
         use += "\nIts inputs are images in [0, 1]; it standardises them itself.\n"
-    return f"---\n{header.to_yaml()}\n---\n\n# {name.rpartition('/')[2]}\n\n{text}\n\n{use}\nMade by gracile {__version__}.\n"
+    return (
+        f"---\n{header.to_yaml()}\n---\n\n# {name.rpartition('/')[2]}\n\n{text}\n\n{use}\nMade by gracile {VERSION}.\n"
+    )

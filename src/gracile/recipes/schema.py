@@ -186,6 +186,15 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def changed(settings: Model, changes: dict[str, Any], where: str) -> Model:
+    """A table of a recipe with some of its keys changed, as an arm does.
+
+    Raises:
+        InputError: see `parse`; `where` is named.
+    """
+    return parse(type(settings), merged(settings.model_dump(), changes), where)
+
+
 def published(table: str) -> list[dict[str, Any]]:
     """The published rows of a table in ``papers/published.toml``, as dictionaries.
 

@@ -14,14 +14,12 @@ from typing import Annotated, Any, Literal, NotRequired, cast
 import torch
 from annotated_types import Len
 from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
-from safetensors.torch import save_file
 from torch import fx, nn
 from typing_extensions import TypedDict
 
 from gracile.channels import Example, trace
 from gracile.core.errors import InputError, StorageError
-from gracile.core.files import write_atomically
-from gracile.core.tensor_files import header, read_tensors, reading
+from gracile.core.tensor_files import header, read_tensors, reading, save_weights
 from gracile.shrinking.build import Builder
 
 FORMAT = 1
@@ -104,9 +102,7 @@ def save_lean(model: nn.Module, path: str | Path) -> None:
         raise InputError(
             f"This {type(model).__name__} was not made by shrink.", "Save a plain network with safetensors or torch."
         )
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    header = {"gracile": json.dumps({"format": FORMAT, **note}, separators=(",", ":"))}
-    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=header))
+    save_weights(model, Path(path), {"gracile": json.dumps({"format": FORMAT, **note}, separators=(",", ":"))})
 
 
 def load_lean(dense_model: nn.Module, path: str | Path) -> nn.Module:

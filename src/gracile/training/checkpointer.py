@@ -27,7 +27,7 @@ class Checkpointer:
     def __init__(
         self,
         place: RunFolder | None,
-        network: nn.Module,
+        model: nn.Module,
         optimizer: Optimizer,
         sparsifier: Sparsifier | None,
         objective: Objective,
@@ -37,7 +37,7 @@ class Checkpointer:
         *,
         writes: bool = True,
     ) -> None:
-        self.place, self.network, self.optimizer, self.writes = place, network, optimizer, writes
+        self.place, self.model, self.optimizer, self.writes = place, model, optimizer, writes
         self.sparsifier, self.objective, self.monitors, self.history = sparsifier, objective, monitors, history
         self.every_seconds = every_seconds
         self._clock = self._saved = time.monotonic()
@@ -65,13 +65,13 @@ class Checkpointer:
         self.spent()
         if self.place is None or not self.writes:
             return
-        check_weights(self.network, position, self.place)
+        check_weights(self.model, position, self.place)
         if row is not None:
             self.place.record(row)
         state = {
             "position": asdict(position),
             "history": {"rows": self.history.rows, "seconds": self.history.seconds},
-            "network": self.network.state_dict(),
+            "network": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
             "objective": self.objective.state_dict(),
@@ -96,7 +96,7 @@ class Checkpointer:
     def _take_up(self, state: dict[str, Any]) -> None:
         _check_optimizer(self.optimizer, state["optimizer"])
         rows, seconds = list(map(dict, state["history"]["rows"])), float(state["history"]["seconds"])
-        self.network.load_state_dict(state["network"])
+        self.model.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         # The file holds tensors in logical order. Laid out otherwise than their weights they would go through other
         # kernels, which round differently: an exact resume needs the layout too.

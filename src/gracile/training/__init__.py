@@ -4,6 +4,7 @@ from gracile.training.adversarial import ADVERSARIES, CrossEntropy, Objective, a
 from gracile.training.averaging import WeightAverage
 from gracile.training.best_robust import BestRobust
 from gracile.training.catastrophic import CatastrophicOverfitting
+from gracile.training.collapse import collapsed
 from gracile.training.evaluation import Evaluation, evaluate
 from gracile.training.loop import fit, steps_per_epoch
 from gracile.training.objectives import LossObjective
@@ -30,6 +31,7 @@ __all__ = [
     "Schedule",
     "WeightAverage",
     "adversary",
+    "collapsed",
     "evaluate",
     "fit",
     "optimizer_factory",

@@ -3,6 +3,17 @@
 from gracile.deploy.attack import Attacked, attack
 from gracile.deploy.compress import Compressed, compress
 from gracile.deploy.measures import FileSize, Latency
-from gracile.deploy.networks import Candidate, from_file, load_weights
+from gracile.deploy.networks import Candidate, from_file, load_weights, weight_names
 
-__all__ = ["Attacked", "Candidate", "Compressed", "FileSize", "Latency", "attack", "compress", "from_file", "load_weights"]
+__all__ = [
+    "Attacked",
+    "Candidate",
+    "Compressed",
+    "FileSize",
+    "Latency",
+    "attack",
+    "compress",
+    "from_file",
+    "load_weights",
+    "weight_names",
+]

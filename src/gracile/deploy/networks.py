@@ -80,15 +80,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
         StorageError: there is no such file, or it is no safetensors file.
         InputError: the weights are another network's.
     """
-    if not file.is_file():
-        raise StorageError(f"There is no file {file}.", "Give its path as seen from the working directory.")
-    try:
-        state = load_file(file)
-    except SafetensorError as error:
-        raise StorageError(
-            f"{file} is not a safetensors file: {error}.",
-            "Save the state dict with safetensors.torch.save_file; pickles are not read.",
-        ) from error
+    state = _read(file)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -96,6 +88,27 @@ def load_weights(network: nn.Module, file: Path) -> None:
         raise InputError(
             f"The weights in {file} do not fit the network: {lines[min(1, len(lines) - 1)]}",
             "Use the network they were saved from.",
+        ) from error
+
+
+def weight_names(file: Path) -> list[str]:
+    """The names of a file's weights.
+
+    Raises:
+        StorageError: there is no such file, or it is no safetensors file.
+    """
+    return list(_read(file))
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise StorageError(f"There is no file {file}.", "Give its path as seen from the working directory.")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise StorageError(
+            f"{file} is not a safetensors file: {error}.",
+            "Save the state dict with safetensors.torch.save_file; pickles are not read.",
         ) from error
 
 

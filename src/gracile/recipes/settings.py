@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from gracile.core.seeding import derive_seed
 from gracile.core.user_code import taken
 from gracile.data import Splits
 from gracile.data.source import Missing
+from gracile.deploy import load_weights, weight_names
 from gracile.models import build, normalized
 from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
@@ -96,16 +98,38 @@ class ModelSettings(Strict):
         name: a row of `gracile.models.MODELS`; ``FILE.py:NAME``, a function of the user's own; or ``auto``: resnet20 for
             images of 24 pixels and more, lenet below, mlp for features.
         options: what its factory takes beyond what the data fix.
+        weights: a safetensors file that it begins from, instead of weights drawn from the seed.
+        normalized: put a layer in front that standardises inputs by the data's statistics; without it the network is given images in
+            [0, 1], or features as they stand. By default yes, unless `weights` are of a network without it.
     """
 
     name: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict)
+    weights: str = ""
+    normalized: bool | None = None
+
+    def standardised(self) -> bool:
+        """Whether the layer stands in front.
+
+        Raises:
+            StorageError: the weights are to tell, and cannot be read.
+        """
+        if self.normalized is None and self.weights:
+            return any(name.startswith("normalize.") for name in weight_names(Path(self.weights)))
+        return self.normalized is not False
 
 
-def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
-    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed.
+def build_network(settings: ModelSettings, splits: Splits, seed: int, *, empty: bool = False) -> nn.Module:
+    """The recipe's network, its inputs standardised by a first layer of its own, with the weights named or drawn from the seed.
+
+    Args:
+        settings: which.
+        splits: the data it is for.
+        seed: of its weights.
+        empty: leave the weights of the file out: others are laid over it.
 
     Raises:
+        StorageError: the weights cannot be read.
         InputError: no such model, or one that does not take the data or the options.
     """
     shape, name = splits.train.input_shape, settings.name
@@ -124,7 +148,11 @@ def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Modu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initialisation"))
         network = _own_network(settings, known) if is_own(name) else build(name, **known, **settings.options)
-    return normalized(network, *splits.train.statistics())
+    if settings.standardised():
+        network = normalized(network, *splits.train.statistics())
+    if settings.weights and not empty:
+        load_weights(network, Path(settings.weights))
+    return network
 
 
 def _own_network(settings: ModelSettings, known: dict[str, Any]) -> nn.Module:

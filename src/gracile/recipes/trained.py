@@ -74,6 +74,6 @@ def _network(run: Path, settings: Settings, arm: str, seed: int, splits: Splits)
         raise InputError(
             f"The arm '{part}' of {run} is not trained yet.", f"Finish it: gracile run --resume --out {run}"
         )
-    network = build_network(settings.model_of(arm), splits, seed)
+    network = build_network(settings.model_of(arm), splits, seed, empty=True)
     load_weights(network, file)
     return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -36,7 +37,7 @@ from gracile.recipes.tables import Column, published_row
 from gracile.recipes.training import TrainingSettings
 from gracile.recipes.weights import save_weights
 from gracile.report import figures, read, weights
-from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
+from gracile.training import Objective, Schedule, collapsed, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
@@ -59,12 +60,18 @@ GIVEN = {
 
 
 class Target(Strict):
-    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first three.
+    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first five at least.
 
     Attributes:
         macs: share of multiply-adds that stays after physical removal.
         params: share of parameters that stays.
         sparsity: share of exact zeros.
+        latency: share of the latency that stays, measured by `gracile.deploy.Latency` with `runtime`, `threads` and `batch_size`.
+        file_size: share of the file's bytes that stays, measured by `gracile.deploy.FileSize` with `form`.
+        runtime: ``onnxruntime`` or ``torch``.
+        threads: of the runtime.
+        batch_size: samples per run.
+        form: ``lean`` or ``onnx``.
         by_cost: weigh groups by what they cost of the budget.
         begin: share of the run, at its start, without any pull.
         ramp: share of the run, after that, during which the budget shrinks.
@@ -74,6 +81,12 @@ class Target(Strict):
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    latency: float | None = None
+    file_size: float | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    batch_size: int | None = None
+    form: str | None = None
     by_cost: bool = True
     begin: float = 0.0
     ramp: float = 0.5
@@ -89,6 +102,7 @@ class MethodArm(arms.Arm):
         options: what the method takes.
         target: a budget in place of lam.
         found: an earlier arm whose sparse network the method starts from.
+        start: an earlier arm whose trained weights this one begins with, in place of fresh ones.
         model: another network than the recipe's.
         training: what differs from the recipe's training.
         natural: train on clean samples where the recipe trains on attacked ones.
@@ -98,6 +112,7 @@ class MethodArm(arms.Arm):
     options: dict[str, Any] = Field(default_factory=dict)
     target: Target | None = None
     found: str | None = None
+    start: str | None = None
     model: ModelSettings | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     natural: bool = False
@@ -140,22 +155,31 @@ class Settings(arms.ArmSettings[MethodArm]):
         return parse(TrainingSettings, values, f"[settings.arms.{arm}.training]")
 
     def needs(self, arm: str) -> list[str]:
-        found = self.arms[arm].found
-        return [] if found is None else [found]
+        return [one for one in (self.arms[arm].found, self.arms[arm].start) if one is not None]
 
     def check(self, published: list[dict[str, Any]]) -> None:
         super().check(published)
         check_comparisons(self.comparisons(), self.names())
         device_named(self.device)
         earlier: list[str] = []
+        trained: list[str] = []
         for name, arm in self.trained().items():
             if arm.found is not None and arm.found not in earlier:
                 raise InputError(
                     f"The arm '{name}' starts from '{arm.found}', which is no sparse arm above it.",
                     nearest(arm.found, earlier) if earlier else "Put a sparse arm above it.",
                 )
+            if arm.start is not None:
+                fits = [one for one in trained if self.model_of(one) == self.model_of(name)]
+                if arm.start not in fits:
+                    raise InputError(
+                        f"The arm '{name}' begins with the weights of '{arm.start}', which is no arm above it with the same network.",
+                        nearest(arm.start, fits) if fits else "Put an arm with the same network above it.",
+                    )
             if arm.method is not None:
                 earlier.append(name)
+            if arm.method not in methods.RULES:
+                trained.append(name)
             # A rule that fills the gradients itself knows no attacked batches.
             if arm.method in methods.RULES and not arm.natural and self.training_of(name).adversarial is not None:
                 raise InputError(
@@ -204,7 +228,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
 
 def load_trained(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
     """A trained arm as it is kept, in evaluation mode."""
-    network = build_network(settings.model_of(part.arm), splits, part.seed)
+    network = build_network(settings.model_of(part.arm), splits, part.seed, empty=True)
     network.load_state_dict(load_weights(part.path / "model.safetensors"))
     return network.eval()
 
@@ -219,9 +243,11 @@ def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.
             **arm.model_dump(include={"method", "options", "target", "natural"}),
             "model": settings.model_of(part.arm).model_dump(),
             "seed": part.seed,
+            **({"start": arm.start} if arm.start is not None else {}),
+            **({"weights": _digest(file)} if (file := settings.model_of(part.arm).weights) else {}),
         }
     )
-    if settings.reuse and arm.found is None and not done.exists():
+    if settings.reuse and not settings.needs(part.arm) and not done.exists():
         arms.take_over(part, mark, TRAINED)
     if not done.exists():
         with arms.heeded_warnings() as heard:
@@ -236,7 +262,10 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     started = time.monotonic()
     seed, arm, training = part.seed, settings.arms[part.arm], settings.training_of(part.arm)
     found = None if arm.found is None else _found(settings, part, splits).to(device)
-    built = _build(settings, part.arm, seed, splits, device, found)
+    start = None if arm.start is None else load_trained(settings, part.beside(settings, arm.start), splits)
+    built = _build(settings, part.arm, seed, splits, device, found, start)
+    if start is not None or settings.model_of(part.arm).weights:
+        _say_beginning(built.network, splits, part, arm.start or settings.model_of(part.arm).weights)
     network, sparsifier, rule = built.network, built.sparsifier, built.rule
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     # The graph of channels knows networks that give logits; what a rule trains has none to remove.
@@ -284,7 +313,13 @@ class Built:
 
 
 def _build(
-    settings: Settings, name: str, seed: int, splits: Splits, device: torch.device, found: nn.Module | None
+    settings: Settings,
+    name: str,
+    seed: int,
+    splits: Splits,
+    device: torch.device,
+    found: nn.Module | None,
+    start: nn.Module | None = None,
 ) -> Built:
     """An arm from one seed, before its first step.
 
@@ -295,9 +330,12 @@ def _build(
         splits: its data.
         device: where it is trained.
         found: the network that the arm's `found` left.
+        start: the network whose weights it begins with.
     """
     arm, training = settings.arms[name], settings.training_of(name)
     network = build_network(settings.model_of(name), splits, seed)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     rule = None
     if arm.method in methods.RULES:
         network, rule = methods.learn_by_rule(arm.method, network, splits.train, seed, arm.options)
@@ -312,6 +350,23 @@ def _build(
     if arm.target is not None:
         sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
     return Built(network, rule, sparsifier, objective, training.rates(an_epoch), steps)
+
+
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _say_beginning(network: nn.Module, splits: Splits, part: arms.Part, source: str) -> None:
+    """How good the weights are that training begins with; a warning where they are worth nothing on these data."""
+    watched = splits.validation if len(splits.validation) else splits.train
+    accuracy = 100 * evaluate(network, watched).accuracy
+    log.info("%s begins with %s: %.2f %% accuracy on %d samples", part.label, source, accuracy, len(watched))
+    why = collapsed(network, watched)
+    if why is not None:
+        log.warning(
+            "%s begins with %s, and %s. Look whether its classes are numbered as in the data, and whether it takes images in [0, 1] "
+            "(model.normalized).", part.label, source, why,
+        )  # fmt: skip
 
 
 def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: torch.device) -> float:

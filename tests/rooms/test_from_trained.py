@@ -62,7 +62,7 @@ def test_an_arm_begins_with_the_weights_of_another(tmp_path: Path):
     weights = {arm: load_file(tmp_path / f"run/{arm}/model.safetensors") for arm in ("trained", "on", "lean")}
     # Its rate is 0, so it ends where it began.
     assert all(torch.equal(tensor, weights["on"][name]) for name, tensor in weights["trained"].items())
-    assert made.outcome.values["on.accuracy"] == made.values["trained.accuracy"]
+    assert made.outcome.values["on.accuracy"] == made.outcome.values["trained.accuracy"]
     large = weights["lean"]["network.1.weight"] != 0
     assert torch.equal(weights["lean"]["network.1.weight"][large], weights["trained"]["network.1.weight"][large])
 

@@ -148,5 +148,13 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
 
     graph = trace(model, example)
     by_name = graph.group_index()
-    index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)) for weight in weights]
+    names = {weight.name for weight in weights}
+    # Zeroing a part of a channel's slices removes nothing.
+    whole = torch.ones(graph.num_groups + 1, dtype=torch.bool)
+    for name, groups in by_name.items():
+        if name not in names:
+            whole[groups.flatten().cpu()] = False
+    whole[-1] = False
+    index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
+    index = [groups.masked_fill(~whole[groups], -1) for groups in index]
     return Grouping(index, graph.num_groups)

@@ -2,7 +2,7 @@
 
 Run it from the checkout: ``PYTHONPATH=src python benchmarks/short_runs.py``. Each row is one length; each cell the mean
 over seeds of the points of test accuracy that the lean network lies below the dense one trained for as many steps, with how
-many of the runs collapsed (`gracile.training.collapsed`).
+many of the runs collapsed (`Evaluation.collapsed`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gracile.core.seeding import derive_seed
 from gracile.data import Splits
 from gracile.models import lenet, mlp
 from gracile.splitting import Dial
-from gracile.training import Cosine, collapsed, evaluate
+from gracile.training import Cosine, evaluate
 
 STEPS = (40, 100, 250, 500)
 SEEDS = (0, 1, 2)
@@ -74,7 +74,8 @@ def accuracy(case: Case, splits: Splits, steps: int, seed: int, *, lean: bool) -
         sparsifier=dial, seed=seed,
     )  # fmt: skip
     kept = network if dial is None else dial.sparse_model()
-    return 100 * evaluate(kept, splits.test).accuracy, collapsed(kept, splits.test) is not None
+    found = evaluate(kept, splits.test)
+    return 100 * found.accuracy, bool(found.collapsed)
 
 
 def main() -> None:

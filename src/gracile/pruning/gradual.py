@@ -64,7 +64,7 @@ class GradualMagnitude(Pruning):
 
     def plan(self, step: int) -> Amount:
         """What is gone after `step` steps."""
-        progress = min(1.0, max(0, step - self.first) / max(1, self.last - self.first))
+        progress = 1.0 if step >= self.last else max(0, step - self.first) / max(1, self.last - self.first)
         return part_way(self.amount, 1 - (1 - progress) ** 3)
 
     def _after(self) -> None:

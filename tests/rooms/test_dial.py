@@ -395,3 +395,13 @@ def test_a_layer_that_dies_under_a_budget_is_told_of_the_budget_and_not_of_lam()
     messages = split._collapsed().values()
     assert messages
     assert all("Choose a milder budget than sparsity=0.5" in one and "Lower lam" not in one for one in messages)
+
+
+def test_channels_of_which_a_part_is_split_never_go_and_are_not_counted_as_gone():
+    """Only the last layer's inputs are split: of the others' groups no weight is, and a budget that counted them gone would miss."""
+    model = network()
+    split = RGSM(model, "group_l0", beta=0.1, example=EXAMPLE, layers=["8"])
+    dial = Dial(split, steps=6, params=0.7, example=EXAMPLE)
+    move(model, dial, 6)
+    assert 0.69 <= left_of(dial, {"params": 0.7}, EXAMPLE) * 0.7 <= 0.7
+    assert split.dead_at(1e9).sum() == 39

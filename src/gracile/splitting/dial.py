@@ -38,9 +38,9 @@ class Dial:
     """Steers a splitting's lam so that the run ends at a budget, or at several at once.
 
     At any moment the weights' sizes tell exactly which lam would zero which of them, so no search over runs is needed:
-    the dial asks for the share that the budget's schedule names at this step, everything at first, then a cubic to the target [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move.
-    Groups go in the order of what they are worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the
-    run tell it (`Worth`).
+    the dial asks for the share that the budget's schedule names at this step, everything at first, then a cubic to the target
+    [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move. Groups go in the order of what they are
+    worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the run tell it (`Worth`).
 
     A budget is a cap. At the last setting the groups that lam leaves and the budget does not are looked through from the weakest
     on: one that is too dear is passed over, and cheaper ones go, so that the run ends at most a percent of the budget below it

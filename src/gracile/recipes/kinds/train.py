@@ -82,8 +82,8 @@ class Target(Strict):
     form: str | None = None
     ranking: str = "worth"
     by_cost: bool = True
-    begin: float = 0.0
-    ramp: float = 0.5
+    begin: float = 0.3
+    ramp: float = 0.2
     settle: float = 0.5
 
 

@@ -680,6 +680,18 @@ def test_a_recurrent_layer_without_a_kernel_in_integers_is_a_warning() -> None:
         onnx_file._warn(made)
 
 
+def test_a_layer_whose_weight_stands_on_the_left_is_a_layer() -> None:
+    made = proto(onnx.helper.make_node("MatMul", ["w", "input"], ["output"], "left"), shape=(4, 2), w=np.eye(4))
+    calibration = Calibration(torch.rand(9, 4, 2), as_examples(torch.rand(1, 4, 2)))
+    found = quantization.quantized(made, calibration, None, max_drop=1)
+    assert (found.linear, found.products, found.fused_products) == (1, 0, 0)
+
+
+def test_multiply_adds_of_a_recurrent_layer_that_gives_its_last_state_alone(tmp_path: Path) -> None:
+    onnx.save(gated(head=True), str(tmp_path / "a.onnx"))
+    assert graph_size(tmp_path / "a.onnx").macs == 3 * 24 * (4 + 8) + 8 * 2
+
+
 def test_a_network_of_recurrent_layers_that_stay_float_has_no_int8(tmp_path: Path) -> None:
     calibration = Calibration(torch.rand(9, 3, 4), as_examples(torch.rand(1, 3, 4)))
     with pytest.raises(ExportError, match="no convolution, linear layer or LSTM"):

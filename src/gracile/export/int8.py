@@ -117,9 +117,8 @@ class Quantizer:
         with _quiet():
             try:
                 quantization.quant_pre_process(str(raw), str(self._file))
-            except (
-                Exception
-            ):  # its symbolic shapes do not know every operation, and say so in many ways; it does without
+            except Exception:
+                # Its symbolic shapes do not know every operation, and say so in many ways; it does without.
                 quantization.quant_pre_process(str(raw), str(self._file), skip_symbolic_shape=True)
         prepared = onnx.load(str(self._file)).graph
         weights = {one.name for one in prepared.initializer}
@@ -128,9 +127,7 @@ class Quantizer:
         self.operations: dict[str, str] = {node.name: node.op_type for node in weighted}
         self.products = len(layers) - len(weighted)
         self.layers = list(self.operations)
-        if all(
-            operation in RECURRENT and operation not in RECURRENT_IN_INTEGERS for operation in self.operations.values()
-        ):
+        if not {*CONVOLUTIONS, *LINEAR, *RECURRENT_IN_INTEGERS} & {*self.operations.values()}:
             raise ExportError(
                 "The network has no convolution, linear layer or LSTM to quantise.", "Export it without int8."
             )

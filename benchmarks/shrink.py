@@ -18,8 +18,8 @@ from gracile.channels import trace
 from gracile.models import resnet18, resnet56, vgg16
 from gracile.shrinking import plan, shrink
 from tests.models.densenet import densenet121
+from tests.models.well_known import randomised
 from tests.models.zeros import zero_groups, zero_inputs_per_layer
-from tests.models.zoo import randomised
 
 REPEATS = 3
 SHARE = 0.5

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
 from gracile.core.memory import peak_bytes
+from gracile.core.seeding import generator
+from gracile.data import Dataset
 from gracile.forward_forward import (
     FFClassifier,
     FFNetwork,
@@ -27,11 +29,15 @@ from gracile.forward_forward import (
     theorem2,
     write_labels,
 )
+from gracile.forward_forward.descent import correlation, watched_descent
 from gracile.forward_forward.goodness import GOODNESS
 from gracile.forward_forward.labels import LABELS
 from gracile.forward_forward.losses import LOSSES
 from gracile.forward_forward.network import NEGATIVES
 from gracile.forward_forward.normalization import NORMALIZATIONS
+from gracile.forward_forward.reach import law_reach, theorem1_sides
+from gracile.forward_forward.watching import random_layer
+from tests.conftest import make_blobs
 
 F64 = torch.float64
 CLASSES = 3
@@ -304,6 +310,52 @@ def test_scikit_learn_checks(estimator, check, array_api):
     check(estimator)
 
 
+def test_a_sample_of_weight_two_pulls_as_two_of_it():
+    net, (x, y, _) = network(), problem(0)
+    wrong = (y + 1) % 3
+    twice = torch.cat([torch.arange(len(y)), torch.tensor([0, 0])])
+    net.gradients(x[twice], y[twice], wrong[twice])
+    copied = [parameter.grad.clone() * len(twice) for parameter in net.parameters()]
+    weights = torch.ones(len(y)).index_fill(0, torch.tensor([0]), 3.0)
+    net.gradients(x, y, wrong, weights=weights)
+    for parameter, expected in zip(net.parameters(), copied, strict=True):
+        torch.testing.assert_close(parameter.grad * len(y), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_decide_what_it_learns():
+    """Every sample stands there with two labels; the weights say which."""
+    x, _, y, _ = digits()
+    x, y = x[:200], y[:200]
+    weights = np.repeat([2.5, 0.1], len(y))
+    model = FFClassifier((50,), epochs=15, batch_size=32)
+    model.fit(np.tile(x, (2, 1)), np.concatenate([y, (y + 1) % 10]), sample_weight=weights)
+    assert model.score(x, y) > 0.9
+
+
+def test_the_order_of_samples_makes_no_difference():
+    x, test_x, y, _ = digits()
+    turned = [clone(FFClassifier((20,), epochs=1)).fit(x[::step], y[::step]) for step in (1, -1)]
+    assert np.array_equal(*(model.decision_function(test_x) for model in turned))
+
+
+def test_class_weights_move_what_is_predicted():
+    x, test_x, y, _ = digits()
+    model = FFClassifier((20,), epochs=2)
+    plain, heavy = clone(model).fit(x, y), clone(model).set_params(class_weight={3: 15.0}).fit(x, y)
+    assert (heavy.predict(test_x) == 3).sum() > (plain.predict(test_x) == 3).sum()
+
+
+def test_weights_and_targets_it_cannot_take_are_refused():
+    x, _, y, _ = digits()
+    model = FFClassifier((20,), epochs=1)
+    with pytest.raises(DataError, match=r"as many copies.*Divide them by 1000"):
+        model.fit(x, y, sample_weight=np.full(len(y), 1000.0))
+    with pytest.raises(DataError, match="All weights are zero"):
+        model.fit(x, y, sample_weight=np.zeros(len(y)))
+    with pytest.raises(DataError, match="2 columns, and one label per sample"):
+        model.fit(x, np.stack([y, y], 1))
+
+
 def digits() -> tuple[np.ndarray, ...]:
     x, y = load_digits(return_X_y=True)
     return train_test_split(x, y, random_state=0)
@@ -357,3 +409,60 @@ def test_it_is_saved_and_read_without_pickle(tmp_path):
     np.testing.assert_array_equal(again.goodness_by_layer(test_x), model.goodness_by_layer(test_x))
     assert again.history_.rows == model.history_.rows
     assert b"pickle" not in (tmp_path / "ff.safetensors").read_bytes()
+
+
+def images(samples: int = 96) -> Dataset:
+    return make_blobs().train.subset(torch.arange(samples))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_sides_of_theorem_1_are_those_of_each_batch(labelled: bool) -> None:
+    data = images()
+    found = theorem1_sides(data, width=32, batch_size=40, seed=3, labelled=labelled)
+    assert found.left.shape == found.right.shape == found.satisfied.shape == (80,)
+    assert len(found.lengths) == 2
+    # Inputs of length 1 keep it on average under weights of variance 2 / n.
+    assert all(0.6 < length < 1.5 for length in found.lengths)
+    weights = random_layer(32, 64, generator(3, "layer"))
+    order = torch.randperm(96, generator=generator(3, "order"))[40:80]
+    x = data.inputs[order].flatten(1) / 255
+    if labelled:
+        x = write_labels(x, data.labels[order], 3)
+    x = x / x.norm(dim=1, keepdim=True)
+    h = torch.relu(x @ weights.T)
+    torch.testing.assert_close(found.left[40:], theorem1(x, h, (x, h)).left)
+
+
+def test_a_small_step_does_what_the_laws_foretell_and_a_large_one_not_always() -> None:
+    found = law_reach(images(), [1e-6, 0.1], width=200, batch_size=48, samples=96)
+    assert set(found) == {"theorem 1", "theorem 2"}
+    for small, large in found.values():
+        assert len(small) == len(large) == 2
+        assert min(one.agree for one in small) == 1.0
+    assert min(one.agree for one in found["theorem 2"][1]) < 1.0
+
+
+@pytest.mark.parametrize(("loss", "kinds"), [("decrease", ["positive"]), ("difference", ["positive", "negative"])])
+def test_a_watched_descent_of_one_layer_tells_every_step(loss: str, kinds: list[str]) -> None:
+    (layer,) = watched_descent(
+        images(), loss=loss, lr=1e-3, epochs=2, widths=[24], batch_size=32, probes=20, probe_steps=4
+    )
+    assert list(layer.shares) == kinds
+    assert all(len(values) == 6 for shares in layer.shares.values() for values in vars(shares).values())
+    assert [probe["iteration"] for probe in layer.probes] == [0, 4, 6]
+    assert all(0 <= probe["positive"] <= 1 and 0 <= probe["dead"] <= 100 for probe in layer.probes)
+    assert layer.to_json()["probes"] == layer.probes
+
+
+def test_a_watched_network_tells_each_layer_and_repeats_itself() -> None:
+    settings = {"loss": "difference", "lr": 0.01, "epochs": 1, "widths": [16, 12], "batch_size": 32, "probes": 20}
+    first, second = (watched_descent(images(), **settings) for _ in range(2))
+    assert len(first) == 2
+    assert first == second
+
+
+def test_what_stands_still_correlates_with_itself_alone() -> None:
+    still, moving = np.ones(5), np.arange(5.0)
+    assert correlation(still, still) == 1.0
+    assert correlation(still, moving) == 0.0
+    assert correlation(moving, 2 * moving) == pytest.approx(1.0)

@@ -39,8 +39,5 @@ def run(args: argparse.Namespace) -> Answer:
     from gracile.walks import summary
 
     if args.what == "sweep":
-        found = summary.sweep(args.out or new_folder(RUNS, "walk-sweep"), args.seed)
-    else:
-        asked = ("delta", "model", "noise", "reinforcement", "clock", "steps", "walkers", "seed", "workers", "method")
-        found = summary.walk(args.dim, **{name: getattr(args, name) for name in asked}, folder=args.out)
-    return Answer(str(found), found.to_json())
+        return Answer.of(summary.sweep(args.out or new_folder(RUNS, "walk-sweep"), args.seed))
+    return Answer.of(summary.walk(**options.arguments(summary.walk, args), folder=args.out))

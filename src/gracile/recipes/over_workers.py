@@ -30,7 +30,7 @@ def train_over_workers(
     model_options: dict[str, Any] | None = None,
     rounds: int = 100,
     batch_size: int = 32,
-    lr: float = 0.05,
+    lr: float | None = None,
     drop: float = 0.0,
     processes: int = 1,
     patience: float | None = None,
@@ -64,7 +64,7 @@ def train_over_workers(
         model_options: what its factory takes.
         rounds: of the method.
         batch_size: samples per worker and step.
-        lr: learning rate, where the method has one.
+        lr: learning rate; None takes the method's own.
         drop: share of messages lost, in [0, 1).
         processes: real processes; 1 hosts all workers in this one. Under torchrun it is its world size.
         patience: seconds a late message is waited for in real processes; without, as long as it takes.
@@ -87,32 +87,20 @@ def train_over_workers(
     """
     known = inspect.signature(pick(METHODS, method, "method")).parameters
     defaults = {"lr": lr, "local_steps": LOCAL_STEPS, "seed": seed}
-    arm: dict[str, Any] = {
+    arm = {
         "graph": graph, "workers": workers, "mixing": mixing, "split": split, "method": method, "drop": drop,
-        "options": {key: value for key, value in defaults.items() if key in known} | options,
+        "edges": None if edges is None else [list(pair) for pair in edges],
+        "options": {key: value for key, value in defaults.items() if key in known and value is not None} | options,
     }  # fmt: skip
-    if edges is not None:
-        arm["edges"] = [list(pair) for pair in edges]
     wanted = {
         "name": data, "train_limit": train_limit, "label": label, "image_size": image_size, "channels": channels, "missing": missing,
         "skip_corrupt": skip_corrupt,
     }  # fmt: skip
-    settings: dict[str, Any] = {
-        "data": {key: value for key, value in wanted.items() if value is not None},
-        "model": {"name": model, "options": model_options or {}},
-        "training": {
-            "rounds": rounds,
-            "batch_size": batch_size,
-            "every": every,
-            "exact": exact,
-            "statistics": statistics,
-        },
-        "arms": {method: arm},
-        "seeds": [seed],
-        "processes": processes,
-        "restarts": restarts,
-    }
-    if patience is not None:
-        settings["patience"] = patience
-    recipe = Recipe(name="workers", title=f"{method} on {graph}", kind="workers", settings=settings)
+    training = {"rounds": rounds, "batch_size": batch_size, "every": every, "exact": exact, "statistics": statistics}
+    settings = {
+        "data": request.given(wanted), "model": {"name": model, "options": model_options or {}}, "training": training,
+        "arms": {method: request.given(arm)}, "seeds": [seed], "processes": processes, "restarts": restarts,
+        "patience": patience,
+    }  # fmt: skip
+    recipe = Recipe(name="workers", title=f"{method} on {graph}", kind="workers", settings=request.given(settings))
     return request.run(recipe, folder=folder)

@@ -30,6 +30,7 @@ def run(
     only: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
+    track: Sequence[str] = (),
     **changes: Any,
 ) -> runner.Finished:
     """Run a recipe in a folder of its own.
@@ -41,6 +42,7 @@ def run(
         only: train these arms, ``ARM`` or ``ARM:SEED``, and what they need; all by default.
         jobs: arms trained at once, each in a process of its own.
         cluster: address of a Dask scheduler whose workers train the arms, such as ``tcp://host:8786``.
+        track: ``tensorboard``, ``mlflow``, ``wandb`` or ``FILE.py:NAME``, which the run is shown to while it is trained.
         changes: as `prepare` takes them.
 
     Returns:
@@ -61,16 +63,16 @@ def run(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if only or jobs > 1 or cluster is not None:
             raise InputError("torchrun has made the processes already.", "Leave out --only, --jobs and --cluster.")
-        return _run_together(recipe, out, resume)
+        return _run_together(recipe, out, resume, track)
     try:
-        return runner.run(recipe, out, resume=resume, only=only, jobs=jobs, cluster=cluster)
+        return runner.run(recipe, out, resume=resume, only=only, jobs=jobs, cluster=cluster, track=track)
     except (KeyboardInterrupt, StorageError):
         if (out / "recipe.toml").exists():
             told.warning("The run in %s can be continued: gracile run --resume --out %s", out, out)
         raise
 
 
-def _run_together(recipe: schema.Recipe, out: Path, resume: bool) -> runner.Finished:
+def _run_together(recipe: schema.Recipe, out: Path, resume: bool, track: Sequence[str]) -> runner.Finished:
     """A run under torchrun: rank 0's folder is the run's, the others' are put away; all go through the same recipe."""
     from gracile.training.parallel import joined
 
@@ -81,12 +83,14 @@ def _run_together(recipe: schema.Recipe, out: Path, resume: bool) -> runner.Fini
         ranks = stack.enter_context(joined()) if recipe.kind == "train" else None
         folder = out
         if int(os.environ["RANK"]):
+            # The first tells for all.
+            track = ()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / out.name
             if resume:
                 shutil.copytree(out, folder)
         if ranks is not None:
             ranks.wait()
-        return runner.run(recipe, folder, resume=resume)
+        return runner.run(recipe, folder, resume=resume, track=track)
 
 
 def prepare(
@@ -137,20 +141,14 @@ def prepare(
     if recipe is None and data is None:
         raise InputError("There is nothing to run.", "Name a recipe, such as digits, or your data with --data.")
     found = schema.resized(schema.load(str(recipe or "classify")), size)
-    tables = {
-        "data": {
-            "name": data,
-            "label": label,
-            "image_size": image_size,
-            "channels": channels,
-            "missing": missing,
-            "skip_corrupt": skip_corrupt,
-        },
-        "model": {"name": model},
-        "training": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
+    reading = {"label": label, "image_size": image_size, "channels": channels, "missing": missing}
+    wanted = {
+        "data": given({"name": data, **reading, "skip_corrupt": skip_corrupt}),
+        "model": given({"name": model}),
+        "training": given({"epochs": epochs, "batch_size": batch_size, "lr": lr}),
     }
-    changes: dict[str, Any] = {table: _given(values) for table, values in tables.items() if _given(values)}
-    changes |= _given({"seeds": None if seeds is None else list(seeds), "device": device})
+    changes: dict[str, Any] = {table: values for table, values in wanted.items() if values}
+    changes |= given({"seeds": None if seeds is None else list(seeds), "device": device})
     own = nested(settings or {})
     if "options" in found.settings.get("model", {}) and model is not None:
         # The options of another network mean nothing to this one.
@@ -159,21 +157,13 @@ def prepare(
         found.settings["model"].pop("options")
     asked = schema.merged(schema.merged(copy.deepcopy(found.settings), changes), own)
     arms = asked.get("arms", {})
-    for table, key in [("model", "name"), *(("training", one) for one in tables["training"])]:
-        keeping = [name for name, arm in arms.items() if key in (arm.get(table) or {})]
-        if key in changes.get(table, {}) and keeping:
-            told.info(
-                "%s: its own %s.%s stays; arms.%s.%s.%s changes it",
-                _listed(keeping),
-                table,
-                key,
-                keeping[0],
-                table,
-                key,
-            )
+    for key in (f"{table}.{key}" for table in ("model", "training") for key in wanted[table]):
+        table, _, last = key.partition(".")
+        if keeping := [name for name, arm in arms.items() if last in (arm.get(table) or {})]:
+            told.info("%s: its own %s stays; arms.%s.%s changes it", _listed(keeping), key, keeping[0], key)
     if epochs is not None and "warmup" not in own.get("training", {}):
         _fit_warmup(asked["training"], found.settings.get("training", {}).get("epochs"))
-    _aim(arms, _given(target or {}))
+    _aim(arms, given(target or {}))
     return found.model_copy(update={"settings": asked})
 
 
@@ -187,7 +177,8 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None: not asked for."""
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -210,15 +201,14 @@ def _aim(arms: Mapping[str, dict[str, Any]], target: Mapping[str, float]) -> Non
             # Zeros are what the others can be steered to as well; groups are removed for multiply-adds or parameters.
             fits.pop("sparsity", None)
         if fits:
-            arm["target"] = {
-                key: value for key, value in (arm.get("target") or {}).items() if key not in TARGETS
-            } | fits
+            ramp = {key: value for key, value in (arm.get("target") or {}).items() if key not in TARGETS}
+            arm["target"] = ramp | fits
             steered.append(name)
     names = " and ".join(f"--target-{budget}" for budget in target)
     if not steered:
-        methods = dict.fromkeys(method for budget in target for method in TARGETS[budget])
+        methods = " or ".join(dict.fromkeys(method for budget in target for method in TARGETS[budget]))
         raise InputError(
-            f"No arm of the recipe can be steered to {names}.", f"It takes an arm of the method {' or '.join(methods)}."
+            f"No arm of the recipe can be steered to {names}.", f"It takes an arm of the method {methods}."
         )
     if kept := [name for name in arms if name not in steered]:
         told.info("%s: for %s; without it %s, as the recipe has it", names, _listed(steered), _listed(kept))

@@ -13,11 +13,11 @@ from torch import nn
 from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
-from gracile.core.user_code import taken
 from gracile.data import Splits
 from gracile.data.source import Missing
+from gracile.deploy.networks import known_of, made
 from gracile.models import build, normalized
-from gracile.recipes.own import is_own, own
+from gracile.recipes.own import is_own
 from gracile.recipes.schema import Strict
 
 log = logging.getLogger("gracile")
@@ -102,61 +102,35 @@ class ModelSettings(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+def named_network(settings: ModelSettings, splits: Splits) -> tuple[str, dict[str, Any]]:
+    """The name of the recipe's network, and what of the data its factory takes.
+
+    Raises:
+        InputError: a model that does not take the data.
+    """
+    shape, name = splits.train.input_shape, settings.name
+    flat = len(shape) == 1
+    if name == "auto":
+        name = "mlp" if flat else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
+    if flat and name != "mlp" and not is_own(name):
+        raise InputError(
+            f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
+        )
+    return name, known_of(splits)
+
+
 def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
     """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed.
 
     Raises:
         InputError: no such model, or one that does not take the data or the options.
     """
-    shape, name = splits.train.input_shape, settings.name
-    dims = len(shape)
-    if name == "auto":
-        name = "mlp" if dims == 1 else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
-    known: dict[str, Any] = {"num_classes": splits.train.num_classes}
-    if dims > 1:
-        known |= {"in_channels": shape[0], "image_size": (shape[1], shape[2])}
-    elif is_own(name) or name == "mlp":
-        known["in_features"] = shape[0]
-    else:
-        raise InputError(
-            f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
-        )
+    name, known = named_network(settings, splits)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initialisation"))
-        network = _own_network(settings, known) if is_own(name) else build(name, **known, **settings.options)
+        if is_own(name):
+            log.info("running code of your own: the model %s", name)
+            network = made(name, known, settings.options)
+        else:
+            network = build(name, **known, **settings.options)
     return normalized(network, *splits.train.statistics())
-
-
-def _own_network(settings: ModelSettings, known: dict[str, Any]) -> nn.Module:
-    """A network by a function of the user's own, which takes of what is known what it asks for."""
-    function = own(settings.name, "model")
-    try:
-        network = function(**taken(function, known), **settings.options)
-    except TypeError as error:
-        raise InputError(
-            f"The model {settings.name} could not be made: {error}.",
-            f"It may take {', '.join(known)}, and what stands in the model's options.",
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise InputError(
-            f"The model {settings.name} gave a {type(network).__name__}.", "Let it return a torch.nn.Module."
-        )
-    return network
-
-
-def device_named(name: str) -> torch.device:
-    """A device by its name; ``auto`` is a GPU if there is one.
-
-    Raises:
-        InputError: it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device '{name}' is not there: {str(error).splitlines()[0]}.", "Use device = 'auto'."
-        ) from None
-    return device

@@ -6,7 +6,9 @@ from gracile.shrinking.parity import ParityError
 from gracile.shrinking.plan import Plan, Row, plan
 from gracile.shrinking.plans import apply_plan, read_plan, save_plan
 from gracile.shrinking.shrink import shrink
+from gracile.shrinking.stored import stored_sizes
 
 __all__ = [
     "Gathered", "ParityError", "Plan", "Row", "apply_plan", "load_lean", "plan", "read_plan", "save_lean", "save_plan", "shrink",
+    "stored_sizes",
 ]  # fmt: skip

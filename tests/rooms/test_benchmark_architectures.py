@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
+from tests.models.zoo import randomised
 from torch import nn
 
 from benchmarks.architectures.page import page
 from benchmarks.architectures.references import larger, origins
 from gracile.shrinking.parity import largest_difference
-from tests.models.zoo import randomised
 
 
 def dense() -> nn.Sequential:

@@ -194,12 +194,12 @@ def test_slopes_in_the_plane_are_those_derived(name: str | None) -> None:
 
 def test_a_rate_held_against_exact_values_is_seen_where_gain_follows_it():
     held = rates.held_against(2, "uniform", [2.0, 3.0, 4.0, 5.0, 6.0], fit_last=2)
-    assert held.axis == held.rate.axis == "delta"
-    assert held.slope / held.rate.slope == pytest.approx(1, abs=0.01)
+    assert held.axis == held.derived.axis == "delta"
+    assert held.slope / held.derived.slope == pytest.approx(1, abs=0.01)
     assert held.end_ratio == pytest.approx(1, abs=0.01)
     assert held.growth == pytest.approx(1, abs=0.01)
     assert held.seen is not None
     assert held.seen <= 5
     assert held.error_bound < 1e-3
-    gains = [point.gain / point.x / held.rate.slope for point in held.points if point.decades >= held.seen]
+    gains = [point.gain / point.x / held.derived.slope for point in held.points if point.decades >= held.seen]
     assert all(abs(gain - 1) <= 0.05 for gain in gains)

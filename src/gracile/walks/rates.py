@@ -249,7 +249,7 @@ class Held:
     """A theorem's rate held against exact values.
 
     Attributes:
-        rate: the derived one.
+        derived: the rate with its constant.
         axis: the one the theorem names.
         points: the exact values.
         slope: fitted to the last of them.
@@ -259,7 +259,7 @@ class Held:
         error_bound: the largest relative bound on the error of a gain.
     """
 
-    rate: Rate
+    derived: Rate
     axis: str
     points: list[Point]
     slope: float

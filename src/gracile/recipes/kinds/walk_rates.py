@@ -113,7 +113,7 @@ def _sweep(law: Law, tolerance: float, folder: RunFolder, found: Outcome) -> tup
     label = _key(f"d{law.dim}", law.noise)
     log.info("sweep d=%d noise=%s", law.dim, law.noise)
     held = rates.held_against(law.dim, law.law, law.decades, fit_last=law.fit_last, tolerance=tolerance)
-    rate, last = held.rate, held.points[-1]
+    rate, last = held.derived, held.points[-1]
     for point in held.points:
         folder.record({"law": label, **vars(point)})
     numbers = {

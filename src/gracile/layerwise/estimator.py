@@ -19,7 +19,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import type_of_target
 from torch import Tensor, nn
 
-from gracile.core.devices import device_named
 from gracile.core.errors import DataError, InputError
 from gracile.core.estimators import (
     NetworkClassifier,
@@ -28,6 +27,7 @@ from gracile.core.estimators import (
     as_tensor,
     check_classes,
     classes_of,
+    device_of,
     labels_of,
     temperature,
     whole,
@@ -143,7 +143,7 @@ class Learner(NetworkEstimator):
         check_lam(self.lam)
         check_scale(self.scale)
         whole("batch_size", self.batch_size)
-        device_named(self.device)
+        device_of(self.device)
         dtype_of(self.dtype, 0)
 
     def _survey(self, batches: Batches, see: Callable[[Any, np.ndarray | None], None] | None = None) -> Survey:
@@ -162,7 +162,7 @@ class Learner(NetworkEstimator):
         rows, inputs = survey.rows, survey.inputs
         if workers is not None:
             rows = int(workers.total(torch.tensor(float(rows), dtype=torch.float64)))
-        device, dtype = device_named(self.device), dtype_of(self.dtype, rows)
+        device, dtype = device_of(self.device), dtype_of(self.dtype, rows)
         source = Source(
             batches, survey.features or 0, outputs, rows, encode, device, dtype, int(self.batch_size), workers=workers
         )

@@ -13,9 +13,8 @@ from scipy.sparse import issparse
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
-from gracile.core.devices import device_named
 from gracile.core.errors import InputError
-from gracile.core.estimators import as_tensor, check_classes
+from gracile.core.estimators import as_tensor, check_classes, device_of
 from gracile.layerwise.consensus import Shared
 from gracile.layerwise.estimator import CPU, Classifier, Learned, Learner, Regressor, solved
 from gracile.layerwise.flow import chain, hidden
@@ -85,7 +84,7 @@ class SumLearner(Learner):
         dtype = torch.float64 if self.dtype == "auto" else dtype_of(self.dtype, 0)
         if self._sums is not None:
             dtype = self._layer[0].dtype
-        device = device_named(self.device)
+        device = device_of(self.device)
         batches = lambda: [(X, targets, weights)]
         size = int(self.batch_size)
         source = Source(batches, X.shape[1], outputs, X.shape[0], encode, device, dtype, size)

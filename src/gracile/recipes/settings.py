@@ -13,9 +13,9 @@ from torch import nn
 from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
+from gracile.core.user_code import known_of, made
 from gracile.data import Splits
 from gracile.data.source import Missing
-from gracile.deploy.networks import known_of, made
 from gracile.models import build, normalized
 from gracile.recipes.own import is_own
 from gracile.recipes.schema import Strict
@@ -116,7 +116,7 @@ def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Modu
         raise InputError(
             f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
         )
-    known = known_of(splits)
+    known = known_of(shape, splits.train.num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initialisation"))
         if is_own(name):

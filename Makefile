@@ -40,7 +40,7 @@ lint: .venv/.dev
 # What the tests draw a few of: networks from all rules of the channel graph, mutations of every file that is read.
 fuzz: .venv/.dev
 	GRACILE_FUZZ=2000 $(BIN)/python -m pytest tests/laws/test_channels_fuzz.py
-	GRACILE_FUZZ=10000 $(BIN)/python -m pytest tests/rooms/test_data_fuzz.py
+	GRACILE_FUZZ=10000 $(BIN)/python -m pytest tests/rooms/test_data_fuzz.py tests/rooms/test_files_fuzz.py
 
 # Three processes by every method, one of them killed at fifty moments each: half an hour.
 killed: .venv/.dev

@@ -1,8 +1,8 @@
 """Accuracies and timings of the layer-wise learners beside scikit-learn's, timings as ratios within one run.
 
-    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...] | calibration | sklearn | best | ...]
+    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...[:LEARNER,...]] | calibration | sklearn | best | ...]
 
-defaults     every learner's defaults beside MLPClassifier, SVC and HistGradientBoosting's, a table per data set
+defaults     every learner's defaults beside MLPClassifier, SVC and HistGradientBoosting's: the table of docs/layerwise.md
 calibration  Brier score and log loss of predict_proba beside theirs
 sklearn      ELM with 4710 nodes against RBFSampler(4710) + RidgeClassifier, fit and predict on MNIST, on float32 and
              on float64 pixels; and an ELM of the same accuracy
@@ -33,6 +33,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
+from tabulate import tabulate
 
 from gracile.data import load
 from gracile.layerwise import DKNClassifier, ELMClassifier, HNFClassifier, SLFNClassifier, SSFNClassifier
@@ -106,40 +107,54 @@ def splits_of(name: str) -> list[tuple[np.ndarray, ...]]:
 
 
 def defaults(names: str = "") -> None:
+    """A line for each fit as it is done, and the table of docs/layerwise.md at the end.
+
+    Args:
+        names: of data and, behind a colon, of learners, such as ``Letter,wine:ELM,MLP``; all by default.
+    """
+    found: dict[str, dict[str, str]] = {}
+    names, _, only = names.partition(":")
     for name in names.split(",") if names else DATA:
         parts = splits_of(name)
         classes = parts[0][1].dtype.kind in "iu"
-        base = math.nan
-        for label, make in reversed(contenders(classes).items()):
-            if (name, label) in SLOW:
+        cells = found.setdefault(name if classes else f"{name}, R2", {})
+        for label, make in contenders(classes).items():
+            if (name, label) in SLOW or (only and label not in only.split(",")):
+                cells[label] = "not run"
                 continue
             scores, seconds = [], 0.0
             for x, y, test_x, test_y in parts:
                 began = time.process_time()
                 model = make().fit(x, y)
-                scores.append(100 * model.score(test_x, test_y))
                 seconds += (time.process_time() - began) / len(parts)
-            base = seconds if label == "HistGradientBoosting" else base
+                scores.append(100 * model.score(test_x, test_y))
+            cells[label] = f"{np.mean(scores):.1f}, {seconds:.2g} s"
             print(
-                f"{name:<14} {label:<22} {np.mean(scores):6.2f} {'%' if classes else '% R2'}  "
-                f"{seconds:7.2f} s of cores, {seconds / base:6.2f} of HistGradientBoosting's",
+                f"{name:<14} {label:<22} {np.mean(scores):6.2f} {'%' if classes else '% R2'}  {seconds:7.2f} s",
                 flush=True,
             )
+    print(tabulate([{"": name, **cells} for name, cells in found.items()], headers="keys", tablefmt="github"))
 
 
 def calibration() -> None:
+    """Brier score and log loss of `predict_proba` on test samples, as the table of docs/layerwise.md."""
+    found = []
     for name in ("digits", "breast cancer", "Letter"):
         parts = splits_of(name)[:3]
+        row = {"": name}
         for label, make in contenders(True).items():
             if label == "SVC":
-                continue
-            found = []
+                continue  # Its probabilities are not a default.
+            both = []
             for x, y, test_x, test_y in parts:
                 p = make().fit(x, y).predict_proba(test_x)
                 brier = np.square(p - np.eye(p.shape[1])[np.unique(y, return_inverse=True)[0].searchsorted(test_y)])
-                found.append((brier.sum(1).mean(), log_loss(test_y, p)))
-            brier, loss = np.mean(found, 0)
+                both.append((brier.sum(1).mean(), log_loss(test_y, p)))
+            brier, loss = np.mean(both, 0)
+            row[label] = f"{brier:.3f}, {loss:.3f}"
             print(f"{name:<14} {label:<22} Brier {brier:.4f}, log loss {loss:.4f}", flush=True)
+        found.append(row)
+    print(tabulate(found, headers="keys", tablefmt="github"))
 
 
 def pixels(dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -310,6 +310,52 @@ def test_scikit_learn_checks(estimator, check, array_api):
     check(estimator)
 
 
+def test_a_sample_of_weight_two_pulls_as_two_of_it():
+    net, (x, y, _) = network(), problem(0)
+    wrong = (y + 1) % 3
+    twice = torch.cat([torch.arange(len(y)), torch.tensor([0, 0])])
+    net.gradients(x[twice], y[twice], wrong[twice])
+    copied = [parameter.grad.clone() * len(twice) for parameter in net.parameters()]
+    weights = torch.ones(len(y)).index_fill(0, torch.tensor([0]), 3.0)
+    net.gradients(x, y, wrong, weights=weights)
+    for parameter, expected in zip(net.parameters(), copied, strict=True):
+        torch.testing.assert_close(parameter.grad * len(y), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_decide_what_it_learns():
+    """Every sample stands there with two labels; the weights say which."""
+    x, _, y, _ = digits()
+    x, y = x[:200], y[:200]
+    weights = np.repeat([2.5, 0.1], len(y))
+    model = FFClassifier((50,), epochs=15, batch_size=32)
+    model.fit(np.tile(x, (2, 1)), np.concatenate([y, (y + 1) % 10]), sample_weight=weights)
+    assert model.score(x, y) > 0.9
+
+
+def test_the_order_of_samples_makes_no_difference():
+    x, test_x, y, _ = digits()
+    turned = [clone(FFClassifier((20,), epochs=1)).fit(x[::step], y[::step]) for step in (1, -1)]
+    assert np.array_equal(*(model.decision_function(test_x) for model in turned))
+
+
+def test_class_weights_move_what_is_predicted():
+    x, test_x, y, _ = digits()
+    model = FFClassifier((20,), epochs=2)
+    plain, heavy = clone(model).fit(x, y), clone(model).set_params(class_weight={3: 15.0}).fit(x, y)
+    assert (heavy.predict(test_x) == 3).sum() > (plain.predict(test_x) == 3).sum()
+
+
+def test_weights_and_targets_it_cannot_take_are_refused():
+    x, _, y, _ = digits()
+    model = FFClassifier((20,), epochs=1)
+    with pytest.raises(DataError, match=r"as many copies.*Divide them by 1000"):
+        model.fit(x, y, sample_weight=np.full(len(y), 1000.0))
+    with pytest.raises(DataError, match="All weights are zero"):
+        model.fit(x, y, sample_weight=np.zeros(len(y)))
+    with pytest.raises(DataError, match="2 columns, and one label per sample"):
+        model.fit(x, np.stack([y, y], 1))
+
+
 def digits() -> tuple[np.ndarray, ...]:
     x, y = load_digits(return_X_y=True)
     return train_test_split(x, y, random_state=0)

@@ -22,7 +22,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from gracile.core.errors import DataError, InputError, StorageError
 from gracile.forward_forward import FFClassifier
 from gracile.layerwise import ELMClassifier, HNFClassifier, SSFNClassifier, load
-from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor
+from gracile.layerwise.classifier import Classifier
+from gracile.layerwise.estimator import Learned, Learner
+from gracile.layerwise.regressor import Regressor
 from gracile.layerwise.table import ESTIMATORS
 
 # Sizes at which the many fits of scikit-learn's checks stay quick; nothing else is changed.
@@ -440,7 +442,7 @@ def test_a_stream_with_an_unnamed_class_is_refused(name):
         ({"lam": -1.0}, "no regularisation strength"),
         ({"lam": "best"}, "no regularisation strength"),
         ({"batch_size": 0}, "no whole number"),
-        ({"device": "abacus"}, "no device"),
+        ({"device": "abacus"}, "is not there"),
         ({"dtype": "float16"}, "not supported"),
     ],
 )

@@ -16,8 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gracile.core.errors import DataError, InputError
 from gracile.layerwise import Consensus, ELMClassifier, SSFNClassifier
-from gracile.layerwise.consensus import Shared, joined
 from gracile.layerwise.least_squares import exact
+from gracile.layerwise.shared import Shared, joined
 from gracile.layerwise.statistics import Statistics
 from gracile.layerwise.table import ESTIMATORS
 from gracile.workers import network

@@ -33,6 +33,7 @@ TABLES: dict[str, str | None] = {
     "gracile.recipes.kinds.KINDS": None,
     "gracile.recipes.methods.METHODS": None,
     "gracile.recipes.methods.LEARNING_RULES": None,
+    "gracile.tracking.TRACKERS": "run",
     "gracile.training.ADVERSARIES": None,
     "gracile.training.ROBUST_MONITORS": None,
     "gracile.training.optimizers.OPTIMIZERS": None,

@@ -47,6 +47,18 @@ def test_every_method_has_options_here():
     assert set(OPTIONS) == set(METHODS)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_learning_rate_of_its_own_that_trains(name: str):
+    """One rate for all was five times too small for some and fifty times too large for local Adam."""
+    given = problem(skew=0)
+    found = train(network("two-star", WORKERS), method(name), given, 200, every=200)
+    assert (found.x - given.optimum).abs().max() < 0.5 * given.optimum.abs().max()
+
+
+def test_the_rate_follows_the_local_optimizer():
+    assert [method("average", optimizer=one).local.lr for one in ("sgd", "momentum:0.95", "adamw")] == [0.1, 0.02, 3e-3]
+
+
 @pytest.mark.parametrize(("name", "graph"), PAIRS)
 def test_with_alike_workers_every_method_ends_at_the_optimum(name: str, graph: str):
     given, options = (

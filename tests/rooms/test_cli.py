@@ -387,8 +387,8 @@ def test_every_command_is_asked_for_json():
     marks = next(
         mark for mark in test_every_command_answers_in_json_and_quietly.pytestmark if mark.name == "parametrize"
     )
-    # compress has its own test above.
-    assert {arguments[0] for arguments in marks.args[1]} | {"compress"} == set(cli.COMMANDS)
+    # compress has its own test above, push its own in test_hub.
+    assert {arguments[0] for arguments in marks.args[1]} | {"compress", "push"} == set(cli.COMMANDS)
 
 
 def test_a_run_on_a_users_csv(tmp_path: Path, monkeypatch, capsys):

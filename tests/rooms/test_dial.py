@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import pytest
 import torch
@@ -102,6 +103,96 @@ def test_without_costs_layers_lose_nearly_alike():
     spread = {by_cost: max(found) - min(found) for by_cost, found in shares.items()}
     assert spread[False] < spread[True]
     assert spread[True] > 0.5
+
+
+def gated(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The loss's derivatives along the channels of the two convolutions and the hidden neurons, by autograd."""
+    gates = [torch.ones(width, requires_grad=True) for width in (24, 24, 40)]
+    at = {2: gates[0].view(-1, 1, 1), 4: gates[1].view(-1, 1, 1), 7: gates[2]}
+    for place, layer in enumerate(model):
+        x = layer(x) * at.get(place, 1.0)
+    nn.functional.cross_entropy(x, y).backward()
+    return torch.cat([gate.grad for gate in gates])
+
+
+def test_worth_is_the_mean_square_of_the_derivatives_along_the_channels():
+    torch.manual_seed(1)
+    model, x, y = network(), torch.rand(16, 1, 8, 8), torch.arange(16) % 3
+    split = RGSM(model, example=EXAMPLE)
+    dial = Dial(split, steps=400, macs=0.5, example=EXAMPLE, begin=0.4, ramp=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    dial.attach(optimizer)
+    squares = []
+    for step in range(3):
+        squares.append(gated(model, x, y).double().square())
+        # Another scale of the loss under a scaler that divides inside the optimiser makes no difference.
+        optimizer.grad_scale = torch.tensor(8.0) if step == 1 else None
+        optimizer.zero_grad()
+        (nn.functional.cross_entropy(model(x), y) * (8.0 if step == 1 else 1.0)).backward()
+        if step == 1:
+            split._before_step(optimizer, torch.tensor(8.0), None, True)
+            split.worth.end_step()
+            dial.step += 1
+        else:
+            optimizer.grad_scale = None
+            optimizer.step()
+    assert split.worth is not None
+    assert split.worth.seen == 3
+    found = split.worth.mean.double().sort().values
+    assert torch.allclose(found, torch.stack(squares).mean(0).sort().values, rtol=1e-4)
+
+
+def test_what_does_nothing_goes_first_however_large_it_is():
+    torch.manual_seed(1)
+    model, x, y = network(), torch.rand(16, 1, 8, 8), torch.arange(16) % 3
+    with torch.no_grad():
+        # Two channels that ReLU never lets through, read by large weights.
+        model[3].bias[:2] = -100.0
+        model[6].weight.view(40, 24, 16)[:, :2] = 1.0
+    gone = {}
+    for ranking in ("worth", "size"):
+        split = RGSM(model, example=EXAMPLE)
+        dial = Dial(split, steps=400, params=0.5, example=EXAMPLE, ranking=ranking, begin=0.4, ramp=0.1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        dial.attach(optimizer)
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        dial.set_to({"params": 0.9})
+        channels = split.sparse_model()[6].weight.view(40, 24, 16).abs().sum((0, 2)) == 0
+        gone[ranking] = channels[:2].tolist()
+        dial.detach()
+    assert gone == {"worth": [True, True], "size": [False, False]}
+
+
+def test_the_last_of_a_layer_stays_whatever_its_derivative_says():
+    # Behind a normalisation the only channel of a layer has a derivative of zero, and is all there is.
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 3), nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(32, 3),
+    )  # fmt: skip
+    dial = Dial(RGSM(model, example=EXAMPLE), steps=400, macs=0.2, example=EXAMPLE, begin=0.4, ramp=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    dial.attach(optimizer)
+    nn.functional.cross_entropy(model(torch.rand(8, 1, 8, 8)), torch.arange(8) % 3).backward()
+    optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollapseWarning)
+        dial.set_to({"macs": 0.2})
+        dial.end_epoch()
+    dial.detach()
+
+
+def test_steering_by_worth_survives_a_resume(blobs: Splits, tmp_path):
+    results = []
+    for pieces in ([4], [1, 2, 4]):
+        for epochs in pieces:
+            model = network()
+            dial = Dial(RGSM(model, example=EXAMPLE, beta=0.1), steps=STEPS, macs=0.4, example=EXAMPLE)
+            folder = tmp_path / str(len(pieces))
+            fit(model, blobs, **{**RUN, "epochs": epochs}, sparsifier=dial, folder=folder, resume=True)
+        results.append(torch.cat([p.detach().flatten() for p in dial.sparse_model().parameters()]))
+    assert torch.equal(results[0], results[1])
 
 
 def test_steering_survives_a_resume(blobs: Splits, tmp_path):

@@ -17,9 +17,10 @@ from gracile import layerwise
 from gracile.core.errors import DataError, InputError
 from gracile.core.seeding import generator
 from gracile.layerwise import DKNClassifier, ELMClassifier, HNFClassifier, SLFNClassifier, SSFNClassifier
-from gracile.layerwise.dkn import exact_kernel_ridge, gaussian, kernel_ridge
 from gracile.layerwise.elm import rectangles
 from gracile.layerwise.information import Mixture, elm_inversion_error, mixture_information, slfn_inversion_error
+from gracile.layerwise.kernel_ridge import exact_kernel_ridge, kernel_ridge
+from gracile.layerwise.kernels import gaussian
 from gracile.layerwise.saturation import mixture_sweep, rho_sweep
 from gracile.layerwise.ssfn import improvement
 

@@ -239,7 +239,7 @@ def test_the_command_says_what_holds_and_draws_it(tmp_path: Path, capsys, monkey
     assert said.count(" met") == 6
     assert "support recovered" in said
     assert "on 200 inputs" in said
-    assert (tmp_path / "runs/one-layer-1/trajectories.png").stat().st_size > 10_000
+    assert (tmp_path / "runs/one-layer-1/trajectories.svg").stat().st_size > 10_000
     assert cli.main([*arguments, "--theorem", "3.2", "--beta", "9", "--lam", "0.1", "--out", "here"]) == 0
     assert "VIOLATED" in capsys.readouterr().out
     assert cli.main([*arguments, "--lr", "3", "--require"]) == 2

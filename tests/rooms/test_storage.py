@@ -16,7 +16,7 @@ from torch import nn
 from gracile.core.errors import StorageError
 from gracile.core.files import append_json_line, kept_json, write_text
 from gracile.core.provenance import places_apart
-from gracile.core.weights import save_weights
+from gracile.core.tensor_files import save_weights
 from gracile.training import checkpoints
 
 

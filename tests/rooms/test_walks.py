@@ -180,9 +180,9 @@ def test_the_sweep_s_pictures_are_drawn(tmp_path) -> None:
     from gracile.walks import pictures
 
     curves = {name: (rates.derived(2, name), rates.sweep(2, name, [2, 4, 6])) for name in ("half-cauchy",)}
-    assert pictures.rates(tmp_path / "rates.png", 2, curves, "test").stat().st_size > 10_000
+    assert pictures.rates(tmp_path / "rates.svg", 2, curves, "test").stat().st_size > 10_000
     walks = {"one": SenileWalk(2), "other": SenileWalk(2, delta=0.1)}
-    assert pictures.trajectories(tmp_path / "paths.png", walks, 500, 1).stat().st_size > 10_000
+    assert pictures.trajectories(tmp_path / "paths.svg", walks, 500, 1).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", [None, "exponential", "pareto:0.5"])

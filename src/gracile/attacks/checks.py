@@ -18,7 +18,7 @@ LOOKED_AT = 128
 # Share of samples below which a sign is no sign: strong attacks, too, miss a few that others find. Where the network draws
 # random numbers, samples at the boundary fall on one side or the other by the draw.
 CHANCE, CHANCE_OF_DRAWS = 0.02, 0.05
-# l-inf and l2 balls in which no network stands: a grey image is within reach of every image.
+# Move each pixel by so much, and a grey image is within reach of every image: no network stands in such a ball.
 HOPELESS = 0.5
 # Steps and draws of the attack along gradients that are averaged over the neighbourhood.
 SMOOTHED = {"steps": 10, "draws": 30}
@@ -139,7 +139,7 @@ def random_gradients(victim: Victim, x: Tensor, y: Tensor) -> list[str]:
 def shattered(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, seed: int = 0) -> list[str]:
     """Gradients of details too fine to climb: those averaged over a neighbourhood lead further [@athalye2018]."""
     # An eighth of the radius a coordinate, as the l-inf ball counts it.
-    smooth = _Smoothed(model, eps / 8 if norm == "linf" else eps / 8 / x[0].numel() ** 0.5)
+    smooth = _Smoothed(model, eps / 8 / _spread(x, norm))
     settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": SMOOTHED["steps"], "seed": seed}
     plain = pgd(model, x, y, **settings, draws=1)
     wide = pgd(smooth, x, y, **settings, draws=SMOOTHED["draws"])
@@ -152,6 +152,12 @@ def shattered(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, 
         f"Along gradients averaged over a small neighbourhood PGD breaks {100 * missed / attacked:.0f} % of samples that it does not break "
         "along plain ones: gradients are shattered. Attack the network behind noise with several draws, and trust black-box attacks."
     ]
+
+
+def _spread(x: Tensor, norm: str) -> float:
+    """The norm of a perturbation that moves every coordinate by 1."""
+    count = x[0].numel()
+    return {"linf": 1.0, "l2": count**0.5, "l1": float(count)}[norm]
 
 
 class _Smoothed(nn.Module):
@@ -172,8 +178,8 @@ def not_rising(
     after = lambda steps, radius: pgd(
         model, x, y, eps=radius, steps=steps, norm=norm, random_start=False, draws=draws, seed=seed
     )
-    hopeless = HOPELESS if norm == "linf" else HOPELESS * x[0].numel() ** 0.5
-    twice = 2 * eps if norm == "l2" else min(2 * eps, 1.0)
+    hopeless = HOPELESS * _spread(x, norm)
+    twice = min(2 * eps, 1.0) if norm == "linf" else 2 * eps
     points = after(5, eps), after(20, eps), after(20, twice), after(50, max(hopeless, eps))
     with attacking(model, x, y, eps=eps, norm=norm, draws=draws, seed=seed) as (victim, _, labels):
         few, many, wide = (cross_entropy(victim.logits(at, victim.judged), labels).double() for at in points[:3])

@@ -244,6 +244,7 @@ def attacking(
     *,
     eps: float | None,
     norm: str = "linf",
+    norms: tuple[str, ...] = ("linf", "l2", "l1"),
     targeted: bool = False,
     draws: int | None = None,
     seed: int = 0,
@@ -263,6 +264,7 @@ def attacking(
         model, x, y: see `gracile.attacks.pgd`.
         eps: size of the ball; None where there is none.
         norm, targeted, draws, seed, mode, chunk, channels_last, precision: see `gracile.attacks.pgd`.
+        norms: those that the attack knows.
         counts: other arguments that must be at least 1, by name.
 
     Yields:
@@ -274,6 +276,8 @@ def attacking(
     """
     optional = {"draws": draws, "chunk": chunk}
     _check(x, y, eps, norm, {**counts, **{name: count for name, count in optional.items() if count is not None}})
+    if norm not in norms:
+        raise InputError(f"norm is '{norm}'.", f"Give {' or '.join(map(repr, norms))}.")
     if mode not in get_args(Mode):
         raise InputError(f"mode is '{mode}'.", "Give 'eval', or 'found' for the mode the network is in.")
     if precision not in get_args(Precision):
@@ -344,8 +348,6 @@ def _check(x: Tensor, y: Tensor, eps: float | None, norm: str, counts: dict[str,
             f"The inputs run from {low:g} to {high:g}, and attacks keep them in [0, 1].",
             "Give images in [0, 1] and put the normalisation into the network: gracile.models.normalized.",
         )
-    if norm not in ("linf", "l2"):
-        raise InputError(f"norm is '{norm}'.", "Give 'linf' or 'l2'.")
     if eps is not None and not 0 <= eps < float("inf"):
         raise InputError(f"eps is {eps}.", "Give a size from 0 on, such as 8/255.")
     if eps is not None and norm == "linf" and eps > 1:

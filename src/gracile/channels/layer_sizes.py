@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.channels import trace
-from gracile.channels.op import Layer
+from gracile.channels.records import Layer
 from gracile.core.files import write_text
 
 # Magnitudes are binned by their decimal logarithm, alike for every arm and run, so that they can be laid over each other.

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     known = "fgsm, ifgsm, pgd, cw, cw_paper, nattack, square, autoattack (default: all the field reports)"
     draws = "passes that gradients are the mean of; by default 20 where the network draws random numbers, else 1"
     add("--eps", default="8/255", help="size of the ball, such as 8/255 or 0.03 (default: 8/255)")
-    add("--norm", default="linf", help="linf or l2 (default: linf)")
+    add("--norm", default="linf", help="linf, l2 or l1 (default: linf)")
     add("--attacks", default="fgsm,ifgsm,cw,nattack,autoattack", help=f"which ones, of {known}")
     add("--samples", type=int, default=256, help="test samples, drawn once; 0 for all (default: 256)")
     add("--nattack-samples", type=int, default=16, help="of which NAttack is tried on (default: 16)")

@@ -45,6 +45,10 @@ def where(parser: argparse.ArgumentParser) -> None:
         "--only", action="append", default=[], metavar="ARM[:SEED]",
         help="train this arm, and what it needs; who trains the last one sets the table; repeatable",
     )  # fmt: skip
+    add(
+        "--track", action="append", default=[], metavar="TRACKER",
+        help="show the run in tensorboard, mlflow or wandb, or in FILE.py:NAME, a tracker of your own; repeatable",
+    )  # fmt: skip
     add("--cluster", metavar="ADDRESS", help="train the arms on a Dask scheduler's workers, such as tcp://host:8786")
     data_root(parser)
 
@@ -155,7 +159,7 @@ def run_recipe(args: argparse.Namespace, recipe: str | None, changes: dict[str, 
 
     if args.dry_run:
         return Answer.of(runner.rehearse(request.prepare(recipe, **changes)))
-    where = {name: getattr(args, name) for name in ("resume", "only", "jobs", "cluster")}
+    where = {name: getattr(args, name) for name in ("resume", "only", "jobs", "cluster", "track")}
     return Answer.of(request.run(recipe, folder=args.out, **where, **changes))
 
 

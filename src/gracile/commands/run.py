@@ -23,7 +23,7 @@ TARGETS = {
     "sparsity": "this share of all parameters is zero",
 }
 # Of `gracile.models.MODELS`, which would bring torch along; the tests hold it to that.
-MODELS = "lenet, mlp, vgg16, enresnet or resnet18, resnet20, resnet38, resnet56"
+MODELS = "cnn, lenet, mlp, vgg16, enresnet or resnet18, resnet20, resnet38, resnet56"
 CHANGES = ("data", *options.READING, "model", "epochs", "batch_size", "lr", "device")
 
 

@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=100, help="rounds (default: 100)")
     add("--local-steps", type=int, help="steps per round (default: 10, where the method has them)")
     add("--batch-size", type=int, default=32, help="samples per worker and step (default: 32)")
-    add("--lr", type=float, default=0.05, help="learning rate (default: 0.05)")
+    add("--lr", type=float, help="learning rate (default: the method's own)")
     add("--compress", help="choco: none, float16, int8, top-k:SHARE or sign")
     add("--gamma", type=float, help="choco: consensus step in (0, 1]")
     add("--rho", type=float, help="admm: penalty")

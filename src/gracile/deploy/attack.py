@@ -19,7 +19,7 @@ from gracile.core.provenance import environment
 from gracile.core.seeding import generator
 from gracile.data import Dataset, Splits, batches
 from gracile.deploy import cards
-from gracile.export.samples import feed
+from gracile.export.samples import as_examples, feed
 from gracile.export.sessions import run, session
 
 # What papers of the field report.
@@ -179,7 +179,7 @@ def _asked(file: Path) -> Any:
     loaded = session(file, threads=1)
 
     def logits(x: Tensor) -> Tensor:
-        return torch.from_numpy(run(loaded, feed((x,)))[0]).to(x.device)
+        return torch.from_numpy(run(loaded, feed(as_examples(x)))[0]).to(x.device)
 
     return logits
 

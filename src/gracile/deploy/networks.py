@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gracile.core.errors import InputError, StorageError
+from gracile.core.errors import InputError
+from gracile.core.tensor_files import load_weights
 from gracile.core.user_code import known_of, made
 from gracile.data import Splits, batches
 
+SAVE = "Save the state dict with safetensors.torch.save_file; pickles are not read."
 MEANINGLESS = "the dense network has the weights its function gives it, so its accuracy means nothing"
 
 
@@ -65,37 +65,11 @@ def from_file(
     dense = None
     if weights is not None:
         dense = _made(reference, data)
-        load_weights(model, weights)
+        load_weights(model, weights, SAVE)
     example = next(batches(data.train, 2))[0] if data is not None else torch.zeros(2, *(shape or ()))
     return Candidate(
         reference.rpartition(":")[2], model, example, dense, data, MEANINGLESS if dense and data is not None else ""
     )
-
-
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Lay a file's weights over a network's.
-
-    Raises:
-        StorageError: there is no such file, or it is no safetensors file.
-        InputError: the weights are another network's.
-    """
-    if not file.is_file():
-        raise StorageError(f"There is no file {file}.", "Give its path as seen from the working directory.")
-    try:
-        state = load_file(file)
-    except SafetensorError as error:
-        raise StorageError(
-            f"{file} is not a safetensors file: {error}.",
-            "Save the state dict with safetensors.torch.save_file; pickles are not read.",
-        ) from error
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError(
-            f"The weights in {file} do not fit the network: {lines[min(1, len(lines) - 1)]}",
-            "Use the network they were saved from.",
-        ) from error
 
 
 def _made(reference: str, data: Splits | None) -> nn.Module:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.channels import ChannelGraph, Example, trace
-from gracile.channels.op import Step
+from gracile.channels.records import Step
 from gracile.core.errors import InputError
 from gracile.dynamics.operations import PRODUCTS, QUOTIENTS, SUMS, Between, between, key, title
 

@@ -21,6 +21,9 @@ from gracile.export.sessions import first_line, optimized_operations, run, sessi
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 LINEAR = ("Gemm", "MatMul")
+RECURRENT = ("LSTM", "GRU", "RNN")
+# The runtime has no kernel in integers for the others.
+RECURRENT_IN_INTEGERS = ("LSTM",)
 # Calibration samples kept for comparing layers; the rest streams through.
 KEPT = 128
 # Integer sums that overflow multiply the squared error by ten and more; without, fused and unfused errors are equal.
@@ -41,6 +44,10 @@ class Quantized:
         linear: how many linear layers.
         fused_convolutions: those that run in integers as the runtime executes them.
         fused_linear: likewise.
+        recurrent: how many recurrent layers.
+        fused_recurrent: those with weights in int8 that run in integers: LSTM, whose activations are quantised as they come.
+        products: how many products of two activations, as attention has them.
+        fused_products: those that run in integers.
         overflows: whether this processor's integer sums overflow with these weights.
         accuracy_float: on the validation data, None without.
         accuracy_int8: likewise, of this graph.
@@ -56,6 +63,31 @@ class Quantized:
     overflows: bool
     accuracy_float: Accuracy | None
     accuracy_int8: Accuracy | None
+    recurrent: int = 0
+    fused_recurrent: int = 0
+    products: int = 0
+    fused_products: int = 0
+
+    @property
+    def layers(self) -> int:
+        """How many layers with weights there are."""
+        return self.convolutions + self.linear + self.recurrent
+
+    @property
+    def fused(self) -> int:
+        """How many of them run in integers."""
+        return self.fused_convolutions + self.fused_linear + self.fused_recurrent
+
+    def counts(self) -> str:
+        """Such as ``2 of 2 convolutions and 1 of 1 linear layers``, of what there is."""
+        kinds = {
+            "convolutions": (self.fused_convolutions, self.convolutions),
+            "linear layers": (self.fused_linear, self.linear),
+            "recurrent layers": (self.fused_recurrent, self.recurrent),
+            "products of attention": (self.fused_products, self.products),
+        }
+        parts = [f"{fused} of {number} {kind}" for kind, (fused, number) in kinds.items() if number]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 class Quantizer:
@@ -67,8 +99,9 @@ class Quantizer:
         folder: for the files onnxruntime works on.
 
     Attributes:
-        layers: names of convolutions and linear layers, in order.
+        layers: names of convolutions, linear and recurrent layers, in order.
         operations: their operations.
+        products: how many products of two activations there are.
         sample: some of the calibration data, for comparing layers.
 
     Raises:
@@ -84,18 +117,23 @@ class Quantizer:
         with _quiet():
             try:
                 quantization.quant_pre_process(str(raw), str(self._file))
-            except TypeError:  # its symbolic shapes do not know every operation; it does without
+            except (
+                Exception
+            ):  # its symbolic shapes do not know every operation, and say so in many ways; it does without
                 quantization.quant_pre_process(str(raw), str(self._file), skip_symbolic_shape=True)
         prepared = onnx.load(str(self._file)).graph
         weights = {one.name for one in prepared.initializer}
-        self.operations: dict[str, str] = {
-            node.name: node.op_type
-            for node in prepared.node
-            if node.op_type in (*CONVOLUTIONS, *LINEAR) and any(name in weights for name in node.input[1:2])
-        }
+        layers = [node for node in prepared.node if node.op_type in (*CONVOLUTIONS, *LINEAR, *RECURRENT)]
+        weighted = [node for node in layers if any(name in weights for name in node.input[:2])]
+        self.operations: dict[str, str] = {node.name: node.op_type for node in weighted}
+        self.products = len(layers) - len(weighted)
         self.layers = list(self.operations)
-        if not self.layers:
-            raise ExportError("The network has no convolution or linear layer to quantise.", "Export it without int8.")
+        if all(
+            operation in RECURRENT and operation not in RECURRENT_IN_INTEGERS for operation in self.operations.values()
+        ):
+            raise ExportError(
+                "The network has no convolution, linear layer or LSTM to quantise.", "Export it without int8."
+            )
         self.sample: list[Feed] = []
         self._calibration, self._folder = calibration, folder
         self._ranges = self._calibrate()
@@ -153,8 +191,24 @@ class Quantizer:
                 {},
             )
             quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        return quantizer.model.model.SerializeToString()
+            quantizer.model.topological_sort()
+            model = quantizer.model.model
+            if any(self.operations[name] in RECURRENT_IN_INTEGERS for name in self.layers if name not in exclude):
+                model = self._recurrent(model, exclude, weight_bits)
+        return model.SerializeToString()
+
+    def _recurrent(self, model: Any, exclude: Sequence[str], weight_bits: int) -> Any:
+        """The same with LSTM's weights in int8; its activations are quantised while it runs, since there is no other kernel."""
+        quantization, path = need("onnxruntime.quantization"), self._folder / "recurrent.onnx"
+        quantization.quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=list(RECURRENT_IN_INTEGERS),
+            reduce_range=weight_bits == 7,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=list(exclude),
+        )
+        return need("onnx").load(str(path))
 
     def sensitivity(self, weight_bits: int = 7) -> list[str]:
         """Layers from the most to the least harmful: by the error of the outputs when this layer alone is quantised.
@@ -269,6 +323,10 @@ def _finished(
         linear=_count(quantizer, LINEAR),
         fused_convolutions=counts["QLinearConv"],
         fused_linear=counts["QGemm"] + counts["QLinearMatMul"],
+        recurrent=_count(quantizer, RECURRENT),
+        fused_recurrent=counts["DynamicQuantizeLSTM"],
+        products=quantizer.products,
+        fused_products=counts["QLinearMatMul of activations"],
         overflows=bits == 8 and quantizer.overflows(model),
         accuracy_float=dense,
         accuracy_int8=found,

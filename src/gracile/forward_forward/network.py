@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gracile.core.errors import DataError, InputError, pick
 from gracile.forward_forward.goodness import GOODNESS
 from gracile.forward_forward.labels import LABELS, check_labels, random_wrong
-from gracile.forward_forward.losses import LOSSES
+from gracile.forward_forward.losses import LOSSES, Local
 from gracile.forward_forward.normalization import NORMALIZATIONS
 
 # Whose goodness proposes negative labels: layers from the first on; none draws wrong labels alike, None asks them all.
@@ -117,7 +117,9 @@ class FFNetwork(nn.Module):
         return found
 
     @torch.no_grad()
-    def gradients(self, x: Tensor, y: Tensor, wrong: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self, x: Tensor, y: Tensor, wrong: Tensor | None = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Fill ``.grad`` of every parameter with the gradient of its own layer's mean loss over the batch.
 
         Args:
@@ -125,6 +127,7 @@ class FFNetwork(nn.Module):
             y: int64 (b,) labels.
             wrong: int64 (b,) labels of the negative samples; None draws them as the network is told to, from torch's
                 own generator.
+            weights: (b,) factors on the samples' losses, whose sum is divided by b all the same; None is 1 for each.
 
         Returns:
             The sum over layers of the mean loss, and how many samples have more total goodness with their own label
@@ -154,6 +157,8 @@ class FFNetwork(nn.Module):
                 h = torch.relu_(layer(inputs))
             good = self.goodness.value(_exact(h))
             local = self.loss(good[:b], good[b:], self.thresholds[number], self.sharpness)
+            if weights is not None:
+                local = Local(*(part * weights for part in local))
             pull = self.goodness.pull(h, (torch.cat([local.by_positive, local.by_negative]) / b).to(h.dtype))
             gradient = self._first_gradient(pull, base, value, shown) if inputs is None else pull.T @ inputs
             layer.weight.grad = gradient.to(layer.weight.dtype)

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from gracile.core.errors import InputError
 from gracile.core.estimators import is_number, whole
 from gracile.core.seeding import generator
-from gracile.layerwise.consensus import Shared, in_ball
-from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor, solved
+from gracile.layerwise.classifier import Classifier
+from gracile.layerwise.estimator import Learned, Learner, solved
 from gracile.layerwise.flow import chain, cosine, lossless_weights, orthonormal, paired_width_for
+from gracile.layerwise.regressor import Regressor
 from gracile.layerwise.ridge import ridge
+from gracile.layerwise.shared import Shared, in_ball
 from gracile.layerwise.source import Features, Source
 from gracile.layerwise.statistics import Dual, Statistics
 

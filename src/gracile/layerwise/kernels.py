@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,28 @@ def spectrum_of(z: Tensor, t: Tensor, gamma: float, w: Tensor | None) -> Spectru
 
 def kernel_error(z: Tensor, t: Tensor, gamma: float, w: Tensor | None = None) -> float:
     """The least leave-one-out squared error over ridge strengths, in sum over samples and targets."""
-    spectrum = spectrum_of(z, t, gamma, w)
-    residuals = dual_loo(spectrum, candidates(spectrum, torch.float64), w)
-    return float(residuals.square().sum((1, 2)).min())
+    return float(kernel_errors(z, t, gamma, w).sum())
+
+
+def kernel_errors(z: Tensor, t: Tensor, gamma: float, w: Tensor | None = None) -> Tensor:
+    """Each sample's part of `kernel_error` (samples,)."""
+    return _least(spectrum_of(z, t, gamma, w), w)[0]
+
+
+def best_kernel_fit(z: Tensor, t: Tensor, gammas: Sequence[float], w: Tensor | None = None) -> tuple[Tensor, float]:
+    """Coefficients (samples, Q) of the kernel values at z, and the width, of the least leave-one-out error."""
+    found = []
+    for gamma in gammas:
+        spectrum = spectrum_of(z, t, gamma, w)
+        found.append((*_least(spectrum, w), gamma, spectrum))
+    _, lam, gamma, spectrum = min(found, key=lambda one: float(one[0].sum()))
+    alpha = spectrum.weights(lam)
+    return alpha if w is None else alpha * w.double().sqrt()[:, None], gamma
+
+
+def _least(spectrum: Spectrum, w: Tensor | None) -> tuple[Tensor, float]:
+    """Leave-one-out squared errors (samples,) of least sum, and their ridge strength."""
+    lams = candidates(spectrum, torch.float64)
+    errors = dual_loo(spectrum, lams, w).square().sum(2)
+    best = int(errors.sum(1).argmin())
+    return errors[best], float(lams[best])

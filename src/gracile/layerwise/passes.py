@@ -11,15 +11,11 @@ from scipy.sparse import issparse
 from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
-from gracile.core.estimators import as_tensor
+from gracile.core.row_keys import digest_of
+from gracile.core.sample_weights import check_weights
 
 Given = Callable[[], Iterable[Any]] | Iterable[Any]
 """A stream as a user gives it: a DataLoader, a list, or a function that returns an iterable anew at every call."""
-
-# Multipliers of splitmix64's finaliser, and of its counter.
-MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-STEP = np.uint64(0x9E3779B97F4A7C15)
-ROWS = 4096
 
 
 class Passes:
@@ -90,52 +86,6 @@ class Passes:
             )
 
 
-def digest_of(x: Any, y: np.ndarray, start: int | None) -> int:
-    """An exact checksum of rows and their labels; the sums of two sets of rows are the sum of theirs.
-
-    Args:
-        x: (b, P).
-        y: (b,) or (b, Q).
-        start: the place of the first row where their order counts, else None.
-    """
-    total = 0
-    for first in range(0, len(y), ROWS):
-        piece = slice(first, first + ROWS)
-        hashes = _rows(_dense(x[piece])) + _rows(y[piece].reshape(len(y[piece]), -1)) * STEP
-        if start is not None:
-            hashes += np.arange(start + first, start + first + len(hashes), dtype=np.uint64) * STEP
-        total += int(_mixed(hashes).sum(dtype=np.uint64))
-    return total % 2**64
-
-
-def keys_of(x: Any) -> np.ndarray:
-    """A number for each row (b,), uint64, that looks random and is the same for rows of equal numbers of any type."""
-    starts = range(0, x.shape[0], ROWS)
-    return np.concatenate([_mixed(_rows(_dense(x[first : first + ROWS]).astype(np.float64) + 0.0)) for first in starts])
-
-
-def _mixed(hashes: np.ndarray) -> np.ndarray:
-    for multiplier, shift in zip(MIX, (30, 27), strict=True):
-        hashes = (hashes ^ (hashes >> np.uint64(shift))) * multiplier
-    return hashes ^ (hashes >> np.uint64(31))
-
-
-def _rows(values: np.ndarray) -> np.ndarray:
-    """A hash of each row (b,), uint64."""
-    if values.dtype == object:
-        return np.array([hash(tuple(row)) for row in values.tolist()], dtype=np.int64).view(np.uint64)
-    raw = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
-    raw = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 8))).view(np.uint64)
-    factors = (np.arange(1, raw.shape[1] + 1, dtype=np.uint64) * STEP) | np.uint64(1)
-    return (raw * factors).sum(1, dtype=np.uint64)
-
-
-def _dense(x: Any) -> np.ndarray:
-    if isinstance(x, Tensor):
-        return as_tensor(x, torch.float64, torch.device("cpu")).numpy()
-    return x.toarray() if issparse(x) else x
-
-
 def array_of(y: Any) -> np.ndarray:
     """Targets of a batch as an array."""
     return y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
@@ -162,19 +112,3 @@ def check_matrix(x: Any, features: int | None) -> Any:
     if not bool(finite):
         raise DataError("A batch of X contains NaN or infinity.", "Drop or fill those samples.")
     return x
-
-
-def check_weights(w: Any, samples: int) -> np.ndarray:
-    """Weights of samples (samples,), float64.
-
-    Raises:
-        DataError: another shape, NaN, or some below 0.
-    """
-    w = np.asarray(array_of(w), dtype=np.float64)
-    if w.ndim == 0:
-        w = np.full(samples, float(w))
-    if w.shape != (samples,):
-        raise DataError(f"sample_weight has the shape {w.shape}.", f"Give one number per sample, ({samples},).")
-    if not (np.isfinite(w).all() and (w >= 0).all()):
-        raise DataError("sample_weight holds NaN, infinity or negative numbers.", "Give numbers from 0 up.")
-    return w

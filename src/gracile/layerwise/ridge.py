@@ -9,12 +9,14 @@ from torch import Tensor
 
 from gracile.core.errors import InputError
 from gracile.core.estimators import is_number
-from gracile.layerwise.consensus import Shared
+from gracile.layerwise.shared import Shared
 from gracile.layerwise.source import Features
 from gracile.layerwise.statistics import Dual, Spectrum, Statistics, Stream, gather
 
 # Candidates, evenly spaced in the logarithm: 8 decades in float32 and 13 in float64; below lies nothing but rounding.
 CANDIDATES = 29
+# Samples left out to choose among them, evenly spaced: with more, looking at them takes longer than learning from them.
+ENOUGH = 20_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def ridge(stream: Stream, lam: float | str) -> Ridge:
         errors = dual_loo(spectrum, lams, problem.weights).square().sum((1, 2))
         errors /= problem.targets.shape[1] * (problem.count if problem.weights is None else problem.weights.sum())
     else:
-        lams, errors = _primal_errors(spectrum, stream)
+        rows = stream.source.rows if isinstance(stream, Features) else 0
+        lams, errors = _primal_errors(spectrum, stream, rows)
     best = int(errors.argmin())
     return Ridge(spectrum.weights(float(lams[best])), float(lams[best]), problem, float(errors[best]))
 
@@ -131,11 +134,17 @@ def leverages(features: Tensor, spectrum: Spectrum, lams: Tensor) -> tuple[Tenso
     return predictions.double(), (rotated.square() @ shrink.to(features.dtype)).double()
 
 
-def _primal_errors(spectrum: Spectrum, stream: Stream) -> tuple[Tensor, Tensor]:
-    lams, total, count = None, torch.zeros((), device=spectrum.values.device), 0.0
+def _primal_errors(spectrum: Spectrum, stream: Stream, rows: int) -> tuple[Tensor, Tensor]:
+    lams, total, count, start = None, torch.zeros((), device=spectrum.values.device), 0.0, 0
+    step = max(1, rows // ENOUGH)
     for features, targets, weights in stream():
         if lams is None:
             lams = candidates(spectrum, features.dtype)
+        if step > 1:
+            some = slice(-start % step, None, step)
+            start += len(features)
+            features, targets = features[some], targets[some]
+            weights = None if weights is None else weights[some]
         predictions, leverage = leverages(features, spectrum, lams)
         residuals = left_out(targets.double()[:, None, :] - predictions, leverage, weights)
         total = total + residuals.square().sum((0, 2))

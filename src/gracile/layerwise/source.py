@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gracile.core.errors import InputError
 from gracile.core.estimators import as_tensor
-from gracile.layerwise.consensus import Consensus, Shared, joined
+from gracile.layerwise.consensus import Consensus
+from gracile.layerwise.shared import Shared, joined
 from gracile.layerwise.statistics import Dual, Statistics, accumulate, gather, weighted
 
 Batches = Callable[[], Iterable[tuple[Any, Any, Any]]]

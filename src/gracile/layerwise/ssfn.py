@@ -23,15 +23,19 @@ from torch import Tensor, nn
 from gracile.core.errors import InputError
 from gracile.core.estimators import is_number, whole
 from gracile.core.seeding import generator
-from gracile.layerwise.consensus import Shared, in_ball
-from gracile.layerwise.estimator import Classifier, Learned, Learner, Regressor, solved
-from gracile.layerwise.flow import listed, normalised, signed_relu
+from gracile.layerwise.classifier import Classifier
+from gracile.layerwise.estimator import Learned, Learner, solved
+from gracile.layerwise.flow import listed, normalised, signed_relu, width_for
+from gracile.layerwise.regressor import Regressor
 from gracile.layerwise.ridge import generalised, ridge
+from gracile.layerwise.shared import Shared, in_ball
 from gracile.layerwise.source import Source
 from gracile.layerwise.statistics import Dual, Statistics
 
 # The published size of the ball, over sqrt(2 Q).
 BALL = 2.0
+# Nodes a layer of its own choice has at most: it looks at an eigendecomposition of every size tried.
+MOST = 2000
 
 
 class SSFNNet(nn.Module):
@@ -97,20 +101,28 @@ class Grown(NamedTuple):
     problem: Statistics | Shared
 
 
-def grow(sums: Statistics | Shared, kept: int, step: int, gain: float, eps: float | None) -> Grown:
+def sizes(most: int, step: int | str) -> list[int]:
+    """The numbers of nodes tried, up to `most`: a step apart, or with "auto" each twice the one before, from about 100."""
+    if isinstance(step, str):
+        halvings = max(0, int(math.log2(most / 100))) if most > 100 else 0
+        return [most >> halving for halving in range(halvings, -1, -1)]
+    return [*range(step, most, step), most]
+
+
+def grow(sums: Statistics | Shared, kept: int, step: int | str, gain: float, eps: float | None) -> Grown:
     """Find how many nodes a layer needs: add some while each step improves the cost in dB by a share `gain`.
 
     Args:
         sums: statistics of the widest layer, its random part not yet divided by sqrt(r); its first `kept` features
             repeat the earlier outputs.
         kept: 2 Q.
-        step: nodes per step.
+        step: nodes per step, or "auto"; see `sizes`.
         gain: share, such as 0.005.
         eps: the ball; None chooses a ridge by generalised cross-validation, whose error is then the cost.
     """
     most = len(sums.cross) - kept
     best: Grown | None = None
-    for nodes in dict.fromkeys([*range(step, most, step), most]):
+    for nodes in sizes(most, step):
         scale = torch.ones(kept + nodes, dtype=torch.float64, device=sums.cross.device)
         scale[kept:] = nodes**-0.5
         problem = sums.leading(kept + nodes).scaled(scale)
@@ -147,8 +159,8 @@ class _SSFN(Learner):
         self,
         alpha: float | str = "auto",
         max_layers: int = 10,
-        max_nodes: int = 1000,
-        node_step: int = 100,
+        max_nodes: int | str = "auto",
+        node_step: int | str = "auto",
         node_gain: float = 0.005,
         layer_gain: float = 0.02,
         lam: float | str = "auto",
@@ -189,14 +201,16 @@ class _SSFN(Learner):
         self.lam_ = first.lam
         eps = None if isinstance(alpha, str) else float(alpha) * math.sqrt(2 * q)
         outputs, randoms = [first.weights.to(source.dtype)], []
+        most = min(MOST, width_for(source.rows)) if isinstance(self.max_nodes, str) else int(self.max_nodes)
+        step = self.node_step if isinstance(self.node_step, str) else int(self.node_step)
         self.costs_, self.widths_ = [], []
         last, judged = (first.problem, first.weights, first.lam), math.inf
         for depth in range(1, int(self.max_layers) + 1):
-            sums, wide = self._widest(source, outputs, randoms, depth)
+            sums, wide = self._widest(source, outputs, randoms, depth, most)
             if not self.costs_:
                 self.costs_.append(sums.cost(repeat(len(sums.cross), q, sums.cross.device)))
                 judged = self.costs_[0] if eps is not None else _linear_error(first.problem, first.lam, self.costs_[0])
-            found = grow(sums, 2 * q, int(self.node_step), self.node_gain, eps)
+            found = grow(sums, 2 * q, step, self.node_gain, eps)
             if not (found.cost < self.costs_[-1] and found.judged < judged):
                 # Nothing is gained beyond rounding, or alpha is below 1: the earlier layers stand.
                 break
@@ -215,11 +229,11 @@ class _SSFN(Learner):
         return solved(_scaled(network, source), network.features, *last)
 
     def _widest(
-        self, source: Source, outputs: list[Tensor], randoms: list[Tensor], depth: int
+        self, source: Source, outputs: list[Tensor], randoms: list[Tensor], depth: int, most: int
     ) -> tuple[Statistics | Shared, Tensor]:
         """Statistics of the next layer with all nodes it may get, and its R, before the division by sqrt(r)."""
         random = generator(self.seed, "layerwise", "ssfn", depth)
-        r = torch.rand(int(self.max_nodes), len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
+        r = torch.rand(most, len(outputs[-1]), generator=random, dtype=torch.float64) * 2 - 1
         r = (math.sqrt(3) * r).to(source.device, source.dtype)
         network = SSFNNet(outputs, [*randoms, r])
         sums = source.through(network.features).problem(primal=True)
@@ -232,8 +246,10 @@ class _SSFN(Learner):
                 f"alpha = {self.alpha!r} gives no ball.",
                 'Set it above 0, or to "auto"; from 1 up every layer\'s ball holds the earlier solution.',
             )
-        for name in ("max_layers", "max_nodes", "node_step"):
-            whole(name, getattr(self, name))
+        whole("max_layers", self.max_layers)
+        for name in ("max_nodes", "node_step"):
+            if getattr(self, name) != "auto":
+                whole(name, getattr(self, name))
         whole("finetune_epochs", self.finetune_epochs, 0)
 
 
@@ -294,8 +310,8 @@ class SSFNClassifier(_SSFN, Classifier):
             ends. "auto": no ball; each output matrix is the ridge solution of least generalised cross-validation error,
             and nodes and layers are added while that error falls; over workers 2.
         max_layers, max_nodes: where growing ends (`max_nodes` random nodes per layer, beside the 2 Q that repeat the
-            outputs).
-        node_step: random nodes added at a time.
+            outputs); nodes "auto": a quarter of the samples, from 1000 to 2000.
+        node_step: random nodes added at a time; "auto": twice as many at each try.
         node_gain, layer_gain: nodes, and layers, are added while the cost in dB improves by this share. As published:
             ``alpha=2, max_layers=20, node_step=50, layer_gain=0.1``.
         lam: ridge strength of the first, linear solution.
@@ -319,8 +335,8 @@ class SSFNClassifier(_SSFN, Classifier):
         self,
         alpha: float | str = "auto",
         max_layers: int = 10,
-        max_nodes: int = 1000,
-        node_step: int = 100,
+        max_nodes: int | str = "auto",
+        node_step: int | str = "auto",
         node_gain: float = 0.005,
         layer_gain: float = 0.02,
         lam: float | str = "auto",

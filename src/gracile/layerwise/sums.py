@@ -13,13 +13,16 @@ from scipy.sparse import issparse
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
+from gracile.core.devices import device_named
 from gracile.core.errors import InputError
-from gracile.core.estimators import as_tensor, check_classes, device_of
-from gracile.layerwise.consensus import Shared
-from gracile.layerwise.estimator import CPU, Classifier, Learned, Learner, Regressor, solved
+from gracile.core.estimators import as_tensor, check_classes
+from gracile.core.sample_weights import check_weights
+from gracile.layerwise.classifier import Classifier
+from gracile.layerwise.estimator import CPU, Learned, Learner, solved
 from gracile.layerwise.flow import chain, hidden
-from gracile.layerwise.passes import check_weights
+from gracile.layerwise.regressor import Regressor
 from gracile.layerwise.ridge import ridge
+from gracile.layerwise.shared import Shared
 from gracile.layerwise.source import Features, Source, dtype_of
 from gracile.layerwise.statistics import Dual, Statistics, accumulate
 from gracile.layerwise.survey import Moments
@@ -84,7 +87,7 @@ class SumLearner(Learner):
         dtype = torch.float64 if self.dtype == "auto" else dtype_of(self.dtype, 0)
         if self._sums is not None:
             dtype = self._layer[0].dtype
-        device = device_of(self.device)
+        device = device_named(self.device)
         batches = lambda: [(X, targets, weights)]
         size = int(self.batch_size)
         source = Source(batches, X.shape[1], outputs, X.shape[0], encode, device, dtype, size)

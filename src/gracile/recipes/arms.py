@@ -222,6 +222,8 @@ def results_of(settings: Parts, folder: RunFolder) -> tuple[Results, list[str]]:
     for part in parts:
         numbers = part.numbers()
         notes += [note for note in numbers.pop("notes", []) if note not in notes]
+        if numbers.get("collapsed"):
+            notes.append(f"{part.label}, has collapsed: {numbers['collapsed']}.")
         results.setdefault(part.arm, []).append(numbers)
     return results, notes + trained_elsewhere(parts)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from gracile.core.errors import pick
 from gracile.core.seeding import derive_seed
+from gracile.core.tensor_files import load_weights, save_weights
 from gracile.core.user_code import made
-from gracile.core.weights import save_weights
 from gracile.data import Dataset, Splits
 from gracile.recipes.arms import Part
 from gracile.recipes.schema import Strict
@@ -82,7 +81,7 @@ def trained(network: nn.Module, splits: Splits, base: Base, part: Part) -> nn.Mo
     """The network after training by the loss that the arm is called after, read from the part's folder once it is there."""
     file = part.path / "base.safetensors"
     if file.exists():
-        network.load_state_dict(load_file(file))
+        load_weights(network, file, "Delete it, and it is trained again.")
         return network
     fit(
         network, Splits(splits.train, splits.validation.subset([]), splits.test), **base.model_dump(),

@@ -13,7 +13,15 @@ from gracile.core.learning_rule import LearningRule
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Dataset
 from gracile.forward_forward import FFNetwork, learner_like
-from gracile.pruning import ADMM, GradualMagnitude, L1Filters, NetworkSlimming, Scratch, SubgradientGroupLasso
+from gracile.pruning import (
+    ADMM,
+    GradualMagnitude,
+    L1Filters,
+    NetworkSlimming,
+    RandomChannels,
+    Scratch,
+    SubgradientGroupLasso,
+)
 from gracile.recipes.own import is_own, own
 from gracile.splitting import RGSM, RVSM, Dial
 
@@ -26,6 +34,7 @@ METHODS: dict[str, Callable[..., Sparsifier]] = {
     "l1_filters": L1Filters,
     "network_slimming": NetworkSlimming,
     "group_lasso_subgradient": SubgradientGroupLasso,
+    "random_channels": RandomChannels,
     "scratch": Scratch,
 }
 # What a recipe's run knows by itself and hands to the methods that ask for it; an optional example only for these options.

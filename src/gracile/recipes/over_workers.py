@@ -30,7 +30,7 @@ def train_over_workers(
     model_options: dict[str, Any] | None = None,
     rounds: int = 100,
     batch_size: int = 32,
-    lr: float = 0.05,
+    lr: float | None = None,
     drop: float = 0.0,
     processes: int = 1,
     patience: float | None = None,
@@ -64,7 +64,7 @@ def train_over_workers(
         model_options: what its factory takes.
         rounds: of the method.
         batch_size: samples per worker and step.
-        lr: learning rate, where the method has one.
+        lr: learning rate; None takes the method's own.
         drop: share of messages lost, in [0, 1).
         processes: real processes; 1 hosts all workers in this one. Under torchrun it is its world size.
         patience: seconds a late message is waited for in real processes; without, as long as it takes.
@@ -90,7 +90,7 @@ def train_over_workers(
     arm = {
         "graph": graph, "workers": workers, "mixing": mixing, "split": split, "method": method, "drop": drop,
         "edges": None if edges is None else [list(pair) for pair in edges],
-        "options": {key: value for key, value in defaults.items() if key in known} | options,
+        "options": {key: value for key, value in defaults.items() if key in known and value is not None} | options,
     }  # fmt: skip
     wanted = {
         "name": data, "train_limit": train_limit, "label": label, "image_size": image_size, "channels": channels, "missing": missing,

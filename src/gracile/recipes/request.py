@@ -30,6 +30,7 @@ def run(
     only: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
+    track: Sequence[str] = (),
     **changes: Any,
 ) -> runner.Finished:
     """Run a recipe in a folder of its own.
@@ -41,6 +42,7 @@ def run(
         only: train these arms, ``ARM`` or ``ARM:SEED``, and what they need; all by default.
         jobs: arms trained at once, each in a process of its own.
         cluster: address of a Dask scheduler whose workers train the arms, such as ``tcp://host:8786``.
+        track: ``tensorboard``, ``mlflow``, ``wandb`` or ``FILE.py:NAME``, which the run is shown to while it is trained.
         changes: as `prepare` takes them.
 
     Returns:
@@ -61,16 +63,16 @@ def run(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if only or jobs > 1 or cluster is not None:
             raise InputError("torchrun has made the processes already.", "Leave out --only, --jobs and --cluster.")
-        return _run_together(recipe, out, resume)
+        return _run_together(recipe, out, resume, track)
     try:
-        return runner.run(recipe, out, resume=resume, only=only, jobs=jobs, cluster=cluster)
+        return runner.run(recipe, out, resume=resume, only=only, jobs=jobs, cluster=cluster, track=track)
     except (KeyboardInterrupt, StorageError):
         if (out / "recipe.toml").exists():
             told.warning("The run in %s can be continued: gracile run --resume --out %s", out, out)
         raise
 
 
-def _run_together(recipe: schema.Recipe, out: Path, resume: bool) -> runner.Finished:
+def _run_together(recipe: schema.Recipe, out: Path, resume: bool, track: Sequence[str]) -> runner.Finished:
     """A run under torchrun: rank 0's folder is the run's, the others' are put away; all go through the same recipe."""
     from gracile.training.parallel import joined
 
@@ -81,12 +83,14 @@ def _run_together(recipe: schema.Recipe, out: Path, resume: bool) -> runner.Fini
         ranks = stack.enter_context(joined()) if recipe.kind == "train" else None
         folder = out
         if int(os.environ["RANK"]):
+            # The first tells for all.
+            track = ()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / out.name
             if resume:
                 shutil.copytree(out, folder)
         if ranks is not None:
             ranks.wait()
-        return runner.run(recipe, folder, resume=resume)
+        return runner.run(recipe, folder, resume=resume, track=track)
 
 
 def prepare(

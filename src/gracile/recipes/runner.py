@@ -6,6 +6,7 @@ import json
 import logging
 import tomllib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 import tomli_w
 from tabulate import tabulate
 
+from gracile import tracking
 from gracile.core.claims import take
 from gracile.core.errors import GracileError, InputError
 from gracile.core.files import write_json, write_text
@@ -83,6 +85,7 @@ def run(
     only: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
+    track: Sequence[str] = (),
 ) -> Finished:
     """Run a recipe in `path`, or continue the run that stands there, or help in it.
 
@@ -93,6 +96,7 @@ def run(
         only: arms to train, as ``ARM`` or ``ARM:SEED``, with what they need; the run is joined if it stands there already.
         jobs: arms trained at once, each in a process of its own with its share of the threads.
         cluster: address of a Dask scheduler whose workers train the arms instead.
+        track: rows of `gracile.tracking.TRACKERS`, or ``FILE.py:NAME``, that every arm and the table are shown to.
 
     Returns:
         The finished run; with parts that are `missing` where others are at work on them, or `only` left them out.
@@ -103,9 +107,10 @@ def run(
     """
     module, settings, published = _read(recipe)
     loaded.cache_clear()
-    spread = engine.Spread(tuple(only), jobs, cluster)
+    spread = engine.Spread(tuple(only), jobs, cluster, tuple(track))
+    tracking.check(track)
     parts = settings if isinstance(settings, arms.Parts) else None
-    if parts is None and spread != engine.Spread():
+    if parts is None and spread != engine.Spread(track=tuple(track)):
         raise InputError(
             f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
         )
@@ -126,7 +131,7 @@ def run(
                 missing = engine.train_parts(recipe.kind, parts, folder, spread)
             finished = Finished(folder, Outcome(), [], missing)
             if not missing:
-                finished = _finish(recipe, module, settings, folder, published)
+                finished = _finish(recipe, module, settings, folder, published, spread.track)
             at_work = parts is not None and engine.still_trained(parts, folder)
             folder.set_status("done" if not finished.missing else "running" if at_work else "interrupted")
             log.info("still to be done: %s", ", ".join(finished.missing) or "nothing")
@@ -213,7 +218,12 @@ def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, Rows]:
 
 
 def _finish(
-    recipe: schema.Recipe, module: Kind, settings: schema.Strict, folder: RunFolder, published: Rows
+    recipe: schema.Recipe,
+    module: Kind,
+    settings: schema.Strict,
+    folder: RunFolder,
+    published: Rows,
+    track: Sequence[str],
 ) -> Finished:
     """Set the table of a run whose parts are done, or do all of one without parts."""
     from gracile.report.figures import save_all
@@ -222,7 +232,8 @@ def _finish(
     claim = take(folder.path)
     if claim is None:
         return Finished(folder, Outcome(), [], ["the table"])
-    with claim, arms.heeded_warnings() as heard:
+    shown = tracking.following(track, tracking.Tracked.of(folder.path)) if track else nullcontext()
+    with claim, arms.heeded_warnings() as heard, shown:
         if isinstance(settings, arms.Parts):
             results, notes = arms.results_of(settings, folder)
             found = cast(arms.ArmKind, module).outcome(settings, folder, results, published)
@@ -232,11 +243,13 @@ def _finish(
         figures = {name: plot for name, plot in found.plots.items() if not isinstance(plot, Path)}
         written = {**found.plots, **save_all(figures, folder.path / "plots")}
         plots = {name: inside(folder.path, cast(Path, plot)) for name, plot in written.items()}
-        notes = [note for note in dict.fromkeys([*found.notes, *notes, *heard]) if note]
-        outcome = replace(found, plots=plots, notes=notes)
+        warned = [note for note in dict.fromkeys([*notes, *heard]) if note]
+        outcome = replace(
+            found, plots=plots, notes=[*(note for note in found.notes if note and note not in warned), *warned]
+        )
         verdicts = [(one, one.met(outcome.values)) for one in recipe.accept if recipe.size in one.sizes]
         finished = Finished(folder, outcome, verdicts)
-        _store(recipe, finished)
+        _store(recipe, finished, warned)
         _show(folder)
     return finished
 
@@ -271,11 +284,13 @@ def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, re
         )
 
 
-def _store(recipe: schema.Recipe, finished: Finished) -> None:
+def _store(recipe: schema.Recipe, finished: Finished, warned: list[str]) -> None:
     folder, outcome = finished.folder.path, finished.outcome
     result = {
         "recipe": recipe.name, **recipe.model_dump(include={"title", "source", "size"}), "rows": outcome.rows,
         "values": outcome.values, "accept": finished.accept, "notes": [*filter(None, [recipe.notes]), *outcome.notes],
+        # Those of the notes that are no routine.
+        "warnings": warned,
         "environment": environment(),
     }  # fmt: skip
     write_json(folder / "result.json", result)
@@ -297,9 +312,16 @@ def format_rows(rows: Rows) -> str:
 
 
 def _for_terminal(rows: Rows) -> str:
-    """The same, narrower: long titles take two lines."""
-    wide = 12 if rows else None
-    return tabulate(rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="", maxheadercolwidths=wide)
+    """The same, narrower: long titles and how an arm collapsed take two lines."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    titles, cells = (
+        [8 if key.endswith(" %") else 10 for key in keys],
+        [8 if key == "collapsed" else None for key in keys],
+    )
+    return tabulate(
+        rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="",
+        maxheadercolwidths=titles or None, maxcolwidths=cells or None,
+    )  # fmt: skip
 
 
 def read_result(path: Path) -> dict[str, Any]:

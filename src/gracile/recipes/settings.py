@@ -102,11 +102,11 @@ class ModelSettings(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
-    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed.
+def named_network(settings: ModelSettings, splits: Splits) -> tuple[str, dict[str, Any]]:
+    """The name of the recipe's network, and what of the data its factory takes.
 
     Raises:
-        InputError: no such model, or one that does not take the data or the options.
+        InputError: a model that does not take the data.
     """
     shape, name = splits.train.input_shape, settings.name
     flat = len(shape) == 1
@@ -116,7 +116,16 @@ def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Modu
         raise InputError(
             f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
         )
-    known = known_of(shape, splits.train.num_classes)
+    return name, known_of(shape, splits.train.num_classes)
+
+
+def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
+    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed.
+
+    Raises:
+        InputError: no such model, or one that does not take the data or the options.
+    """
+    name, known = named_network(settings, splits)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initialisation"))
         if is_own(name):

@@ -69,6 +69,8 @@ def arm_rows(
         lead: what stands before the columns of an arm, after its name.
         last: what stands behind them, such as its `published_row`.
         missing: stands for a number that not every seed has.
+
+    An arm of which a seed has ``collapsed`` says so in a last cell.
     """
     rows = []
     for arm, found in results.items():
@@ -82,7 +84,8 @@ def arm_rows(
                 row[column.title] = spread((one[column.key] for one in found), column.digits)
             else:
                 row[column.title] = f"{mean(found, column.key):.{column.digits}f}"
-        rows.append({**row, **last(arm)})
+        failed = dict.fromkeys(one["collapsed"] for one in found if one.get("collapsed"))
+        rows.append({**row, **last(arm), **({"collapsed": ", ".join(failed)} if failed else {})})
     return rows
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gracile.core.weights import save_weights
+from gracile.core.tensor_files import save_weights
 from gracile.shrinking.lean import save_lean
 from gracile.shrinking.shrink import shrink
 

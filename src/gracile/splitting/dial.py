@@ -6,27 +6,32 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gracile.channels import ChannelGraph, trace
-from gracile.core.errors import InputError
+from gracile.core.errors import InputError, nearest
 from gracile.core.optimizers import StepHooks, opened
 from gracile.core.shards import check_whole, full, local, local_part
 from gracile.core.summary import Summary
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
+from gracile.splitting.worth import Worth
 
 log = logging.getLogger("gracile")
 # How often the coefficient is set anew while the budget shrinks: a hundred times follows the cubic to a percent.
 SETTINGS_PER_RUN = 100
 # A run ends between a budget and this share of it below.
 LANDING = 0.01
+# The share of the run over which the groups' worth is averaged.
+MEMORY = 1 / 20
 # Halvings of mu where zeros come entry by entry: to float32's precision.
 BISECTIONS = 40
+
+Ranking = Literal["worth", "size"]
 
 
 class Dial:
@@ -35,7 +40,8 @@ class Dial:
     At any moment the weights' sizes tell exactly which lam would zero which of them, so no search over runs is needed:
     the dial asks for the share that the budget's schedule names at this step, a cubic from everything to the target over
     the first part of the run [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move.
-    Groups are weighed by what they cost of the budget and by what their layer has left (`RGSM.reweigh`).
+    Groups go in the order of what they are worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the
+    run tell it (`Worth`).
 
     A budget is a cap. At the last setting the groups that lam leaves and the budget does not are looked through from the weakest
     on: one that is too dear is passed over, and cheaper ones go, so that the run ends at most a percent of the budget below it
@@ -56,6 +62,9 @@ class Dial:
         params: likewise of parameters. One of a single budget or any of these together may be given.
         sparsity: share in (0, 1) of exact zeros over all parameters, at least.
         example: one input batch, to trace the network with.
+        ranking: ``worth`` orders groups by the squared derivative of the loss along their gates; ``size`` by their norms, relative to
+            the start, and by what their layer has left, which needs no gradients. For an RGSM with ``grouping="coupled"`` or a
+            budget of sparsity alone; norms rank the rest.
         by_cost: weigh groups by what they cost of the budget. A budget of multiply-adds then takes first of the early layers,
             whose channels are few and dear; without it layers lose nearly alike.
         begin: share in [0, 1) of the run, at its start, that trains densely: until then sizes tell little of what a group is
@@ -82,6 +91,7 @@ class Dial:
         params: float | None = None,
         sparsity: float | None = None,
         example: Tensor | None = None,
+        ranking: Ranking = "worth",
         by_cost: bool = True,
         begin: float = 0.0,
         ramp: float = 0.5,
@@ -104,6 +114,8 @@ class Dial:
                 f"begin={begin}, ramp={ramp} and settle={settle} do not fit into the run.",
                 "They are shares of it and sum to 1 at most.",
             )
+        if ranking not in get_args(Ranking):
+            raise InputError(f"There is no ranking '{ranking}'.", nearest(ranking, get_args(Ranking)))
         if steps < 1:
             raise InputError(f"steps={steps} must be at least 1.", "Give the number of optimiser steps of the run.")
         self.split, self.steps, self.begin, self.ramp, self.by_cost = split, steps, begin, ramp, by_cost
@@ -117,6 +129,8 @@ class Dial:
         self._hooks: StepHooks | None = None
         self._prepare(example)
         self._check_reach()
+        if ranking == "worth" and isinstance(split, RGSM) and self._costs:
+            split.worth = Worth(split.num_groups, MEMORY * steps)
         self.split.lam, self.split.steered_to = 0.0, ", ".join(f"{budget}={value:g}" for budget, value in given.items())
         if steps < SETTINGS_PER_RUN:
             log.warning(
@@ -399,6 +413,8 @@ class Dial:
         self.step += whole
         if self._chosen or not whole:
             return
+        if isinstance(self.split, RGSM) and self.split.worth is not None:
+            self.split.worth.end_step()
         every = max(1, self.steps // SETTINGS_PER_RUN)
         if self.step == self.final:
             self._land()
@@ -415,6 +431,8 @@ class Dial:
             w.masked_fill_(local(shadow[weight.name]) == 0, 0.0)
         self.split.lam = 0.0
         self._chosen, self._kept = True, None
+        if isinstance(self.split, RGSM):
+            self.split.worth = None
 
     @torch.no_grad()
     def _hold(self) -> None:

@@ -10,7 +10,7 @@ from gracile.training.loop import fit, steps_per_epoch
 from gracile.training.objectives import LossObjective
 from gracile.training.optimizers import optimizer_factory
 from gracile.training.proximal import proximal
-from gracile.training.robust_monitors import ROBUST_MONITORS, robust_monitor
+from gracile.training.robust_monitors import ROBUST_MONITORS, robust_monitor, robust_monitors
 from gracile.training.schedules import Averaged, Constant, Cosine, Diminishing, Milestones, Schedule
 from gracile.training.state import History
 
@@ -39,5 +39,6 @@ __all__ = [
     "optimizer_factory",
     "proximal",
     "robust_monitor",
+    "robust_monitors",
     "steps_per_epoch",
 ]

@@ -27,6 +27,7 @@ class BestRobust(Monitor):
         eps: radius of the l-inf ball.
         steps: of PGD.
         samples: how many are attacked at each record, drawn once; 0 for all.
+        after: records passed over at first, such as those before a sparse method's zeros are final.
         average: judge and keep its averaged weights in place of the last ones.
         seed: of samples and starts.
 
@@ -43,17 +44,19 @@ class BestRobust(Monitor):
 
     def __init__(
         self, data: Dataset, *, eps: float = 8 / 255, steps: int = 10, samples: int = 512,
-        average: WeightAverage | None = None, seed: int = 0,
+        after: int = 0, average: WeightAverage | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         if not len(data) or samples < 0:
             raise InputError(
                 f"{samples} of {len(data)} validation samples cannot be attacked.",
                 "Give data with a validation split, and a number of samples, 0 for all.",
             )
+        if after < 0:
+            raise InputError(f"after is {after}.", "Give a number of records, from 0 on.")
         order = torch.randperm(len(data), generator=generator(seed, "best robust"))[: samples or len(data)]
         self.x, self.y = next(batches(data.subset(order), len(order)))
         self.eps, self.steps, self.average, self.seed = eps, steps, average, seed
-        self.accuracy, self.epoch, self.records = -1.0, 0, 0
+        self.after, self.accuracy, self.epoch, self.records = after, -1.0, 0, 0
         self._best: dict[str, Tensor] = {}
 
     def observe(self, model: nn.Module) -> dict[str, float]:
@@ -61,7 +64,7 @@ class BestRobust(Monitor):
         device = next(judged.parameters()).device
         found = standing(judged, self.x.to(device), self.y.to(device), eps=self.eps, steps=self.steps, seed=self.seed)
         self.records += 1
-        if found > self.accuracy:
+        if self.records > self.after and found > self.accuracy:
             self.accuracy, self.epoch = found, self.records
             self._best = {name: one.detach().clone() for name, one in judged.state_dict().items()}
         return {"robust_val_accuracy": found}
@@ -73,7 +76,10 @@ class BestRobust(Monitor):
             InputError: nothing has been recorded.
         """
         if not self._best:
-            raise InputError("No record has been made yet.", "Train first: gracile.fit(..., observe=[best]).")
+            raise InputError(
+                f"No record has been made yet{f' after the first {self.after}' if self.after else ''}.",
+                "Train first, or longer: gracile.fit(..., observe=[best]).",
+            )
         model.load_state_dict(self._best)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +21,42 @@ class Evaluation:
         accuracy: share in [0, 1] of right answers.
         loss: mean cross-entropy in nats, or the mean of the loss asked for.
         samples: how many.
+        confusion: (classes, classes) counts: what a sample is down, what it is taken for across.
+        constant: whether the output is the same for every sample, to a millionth.
     """
 
     accuracy: float
     loss: float
     samples: int
+    confusion: Tensor = field(compare=False, repr=False)
+    constant: bool = False
+
+    @property
+    def collapsed(self) -> str:
+        """How the network has failed as a whole: ``constant output``, ``one class only`` or ``at chance``; empty where it has not.
+
+        Chance is the share of the most frequent class, with two standard errors of this many samples.
+        """
+        classes = self.confusion.sum(1)
+        if self.samples < 2 or int((classes > 0).sum()) < 2:
+            return ""
+        if self.constant:
+            return "constant output"
+        if int((self.confusion.sum(0) > 0).sum()) == 1:
+            return "one class only"
+        chance = classes.max().item() / self.samples
+        doubt = 2 * math.sqrt(chance * (1 - chance) / self.samples)
+        return "at chance" if self.accuracy <= chance + doubt else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For a file."""
+        return {
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "samples": self.samples,
+            "confusion": self.confusion.tolist(),
+            "collapsed": self.collapsed,
+        }
 
 
 @torch.no_grad()
@@ -47,14 +80,27 @@ def evaluate(
     model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
+    size = data.num_classes
+    pairs = torch.zeros(size * size, dtype=torch.int64, device=device)
+    low = high = None
     try:
         for x, y in batches(data, batch_size):
             logits, y = model(x.to(device)), y.to(device)
-            correct += (logits.argmax(dim=1) == y).sum()
+            answers = logits.argmax(dim=1)
+            correct += (answers == y).sum()
+            # A network may have more outputs than the data have classes.
+            pairs += torch.bincount(y * size + answers.clamp(max=size - 1), minlength=size * size)
+            least, most = logits.aminmax(dim=0)
+            low = least if low is None else torch.minimum(low, least)
+            high = most if high is None else torch.maximum(high, most)
             if loss is None:
                 total += nn.functional.cross_entropy(logits.float(), y, reduction="sum")
             else:
                 total += loss(logits.float(), y) * len(y)
     finally:
         model.train(training)
-    return Evaluation(correct.item() / len(data), total.item() / len(data), len(data))
+    assert low is not None
+    assert high is not None
+    constant = bool((high - low).max() <= 1e-6 * torch.maximum(high.abs(), low.abs()).max())
+    confusion = pairs.view(size, size).cpu()
+    return Evaluation(correct.item() / len(data), total.item() / len(data), len(data), confusion, constant)

@@ -18,6 +18,11 @@ class Optimizer(Protocol):
     """A step on stacked rows."""
 
     @property
+    def rate(self) -> float:
+        """The learning rate of local steps where none is given; docs/workers.md says how it was chosen."""
+        ...
+
+    @property
     def slots(self) -> Sequence[str]:
         """Names of its memory; "count" has one number per row, the others are shaped as the weights."""
         ...
@@ -45,6 +50,7 @@ def optimizer(name: str) -> Optimizer:
 class SGD:
     """x <- x - lr g."""
 
+    rate = 0.1
     slots = ()
 
     def step(self, x: Tensor, g: Tensor, memory: Mapping[str, Tensor], lr: float) -> None:
@@ -63,6 +69,7 @@ class Momentum:
 
     beta: float = 0.9
     nesterov: bool = False
+    rate = 0.02
     slots = ("momentum",)
 
     def __post_init__(self) -> None:
@@ -93,6 +100,7 @@ class Adam:
     decay: float = 0.0
     corrected: bool = True
     sign: bool = False
+    rate = 3e-3
     slots = ("momentum", "square", "count")
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ class Outcome:
     Attributes:
         rows: the result table, one dictionary per row, columns in order of first appearance.
         values: named numbers that accept-criteria and results files speak of.
-        plots: by name, figures, which the runner writes, or PNG files inside the run's folder.
+        plots: by name, figures, which the runner writes, or files inside the run's folder.
         notes: sentences the reader needs: warnings, what did not hold; empty ones are left out.
     """
 

@@ -83,14 +83,14 @@ def execute(settings: Settings, folder: RunFolder) -> Outcome:
     panels = _curves(settings, folder, found.values)
     deviations = _samples(settings, folder, found.values)
     words = f"theorem {settings.theorem}, d = {settings.d}, k = {settings.k}, {settings.starts} random starts"
-    paths = {"trajectories": pictures.trajectories(plots / "trajectories.png", drawn, words, settings.deltas[-1])}
+    paths = {"trajectories": pictures.trajectories(plots / "trajectories.svg", drawn, words, settings.deltas[-1])}
     if panels:
         title = f"Theorem {settings.theorem}"
-        paths["probabilities"] = pictures.probabilities(plots / "probabilities.png", panels, title)
+        paths["probabilities"] = pictures.probabilities(plots / "probabilities.svg", panels, title)
     lines = {"limit": ("β", "largest |w − w*|", distances)}
     if deviations:
         lines["finite samples"] = ("inputs n", "|w_n − w|, root mean square", {settings.penalties[0]: deviations})
-    paths["powers"] = pictures.powers(plots / "powers.png", lines)
+    paths["powers"] = pictures.powers(plots / "powers.svg", lines)
     return Outcome(found.rows, found.values, paths, _notes(found.values))
 
 

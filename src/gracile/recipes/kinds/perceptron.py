@@ -14,7 +14,7 @@ from gracile.channels.layer_sizes import write_layers
 from gracile.core.errors import NonFiniteError, pick
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
-from gracile.core.weights import save_weights
+from gracile.core.tensor_files import save_weights
 from gracile.data import Splits
 from gracile.dynamics import SmoothnessMonitor
 from gracile.models import Normalize, UnitNorm, mlp, plain_weights
@@ -224,13 +224,15 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         reached = max((row["step"] for row in part.folder.metrics()), default=0)
         return {"steps": reached, "accuracy": None, "validation_accuracy": None, "train_loss": None}
     network = plain_weights(network.eval())
+    test, validation = evaluate(network, splits.test), evaluate(network, splits.validation)
     rows, example = _with_range(part.folder.metrics()), torch.zeros(2, *splits.train.input_shape)
     result = {
         "steps": training.steps,
-        "accuracy": 100 * evaluate(network, splits.test).accuracy,
-        "validation_accuracy": 100 * evaluate(network, splits.validation).accuracy,
+        "accuracy": 100 * test.accuracy,
+        "validation_accuracy": 100 * validation.accuracy,
         "train_loss": rows[-1]["train_loss"],
         "seconds": history.seconds,
+        "collapsed": test.collapsed,
     }
     if settings.smoothness:
         result |= {key: statistics.fmean(row[key] for row in rows) for key in step_figures.SMOOTH}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -24,25 +23,25 @@ from gracile.core.learning_rule import LearningRule
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
-from gracile.core.weights import save_weights
+from gracile.core.tensor_files import load_weights, save_weights
 from gracile.data import Augmentation, Splits, batches
-from gracile.deploy import load_weights
 from gracile.dynamics import monitors
 from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
+from gracile.recipes.described import write_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.robust import AttackSettings, robustness, titles, tried_on
 from gracile.recipes.schema import Strict, changed
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
-from gracile.report import figures, read, weights
-from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
+from gracile.report import read, weights
+from gracile.training import CatastrophicOverfitting, Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
 # What a run beside this one has to have of an arm for it to be taken over; the first says that its training is whole.
-TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "robust.json")
+TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "answers.json", "robust.json")
 # Steps that a rehearsal takes of each arm.
 TIMED = 4
 # What of a recipe's training is an argument of `fit` under the same name.
@@ -58,6 +57,7 @@ class Target(Strict):
         macs: share of multiply-adds that stays after physical removal.
         params: share of parameters that stays.
         sparsity: share of exact zeros.
+        ranking: ``worth`` or ``size``: what orders groups.
         by_cost: weigh groups by what they cost of the budget.
         begin: share of the run, at its start, without any pull.
         ramp: share of the run, after that, during which the budget shrinks.
@@ -67,6 +67,7 @@ class Target(Strict):
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    ranking: str = "worth"
     by_cost: bool = True
     begin: float = 0.0
     ramp: float = 0.5
@@ -121,7 +122,7 @@ class Settings(arms.ArmSettings[MethodArm]):
     def comparisons(self) -> dict[str, Comparison]:
         """Those that speak of no arm this size leaves out."""
         left_out = set(self.leave_out)
-        return {name: one for name, one in self.compare.items() if not left_out & {one.arm, one.to}}
+        return {name: one for name, one in self.compare.items() if not left_out & {one.arm, *one.others}}
 
     def model_of(self, arm: str) -> ModelSettings:
         """The arm's network."""
@@ -156,6 +157,8 @@ class Settings(arms.ArmSettings[MethodArm]):
                 )
             if arm.method is not None:
                 earlier.append(name)
+            settle = arm.target.settle if arm.target else arm.options.get("retrain")
+            self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
             # A rule that fills the gradients itself knows no attacked batches.
             if (
                 arm.method in methods.LEARNING_RULES
@@ -194,12 +197,13 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     """One arm from one seed, trained and attacked: its numbers."""
     device = device_named(settings.device)
     splits = settings.data.splits(device)
+    write_data(part.path.parent, splits)
     result = _trained(settings, part, splits, device)
     part.notes.extend(result.pop("notes", []))
     if settings.attacks is not None:
         network = load_trained(settings, part, splits).to(device)
         found = robustness(network, splits.test, settings.attacks, part.folder)
-        result |= found["accuracies"]
+        result |= found["accuracies"] | {"stands": found.get("stands", {})}
         part.notes.extend(f"{part.path.name}: {warning}" for warning in found["warnings"])
     return result
 
@@ -207,7 +211,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
 def load_trained(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
     """A trained arm as it is kept, in evaluation mode."""
     network = build_network(settings.model_of(part.arm), splits, part.seed)
-    load_weights(network, part.path / "model.safetensors")
+    load_weights(network, part.path / "model.safetensors", "Restore a copy, or train the arm again.")
     return network.eval()
 
 
@@ -224,7 +228,7 @@ def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.
         with arms.heeded_warnings() as heard:
             result = _fitted(settings, part, splits, device)
         arms.leave_mark(part, asked)
-        write_json(done, result | {"notes": heard})
+        write_json(done, result | {"notes": [*result.get("notes", []), *heard]})
     return json.loads(done.read_text(encoding="utf-8"))
 
 
@@ -245,24 +249,27 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
         order = torch.randperm(len(splits.train), generator=generator(seed, "smoothness"))
         x, y = next(iter(batches(splits.train, training.batch_size, order=order)))
         watched = monitors(network, x.to(device), y.to(device), lr=training.lr)
+    robust = training.robust_monitors(splits.validation)
     history = fit(
         network, splits, **training.model_dump(include=GIVEN), schedule=built.schedule, learning_rule=rule,
         sparsifier=sparsifier, objective=None if rule is not None else built.objective,
         augment=augment if settings.data.flip or settings.data.crop else None, seed=seed, folder=part.folder, resume=True,
-        observe=[*watched, left],
+        observe=[*watched, *robust.values(), left],
         progress=part.label if part.shown else None,
     )  # fmt: skip
     kept, file = network if sparsifier is None else sparsifier.sparse_model(), part.path / "model.safetensors"
+    chosen = training.choose(kept, robust, history)
     save_weights(kept, file)
     if rule is None:
         write_layers(kept, example, part.path / "layers.json")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Some networks draw noise in evaluation too.
-        torch.manual_seed(derive_seed(seed, "test"))
-        test = evaluate(kept, splits.test)
-    result = {"accuracy": 100 * test.accuracy, "loss": test.loss, **_sparsity(network, sparsifier, part)}
-    result |= {key: 100 * share for key, share in left(kept).items()}
+    result = _measured(kept, splits, part, device) | _sparsity(network, sparsifier, part)
+    result |= chosen | {key: 100 * share for key, share in left(kept).items()}
     result |= {"seconds": history.seconds, "small_weights": 100 * weights.small_share(weights.read_weights(file))}
+    result["notes"] = [
+        f"{part.path.name}: {one.message}"
+        for one in robust.values()
+        if isinstance(one, CatastrophicOverfitting) and one.message
+    ]
     log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
 
@@ -318,6 +325,15 @@ def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: tor
     return sorted(timeit.repeat(lambda: learn(x, y), number=1, repeat=TIMED))[1]
 
 
+def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.device) -> dict[str, Any]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Some networks draw noise in evaluation too.
+        torch.manual_seed(derive_seed(part.seed, "test"))
+        test = evaluate(kept, splits.test)
+    write_json(part.path / "answers.json", {"classes": list(splits.test.classes), **test.to_json()})
+    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
+
+
 def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part) -> dict[str, Any]:
     if sparsifier is None:
         parameters = sum(tensor.numel() for tensor in network.parameters())
@@ -352,16 +368,5 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
 
 
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
-    rows, plots = arms.records_of(settings, folder), folder.path / "plots"
-    firsts = {arm: folder.path / settings.folder_of(arm, settings.seeds[0]) for arm in settings.names()}
-    flat = {
-        arm: np.concatenate([one.ravel() for one in weights.read_weights(path / "model.safetensors").values()])
-        for arm, path in firsts.items()
-    }
-    drawn = {"learning curves": figures.learning_curves(rows, plots / "learning.png")}
-    if sparse := {arm: rows[arm] for arm in settings.sparse_arms()}:
-        drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
-    drawn["weights"] = figures.weight_histograms(flat, plots / "weights.png")
-    if settings.weights:
-        drawn |= weights.draw(read(folder.path), plots, only=list(flat))
-    return drawn
+    """The figures of `gracile weights` where they are asked for; the page itself draws the rest."""
+    return weights.draw(read(folder.path), folder.path / "plots", only=settings.names()) if settings.weights else {}

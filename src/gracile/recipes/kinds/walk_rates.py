@@ -98,7 +98,7 @@ def execute(settings: Settings, folder: RunFolder) -> Outcome:
     for clocked in settings.walk_clock:
         _walk_clock(clocked, settings.seed, folder, found)
     for dim, rated in curves.items():
-        file = folder.path / "plots" / f"rates-d{dim}.png"
+        file = folder.path / "plots" / f"rates-d{dim}.svg"
         plots[file.stem] = pictures.rates(file, dim, rated, f"d = {dim}: exact against predicted")
     # Plain floats: what numpy returns does not go into JSON.
     return Outcome(found.rows, {name: float(value) for name, value in found.values.items()}, plots, found.notes)

@@ -254,15 +254,15 @@ def _plots(settings: Settings, folder: RunFolder, results: Results, published: d
     place = folder.path / "plots"
     if len(drawn) > MANY:
         spread = {name: [value for result in found for value in result["workers"]] for name, found in results.items()}
-        return {"where workers end": worker_figures.spread(place / "spread.png", spread)}
+        return {"where workers end": worker_figures.spread(place / "spread.svg", spread)}
     plots = {}
     if len(drawn) > 1:
-        plots["accuracy by round and by bytes"] = worker_figures.comparison(place / "comparison.png", curves, published)
+        plots["accuracy by round and by bytes"] = worker_figures.comparison(place / "comparison.svg", curves, published)
     for name, arm in drawn.items():
         if arm.workers == 1 or len(drawn) > FEW:
             continue
         title = f"{arm.method} on {arm.title} workers, {arm.split} shards"
         title = title if name == arm.method else f"{name}: {title}"
         built, accuracy = workers.graph(arm.joined, arm.workers), results[name][0]["workers"]
-        plots[name] = worker_figures.overview(place / f"{name}.png", built, curves[name], accuracy, title)
+        plots[name] = worker_figures.overview(place / f"{name}.svg", built, curves[name], accuracy, title)
     return plots

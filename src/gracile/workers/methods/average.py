@@ -19,7 +19,7 @@ class Average:
     optimum: `Scaffold` corrects for it, at twice the bytes.
 
     Args:
-        lr: learning rate, or a function of the round.
+        lr: learning rate, or a function of the round; None takes the optimiser's own.
         local_steps: steps between two means.
         weighted: by sample counts; the mean of equal shares otherwise.
         optimizer: of the local steps, a row of `gracile.workers.OPTIMIZERS`; its memory is never sent.
@@ -34,7 +34,7 @@ class Average:
 
     def __init__(
         self,
-        lr: Rate,
+        lr: Rate | None = None,
         local_steps: int = 1,
         *,
         weighted: bool = True,

@@ -28,7 +28,7 @@ class Choco:
     CHOCO's gossip. The y_i sum to zero, so the mean of all workers moves as without.
 
     Args:
-        lr: learning rate, or a function of the round.
+        lr: learning rate, or a function of the round; None takes 0.1.
         local_steps: steps of gradient descent between two exchanges.
         compress: a row of `gracile.workers.COMPRESSORS`.
         gamma: in (0, 1]: how far to go towards the neighbours; the stronger the compression, the smaller.
@@ -44,7 +44,7 @@ class Choco:
 
     def __init__(
         self,
-        lr: Rate,
+        lr: Rate | None = None,
         local_steps: int = 1,
         compress: str = "top-k:0.01",
         gamma: float = 0.3,

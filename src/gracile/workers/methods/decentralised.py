@@ -17,7 +17,7 @@ class DecentralisedSGD:
     With a constant rate workers settle around the optimum, the farther from it the more their data differ.
 
     Args:
-        lr: learning rate, or a function of the round.
+        lr: learning rate, or a function of the round; None takes the optimiser's own.
         local_steps: steps between two exchanges.
         gossip: rounds of gossip per exchange.
         optimizer: of the local steps, a row of `gracile.workers.OPTIMIZERS`; its memory is never sent.
@@ -32,7 +32,7 @@ class DecentralisedSGD:
 
     def __init__(
         self,
-        lr: Rate,
+        lr: Rate | None = None,
         local_steps: int = 1,
         gossip: int = 1,
         *,

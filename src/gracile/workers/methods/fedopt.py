@@ -32,7 +32,7 @@ class FedOpt:
     weights. A worker that misses a mean would fall out of step for ever, so messages may not be lost.
 
     Args:
-        lr: learning rate of the local steps, or a function of the round.
+        lr: learning rate of the local steps, or a function of the round; None takes the optimiser's own.
         local_steps: steps between two means.
         server: "momentum", "nesterov", "adam" or "yogi".
         server_lr: the server's learning rate. "momentum" of 0 and a rate of 1 are `Average`; "adam" wants 0.001 to 0.1.
@@ -49,7 +49,7 @@ class FedOpt:
 
     def __init__(
         self,
-        lr: Rate,
+        lr: Rate | None = None,
         local_steps: int = 1,
         server: str = "adam",
         server_lr: float = 0.01,

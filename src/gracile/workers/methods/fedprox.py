@@ -18,7 +18,7 @@ class FedProx:
     of them. The bytes are those of `Average`.
 
     Args:
-        lr: learning rate, or a function of the round.
+        lr: learning rate, or a function of the round; None takes the optimiser's own.
         local_steps: steps between two means.
         mu: from 0 on, where it is `Average`; 1, 0.1, 0.01 and 0.001 are usual.
         weighted, optimizer, participation, seed: see `Average`.
@@ -31,7 +31,7 @@ class FedProx:
 
     def __init__(
         self,
-        lr: Rate,
+        lr: Rate | None = None,
         local_steps: int = 1,
         mu: float = 0.01,
         *,

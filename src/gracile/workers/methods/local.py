@@ -22,7 +22,7 @@ class LocalTraining:
     """Local steps of those workers that take part in a round.
 
     Args:
-        lr: learning rate, or a function of the round.
+        lr: learning rate, or a function of the round; None takes the optimiser's own.
         local_steps: steps between two exchanges.
         optimizer: a row of `gracile.workers.OPTIMIZERS`; its memory stays with the worker from round to round.
         participation: share of all workers, in (0, 1], that are drawn anew for each round.
@@ -33,13 +33,14 @@ class LocalTraining:
     """
 
     def __init__(
-        self, lr: Rate, local_steps: int, optimizer: str = "sgd", participation: float = 1.0, seed: int = 0
+        self, lr: Rate | None, local_steps: int, optimizer: str = "sgd", participation: float = 1.0, seed: int = 0
     ) -> None:
-        check_steps(lr, local_steps)
+        self.optimizer = optimizers.optimizer(optimizer)
+        self.lr: Rate = self.optimizer.rate if lr is None else lr
+        check_steps(self.lr, local_steps)
         if not 0 < participation <= 1:
             raise InputError(f"participation is {participation}.", "Give the share of workers, in (0, 1].")
-        self.lr, self.local_steps, self.participation, self.seed = lr, local_steps, participation, seed
-        self.optimizer = optimizers.optimizer(optimizer)
+        self.local_steps, self.participation, self.seed = local_steps, participation, seed
 
     def memory(self, x: Tensor) -> State:
         """What the state holds of the optimiser, before the first step."""

@@ -19,7 +19,7 @@ class Scaffold:
     the mean gradient points however much the data differ. For twice the bytes of `Average`.
 
     Args:
-        lr: learning rate, or a function of the round.
+        lr: learning rate, or a function of the round; None takes 0.1.
         local_steps: steps K between two means; c_m <- c_m - c + (x - y_m) / (K lr).
         server_lr: x <- x + server_lr (mean y - x).
         weighted: both means by sample counts; of equal shares otherwise, as in the paper.
@@ -33,7 +33,7 @@ class Scaffold:
 
     def __init__(
         self,
-        lr: Rate,
+        lr: Rate | None = None,
         local_steps: int = 1,
         server_lr: float = 1.0,
         *,

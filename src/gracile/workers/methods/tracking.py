@@ -21,7 +21,7 @@ class GradientTracking:
 
     tolerates_loss = True
 
-    def __init__(self, lr: Rate) -> None:
+    def __init__(self, lr: Rate = 0.2) -> None:
         check_steps(lr, 1)
         self.lr = lr
 

@@ -20,7 +20,7 @@ class TwoStar:
     only where both stars hold equal shares; `weighted` weights by sample counts, which always is.
 
     Args:
-        lr: learning rate, or a function of the round.
+        lr: learning rate, or a function of the round; None takes the optimiser's own.
         local_steps: steps between two means.
         weighted: by sample counts.
         optimizer: of the local steps, a row of `gracile.workers.OPTIMIZERS`; its memory is never sent.
@@ -31,7 +31,9 @@ class TwoStar:
 
     tolerates_loss = True
 
-    def __init__(self, lr: Rate, local_steps: int = 1, *, weighted: bool = False, optimizer: str = "sgd") -> None:
+    def __init__(
+        self, lr: Rate | None = None, local_steps: int = 1, *, weighted: bool = False, optimizer: str = "sgd"
+    ) -> None:
         self.local, self.weighted = LocalTraining(lr, local_steps, optimizer), weighted
 
     def start(self, network: WorkerNetwork, problem: Problem) -> State:

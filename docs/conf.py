@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 import gracile
+from gracile.core.figures import declared, svg
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import figures  # noqa: E402 - beside this file
 
 project = "gracile"
 author = copyright = "The gracile contributors"
 version = release = gracile.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -33,6 +41,12 @@ html_css_files = ["site.css"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+# The tour keeps no outputs: the build runs it, in a folder of its own.
+nb_execution_mode = "auto"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 # Single backticks in docstrings: a link where the name is known, code where it is not.
@@ -125,8 +139,43 @@ def skipped(_: Sphinx, what: str, name: str, obj: object, skip: bool, options: o
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
+class Drawn(SphinxDirective):
+    """A figure of ``figures.py`` by its name, drawn anew, with its caption; it stands in the page, so that it follows light and dark."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Draw it."""
+        name = self.arguments[0]
+        self.env.note_dependency(figures.__file__)
+        figure, told = figures.drawn(name)
+        drawing = svg(figure, name.replace("_", " "), told)
+        inches = figure.get_size_inches()[0]
+        # On a phone a wide one scrolls rather than have words too small to read.
+        size = f"min-width:{54 * inches:.0f}px;width:{inches / 9.6:.0%}"
+        before = f'<figure class="drawn" aria-label="{html.escape(told)}"><div class="scroll"><div style="{size}">{drawing}</div></div>'
+        caption = nodes.container(classes=["drawn-caption"])
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        return [nodes.raw("", before, format="html"), caption, nodes.raw("", "</figure>", format="html")]
+
+
+def palette() -> str:
+    """The figures' colours, by the reader's screen or by the theme's own switch."""
+    light, dark = declared(dark=False), declared(dark=True)
+    by_screen = f"@media(prefers-color-scheme:dark){{body:not([data-theme=light]){{{dark}}}}}"
+    return f"body{{{light}}}body[data-theme=dark]{{{dark}}}{by_screen}"
+
+
+def coloured(_: Sphinx, name: str, template: str, context: dict[str, Any], tree: object) -> None:
+    """The palette in the head of every page."""
+    context["metatags"] = f"{context.get('metatags', '')}<style>{palette()}</style>"
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx's entry."""
+    app.add_directive("drawn", Drawn)
+    app.connect("html-page-context", coloured)
     app.connect("builder-inited", write_api)
     app.connect("source-read", on_page)
     app.connect("autodoc-skip-member", skipped)

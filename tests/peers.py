@@ -1,16 +1,27 @@
-"""Other people's libraries, which tests hold this one against where they are there."""
+"""Other people's libraries, which tests hold this one against where they are there.
+
+``python -m tests.peers FILE ...`` runs a script with them at hand.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import re
+import runpy
+import sys
 import warnings
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 
 def peer(name: str) -> ModuleType:
     """Import a library, or skip the test and say why: not installed, or not for this torch."""
+    operators_of_torchvision()
     try:
         with warnings.catch_warnings():
             # What it says of itself while it is imported is not ours to mend.
@@ -21,3 +32,37 @@ def peer(name: str) -> ModuleType:
     except RuntimeError as error:
         # torchvision built for another torch fails so, and what imports it with it.
         pytest.skip(f"{name} does not go with this torch: {error}")
+
+
+@cache
+def operators_of_torchvision() -> torch.library.Library | None:
+    """Declare torchvision's own operators, so that a build for another torch imports, and timm and transformers with it.
+
+    What a network of theirs computes is torch's; operators such as nms stay without a kernel.
+
+    Returns:
+        the declarations, which hold as long as they are kept; None where torchvision is not there or has its operators.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        declared = torch.library.Library("torchvision", "DEF")
+        text = "".join(path.read_text("utf-8") for path in Path(found.origin).parent.rglob("*.py"))
+        for name in sorted(set(re.findall(r'register_(?:fake|meta)\(\s*"(?:torchvision::)?(\w+)"', text))):
+            declared.define(f"{name}(Tensor x) -> Tensor")
+        return declared
+    return None
+
+
+if __name__ == "__main__":
+    operators_of_torchvision()
+    _, script, *_ = sys.argv
+    del sys.argv[0]
+    runpy.run_path(script, run_name="__main__")

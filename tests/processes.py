@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from gracile import cli
 
 SLOW_TO_IMPORT = [
     "gracile.cli",
@@ -100,6 +103,43 @@ def as_torchrun(
     for _, said in started:
         said.unlink()
     return texts
+
+
+class Forked:
+    """A program in a process of its own, forked from the server instead of starting a Python and importing everything anew.
+
+    Args:
+        program: importable by name.
+        arguments: its own.
+        folder: where it runs; what it prints goes to ``said.txt`` there, once it ends by itself.
+    """
+
+    def __init__(self, program: Callable[..., Any], *arguments: Any, folder: Path) -> None:
+        serve()
+        self._said = folder / "said.txt"
+        context = multiprocessing.get_context("forkserver")
+        self._process = context.Process(target=_rank, args=(program, folder, self._said, {}, arguments), daemon=True)
+        self._process.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def ended(self, seconds: float = SECONDS) -> tuple[int | None, str]:
+        """Wait for its end: the exit status, and what it printed."""
+        self._process.join(seconds)
+        return self._process.exitcode, self._said.read_text() if self._said.exists() else ""
+
+
+def command(*words: str) -> None:
+    """The command line, as a process of its own runs it."""
+    sys.exit(cli.main(list(words)))
 
 
 def _rank(program: Callable[..., Any], folder: Path, said: Path, environment: dict[str, str], arguments: Any) -> None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gracile.core.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from gracile.deploy import attack as attack
     from gracile.deploy import compress as compress
+    from gracile.deploy import from_pretrained as from_pretrained
     from gracile.export import export_onnx as export_onnx
+    from gracile.recipes.hub import push_to_hub as push_to_hub
     from gracile.recipes.over_workers import train_over_workers as train_over_workers
     from gracile.recipes.request import run as run
     from gracile.recipes.trained import trained as trained
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
     from gracile.training import fit as fit
     from gracile.walks.summary import walk as walk
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "RGSM": "gracile.splitting",
@@ -34,6 +37,8 @@ _HOMES = {
     "draw_weights": "gracile.report.weights",
     "export_onnx": "gracile.export",
     "fit": "gracile.training",
+    "from_pretrained": "gracile.deploy",
+    "push_to_hub": "gracile.recipes.hub",
     "run": "gracile.recipes.request",
     "shrink": "gracile.shrinking",
     "train_over_workers": "gracile.recipes.over_workers",
@@ -51,6 +56,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "draw_weights",
     "export_onnx",
     "fit",
+    "from_pretrained",
+    "push_to_hub",
     "run",
     "shrink",
     "train_over_workers",

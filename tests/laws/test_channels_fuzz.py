@@ -18,8 +18,8 @@ from gracile.channels import trace
 from gracile.shrinking import plan, shrink
 from gracile.shrinking.parity import largest_difference
 from tests.models.idioms import Attention, Perceptron
+from tests.models.well_known import randomised
 from tests.models.zeros import zero_filters, zero_groups
-from tests.models.zoo import randomised
 
 NETWORKS = int(os.environ.get("GRACILE_FUZZ", "200"))
 AT_ONCE = 20

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gracile.dynamics import Junction, find, gradient_flow
+from gracile.dynamics import Drift, Junction, bounds, decay_error, example_networks, find, flow_drift, gradient_flow
 
 EXACT = 1e-11  # what is asked of linear networks
 SMOOTH = 1e-10  # of ReLU networks between sign changes
@@ -327,3 +327,28 @@ def test_a_wrong_rearrangement_drifts(
     gradient_flow(model, lambda net: (net(x) - y).square().mean(), time=0.5)
     assert (junction.difference(tensors(model)) - right_before).abs().max() < EXACT
     assert (wrong(tensors(model)) - wrong_before).abs().max() > 1e-4
+
+
+def test_drift_along_a_flow_is_rounding_where_d_is_conserved_and_more_elsewhere() -> None:
+    model = example_networks.network("relu", 0)
+    x, y = example_networks.regression("relu", 8, 0)
+    junctions, flow = flow_drift(model, lambda net: (net(x) - y).square().mean(), x, time=0.5, records=4)
+    assert len(flow.observed[0][1]) == len(junctions)
+    assert flow.observed[0][1][0] == Drift(0.0, 0.0)
+    last = flow.observed[-1][1]
+    assert max(drift.conserved for drift in last) < SMOOTH
+    assert {one.invariance for one in junctions} == {"pattern"}
+    assert min(drift.free for drift in last) > 1e-4
+
+
+def test_weight_decay_shrinks_what_flow_conserves_by_its_law() -> None:
+    model = example_networks.network("linear", 0)
+    x, y = example_networks.regression("linear", 8, 0)
+    loss = lambda net: (net(x) - y).square().mean()
+    assert decay_error(model, loss, x, weight_decay=0.3, time=0.5) < 1e-9
+
+
+def test_lemma_11_leaves_something_over_at_random_and_nothing_at_its_tight_block() -> None:
+    least, tight = bounds.lemma_11_slack(50, 0)
+    assert 0 < least < 1
+    assert tight == pytest.approx(0, abs=1e-12)

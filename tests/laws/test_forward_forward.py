@@ -17,6 +17,8 @@ from torch import Tensor
 
 from gracile.core.errors import DataError, InputError
 from gracile.core.memory import peak_bytes
+from gracile.core.seeding import generator
+from gracile.data import Dataset
 from gracile.forward_forward import (
     FFClassifier,
     FFNetwork,
@@ -27,11 +29,15 @@ from gracile.forward_forward import (
     theorem2,
     write_labels,
 )
+from gracile.forward_forward.descent import correlation, watched_descent
 from gracile.forward_forward.goodness import GOODNESS
 from gracile.forward_forward.labels import LABELS
 from gracile.forward_forward.losses import LOSSES
 from gracile.forward_forward.network import NEGATIVES
 from gracile.forward_forward.normalization import NORMALIZATIONS
+from gracile.forward_forward.reach import law_reach, theorem1_sides
+from gracile.forward_forward.watching import random_layer
+from tests.conftest import make_blobs
 
 F64 = torch.float64
 CLASSES = 3
@@ -403,3 +409,60 @@ def test_it_is_saved_and_read_without_pickle(tmp_path):
     np.testing.assert_array_equal(again.goodness_by_layer(test_x), model.goodness_by_layer(test_x))
     assert again.history_.rows == model.history_.rows
     assert b"pickle" not in (tmp_path / "ff.safetensors").read_bytes()
+
+
+def images(samples: int = 96) -> Dataset:
+    return make_blobs().train.subset(torch.arange(samples))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_sides_of_theorem_1_are_those_of_each_batch(labelled: bool) -> None:
+    data = images()
+    found = theorem1_sides(data, width=32, batch_size=40, seed=3, labelled=labelled)
+    assert found.left.shape == found.right.shape == found.satisfied.shape == (80,)
+    assert len(found.lengths) == 2
+    # Inputs of length 1 keep it on average under weights of variance 2 / n.
+    assert all(0.6 < length < 1.5 for length in found.lengths)
+    weights = random_layer(32, 64, generator(3, "layer"))
+    order = torch.randperm(96, generator=generator(3, "order"))[40:80]
+    x = data.inputs[order].flatten(1) / 255
+    if labelled:
+        x = write_labels(x, data.labels[order], 3)
+    x = x / x.norm(dim=1, keepdim=True)
+    h = torch.relu(x @ weights.T)
+    torch.testing.assert_close(found.left[40:], theorem1(x, h, (x, h)).left)
+
+
+def test_a_small_step_does_what_the_laws_foretell_and_a_large_one_not_always() -> None:
+    found = law_reach(images(), [1e-6, 0.1], width=200, batch_size=48, samples=96)
+    assert set(found) == {"theorem 1", "theorem 2"}
+    for small, large in found.values():
+        assert len(small) == len(large) == 2
+        assert min(one.agree for one in small) == 1.0
+    assert min(one.agree for one in found["theorem 2"][1]) < 1.0
+
+
+@pytest.mark.parametrize(("loss", "kinds"), [("decrease", ["positive"]), ("difference", ["positive", "negative"])])
+def test_a_watched_descent_of_one_layer_tells_every_step(loss: str, kinds: list[str]) -> None:
+    (layer,) = watched_descent(
+        images(), loss=loss, lr=1e-3, epochs=2, widths=[24], batch_size=32, probes=20, probe_steps=4
+    )
+    assert list(layer.shares) == kinds
+    assert all(len(values) == 6 for shares in layer.shares.values() for values in vars(shares).values())
+    assert [probe["iteration"] for probe in layer.probes] == [0, 4, 6]
+    assert all(0 <= probe["positive"] <= 1 and 0 <= probe["dead"] <= 100 for probe in layer.probes)
+    assert layer.to_json()["probes"] == layer.probes
+
+
+def test_a_watched_network_tells_each_layer_and_repeats_itself() -> None:
+    settings = {"loss": "difference", "lr": 0.01, "epochs": 1, "widths": [16, 12], "batch_size": 32, "probes": 20}
+    first, second = (watched_descent(images(), **settings) for _ in range(2))
+    assert len(first) == 2
+    assert first == second
+
+
+def test_what_stands_still_correlates_with_itself_alone() -> None:
+    still, moving = np.ones(5), np.arange(5.0)
+    assert correlation(still, still) == 1.0
+    assert correlation(still, moving) == 0.0
+    assert correlation(moving, 2 * moving) == pytest.approx(1.0)

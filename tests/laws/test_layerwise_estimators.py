@@ -442,7 +442,7 @@ def test_a_stream_with_an_unnamed_class_is_refused(name):
         ({"lam": -1.0}, "no regularisation strength"),
         ({"lam": "best"}, "no regularisation strength"),
         ({"batch_size": 0}, "no whole number"),
-        ({"device": "abacus"}, "no device"),
+        ({"device": "abacus"}, "is not there"),
         ({"dtype": "float16"}, "not supported"),
     ],
 )

@@ -98,6 +98,16 @@ def test_no_public_signature_uses_a_synonym() -> None:
     assert not wrong
 
 
+# A torch module of the user's own is a model. A network is what joins workers, or what a learner is by its own name; recipes have
+# keys of both words.
+NETWORKS = ("gracile.workers.", "gracile.layerwise.", "gracile.forward_forward.", "gracile.recipes.")
+
+
+def test_a_users_module_is_a_model_in_every_room() -> None:
+    wrong = [name for name, part in names() if part in ("network", "networks") and not name.startswith(NETWORKS)]
+    assert not wrong
+
+
 @pytest.mark.parametrize(
     "part", ["iterations", "max_iter", "num_steps", "learning_rate", "tol", "random_state", "rate"]
 )

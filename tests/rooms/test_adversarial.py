@@ -275,8 +275,8 @@ def test_a_recipe_measures_robustness_and_draws_weights(finished: Path):
         values["dense.small_weights"] - values["natural.small_weights"]
     )
     assert values["adversarial.accuracy"] == pytest.approx(values["dense.accuracy"] - values["natural.accuracy"])
-    drawn = {path.name for path in (finished / "first" / "plots").glob("*.png")}
-    assert {"all-weights.png", "layer-weights.png", "kernels.png", "channel-norms.png", "sparsity-lam.png"} <= drawn
+    drawn = {path.name for path in (finished / "first" / "plots").glob("*.svg")}
+    assert {"all-weights.svg", "layer-weights.svg", "kernels.svg", "channel-norms.svg", "sparsity-lam.svg"} <= drawn
 
 
 def test_a_sibling_run_takes_over_arms_trained_from_the_same_settings_and_no_others(finished: Path):

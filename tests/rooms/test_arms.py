@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,8 +17,8 @@ from gracile.core.claims import take
 from gracile.core.errors import InputError
 from gracile.recipes import arms, engine, load, run, schema, shipped
 from gracile.recipes.kinds import KINDS, kind
-from gracile.recipes.runner import describe
 from gracile.recipes.tables import Column, arm_rows, published_row, spread
+from tests.processes import Forked
 
 RECIPE = """
 title = "arms"
@@ -40,17 +38,38 @@ found = "slim"
 """
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> schema.Recipe:
-    file = tmp_path / "arms.toml"
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the recipe lies, and what is trained of it once for all tests."""
+    return tmp_path_factory.mktemp("arms")
+
+
+@pytest.fixture(scope="module")
+def recipe(place: Path) -> schema.Recipe:
+    file = place / "arms.toml"
     file.write_text(RECIPE)
     return load(str(file))
 
 
-def longer(recipe: schema.Recipe, epochs: int = 20) -> schema.Recipe:
+@pytest.fixture(scope="module")
+def long_recipe(recipe: schema.Recipe) -> schema.Recipe:
     """One seed of two arms that take a while."""
-    changes = {"seeds": [0], "leave_out": ["anew"], "training": {"epochs": epochs, "batch_size": 4}}
+    changes = {"seeds": [0], "leave_out": ["anew"], "training": {"epochs": 20, "batch_size": 4}}
     return recipe.model_copy(update={"settings": schema.merged(recipe.settings, changes)})
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: schema.Recipe, place: Path) -> dict[str, Any]:
+    """The bits of a run in one process."""
+    run(recipe, place / "one")
+    return bits(place / "one")
+
+
+@pytest.fixture(scope="module")
+def long_whole(long_recipe: schema.Recipe, place: Path) -> dict[str, Any]:
+    """The same of the recipe that takes a while."""
+    run(long_recipe, place / "long")
+    return bits(place / "long")
 
 
 def bits(folder: Path) -> dict[str, Any]:
@@ -63,28 +82,26 @@ def bits(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_two_processes_give_the_bits_of_one(recipe: schema.Recipe, tmp_path: Path):
-    run(recipe, tmp_path / "one")
+def test_two_processes_give_the_bits_of_one(recipe: schema.Recipe, whole: dict, tmp_path: Path):
     run(recipe, tmp_path / "two", jobs=2)
-    assert bits(tmp_path / "one") == bits(tmp_path / "two")
+    assert bits(tmp_path / "two") == whole
     assert len(bits(tmp_path / "two")) == 6 + 3
     assert (tmp_path / "two" / "dense-seed0" / "log.txt").read_text()
     assert not list((tmp_path / "two").rglob("claim-*"))
 
 
-def test_one_by_one_as_an_array_of_jobs_does(recipe: schema.Recipe, tmp_path: Path):
+def test_one_by_one_as_an_array_of_jobs_does(recipe: schema.Recipe, whole: dict, tmp_path: Path):
     folder = tmp_path / "shared"
     first = run(recipe, folder, only=["dense:1"])
     assert set(first.missing) == {"dense-seed0", "slim-seed0", "slim-seed1", "anew-seed0", "anew-seed1"}
-    assert "Still to be done" in describe(first)
+    assert "Still to be done" in str(first)
     assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
     # What an arm needs is trained with it, of its seeds alone.
     assert set(run(recipe, folder, only=["anew:0"]).missing) == {"dense-seed0", "slim-seed1", "anew-seed1"}
     assert set(run(recipe, folder, only=["anew"]).missing) == {"dense-seed0"}
     last = run(recipe, folder, only=["dense"])
     assert not last.missing
-    run(recipe, tmp_path / "one")
-    assert bits(folder) == bits(tmp_path / "one")
+    assert bits(folder) == whole
 
 
 @pytest.mark.parametrize(
@@ -136,14 +153,16 @@ def test_what_is_needed_and_held_is_waited_for(recipe: schema.Recipe, tmp_path: 
     timer.join()
 
 
-def started(folder: Path, recipe: schema.Recipe) -> subprocess.Popen[bytes]:
+def train(file: str, folder: str) -> None:
+    """What a process of its own does: run a recipe."""
+    run(load(file), Path(folder))
+
+
+def started(folder: Path, recipe: schema.Recipe) -> Forked:
     """A process that runs a recipe, once it has written a checkpoint."""
-    code = "import sys; from pathlib import Path; from gracile.recipes import load, run; "
-    code += "run(load(sys.argv[1]), Path(sys.argv[2]))"
     file = folder.with_suffix(".toml")
     file.write_text(tomli_w.dumps(recipe.model_dump(exclude_none=True)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code, str(file), str(folder)], env=environment)
+    process = Forked(train, str(file), str(folder), folder=folder.parent)
     until(lambda: len(metrics(folder / "dense")) >= 3)
     return process
 
@@ -160,24 +179,25 @@ def until(done, seconds: float = 100.0) -> None:
         time.sleep(0.005)
 
 
-def test_the_part_of_a_killed_process_is_taken_up_from_its_checkpoint(recipe: schema.Recipe, tmp_path: Path):
-    recipe = longer(recipe)
-    process = started(tmp_path / "killed", recipe)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_the_part_of_a_killed_process_is_taken_up_from_its_checkpoint(
+    long_recipe: schema.Recipe, long_whole: dict, tmp_path: Path
+):
+    process = started(tmp_path / "killed", long_recipe)
+    process.send(signal.SIGKILL)
+    process.ended()
     assert list((tmp_path / "killed" / "dense").glob("claim-*"))
     before = metrics(tmp_path / "killed" / "dense")
     assert 3 <= len(before) < 20
-    run(recipe, tmp_path / "killed", resume=True)
+    run(long_recipe, tmp_path / "killed", resume=True)
     # The seconds of the first sitting stand in rows that were not trained again.
     assert metrics(tmp_path / "killed" / "dense")[: len(before) - 1] == before[:-1]
-    run(recipe, tmp_path / "whole")
-    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+    assert bits(tmp_path / "killed") == long_whole
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_bits_of_one_process(recipe: schema.Recipe, tmp_path: Path):
+def test_a_cluster_that_loses_a_worker_gives_the_bits_of_one_process(
+    long_recipe: schema.Recipe, long_whole: dict, tmp_path: Path
+):
     distributed = pytest.importorskip("distributed")
-    recipe = longer(recipe)
     folder, killed = tmp_path / "cluster", []
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=None
@@ -193,11 +213,10 @@ def test_a_cluster_that_loses_a_worker_gives_the_bits_of_one_process(recipe: sch
 
         killer = threading.Thread(target=kill)
         killer.start()
-        run(recipe, folder, cluster=cluster.scheduler_address)
+        run(long_recipe, folder, cluster=cluster.scheduler_address)
         killer.join()
     assert killed[0] in workers
-    run(recipe, tmp_path / "one")
-    assert bits(folder) == bits(tmp_path / "one")
+    assert bits(folder) == long_whole
 
 
 # Names, published rows, the table.

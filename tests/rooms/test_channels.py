@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,20 +16,20 @@ from gracile.channels import Counts, register_rule, survey, trace
 from gracile.channels.table import RULES
 from gracile.core.errors import InputError
 from gracile.models import mlp, resnet18, resnet20
+from tests.models.well_known import LARGE, WELL_KNOWN, InvertedResidual, randomised
 from tests.models.zeros import zero_filters, zero_groups, zero_inputs_per_layer
-from tests.models.zoo import LARGE, ZOO, InvertedResidual, randomised
 
 few = settings(max_examples=3, deadline=None)
 
 
 def traced(name: str, seed: int = 0):
-    make, shape = ZOO[name]
+    make, shape = WELL_KNOWN[name]
     model = randomised(make(), seed)
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))
     return model, x, trace(model, x)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WELL_KNOWN)
 def test_group_index_broadcasts_to_every_weight_and_numbers_all_groups(name: str) -> None:
     model, _, graph = traced(name)
     index = graph.group_index()
@@ -46,7 +46,7 @@ def test_group_index_broadcasts_to_every_weight_and_numbers_all_groups(name: str
     assert seen.tolist() == list(range(-1, graph.num_groups))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WELL_KNOWN)
 def test_members_are_the_slices_of_the_index(name: str) -> None:
     _, _, graph = traced(name)
     index = graph.group_index()
@@ -101,9 +101,9 @@ def test_normalisation_groups_go_whole_and_a_layer_norm_keeps_all() -> None:
     assert "'1' normalises all channels" in next(reason for reason in graph.reasons.values() if "normalises" in reason)
 
 
-@pytest.mark.parametrize("name", [*ZOO, "resnet18"])
+@pytest.mark.parametrize("name", [*WELL_KNOWN, "resnet18"])
 def test_multiply_adds_are_those_torch_counts(name: str) -> None:
-    make, shape = {**ZOO, **LARGE}[name]
+    make, shape = {**WELL_KNOWN, **LARGE}[name]
     model, x = make().eval(), torch.randn(1, *shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
@@ -116,9 +116,11 @@ def test_resnet18_has_the_published_multiply_adds() -> None:
     assert counts.macs == pytest.approx(555.4e6, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WELL_KNOWN)
 @few
-@given(seed=st.integers(0, 999), share=st.sampled_from([0.2, 0.5, 0.9]))
+@given(seed=st.integers(0, 999), share=st.sampled_from([0.2, 0.5, 0.8, 0.9]))
+@example(seed=2, share=0.5)  # grouped convolutions that read nothing but supposed zeros make constants
+@example(seed=47, share=0.8)
 def test_counting_supposed_zeros_equals_counting_real_ones(name: str, seed: int, share: float) -> None:
     model, _, graph = traced(name, seed)
     assert graph.count() == graph.dense()
@@ -146,7 +148,7 @@ def disturb(model: nn.Module, graph, live, *, dead: bool) -> None:
                 tensor.copy_(torch.where(which.reshape(shape), noise, tensor))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WELL_KNOWN)
 @few
 @given(seed=st.integers(0, 999), share=st.sampled_from([0.2, 0.4]))
 def test_outputs_do_not_depend_on_channels_that_go(name: str, seed: int, share: float) -> None:
@@ -172,7 +174,7 @@ def smooth(model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", ["densenet", "splitting", "squeeze-excite", "resnext", "resnet20-pre-A"])
 def test_every_group_that_stays_matters(name: str) -> None:
     """The greatest removal: an output changes for each channel that was not removed, one by one."""
-    make, shape = ZOO[name]
+    make, shape = WELL_KNOWN[name]
     model, x = smooth(randomised(make(), 3)), torch.randn(2, *shape, generator=torch.Generator().manual_seed(3))
     graph = trace(model, x)
     zero_groups(model, graph, torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(3)) < 0.4)

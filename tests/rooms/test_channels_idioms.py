@@ -12,8 +12,8 @@ from gracile.shrinking import plan, shrink
 from gracile.shrinking.parity import largest_difference
 from gracile.splitting import RGSM
 from tests.models.idioms import IDIOMS, Attention, Counted, Texts, Transformer, TwiceRead
+from tests.models.well_known import randomised
 from tests.models.zeros import zero_groups
-from tests.models.zoo import randomised
 
 
 def example(shapes: tuple[tuple[int, ...], ...], batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:

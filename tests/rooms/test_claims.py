@@ -50,7 +50,7 @@ def test_a_link_does_not_lead_out_of_a_run(tmp_path: Path):
     (run.path / "dense").symlink_to(tmp_path / "victim")
     with pytest.raises(InputError, match="does not lie inside"):
         run.part("dense")
-    assert inside(run.path, run.path / "plots" / "a.png") == Path("plots/a.png")
+    assert inside(run.path, run.path / "plots" / "a.svg") == Path("plots/a.svg")
 
 
 def test_a_folder_is_held_once_and_free_after(tmp_path: Path):

@@ -24,15 +24,9 @@ from gracile.data import Dataset, Splits, describe
 from gracile.recipes import prepare, rehearse, shipped
 from gracile.recipes.request import nested
 from gracile.recipes.schema import PAPERS
+from tests.processes import Forked, command
 
 DIGITS = ["run", "digits", "--set", "training.epochs=6", "--set", "data.train_limit=300"]
-
-
-def gracile(*arguments: str, cwd: Path, **more) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gracile", *arguments],
-        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240, check=False, **more,
-    )  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -69,7 +63,7 @@ def test_every_command_explains_itself_without_torch(name: str):
     (["run", "digits", "--set", "lr"], "--set takes KEY=VALUE"),
     (["run", "digits", "--set", "training.lrr=1"], "Did you mean 'lr'"),
     (["run", "--data", "./nowhere/at/all"], "does not exist"),
-    (["run", "--resume", "--out", "nowhere"], "holds no run to resume"),
+    (["run", "--resume", "--out", "nowhere"], "holds no run."),
     (["reproduce", "table-9.9"], "no recipe named 'table-9.9'"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_line_and_status_2(arguments, message: str, tmp_path: Path, monkeypatch, capsys):
@@ -393,59 +387,52 @@ def test_every_command_is_asked_for_json():
     marks = next(
         mark for mark in test_every_command_answers_in_json_and_quietly.pytestmark if mark.name == "parametrize"
     )
-    # compress has its own test above.
-    assert {arguments[0] for arguments in marks.args[1]} | {"compress"} == set(cli.COMMANDS)
+    # compress has its own test above, push its own in test_hub.
+    assert {arguments[0] for arguments in marks.args[1]} | {"compress", "push"} == set(cli.COMMANDS)
 
 
-def test_a_run_on_a_users_csv(tmp_path: Path):
+def test_a_run_on_a_users_csv(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     rows = [f"{i % 7},{(i * 3) % 5},{'yes' if i % 7 > 3 else 'no'}" for i in range(120)]
-    (tmp_path / "mine.csv").write_text("a,b,answer\n" + "\n".join(rows))
-    done = gracile("run", "--data", "mine.csv", "--epochs", "3", "--set", "data.label=answer", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "dense" in done.stdout
-    assert (tmp_path / "runs/classify-1/result.json").exists()
+    Path("mine.csv").write_text("a,b,answer\n" + "\n".join(rows))
+    assert cli.main(["run", "--data", "mine.csv", "--epochs", "3", "--set", "data.label=answer"]) == 0
+    assert "dense" in capsys.readouterr().out
+    assert Path("runs/classify-1/result.json").exists()
 
 
-def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path):
-    process = start(tmp_path)
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path, monkeypatch):
+    process = Forked(command, *DIGITS, folder=tmp_path)
     wait_for(tmp_path / "runs/digits-1/dense/checkpoint.safetensors", process)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "can be continued: gracile run --resume --out runs/digits-1" in errors
+    process.send(signal.SIGINT)
+    status, said = process.ended()
+    assert status == 130, said
+    assert "can be continued: gracile run --resume --out runs/digits-1" in said
     assert json.loads((tmp_path / "runs/digits-1/status.json").read_text())["status"] == "interrupted"
-    done = gracile("run", "--resume", "--out", "runs/digits-1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "--resume", "--out", "runs/digits-1"]) == 0
 
 
-def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path):
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    assert gracile(*DIGITS, cwd=whole).returncode == 0
-    process = start(killed)
+    process = Forked(command, *DIGITS, folder=killed)
     wait_for(killed / "runs/digits-1/rgsm/checkpoint.safetensors", process)
-    process.kill()
-    process.communicate(timeout=60)
+    process.send(signal.SIGKILL)
+    assert process.ended()[0] == -signal.SIGKILL
     assert not (killed / "runs/digits-1/result.json").exists()
-    done = gracile(*DIGITS, "--resume", cwd=killed)
-    assert done.returncode == 0, done.stderr
+    for folder, more in ((killed, ["--resume"]), (whole, [])):
+        monkeypatch.chdir(folder)
+        assert cli.main([*DIGITS, *more]) == 0
     models = sorted(path.relative_to(whole) for path in whole.rglob("model.safetensors"))
     assert len(models) == 3
     for model in models:
         assert (whole / model).read_bytes() == (killed / model).read_bytes(), model
 
 
-def start(cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "gracile", *DIGITS],
-        cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(file: Path, process: Forked) -> None:
     deadline = time.monotonic() + 120
     while not file.exists():
-        assert process.poll() is None, "the run ended before it could be stopped"
+        assert process.running, "the run ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gracile.core.console import show_progress, show_warnings, told
+from gracile.core.console import muted, show_progress, show_warnings, told
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +50,13 @@ def test_a_python_warning_is_one_line_without_its_place(capsys) -> None:
     show_warnings()
     warnings.warn("lam is large", UserWarning, stacklevel=1)
     assert capsys.readouterr().err == "WARNING: lam is large\n"
+
+
+def test_what_is_muted_is_not_shown_and_all_else_is(capsys) -> None:
+    show_progress()
+    with muted():
+        logging.getLogger("gracile").warning("said again later")
+    with muted(silent=False):
+        logging.getLogger("gracile").warning("said here")
+    logging.getLogger("gracile").warning("said after")
+    assert capsys.readouterr().err == "WARNING: said here\nWARNING: said after\n"

@@ -82,13 +82,15 @@ def test_the_documents_name_commands():
 SMALL_RUN = ["--epochs", "2", "--set", "data.train_limit=200", "--set", "data.test_limit=60"]
 SMALL = {
     "run": SMALL_RUN,
-    "compress": ["--batch-sizes", "1", "--threads", "1", "--calibration", "32"],
+    "compress": ["--batch-sizes", "1", "--threads", "1", "--calibration", "32", "--robust-samples", "4"],
     "attack": ["--attacks", "fgsm,nattack", "--samples", "6", "--nattack-samples", "1", "--quick"],
     "workers": ["--rounds", "2", "--every", "1", "--train-limit", "300", "--patience", "60"],
     "walk": ["--steps", "200", "--walkers", "20"],
     "one-layer": ["--starts", "20", "--steps", "20"],
     "reproduce": ["--smoke", "--dry-run"],
 }
+# What a command of the documents asks much of, and what is asked of it here.
+LARGE = {"--draws": ["--draws", "2"], "--processes": ["--processes", "2"]}
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,7 @@ def test_every_command_of_the_documents_does_what_it_says(command: str, workplac
     more = [] if words == ["reproduce"] or "--resume" in words else SMALL.get(words[0], [])
     if words[0] == "run" and "photos/" in words:
         more = ["--epochs", "2"]
+    more = [*more, *(word for option, less in LARGE.items() if option in words for word in less)]
     status = cli.main([*words, *more])
     printed = capsys.readouterr()
     if status == 2 and "Hugging Face" in printed.err and ("mnist" in printed.err or "cifar" in printed.err):

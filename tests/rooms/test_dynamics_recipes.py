@@ -21,7 +21,7 @@ def test_smoke_meets_its_criteria_and_draws(name: str, tmp_path: Path) -> None:
         assert met, criterion.claim
     assert finished.outcome.plots
     for plot in finished.outcome.plots.values():
-        assert (tmp_path / name / plot).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / name / plot).read_bytes().startswith(b"<svg ")
 
 
 def test_a_train_recipe_can_be_watched(tmp_path: Path) -> None:

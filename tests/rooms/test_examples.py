@@ -1,23 +1,40 @@
-"""Every example runs as its docstring says, and is short enough to read."""
+"""Every example runs as its docstring says, and is short enough to read; the tour is a notebook that runs."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-# Libraries an example is about, and which are not among the product's own.
-NEEDS = {"lightning": "lightning", "transformers": "transformers", "timm": "timm"}
+TOUR = ROOT / "docs" / "tour.ipynb"
+# Libraries an example may be about, and which are not among the product's own; ONNX comes with an extra.
+NEEDS = {"lightning": ["lightning"], "transformers": ["transformers", "accelerate"], "timm": ["timm", "torchvision"]}
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+# What makes an example a matter of seconds, where it is not as it stands.
+SMALL = {
+    "text_classifier": ["--epochs", "1", "--sentences", "60", "--width", "32", "--layers", "1"],
+    "timm_half_as_large": ["test_vit", "--size", "16", "--epochs", "1", "--samples", "96"],
+}
 
 
-def test_the_examples_are_found():
-    assert len(EXAMPLES) >= 6
+def missing(*packages: str) -> list[str]:
+    return [package for package in packages if importlib.util.find_spec(package) is None]
+
+
+def test_the_ten_examples_are_found_and_on_their_page():
+    assert len(EXAMPLES) >= 10
+    page = (ROOT / "docs" / "examples.md").read_text("utf-8")
+    assert set(re.findall(r"literalinclude} \.\./examples/(\w+)\.py", page)) == {path.stem for path in EXAMPLES}
+    assert {path.stem for path in EXAMPLES} >= set(SMALL)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -25,10 +42,41 @@ def test_an_example_runs_and_is_short(example: Path, tmp_path: Path):
     text = example.read_text("utf-8")
     assert len(text.splitlines()) <= 100
     assert f"python examples/{example.name}" in text
-    for library in (name for name in NEEDS if f"import {name}" in text or f"from {name}" in text):
-        if importlib.util.find_spec(NEEDS[library]) is None:
-            pytest.skip(f"needs {library}")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    needed = [one for name, more in NEEDS.items() if re.search(rf"^(import|from) {name}\b", text, re.M) for one in more]
+    needed += EXPORT if re.search(r"export_onnx|gracile\.compress", text) else []
+    if lacking := missing(*needed):
+        pytest.skip(f"needs {', '.join(lacking)}")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "TMPDIR": str(tmp_path)}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-m", "tests.peers", str(example), *SMALL.get(example.stem, [])]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def cells() -> list[dict]:
+    return json.loads(TOUR.read_text("utf-8"))["cells"]
+
+
+def test_the_tour_keeps_no_outputs():
+    """They come from the build of the site, which runs it."""
+    code = [cell for cell in cells() if cell["cell_type"] == "code"]
+    assert len(code) >= 5
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+
+
+def test_the_tours_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if lacking := missing(*EXPORT):
+        pytest.skip(f"needs {', '.join(lacking)}")
+    mpl.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for cell in cells():
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"tour.ipynb, cell {cell['id']}", "exec"), names)
+
+
+def test_the_tours_links_lead_somewhere():
+    for cell in cells():
+        for target in re.findall(r"\]\(([^)#:]+)\)", "".join(cell["source"])):
+            assert (TOUR.parent / target).exists(), target

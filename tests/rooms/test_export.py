@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ from gracile.export import (
     LatencyTable,
     accuracy,
     export_onnx,
+    float_model,
     latency,
     latency_table,
     onnx_file,
@@ -31,13 +33,14 @@ from gracile.export import (
 from gracile.export import int8 as quantization
 from gracile.export.graph_size import graph_size
 from gracile.export.samples import Calibration, as_examples, labelled
-from gracile.export.sessions import run, session
+from gracile.export.sessions import optimized_operations, run, session
 from tests.conftest import make_blobs
 from tests.models.idioms import IDIOMS, Transformer
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+ort_quantization = pytest.importorskip("onnxruntime.quantization")
 
 
 def network() -> nn.Sequential:
@@ -229,7 +232,7 @@ def test_a_missing_extra_names_the_command(tmp_path: Path, monkeypatch: pytest.M
 
 
 def quantizer(float_file: Path, source: Any, folder: Path) -> quantization.Quantizer:
-    calibration = Calibration(source, (torch.rand(1, 1, 8, 8),))
+    calibration = Calibration(source, as_examples(torch.rand(1, 1, 8, 8)))
     return quantization.Quantizer(onnx.load(str(float_file)), calibration, folder)
 
 
@@ -329,7 +332,7 @@ def spoiled(float_file: Path) -> Any:
 def test_a_layer_that_int8_ruins_stays_float(float_file: Path) -> None:
     splits = make_blobs()
     proto, linear = spoiled(float_file)
-    examples = (torch.rand(1, 1, 8, 8),)
+    examples = as_examples(torch.rand(1, 1, 8, 8))
     labelled_batches = labelled(splits.validation, examples)
     everything = quantization.quantized(proto, Calibration(splits.train, examples), labelled_batches, max_drop=100)
     assert everything.accuracy_float is not None
@@ -349,7 +352,7 @@ def test_the_fewest_layers_stay_float(monkeypatch: pytest.MonkeyPatch, layers: i
     class Fake:
         def __init__(self, *_: Any) -> None:
             self.layers = [f"layer{number}" for number in range(layers)]
-            self.operations = dict.fromkeys(self.layers, "Conv")
+            self.operations, self.products = dict.fromkeys(self.layers, "Conv"), 0
             self.made = 0
 
         def quantize(self, exclude: Any = (), weight_bits: int = 7) -> bytes:
@@ -582,3 +585,207 @@ def test_embeddings_and_attention_in_int8_count_their_layers_only(tmp_path: Path
     )
     assert made.int8 is not None
     assert made.int8.fused_linear <= made.int8.linear == 9
+    assert (made.int8.products, made.int8.fused_products) == (4, 4)
+    assert "4 of 4 products of attention run fused" in str(made)
+
+
+class Words(nn.Module):
+    """Embedded words, a recurrent layer, a linear one; takes a mask by name and answers in a dictionary."""
+
+    def __init__(self, kind: type[nn.RNNBase] = nn.LSTM) -> None:
+        super().__init__()
+        self.embedding, self.layer, self.head = nn.Embedding(20, 8), kind(8, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, words: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, torch.Tensor | None]:
+        found = self.layer(self.embedding(words))[0]
+        if mask is not None:
+            found = found * mask[..., None]
+        return {"loss": None, "logits": self.head(found.sum(1))}
+
+
+def words(count: int) -> dict[str, torch.Tensor]:
+    source = torch.Generator().manual_seed(0)
+    return {
+        "words": torch.randint(0, 20, (count, 6), generator=source),
+        "mask": torch.randint(0, 2, (count, 6), generator=source),
+    }
+
+
+@pytest.fixture(scope="module")
+def by_name(tmp_path_factory: pytest.TempPathFactory) -> tuple[Words, Exported]:
+    torch.manual_seed(0)
+    model, folder = Words().eval(), tmp_path_factory.mktemp("words")
+    calibration = [{**words(16), "labels": torch.zeros(16).long(), "more": torch.zeros(3)} for _ in range(4)]
+    labels = model(**words(64))["logits"].argmax(1)
+    made = export_onnx(
+        model, words(2), folder / "int8.onnx", calibration, validation=[{**words(64), "labels": labels}],
+        max_drop=100, float_path=folder / "float.onnx", verbose=False,
+    )  # fmt: skip
+    return model, made
+
+
+def test_inputs_and_outputs_by_name_keep_their_names(by_name: tuple[Words, Exported]) -> None:
+    model, made = by_name
+    loaded, inputs = session(made.path.with_name("float.onnx")), words(5)
+    assert [one.name for one in loaded.get_inputs()] == ["words", "mask"]
+    assert [one.name for one in loaded.get_outputs()] == ["logits"]
+    (found,) = run(loaded, {name: one.numpy() for name, one in inputs.items()})
+    assert np.abs(found - model(**inputs)["logits"].detach().numpy()).max() < 1e-5
+    assert made.accuracy_float is not None
+    assert made.accuracy_float.percent == 100
+
+
+def test_recurrent_layers_are_counted_and_lstm_runs_in_integers(by_name: tuple[Words, Exported]) -> None:
+    _, made = by_name
+    assert made.int8 is not None
+    assert (made.int8.recurrent, made.int8.fused_recurrent) == (1, 1)
+    assert "1 of 1 linear layers and 1 of 1 recurrent layers run fused" in str(made)
+    stored = onnx.load(str(made.path)).graph.initializer
+    in_bytes = sum(onnx.numpy_helper.to_array(one).size for one in stored if one.data_type == onnx.TensorProto.INT8)
+    # 4 gates of 16 units that read 8 features and 16 units, and 4 classes of 16 units.
+    assert in_bytes >= 4 * 16 * (8 + 16) + 4 * 16
+
+
+def proto(*nodes: onnx.NodeProto, shape: tuple[int, ...], **weights: np.ndarray) -> onnx.ModelProto:
+    """A graph from ``input`` to ``output``, without the exporter's seconds."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes, "made", [value("input", onnx.TensorProto.FLOAT, ["batch", *shape])],
+        [value("output", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(one.astype(np.float32 if one.dtype.kind == "f" else np.int64), name)
+         for name, one in weights.items()],
+    )  # fmt: skip
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+
+
+def gated(head: bool) -> onnx.ModelProto:
+    """A GRU from 4 features to 8 units over a sequence of 3, with or without a linear layer behind."""
+    random = np.random.default_rng(0)
+    node, weights = onnx.helper.make_node, {"w": random.normal(size=(1, 24, 4)), "r": random.normal(size=(1, 24, 8))}
+    nodes = [
+        node("Transpose", ["input"], ["steps"], perm=[1, 0, 2]),
+        node("GRU", ["steps", "w", "r"], ["", "last" if head else "output"], "gru", hidden_size=8),
+    ]
+    if head:
+        weights["head"] = random.normal(size=(8, 2))
+        nodes.append(node("MatMul", ["last", "head"], ["output"], "head"))
+    return proto(*nodes, shape=(3, 4), **weights)
+
+
+def test_a_recurrent_layer_without_a_kernel_in_integers_is_a_warning() -> None:
+    calibration = Calibration(torch.rand(9, 3, 4), as_examples(torch.rand(1, 3, 4)))
+    made = quantization.quantized(gated(head=True), calibration, None, max_drop=1)
+    assert (made.recurrent, made.fused_recurrent) == (1, 0)
+    with pytest.warns(Int8Warning, match=r"Only 1 of 1 linear layers and 0 of 1 recurrent layers .* only LSTM"):
+        onnx_file._warn(made)
+
+
+@pytest.mark.parametrize("never", [np.finfo(np.float32).min, -np.inf, -1e4, -100])
+def test_a_mask_of_attention_does_not_swallow_the_scores(never: float, tmp_path: Path) -> None:
+    """The number that stands for minus infinity would set the step of 8 bits: all that is not masked would be one score."""
+    random, node = np.random.default_rng(0), onnx.helper.make_node
+    nodes = [
+        node("MatMul", ["input", "w"], ["query"], "query"),
+        node("Transpose", ["input"], ["key"], "transposed", perm=[0, 2, 1]),
+        node("MatMul", ["query", "key"], ["scores"], "product"),
+        node("Add", ["scores", "mask"], ["masked"], "add"),
+        node("Softmax", ["masked"], ["weights"], "softmax", axis=-1),
+        node("MatMul", ["weights", "input"], ["output"], "mixed"),
+    ]
+    mask = np.where(np.arange(5) < 3, 0.0, never)
+    made = proto(*nodes, shape=(5, 4), w=3 * random.normal(size=(4, 4)), mask=mask)
+    inputs = torch.rand(50, 5, 4, generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(inputs, as_examples(inputs))
+    quantizer = quantization.Quantizer(made, calibration, tmp_path)
+    exact, found = (
+        run(session(model), quantizer.sample[0])[0] for model in (made.SerializeToString(), quantizer.quantize())
+    )
+    assert np.abs(found - exact).max() < 0.05
+    counts = optimized_operations(quantizer.quantize())
+    assert (counts["QLinearMatMul"], counts["QLinearMatMul of activations"]) == (1, 2)
+
+
+def test_a_layer_whose_weight_stands_on_the_left_is_a_layer() -> None:
+    made = proto(onnx.helper.make_node("MatMul", ["w", "input"], ["output"], "left"), shape=(4, 2), w=np.eye(4))
+    calibration = Calibration(torch.rand(9, 4, 2), as_examples(torch.rand(1, 4, 2)))
+    found = quantization.quantized(made, calibration, None, max_drop=1)
+    assert (found.linear, found.products, found.fused_products) == (1, 0, 0)
+
+
+def test_multiply_adds_of_a_recurrent_layer_that_gives_its_last_state_alone(tmp_path: Path) -> None:
+    onnx.save(gated(head=True), str(tmp_path / "a.onnx"))
+    assert graph_size(tmp_path / "a.onnx").macs == 3 * 24 * (4 + 8) + 8 * 2
+
+
+def test_a_network_of_recurrent_layers_that_stay_float_has_no_int8(tmp_path: Path) -> None:
+    calibration = Calibration(torch.rand(9, 3, 4), as_examples(torch.rand(1, 3, 4)))
+    with pytest.raises(ExportError, match="no convolution, linear layer or LSTM"):
+        quantization.Quantizer(gated(head=False), calibration, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["float.onnx", "int8.onnx"])
+def test_multiply_adds_are_those_of_recurrent_layers_too(by_name: tuple[Words, Exported], name: str) -> None:
+    _, made = by_name
+    size = graph_size(made.path.with_name(name))
+    assert size.weights == 4 * 16 * (8 + 16) + 4 * 16
+    assert size.macs == 6 * 4 * 16 * (8 + 16) + 4 * 16
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        ({"words": torch.zeros(2, 6).long()}, "'mask' is not among them"),
+        (words(2), "'labels' is not among them"),
+        ({**words(2), "words": torch.zeros(2, 5).long(), "labels": torch.zeros(2)}, "has the shape"),
+    ],
+)
+def test_a_batch_by_name_that_does_not_fit_is_refused(batch: dict[str, torch.Tensor], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        next(labelled([batch], as_examples(words(2)))())
+
+
+def test_the_runtimes_shape_inference_may_fail_in_any_way(
+    float_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings made it raise a TypeError, others an AssertionError or a plain Exception."""
+    real = ort_quantization.quant_pre_process
+
+    def fails(*paths: str, skip_symbolic_shape: bool = False) -> None:
+        if not skip_symbolic_shape:
+            raise Exception("Incomplete symbolic shape inference")
+        real(*paths, skip_symbolic_shape=True)
+
+    monkeypatch.setattr(ort_quantization, "quant_pre_process", fails)
+    assert len(quantizer(float_file, torch.rand(4, 1, 8, 8), tmp_path).layers) == 3
+
+
+def test_the_exporters_notes_are_kept_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    with float_model._silent():
+        logging.getLogger("onnxscript.optimizer._constant_folding").warning("of every split")
+    assert not caplog.records
+    logging.getLogger("onnxscript.optimizer._constant_folding").warning("heard again")
+    assert caplog.records
+
+
+def test_each_window_of_an_image_is_a_multiply_add(tmp_path: Path) -> None:
+    """Windows are put into the batch: the first dimension counts more than samples."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Reshape", ["input", "windows"], ["parts"]),
+        node("MatMul", ["parts", "w"], ["made"]),
+        node("MatMul", ["v", "made"], ["output"]),
+    ]
+    weights = {"windows": np.array([-1, 3, 4]), "w": np.zeros((4, 8)), "v": np.ones((5, 3))}
+    onnx.save(proto(*nodes, shape=(5, 3, 4), **weights), str(tmp_path / "a.onnx"))
+    size = graph_size(tmp_path / "a.onnx")
+    # Five windows of three words, and one more product, whose weight stands on the left.
+    assert size.macs == 5 * (3 * 4 * 8 + 5 * 3 * 8)
+    assert (size.weights, size.zeros) == (4 * 8 + 5 * 3, 4 * 8)
+
+
+def test_multiply_adds_are_unknown_where_more_than_the_batch_is_free(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("MatMul", ["input", "w"], ["output"])
+    made = proto(node, shape=(5, 4), w=np.ones((4, 8)))
+    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "length"
+    onnx.save(made, str(tmp_path / "a.onnx"))
+    assert graph_size(tmp_path / "a.onnx").macs is None

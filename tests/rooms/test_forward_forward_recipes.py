@@ -27,7 +27,7 @@ def test_smoke_meets_its_criteria_and_draws(name: str, tmp_path: Path):
     for criterion, met in finished.verdicts:
         assert met, (criterion.claim, finished.outcome.values.get(criterion.value))
     for plot in finished.outcome.plots.values():
-        assert (tmp_path / name / plot).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / name / plot).read_bytes().startswith(b"<svg ")
     assert (tmp_path / name / "report.html").exists()
 
 

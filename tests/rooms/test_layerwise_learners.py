@@ -21,6 +21,7 @@ from gracile.layerwise.elm import rectangles
 from gracile.layerwise.information import Mixture, elm_inversion_error, mixture_information, slfn_inversion_error
 from gracile.layerwise.kernel_ridge import exact_kernel_ridge, kernel_ridge
 from gracile.layerwise.kernels import gaussian
+from gracile.layerwise.saturation import mixture_sweep, rho_sweep
 from gracile.layerwise.ssfn import improvement
 
 
@@ -268,3 +269,22 @@ def test_no_module_of_the_room_needs_itself():
     }
     assert len(needs) > 15
     tuple(graphlib.TopologicalSorter(needs).static_order())  # Raises CycleError.
+
+
+def test_a_sweep_over_rho_tells_what_each_learner_tells_by_itself():
+    x, y = load_digits(return_X_y=True)
+    train, test = (x[:500].astype("float32"), y[:500]), (x[500:700].astype("float32"), y[500:700])
+    points = rho_sweep(train, test, [0.5, 2.0], lam=0.1, top=16.0, inverted=5, seed=3)
+    assert [(point["rho"], point["n"]) for point in points] == [(0.5, 32), (2.0, 128)]
+    learner = ELMClassifier(n=128, lam=0.1, scale=None, dtype="float32", seed=3).fit(train[0] / 16, train[1])
+    assert points[1]["elm"] == pytest.approx(100 * learner.score(test[0] / 16, test[1]), abs=1.0)
+    assert points[1]["inversion"] < 1e-9 < points[0]["inversion"]
+    assert 0 <= points[0]["recovered"] <= points[1]["recovered"] <= 100
+
+
+def test_a_mixture_loses_no_information_from_rho_2_on():
+    few, enough = mixture_sweep(Mixture.random(3, 8, 4.0), [0.5, 2.0], samples=400, inverted=3)
+    assert few["information_lost"] > 0.01
+    assert enough["information_lost"] == pytest.approx(0, abs=1e-9)
+    assert enough["information"] > few["information"] > 0
+    assert few["information_error"] > 0

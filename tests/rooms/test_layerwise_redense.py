@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from gracile.core.errors import DataError, InputError
+from gracile.layerwise.beside_control import BesideControl
 from gracile.layerwise.redense import ReDense, retrain_last
 from gracile.layerwise.softmax import Features, fit_softmax
 
@@ -276,3 +277,32 @@ def test_float64_arrays_of_any_kind_fit_a_float32_network(digits, layer):
     turned = x.astype(">f8")[::-1].copy()[::-1], y.astype(">i4")[::-1].copy()[::-1]
     assert turned[0].strides[0] < 0
     assert ReDense(network().eval(), layer=layer).fit(turned, epochs=1).losses[0] == pytest.approx(plain.losses[0])
+
+
+def test_beside_its_control_redense_is_what_both_are_by_themselves(digits):
+    train, test = tuple(one[:400] for one in digits), tuple(one[400:] for one in digits)
+    net = network().eval()
+    beside = BesideControl(net, train, test)
+    accuracy = lambda model: 100 * float((model(test[0]).argmax(1) == test[1]).double().mean())
+    assert beside.accuracy(net) == pytest.approx(accuracy(net))
+    options = {"epochs": 5, "method": "monotone", "lr": 1e-3}
+    found, control = beside.at_the_end(m=30, seed=1, **options), beside.control(**options)
+    wider = ReDense(net, m=30, seed=1)
+    losses = wider.fit(train, **options).losses
+    assert found["losses"] == pytest.approx(losses)
+    assert found["redense"] == pytest.approx(accuracy(wider))
+    assert found["m"] == 30
+    assert found["start_difference"] < 1e-6
+    assert len(found["curve"]) == len(losses)
+    retrained, fitted = retrain_last(net, train, **options)
+    assert control["control_losses"] == fitted.losses
+    assert control["control"] == pytest.approx(accuracy(retrained))
+
+
+def test_a_layer_inside_is_measured_by_the_whole_network(digits):
+    net = network().eval()
+    beside = BesideControl(net, digits, digits)
+    found = beside.inside("0", epochs=1, lr=1e-3)
+    assert found["start_difference"] < 1e-5
+    assert found["kept_loss"] == min(found["losses"])
+    assert found["redense"] >= beside.accuracy(net) - 1

@@ -34,6 +34,7 @@ from gracile.one_layer import (
     sparse_teacher,
     verify,
 )
+from gracile.one_layer.measures import share_error, statements
 from gracile.penalties import elementwise
 from gracile.recipes import load, run, schema
 
@@ -238,7 +239,7 @@ def test_the_command_says_what_holds_and_draws_it(tmp_path: Path, capsys, monkey
     assert said.count(" met") == 6
     assert "support recovered" in said
     assert "on 200 inputs" in said
-    assert (tmp_path / "runs/one-layer-1/trajectories.png").stat().st_size > 10_000
+    assert (tmp_path / "runs/one-layer-1/trajectories.svg").stat().st_size > 10_000
     assert cli.main([*arguments, "--theorem", "3.2", "--beta", "9", "--lam", "0.1", "--out", "here"]) == 0
     assert "VIOLATED" in capsys.readouterr().out
     assert cli.main([*arguments, "--lr", "3", "--require"]) == 2
@@ -258,3 +259,25 @@ def test_the_recipe_meets_its_criteria_at_smoke_size(theorem: str, tmp_path: Pat
     for path in finished.outcome.plots.values():
         assert (tmp_path / "out" / path).stat().st_size > 5_000
     assert bool(finished.outcome.notes) is (theorem == "3.2")
+
+
+@pytest.mark.parametrize("theorem", ["3.1", "3.2"])
+def test_statements_are_the_worst_of_the_admitted_starts(theorem):
+    delta, beta = 0.5, largest_beta(theorem, 0.5, K)
+    lam = critical_lam("l1", beta, D, 0.5)
+    found = verify(
+        theorem, random_starts(40, D, 0), sparse_teacher(D, 3, 0), K, lam=lam, beta=beta, steps=60, delta=delta
+    )
+    numbers = statements(found, K, delta=delta, beta=beta)
+    here = found.admitted
+    assert numbers["angle_over_delta"] == float(found.limit.theta[here].max()) / delta
+    assert numbers["concluded"] == float(found.concluded[here].double().mean())
+    assert numbers["constant"] == float(found.limit.constant[here].min())
+    bounded = {"3.1": {"gradient_ratio", "constant_over_bound"}, "3.2": {"distance_over_bound"}}
+    assert {name for name in numbers if "ratio" in name or "bound" in name} == bounded[theorem]
+    assert numbers["z"] == abs(float(here.double().mean()) - found.exact) / share_error(found.exact, 40)
+
+
+def test_the_error_of_a_share_is_binomial_and_never_nothing():
+    assert share_error(0.5, 100) == pytest.approx(0.05)
+    assert share_error(1.0, 100) > 0

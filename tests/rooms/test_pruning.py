@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import torch
 from torch import nn
 
 from gracile import cli
-from gracile.core.errors import InputError, NonFiniteError
-from gracile.models import lenet, mlp
+from gracile.channels import trace
+from gracile.core.errors import CollapseWarning, InputError, NonFiniteError
+from gracile.models import lenet, mlp, resnet20
 from gracile.pruning import (
     ADMM,
     GradualMagnitude,
@@ -22,8 +25,8 @@ from gracile.pruning import (
     SubgradientGroupLasso,
     survivors,
 )
-from gracile.recipes import load, run, schema
-from gracile.recipes.comparisons import Comparison, compared
+from gracile.recipes import load, methods, run, schema
+from gracile.recipes.comparisons import Comparison, check_comparisons, compared
 from gracile.recipes.methods import METHODS
 
 IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
@@ -238,3 +241,51 @@ def test_a_comparison_of_what_an_arm_does_not_have_names_what_it_has():
     assert Comparison(arm="a", to="b").over_seeds("accuracy", results) == [-1.0]
     with pytest.raises(InputError, match=r"'a' has no value 'acuracy'.*Did you mean 'accuracy'"):
         compared({"lost": Comparison(arm="a", to="b", value="acuracy")}, results)
+
+
+@pytest.mark.parametrize("scope", ["layer", "network"])
+@pytest.mark.parametrize("macs", [0.5, 0.15])
+@pytest.mark.parametrize("method", ["l1_filters", "random_channels", "network_slimming", "gradual_magnitude", "admm"])
+def test_a_budget_of_multiply_adds_is_a_cap_that_is_used(method: str, macs: float, scope: str):
+    torch.manual_seed(0)
+    model, example = resnet20(width=8), torch.zeros(2, 3, 16, 16)
+    options = {"macs": macs, "scope": scope, **({"unit": "channel"} if method in ("gradual_magnitude", "admm") else {})}
+    pruning = methods.build(method, model, example, options, steps=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    pruning.attach(optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)
+        for _ in range(2):
+            model(torch.rand(2, 3, 16, 16)).square().sum().backward()
+            optimizer.step()
+        graph = trace(pruning.sparse_model(), example)
+    left = graph.count().macs / graph.dense().macs
+    # Whole channels of the widest layers are worth some percent of a network this narrow.
+    assert 0.9 * macs < left <= macs
+
+
+def test_a_budget_of_multiply_adds_out_of_reach_is_refused_and_single_weights_have_none():
+    model, example = resnet20(width=8), torch.zeros(2, 3, 16, 16)
+    for make in (L1Filters, partial(GradualMagnitude, unit="channel"), partial(ADMM, unit="channel")):
+        with pytest.raises(InputError, match=r"macs=0\.0001 is out of reach: with one channel left of each layer"):
+            make(model, steps=2, example=example, macs=1e-4)
+    for method in (GradualMagnitude, ADMM):
+        with pytest.raises(InputError, match=r"removes no multiply-adds.*unit='channel'"):
+            method(model, steps=2, macs=0.5)
+
+
+def test_the_best_of_several_opponents_is_named_and_a_difference_is_told_in_standard_errors():
+    results = {
+        "ours": [{"accuracy": 3.0}, {"accuracy": 5.0}],
+        "weak": [{"accuracy": 0.0}, {"accuracy": 1.0}],
+        "best": [{"accuracy": 2.0}, {"accuracy": 2.0}],
+    }
+    values, notes = compared({"over_best": Comparison(arm="ours", to=["weak", "best"], value="accuracy")}, results)
+    # Differences 1 and 3: mean 2, standard deviation sqrt(2), of two seeds a standard error of 1.
+    assert values == {"over_best": 2.0, "over_best.in_errors": pytest.approx(2.0)}
+    assert notes == ["accuracy of ours minus that of best, the best of 2, seed by seed: 2.00 ± 1.41"]
+
+
+def test_several_opponents_need_a_value_to_be_ranked_by():
+    with pytest.raises(InputError, match="does not say which arm is the best"):
+        check_comparisons({"over_best": Comparison(arm="a", to=["b", "c"])}, ["a", "b", "c"])

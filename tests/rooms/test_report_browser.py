@@ -23,7 +23,7 @@ CUT_OFF = """[...document.querySelectorAll('main svg text')].filter(text => {
   return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
 }).map(text => text.textContent)"""
 # The height of the smallest words of a drawing, in pixels as shown.
-SMALLEST = """Math.min(...[...document.querySelectorAll('main svg text:not(.small)')].filter(text => !text.querySelector('tspan'))
+SMALLEST = """Math.min(...[...document.querySelectorAll('main svg text')].filter(text => !text.querySelector('tspan'))
   .map(text => parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getBoundingClientRect().width / 360))"""
 
 
@@ -76,12 +76,12 @@ def test_the_page_is_drawn(chromium: Browser, pages: dict[str, Path], tmp_path: 
         "[...document.querySelectorAll('main figure svg')].map(one => { const box = one.getBoundingClientRect();"
         " return [box.left, box.top + scrollY, box.right, box.bottom + scrollY].map(Math.round) })"
     )
-    assert len(frames) >= 9
+    assert len(frames) >= 12
     for left, top, right, bottom in frames:
         part = seen[top:bottom, left:right]
         # Lines and fills in the arms' colours, not only gray words on white.
         assert (part.max(2) - part.min(2) > 60).sum() > 50
-    assert chromium.ask(SMALLEST) >= 10
+    assert chromium.ask(SMALLEST) >= 8
 
 
 def test_the_page_follows_a_dark_screen(chromium: Browser, pages: dict[str, Path], tmp_path: Path):
@@ -103,6 +103,21 @@ def test_wide_tables_scroll_within_their_box(chromium: Browser, pages: dict[str,
     )
     assert widths[0] < 390 < widths[1]
     assert widths[2] == 50
+
+
+def test_a_shadow_tells_that_a_table_goes_on(chromium: Browser, pages: dict[str, Path], tmp_path: Path):
+    chromium.open(pages["run"], 390)
+    chromium.shoot(tmp_path / "page.png")
+    left, top, right, bottom = chromium.ask(
+        "(() => { const box = document.querySelector('.scroll tbody tr:last-child').parentElement.closest('.scroll')"
+        ".getBoundingClientRect(); return [box.left, box.top + scrollY, box.right, box.bottom + scrollY].map(Math.round) })()"
+    )
+    with Image.open(tmp_path / "page.png") as image:
+        seen = np.asarray(image.convert("L")).astype(int)
+    within = seen[top + 3 : bottom - 3]
+    # Medians down the box: words are few, the shadow is everywhere along its edge.
+    assert np.median(within[:, right - 3]) < np.median(within[:, right - 40]) - 15
+    assert np.median(within[:, left + 3]) > np.median(within[:, right - 3]) + 15
 
 
 def test_every_drawing_has_a_title_and_a_description(chromium: Browser, pages: dict[str, Path]):

@@ -9,7 +9,7 @@ import pytest
 
 from gracile.core.errors import InputError
 from gracile.recipes import schema
-from tools import results
+from tools import picture, results
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +21,9 @@ def test_the_documents_are_up_to_date():
     told = results.claims()
     lines = f"{results.headlines(told)}\n\n{results.counts(told)}"
     assert results.placed(readme, lines) == readme, remedy
+    # The drawing itself may differ by the version of matplotlib; what it tells may not.
+    kept = (ROOT / picture.FILE).read_text()
+    assert picture.description(kept) == picture.description(results.drawn(found)) != "", remedy
     assert results.page(found) == (ROOT / "docs" / "results.md").read_text(), remedy
     assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy
 

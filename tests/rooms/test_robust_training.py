@@ -14,6 +14,7 @@ from torch import nn
 from gracile.attacks import pgd
 from gracile.core.errors import InputError
 from gracile.data import Dataset
+from gracile.recipes.training import TrainingSettings
 from gracile.training import (
     ROBUST_MONITORS,
     BestRobust,
@@ -22,6 +23,7 @@ from gracile.training import (
     adversary,
     fit,
     robust_monitor,
+    robust_monitors,
 )
 from gracile.training.best_robust import standing
 from tests.conftest import make_blobs
@@ -121,7 +123,7 @@ def test_the_average_is_its_formula_and_resumes():
         average.after_step(network)
         share = min(0.5, (1 + step) / (10 + step))
         expected = value if expected is None else share * expected + (1 - share) * value
-        assert average.network.weight.item() == pytest.approx(expected)
+        assert average.model.weight.item() == pytest.approx(expected)
     assert network.weight.item() == 0.0
 
 
@@ -182,4 +184,55 @@ def test_monitors_by_name_and_their_mistakes():
     with pytest.raises(InputError, match="No record has been made"):
         BestRobust(splits.validation).restore(nn.Linear(2, 2))
     with pytest.raises(InputError, match="No step has been averaged"):
-        _ = WeightAverage().network
+        _ = WeightAverage().model
+
+
+def test_monitors_together_judge_the_average():
+    splits = make_blobs()
+    made = robust_monitors({"best": {"eps": 0.1, "after": 1}, "average": {"decay": 0.5}}, splits.validation)
+    assert list(made) == ["average", "best"]
+    assert made["best"].average is made["average"]
+    assert made["best"].after == 1
+
+
+def test_records_before_the_zeros_are_final_do_not_count():
+    splits = make_blobs()
+    best = BestRobust(splits.validation, eps=0.1, steps=1, samples=0, after=1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    best.observe(network)
+    with pytest.raises(InputError, match="No record has been made yet after the first 1"):
+        best.restore(network)
+    best.observe(network)
+    assert best.epoch == 2
+
+
+def adversarial_recipe(**more) -> TrainingSettings:
+    values = {"epochs": 4, "checkpoint": "best-robust-validation", "monitors": {"best": {"eps": 0.1, "after": 2}}}
+    return TrainingSettings.model_validate(values | more)
+
+
+def test_a_recipe_keeps_the_checkpoint_of_best_robust_validation_accuracy():
+    splits = make_blobs()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    asked = adversarial_recipe(monitors={"best": {"eps": 0.1, "steps": 2, "samples": 0}})
+    robust = asked.robust_monitors(splits.validation)
+    history = fit(network, splits, epochs=4, lr=0.5, batch_size=32, observe=list(robust.values()))
+    found = [row["robust_val_accuracy"] for row in history.rows]
+    told = asked.choose(network, robust, history)
+    assert told["robust_val_accuracy"] == 100 * max(found)
+    assert told["checkpoint_epoch"] == 1 + found.index(max(found))
+    at = splits.validation.inputs.float() / 255
+    assert standing(network, at, splits.validation.labels, eps=0.1, steps=2) == max(found)
+
+
+@pytest.mark.parametrize(("more", "settle", "sparse", "message"), [
+    ({"monitors": {}}, None, False, "nothing looks for it"),
+    ({}, 0.25, True, "final after 3 epochs, and checkpoints count from 2 on"),
+    ({"monitors": {"best": {}, "average": {}}}, None, True, "averaged weights keep no zeros"),
+])  # fmt: skip
+def test_a_checkpoint_that_cannot_be_chosen_is_refused_before_training(more, settle, sparse, message):
+    with pytest.raises(InputError, match=message):
+        adversarial_recipe(**more).check_choice("rvsm", settle, sparse=sparse)
+    adversarial_recipe().check_choice("rvsm", 0.5, sparse=True)
+    adversarial_recipe(**more, checkpoint="last").check_choice("rvsm", settle, sparse=sparse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,15 @@ from gracile.shrinking import (
     save_lean,
     save_plan,
     shrink,
+    stored_sizes,
 )
 from gracile.shrinking.parity import largest_difference
+from tests.models.well_known import LARGE, WELL_KNOWN, LambdaShortcutNet, randomised
 from tests.models.zeros import zero_filters, zero_groups, zero_inputs_per_layer
-from tests.models.zoo import LARGE, ZOO, LambdaShortcutNet, randomised
 
 
 def sparse(name: str, share: float, seed: int) -> tuple[nn.Module, Tensor]:
-    make, shape = {**ZOO, **LARGE}[name]
+    make, shape = {**WELL_KNOWN, **LARGE}[name]
     model, source = randomised(make(), seed), torch.Generator().manual_seed(seed)
     x = torch.randn(2, *shape, generator=source)
     graph = trace(model, x)
@@ -48,7 +50,7 @@ def size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WELL_KNOWN)
 @settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     seed=st.integers(0, 9999),
@@ -294,7 +296,7 @@ def test_a_saved_network_comes_back_from_a_fresh_dense_one(name: str, gather: bo
     zero_inputs_per_layer(model, 0.3, 2)
     lean = shrink(model, x, dead="fold", gather=gather)
     save_lean(lean, tmp_path / "lean.safetensors")
-    fresh = randomised(ZOO[name][0](), 77)
+    fresh = randomised(WELL_KNOWN[name][0](), 77)
     again = load_lean(fresh, tmp_path / "lean.safetensors")
     torch.testing.assert_close(again(x), lean(x), rtol=0, atol=0)
     assert type(again).__name__ == type(lean).__name__
@@ -399,7 +401,7 @@ def test_the_reference_implementation_removes_the_same(name: str) -> None:
         pytest.skip("torch-pruning is not installed")
     import torch_pruning
 
-    make, shape = ZOO[name]
+    make, shape = WELL_KNOWN[name]
     model, x = randomised(make(), 0), torch.randn(1, *shape)
     graph = trace(model, x)
     for group in range(0, graph.num_groups, 1 + graph.num_groups // 6):
@@ -497,3 +499,20 @@ def test_a_smaller_network_that_does_not_run_is_a_parity_error() -> None:
             shrink(model, torch.randn(2, 3))
     finally:
         del RULES[Stubborn]
+
+
+def test_stored_sizes_are_those_of_the_files(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        model[0].weight[:4] = 0
+        model[0].bias[:4] = 0
+    lean, found = stored_sizes(model, torch.zeros(2, 6), tmp_path)
+    assert lean[0].out_features == 4
+    assert found["zeros"] == pytest.approx(100 * 24 / 72)
+    assert (found["parameters"], found["parameters_shrunk"]) == (83, 43)
+    for key, name in (("file_kb", "model"), ("shrunk_kb", "lean")):
+        assert found[key] == (tmp_path / f"{name}.safetensors").stat().st_size / 1000
+    assert (
+        lzma.decompress((tmp_path / "lean.safetensors.xz").read_bytes()) == (tmp_path / "lean.safetensors").read_bytes()
+    )

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from gracile.core.errors import StorageError
-from gracile.core.files import append_json_line, write_text
+from gracile.core.files import append_json_line, kept_json, write_text
+from gracile.core.provenance import places_apart
+from gracile.core.tensor_files import save_weights
 from gracile.training import checkpoints
 
 
@@ -66,3 +69,25 @@ def test_a_model_file_that_does_not_fit_is_a_storage_error(tmp_path: Path):
     lean = shrink(nn.Sequential(nn.Linear(50, 200), nn.ReLU(), nn.Linear(200, 3)).eval(), torch.zeros(2, 50))
     with files_up_to(4096), pytest.raises(StorageError, match="was not written"):
         save_lean(lean, tmp_path / "lean.safetensors")
+
+
+def test_what_a_json_file_holds_is_made_once(tmp_path: Path):
+    made = []
+    make = lambda: made.append(1) or {"value": 3}
+    assert kept_json(tmp_path / "kept.json", make) == kept_json(tmp_path / "kept.json", make) == {"value": 3}
+    assert made == [1]
+
+
+def test_weights_are_written_with_their_header(tmp_path: Path):
+    model = nn.Linear(3, 2)
+    save_weights(model, tmp_path / "w.safetensors", {"by": "a test"})
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        assert file.metadata() == {"by": "a test"}
+        torch.testing.assert_close(file.get_tensor("weight"), model.weight.detach())
+
+
+def test_places_apart_are_told_in_words():
+    here = {"commit": "0123456789abcdef", "processor": "one", "device": "cpu", "threads": 1}
+    assert places_apart(here, here) == []
+    there = {**here, "commit": "fedcba9876543210", "threads": 2}
+    assert places_apart(there, here) == ["at commit fedcba987654", "with 2 threads"]

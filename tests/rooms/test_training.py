@@ -19,8 +19,10 @@ from gracile.core.errors import DataError, InputError, NonFiniteError, StorageEr
 from gracile.core.runs import RunFolder
 from gracile.data import Augmentation, Splits
 from gracile.dynamics import monitors
-from gracile.training import Cosine, Milestones, checkpoints, evaluate, steps_per_epoch
+from gracile.penalties import L1
+from gracile.training import Cosine, Milestones, checkpoints, evaluate, optimizer_factory, proximal, steps_per_epoch
 from gracile.training.checkpoints import CHECKPOINT
+from gracile.training.schedules import schedule_named
 
 SETTINGS = {"epochs": 3, "batch_size": 32, "lr": 0.05, "seed": 4}
 
@@ -290,7 +292,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path):
     file = tmp_path / "c.safetensors"
     checkpoints.save(file, {"x": torch.ones(100)})
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(StorageError, match=r"c\.safetensors is damaged"):
+    with pytest.raises(StorageError, match=r"c\.safetensors cannot be read"):
         checkpoints.load(file)
 
 
@@ -309,7 +311,7 @@ def test_pickled_code_is_never_run(tmp_path: Path):
 
     file = tmp_path / "c.safetensors"
     torch.save(Bomb(), file)
-    with pytest.raises(StorageError, match="damaged"):
+    with pytest.raises(StorageError, match="cannot be read"):
         checkpoints.load(file)
 
 
@@ -427,3 +429,42 @@ def test_a_run_by_steps_that_diverges_keeps_its_records(blobs: Splits, tmp_path:
     rows = RunFolder(tmp_path).metrics()
     assert rows
     assert all(math.isfinite(row["train_loss"]) for row in rows)
+
+
+def test_a_proximal_step_is_descent_and_then_the_soft_threshold():
+    model, twin = network(), network()
+    weight = model[6].weight
+    optimizer = proximal(optimizer_factory("sgd", lr=0.1, momentum=0.0), [weight], L1(), lam=0.5)(model.parameters())
+    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for one in (model, twin):
+        one.eval()
+        one(x).square().sum().backward()
+    optimizer.step()
+    moved = twin[6].weight - 0.1 * twin[6].weight.grad
+    torch.testing.assert_close(weight.detach(), moved.sign() * (moved.abs() - 0.05).clamp(min=0))
+    assert (weight == 0).any()
+    # No other parameter is touched, and without a penalty nothing is.
+    torch.testing.assert_close(model[6].bias.detach(), twin[6].bias - 0.1 * twin[6].bias.grad)
+    factory = optimizer_factory("sgd", lr=0.1)
+    assert proximal(factory, [weight], L1(), 0.0) is factory
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"name": "cosine", "warmup": 3.0}, "does not fit into 3"),
+        ({"name": "constant", "milestones": [1.0]}, "schedule is 'constant'"),
+        ({"name": "cosin"}, "Did you mean 'cosine'"),
+    ],
+)
+def test_a_schedule_by_name_refuses_what_it_would_not_look_at(asked: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        schedule_named(**asked, epochs=3, steps=10, lr=0.1)
+
+
+def test_a_schedule_by_name_is_the_class_with_its_numbers():
+    asked = {"epochs": 4, "steps": 10, "lr": 0.1, "milestones": [2.0], "gamma": 0.5, "warmup": 0.0, "decay": 0.2}
+    assert schedule_named("milestones", **asked) == Milestones([2.0], 0.5)
+    assert schedule_named("cosine", **asked) == Cosine(4, 0.0)
+    # lr / (1 + decay lr l) at step l, the first being 1.
+    assert schedule_named("diminishing", **asked).factor(1.0) == pytest.approx(1 / (1 + 0.2 * 0.1 * 11))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
+import sys
 from pathlib import Path
 
 import pytest
 
 from gracile.core.errors import InputError
-from gracile.core.user_code import is_reference, load_name
+from gracile.core.user_code import imported, is_reference, load_name
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> str:
@@ -71,3 +73,16 @@ def test_references_are_told_from_names() -> None:
     assert is_reference("a/net.py:make")
     assert not is_reference("resnet20")
     assert not is_reference("net.py")
+
+
+def test_a_function_of_a_module_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert imported("math:sqrt") is math.sqrt
+    write(tmp_path, "def make():\n    return 7\n", "a_module_of_mine.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    make = imported("a_module_of_mine:make")
+    assert callable(make)
+    assert make() == 7
+    for name in ("math:sqrrt", "a_module_that_is_not_there:make"):
+        with pytest.raises(InputError, match="cannot be imported"):
+            imported(name)

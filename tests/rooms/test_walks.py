@@ -180,9 +180,9 @@ def test_the_sweep_s_pictures_are_drawn(tmp_path) -> None:
     from gracile.walks import pictures
 
     curves = {name: (rates.derived(2, name), rates.sweep(2, name, [2, 4, 6])) for name in ("half-cauchy",)}
-    assert pictures.rates(tmp_path / "rates.png", 2, curves, "test").stat().st_size > 10_000
+    assert pictures.rates(tmp_path / "rates.svg", 2, curves, "test").stat().st_size > 10_000
     walks = {"one": SenileWalk(2), "other": SenileWalk(2, delta=0.1)}
-    assert pictures.trajectories(tmp_path / "paths.png", walks, 500, 1).stat().st_size > 10_000
+    assert pictures.trajectories(tmp_path / "paths.svg", walks, 500, 1).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", [None, "exponential", "pareto:0.5"])
@@ -190,3 +190,16 @@ def test_slopes_in_the_plane_are_those_derived(name: str | None) -> None:
     rate, points = rates.derived(2, name), rates.sweep(2, name, [6, 8, 9])
     assert rates.fitted(points) == pytest.approx(rate.slope, rel=0.03)
     assert rates.reach(points, rate.slope, 0.05) == 6
+
+
+def test_a_rate_held_against_exact_values_is_seen_where_gain_follows_it():
+    held = rates.held_against(2, "uniform", [2.0, 3.0, 4.0, 5.0, 6.0], fit_last=2)
+    assert held.axis == held.derived.axis == "delta"
+    assert held.slope / held.derived.slope == pytest.approx(1, abs=0.01)
+    assert held.end_ratio == pytest.approx(1, abs=0.01)
+    assert held.growth == pytest.approx(1, abs=0.01)
+    assert held.seen is not None
+    assert held.seen <= 5
+    assert held.error_bound < 1e-3
+    gains = [point.gain / point.x / held.derived.slope for point in held.points if point.decades >= held.seen]
+    assert all(abs(gain - 1) <= 0.05 for gain in gains)

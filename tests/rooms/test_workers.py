@@ -254,7 +254,7 @@ def test_the_command_draws_what_it_promises(tmp_path: Path, capsys: pytest.Captu
     rows = [json.loads(line) for line in (out / "average" / "metrics.jsonl").read_text().splitlines()]
     assert [row["round"] for row in rows] == [0, 2, 4, 6]
     assert all(len(row["accuracy"]) == 6 for row in rows)
-    assert (out / "plots" / "average.png").stat().st_size > 10_000
+    assert (out / "plots" / "average.svg").stat().st_size > 10_000
     assert (out / "report.html").exists()
 
 

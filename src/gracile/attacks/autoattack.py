@@ -30,8 +30,15 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "random": ("apgd-ce", "apgd-dlr"),
 }
-# Restarts from random points of the version that spares no time; its targeted parts and those of the others take one.
-RESTARTS = {"plus": {"apgd-ce": 5, "apgd-dlr": 5, "fab": 5}}
+# What they set otherwise, by version and norm: restarts from random points of the version that spares no time, whose targeted
+# parts take one, and of l1 [@croce2021].
+CHANGES: dict[tuple[str, str], dict[str, dict[str, int]]] = {
+    **{
+        ("plus", norm): {name: {"restarts": 5} for name in ("apgd-ce", "apgd-dlr", "fab")}
+        for norm in ("linf", "l2", "l1")
+    },
+    ("standard", "l1"): {"apgd-ce": {"restarts": 5}, "apgd-t": {"targets": 5}},
+}
 
 
 @attack
@@ -56,7 +63,8 @@ def autoattack(
     """APGD on cross-entropy, targeted APGD on DLR, targeted FAB and Square, one after the other on the samples that still stand.
 
     Args:
-        model, x, y, eps, norm, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`.
+        model, x, y, eps, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`.
+        norm: likewise; in l1 ``standard`` takes five restarts of APGD on cross-entropy and five targets on DLR, as published.
         version: ``standard``; ``plus`` with APGD on DLR and untargeted FAB besides and five restarts; ``random``, for
             networks that draw random numbers: APGD on cross-entropy and on DLR. None takes ``random`` where the network
             draws, else ``standard``.
@@ -85,7 +93,7 @@ def autoattack(
         standing = ~victim.verdict(at, y)
         chosen = version or ("random" if victim.random else "standard")
         settings["draws"] = draws or (victim.draws if victim.random else 1)
-    restarts = RESTARTS.get(pick({name: name for name in VERSIONS}, chosen, "version of AutoAttack"), {})
+    changes = CHANGES.get((pick({name: name for name in VERSIONS}, chosen, "version of AutoAttack"), norm), {})
     adversarial = x.detach().clone()
     for number, name in enumerate(parts or VERSIONS[chosen]):
         part, options = pick(PARTS, name, "part of AutoAttack")
@@ -95,8 +103,7 @@ def autoattack(
         if not len(rows):
             continue
         more = {"steps": search_steps if name == "square" else steps, "precision": precision, "seed": seed + number}
-        more |= {"restarts": restarts[name]} if name in restarts else {}
-        found = part(model, x[rows], y[rows], **more, **options, **settings)
+        found = part(model, x[rows], y[rows], **more, **options, **changes.get(name, {}), **settings)
         with attacking(model, x[rows], y[rows], **judge) as (victim, _, _):
             broken = victim.verdict(found.detach(), y[rows])
         adversarial[rows[broken]] = found[broken].detach()

@@ -77,8 +77,8 @@ def cw(
         )  # fmt: skip
     given = x
     with attacking(
-        model, x, y, eps=eps, norm=norm, targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk, precision=precision,
-        steps=steps, searches=searches,
+        model, x, y, eps=eps, norm=norm, norms=("linf", "l2"), targeted=targeted, draws=draws, seed=seed, mode=mode, chunk=chunk,
+        precision=precision, steps=steps, searches=searches,
     ) as (victim, x, y):  # fmt: skip
         rows = (~victim.breaks(x, victim.logits(x), y)).nonzero().squeeze(1)
         adversarial = x.clone()

@@ -120,6 +120,7 @@ class Robustness:
         draws: passes each gradient is the mean of.
         judged: fresh passes each answer is the mean of, 1 unless the network draws random numbers.
         examples: (n, ...) the samples as the first attack within the ball left them that broke them, else as they were.
+        stands: by score, bool (k,): which of the first k samples it leaves right.
     """
 
     scores: tuple[Score, ...]
@@ -130,6 +131,7 @@ class Robustness:
     seed: int
     judged: int = 1
     examples: Tensor | None = field(default=None, repr=False, compare=False)
+    stands: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Score:
         return pick({score.name: score for score in self.scores}, name, "score")
@@ -200,7 +202,7 @@ def evaluate(
         x: inputs (n, ...) in [0, 1].
         y: labels (n,).
         eps: radius of the ball.
-        norm: of the ball, ``linf`` or ``l2``.
+        norm: of the ball, ``linf``, ``l2`` or ``l1``.
         attacks: rows of `ENTRIES`, or of `gracile.attacks.ATTACKS` for their own defaults.
         surrogate: a differentiable network much like `model`; PGD on cross-entropy and on the margin against it are tried on
             `model`, as the score ``transfer``.
@@ -261,10 +263,13 @@ def evaluate(
         counts = {part: int(broken_by[f"{name}: {part}"].sum()) for part in parts} if parts else None
         scores.append(_score(name, entry.title, stands, began, asked, counts))
         progress(f"{entry.title}: {scores[-1].percent:.2f} %")
-    scores.append(Score("worst", "worst case a sample", _worst(right.cpu(), broken_by), len(x)))
-    warned = checks.beaten(broken_by, right.cpu(), _kinds(broken_by, entries), random=judge.judged > 1)
+    right = right.cpu()
+    stands_by = {"clean": right} | {name: right[: len(broken_by[name])] & ~broken_by[name] for name in entries}
+    stands_by["worst"] = _worst(right, broken_by)
+    scores.append(Score("worst", "worst case a sample", int(stands_by["worst"].sum()), len(x)))
+    warned = checks.beaten(broken_by, right, _kinds(broken_by, entries), random=judge.judged > 1)
     warned += checks.network(model, x, y, eps=eps, norm=norm, draws=judge.draws, seed=seed)
-    return Robustness(tuple(scores), tuple(warned), eps, norm, judge.draws, seed, judge.judged, examples)
+    return Robustness(tuple(scores), tuple(warned), eps, norm, judge.draws, seed, judge.judged, examples, stands_by)
 
 
 def _settings(entry: Entry, changes: dict[str, Any], eps: float, norm: str) -> dict[str, Any]:
@@ -274,14 +279,14 @@ def _settings(entry: Entry, changes: dict[str, Any], eps: float, norm: str) -> d
     return {**entry.options, **changes, **ball}
 
 
-def _worst(right: Tensor, broken_by: dict[str, Tensor]) -> int:
-    """How many samples stand under every attack that keeps to the ball."""
+def _worst(right: Tensor, broken_by: dict[str, Tensor]) -> Tensor:
+    """Which samples stand under every attack that keeps to the ball."""
     stands = right.clone()
     for name, broken in broken_by.items():
         attack = ENTRIES[name].attack if name in ENTRIES else name
         if attack not in ATTACKS or ATTACKS[attack].norms:
             stands[: len(broken)] &= ~broken
-    return int(stands.sum())
+    return stands
 
 
 def _kinds(broken_by: Mapping[str, Tensor], entries: Mapping[str, Entry]) -> dict[str, tuple[str, bool | None]]:

@@ -14,6 +14,8 @@ from gracile.core.seeding import generator
 
 # Newton's steps of a projection; about ten are taken.
 NEWTON = 100
+# The dual of each norm, by its exponent.
+DUAL = {"linf": 1.0, "l2": 2.0, "l1": math.inf}
 
 
 @attack
@@ -126,7 +128,7 @@ def _nearest_boundary(victim: Victim, at: Tensor, source: Tensor, targets: Tenso
 def away(gap: Tensor, normal: Tensor, norm: str) -> Tensor:
     """Distances (n,) to hyperplanes of this gap (n,) and normal (n, ...)."""
     flat = normal.flatten(1)
-    dual = flat.abs().sum(dim=1) if norm == "linf" else flat.norm(dim=1)
+    dual = flat.norm(dim=1, p=DUAL[norm])
     return gap.abs() / dual.clamp_min(torch.finfo(flat.dtype).tiny)
 
 
@@ -165,13 +167,14 @@ def project_on_plane(points: Tensor, w: Tensor, level: Tensor, norm: str) -> Ten
 
     Along each coordinate the step is ``min(lam v_i, room_i)`` towards the plane, with v = 1 for l-inf and v = ``|w|`` for l2
     [@croce2020fab, appendix]; the progress it makes is concave and piecewise linear in lam, so Newton's method
-    from 0 climbs to the root without passing it, in finitely many steps and without sorting.
+    from 0 climbs to the root without passing it, in finitely many steps and without sorting. For l1 the coordinates of largest
+    ``|w|`` go as far as they can, one after the other.
 
     Args:
         points: (n, ...) in [0, 1].
         w: normal vectors of the planes (n, ...).
         level: (n,).
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
 
     Returns:
         (n, ...); where the box does not reach the plane, the step to the corner nearest to it.
@@ -182,6 +185,14 @@ def project_on_plane(points: Tensor, w: Tensor, level: Tensor, norm: str) -> Ten
     towards = flat * missing.sign()[:, None]
     room = torch.where(towards > 0, 1 - p, p)
     weight, missing = flat.abs() / scale, (missing.abs() / scale[:, 0])[:, None]
+    if norm == "l1":
+        ranked, order = weight.sort(dim=1, descending=True)
+        room = room.gather(1, order)
+        made = (ranked * room).cumsum(dim=1)
+        step = (
+            ((missing - made + ranked * room) / ranked.clamp_min(torch.finfo(w.dtype).tiny)).clamp_min(0).minimum(room)
+        )
+        return (torch.zeros_like(p).scatter_(1, order, step) * towards.sign()).view_as(points)
     speed = weight if norm == "l2" else (weight > 0).to(w.dtype)
     lam = torch.zeros_like(missing)
     for _ in range(NEWTON):

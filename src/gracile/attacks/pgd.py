@@ -47,7 +47,7 @@ def pgd(
         eps: radius of the ball, at least 0.
         steps: gradients taken.
         alpha: length of a step; None for a quarter of `eps` (2/255 at 8/255).
-        norm: ``linf`` or ``l2``.
+        norm: ``linf``, ``l2`` or ``l1``.
         loss: what is climbed: ``ce``, ``margin`` (Carlini and Wagner's) or ``dlr`` (AutoAttack's).
         random_start: begin at a point drawn uniformly from the ball.
         start: begin here instead, (n, ...) in [0, 1]; only for the first of `restarts`.

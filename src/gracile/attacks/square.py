@@ -41,8 +41,8 @@ def square(
 ) -> Tensor:
     """Square attack [@andriushchenko2020], black-box: it asks for logits alone, so any callable will do.
 
-    l-inf keeps each pixel on the ball's surface and tries the other signs on a square; l2 moves the perturbation's mass from
-    one window to another. Samples leave the batch once broken.
+    l-inf keeps each pixel on the ball's surface and tries the other signs on a square; l2 and l1 [@croce2021] move the
+    perturbation's mass from one window to another. Samples leave the batch once broken.
 
     Args:
         model, x, y, eps, norm, targeted, draws, seed, mode, chunk, precision: see `gracile.attacks.pgd`; `model` may be any function
@@ -133,7 +133,7 @@ class _Search:
         return (self._uniform(*shape) < 0.5).to(self.x.dtype) * 2 - 1
 
     def _first(self, x: Tensor) -> Tensor:
-        """Vertical stripes for l-inf; for l2 a tiling of fifths."""
+        """Vertical stripes for l-inf; for l2 and l1 a tiling of fifths."""
         n, c, h, w = x.shape
         if self.norm == "linf":
             return (x + self.eps * self._signs(n, c, 1, w)).clamp_(0, 1)
@@ -142,7 +142,7 @@ class _Search:
         for top in range(0, h - tile + 1, tile):
             for left in range(0, w - tile + 1, tile):
                 delta[:, :, top : top + tile, left : left + tile] = self._bump(tile, tile) * self._signs(n, c, 1, 1)
-        return project(x + self.eps * delta / column(size(delta, "l2").clamp_min(1e-12), x), x, self.eps, "l2")
+        return self._filled(x, delta)
 
     def _window(self, h: int, w: int, portion: float, least: int) -> tuple[slice, slice]:
         """A window of `portion` of the image, at one place for all samples, so that it can be sliced."""
@@ -154,7 +154,7 @@ class _Search:
     def _propose(self, x: Tensor, best: Tensor, portion: float) -> tuple[Place, Tensor]:
         """A part of the images and what to try there."""
         n, c, h, w = x.shape
-        if self.norm == "l2":
+        if self.norm != "linf":
             return (...,), self._move_mass(x, best, portion)
         place = (..., *self._window(h, w, portion, 1))
         return place, (x[place] + self.eps * self._signs(n, c, 1, 1)).clamp_(0, 1)
@@ -168,33 +168,41 @@ class _Search:
         height, width = (one.stop - one.start for one in here[1:])
         both = torch.zeros(h, w, device=x.device, dtype=torch.bool)
         both[here], both[there] = True, True
-        free = (self.eps**2 - delta.square().flatten(1).sum(dim=1)).clamp_min(0) / c
-        mass = (delta.square() * both).flatten(2).sum(dim=2) + free[:, None]
-        old = delta[here]
-        old = old / old.flatten(2).norm(dim=2).clamp_min(1e-12)[..., None, None]
-        new = self._bump(height, width) * self._signs(n, c, 1, 1) + old
-        new = new / new.flatten(2).norm(dim=2).clamp_min(1e-12)[..., None, None] * mass.sqrt()[..., None, None]
+        p = 1 if self.norm == "l1" else 2
+        unit = lambda patch: patch / patch.flatten(2).norm(dim=2, p=p).clamp_min(1e-12)[..., None, None]
+        free = (self.eps**p - size(delta, self.norm) ** p).clamp_min(0) / c
+        mass = (delta.abs() ** p * both).flatten(2).sum(dim=2) + free[:, None]
+        # In l1 the published code gives each channel as much as all would have; the projection takes back what is too much.
+        reach = c * mass if p == 1 else mass.sqrt()
+        new = unit(self._bump(height, width) * self._signs(n, c, 1, 1) + unit(delta[here])) * reach[..., None, None]
         delta[there] = 0
         delta[here] = new
-        return project(x + self.eps * delta / column(size(delta, "l2").clamp_min(1e-12), x), x, self.eps, "l2")
+        return self._filled(x, delta)
+
+    def _filled(self, x: Tensor, delta: Tensor) -> Tensor:
+        """A perturbation brought to the ball's surface, in l1 from outside alone, and into the box."""
+        if self.norm == "l2":
+            delta = self.eps * delta / column(size(delta, "l2").clamp_min(1e-12), x)
+        return project(x + delta, x, self.eps, self.norm)
 
     def _bump(self, height: int, width: int) -> Tensor:
         """Two pyramids of opposite sign side by side, of unit norm, one way or the other."""
         flip = bool(self._uniform(1) < 0.5)
         a, b = (width, height) if flip else (height, width)
-        halves = [_pyramid(a // 2, b), -_pyramid(a - a // 2, b)]
+        power = 4 if self.norm == "l1" else 2
+        halves = [_pyramid(a // 2, b, power), -_pyramid(a - a // 2, b, power)]
         bump = torch.cat([half for half in halves if half.numel()])
-        bump = (bump / bump.norm()).to(self.x)
+        bump = (bump / bump.norm(p=1 if self.norm == "l1" else 2)).to(self.x)
         return bump.T if flip else bump
 
 
-def _pyramid(height: int, width: int) -> Tensor:
-    """Falls off from the middle like the sum of 1 / k^2 over the rings inside which a pixel lies."""
+def _pyramid(height: int, width: int, power: int) -> Tensor:
+    """Falls off from the middle like the sum of 1 / k^power over the rings inside which a pixel lies."""
     if not height:
         return torch.zeros(0, width)
     rows = (torch.arange(height) - height // 2).abs()
     columns = (torch.arange(width) - width // 2).abs()
     ring = torch.maximum(rows[:, None], columns[None, :])
     depth = max(height // 2, width // 2) + 1
-    tail = torch.tensor([1.0 / (k + 1) ** 2 for k in range(depth)]).flip(0).cumsum(0).flip(0)
+    tail = torch.tensor([1.0 / (k + 1) ** power for k in range(depth)]).flip(0).cumsum(0).flip(0)
     return tail[ring]

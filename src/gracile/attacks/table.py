@@ -32,7 +32,7 @@ class Row:
     """
 
     attack: Callable[..., Tensor]
-    norms: tuple[str, ...] = ("linf", "l2")
+    norms: tuple[str, ...] = ("linf", "l2", "l1")
     gradients: bool = True
     targeted: bool = True
     minimal: tuple[str, ...] = ()
@@ -46,11 +46,11 @@ class Row:
 ATTACKS: dict[str, Row] = {
     "fgsm": Row(fgsm),
     "pgd": Row(pgd),
-    "cw": Row(cw, minimal=("l2",)),
+    "cw": Row(cw, norms=("linf", "l2"), minimal=("l2",)),
     "cw_paper": Row(cw_paper, norms=(), targeted=False),
     "nattack": Row(nattack, norms=("linf",), gradients=False),
     "apgd": Row(apgd),
-    "fab": Row(fab, minimal=("linf", "l2")),
+    "fab": Row(fab, minimal=("linf", "l2", "l1")),
     "square": Row(square, gradients=False),
     "autoattack": Row(autoattack, targeted=False),
 }

@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from gracile.channels.op import Dims, Op, Values, Var
+from gracile.channels.op import Op
+from gracile.channels.records import Dims, Values, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.table import NAMED, register_rule
 

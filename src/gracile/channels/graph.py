@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gracile.channels.liveness import Liveness, analyse, folded
-from gracile.channels.op import Layer
+from gracile.channels.records import Layer
 from gracile.channels.structure import Structure
 from gracile.core.errors import InputError
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.channels import trace
-from gracile.channels.op import Layer
+from gracile.channels.records import Layer
 from gracile.core.files import write_text
 
 # Magnitudes are binned by their decimal logarithm, alike for every arm and run, so that they can be laid over each other.
@@ -65,6 +65,22 @@ def layer_sizes(kept: nn.Module, example: Tensor) -> dict[str, Any]:
         "macs_left": left.macs,
         "magnitudes": {"log10_edges": [LOWEST, HIGHEST], "counts": counts.tolist(), "zeros": zeros},
         "layers": layers,
+    }
+
+
+def shares_left(kept: nn.Module, example: Tensor) -> dict[str, float]:
+    """Shares of channels, parameters and multiply-adds that would stay after physical removal of exact zeros.
+
+    Args:
+        kept: the network with its exact zeros.
+        example: one batch.
+    """
+    graph = trace(kept, example)
+    dense, left = graph.dense(), graph.count()
+    return {
+        "channels_left": left.channels / max(1, dense.channels),
+        "parameters_left": left.parameters / dense.parameters,
+        "macs_left": left.macs / dense.macs,
     }
 
 

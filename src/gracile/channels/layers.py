@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gracile.channels.op import Dims, Op, Values, Var
+from gracile.channels.op import Op
+from gracile.channels.records import Dims, Values, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.table import NAMED, register_rule
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from gracile.channels.op import Labels, Layer, Values, Var
+from gracile.channels.records import Layer, Values, Var
+from gracile.channels.sizes import Labels
 from gracile.channels.structure import Structure
 
 
@@ -193,15 +194,13 @@ def _zero_groups(graph: Structure) -> bool:
 def _constants(graph: Structure, zero: Tensor | None) -> dict[Var, Values]:
     """Carry constants through the network in the order of its operations."""
     found: dict[Var, Values] = {}
+    masks = {} if zero is None else _masks(graph, zero)
     with torch.no_grad():
         for record in graph.records:
             if record.constants is None:
                 continue
-            operands = [_operand(graph, one, found) for one in record.inputs]
+            operands = [_operand(graph, one, found, masks) for one in record.inputs]
             layer = record.layer
-            if zero is not None and layer is not None and layer.inputs is not None:
-                # An input whose weights are supposed zero is as good as one that is constantly zero.
-                operands[0] = _supposed(graph, layer, zero, operands[0])
             if not record.makes_constants and not any(bool(one.known.any()) for one in operands) and layer is None:
                 continue
             made = record.constants(operands)
@@ -216,17 +215,26 @@ def _constants(graph: Structure, zero: Tensor | None) -> dict[Var, Values]:
     return found
 
 
-def _operand(graph: Structure, var: Var, found: dict[Var, Values]) -> Values:
+def _masks(graph: Structure, zero: Tensor) -> dict[str, Tensor]:
+    """Per weight with slices in the chosen groups, which entries those are; broadcastable to the weight."""
+    chosen = torch.cat([zero, zero.new_zeros(1)])
+    masks = {name: chosen.to(index.device)[index] for name, index in graph.group_index().items()}
+    return {name: mask for name, mask in masks.items() if bool(mask.any())}
+
+
+def _operand(graph: Structure, var: Var, found: dict[Var, Values], masks: dict[str, Tensor]) -> Values:
     if var.changed:
         return _unknown(graph, var)
     if var in found:
         return found[var]
     if var.param is not None:
-        value = graph.parameter(var.param[0]).detach().permute(var.param[1])
+        value = graph.parameter(var.param[0]).detach()
+        if var.param[0] in masks:
+            value = value.masked_fill(masks[var.param[0]], 0)
+        value = value.permute(var.param[1])
         return Values(value, torch.ones((), dtype=torch.bool, device=value.device).expand(value.shape))
-    known = getattr(var, "known", None)
-    if known is not None and known.numel() == 1:
-        return Values(known, torch.ones_like(known, dtype=torch.bool))
+    if var.value is not None and var.value.numel() == 1:
+        return Values(var.value, torch.ones_like(var.value, dtype=torch.bool))
     return _unknown(graph, var)
 
 
@@ -234,22 +242,6 @@ def _unknown(graph: Structure, var: Var) -> Values:
     like = next(graph.model.parameters(), torch.zeros(()))
     shape = graph.shape_of(var)
     return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
-
-
-def _supposed(graph: Structure, layer: Layer, zero: Tensor, values: Values) -> Values:
-    assert layer.inputs is not None
-    chosen = torch.as_tensor(graph.chosen(layer, zero), device=values.known.device)
-    along = values.along(len(chosen)) if layer.groups is None else None
-    if along is None:
-        return values
-    shape = values.known.shape if values.known.numel() == len(chosen) else None
-    value, known = along[0].masked_fill(chosen, 0), along[1] | chosen
-    if shape is None:
-        axis = next(
-            (axis for axis, labels in enumerate(layer.source.dims) if labels is not None), len(layer.source.shape) - 1
-        )
-        shape = torch.Size(len(chosen) if one == axis else 1 for one in range(len(layer.source.shape)))
-    return Values(value.reshape(shape), known.reshape(shape))
 
 
 def _reach(graph: Structure, needed: dict[Layer, np.ndarray]) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 from torch import nn
 
 from gracile.channels.layers import affine
-from gracile.channels.op import Dims, Layer, Op, Var
+from gracile.channels.op import Op
+from gracile.channels.records import Dims, Layer, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.table import register_rule
 

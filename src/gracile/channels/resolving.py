@@ -8,8 +8,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from gracile.channels.op import Follow, Labels, Ledger, Relation, Step
-from gracile.channels.sizes import Attribute, Measured, Size
+from gracile.channels.records import Follow, Ledger, Relation, Step
+from gracile.channels.sizes import Attribute, Labels, Measured, Size
 
 
 def resolve(ledger: Ledger, steps: Sequence[Step], *, can_write: bool) -> tuple[np.ndarray, dict[int, str]]:
@@ -23,42 +23,80 @@ def resolve(ledger: Ledger, steps: Sequence[Step], *, can_write: bool) -> tuple[
     Returns:
         Label to class, and why the classes that must stay do.
     """
+    found = Classes(ledger)
     pending, carried = list(ledger.relations), []
     while pending:
-        classes = _components(ledger)
-        pinned = _marked(classes, [labels for labels, _ in ledger.pins])
-        carrying, heads = _marked(classes, carried), _marked(classes, ledger.heads)
-        rated = [(relation, *_rate(relation, classes, pinned, carrying, heads)) for relation in pending]
+        found.update()
+        pinned = found.pinned()
+        carrying, heads = found.marked(carried), found.marked(ledger.heads)
+        rated = [(relation, *_rate(relation, found.classes, pinned, carrying, heads)) for relation in pending]
         decided = [one for one in rated if one[2] == 2] or [one for one in rated if one[2] == 1] or rated[:1]
         for relation, axis, _ in decided:
             _decide(ledger, relation, axis, carried)
         chosen = {id(relation) for relation, _, _ in decided}
         pending = [one for one in pending if id(one) not in chosen]
     _settle_even(ledger, can_write)
-    classes = _components(ledger)
+    found.update()
+    classes = found.classes
     inside = {id(step) for step in steps}
-    while _pin_what_cannot_follow(ledger, classes, inside, can_write):
+    while _pin_what_cannot_follow(ledger, found, inside, can_write):
         pass
-    reasons: dict[int, str] = {}
-    for labels, reason in ledger.pins:
-        for one in np.unique(classes[labels]):
-            reasons.setdefault(int(one), reason)
-    return classes, reasons
+    return classes, _reasons(ledger, classes)
 
 
-def _components(ledger: Ledger) -> np.ndarray:
-    first = np.concatenate([pair[0] for pair in ledger.pairs] or [np.empty(0, int)])
-    second = np.concatenate([pair[1] for pair in ledger.pairs] or [np.empty(0, int)])
-    ledger.pairs = [(first, second)]
-    links = coo_array((np.ones(len(first), bool), (first, second)), shape=(ledger.size, ledger.size))
-    return connected_components(links, directed=False)[1].astype(np.int64)
+def _reasons(ledger: Ledger, classes: np.ndarray) -> dict[int, str]:
+    """Class to the reason that was given first."""
+    if not ledger.pins:
+        return {}
+    held = classes[np.concatenate([labels for labels, _ in ledger.pins])]
+    given = np.repeat(np.arange(len(ledger.pins)), [len(labels) for labels, _ in ledger.pins])
+    found, first = np.unique(held, return_index=True)
+    return {int(one): ledger.pins[reason][1] for one, reason in zip(found, given[first], strict=True)}
 
 
-def _marked(classes: np.ndarray, labels: Sequence[Labels]) -> np.ndarray:
-    found = np.zeros(int(classes.max()) + 1 if len(classes) else 0, bool)
-    if labels:
-        found[classes[np.concatenate([one.ravel() for one in labels])]] = True
-    return found
+class Classes:
+    """Which labels are one, brought up to date as pairs and pins are added to a ledger.
+
+    Attributes:
+        classes: label to class.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.classes = np.arange(ledger.size)
+        self._held = np.zeros(ledger.size, bool)
+        self._pairs = self._pins = 0  # how many of the ledger's are taken in
+
+    def update(self) -> None:
+        """Take in what was added; only classes, not labels, are joined anew."""
+        size = self.ledger.size
+        if len(self.classes) < size:  # labels that are new
+            first = int(self.classes.max()) + 1 if len(self.classes) else 0
+            self.classes = np.append(self.classes, np.arange(first, first + size - len(self.classes)))
+            self._held = np.append(self._held, np.zeros(size - len(self._held), bool))
+        pairs = self.ledger.pairs[self._pairs :]
+        self._pairs = len(self.ledger.pairs)
+        if pairs:
+            first, second = (self.classes[np.concatenate([pair[side] for pair in pairs])] for side in (0, 1))
+            number = int(self.classes.max()) + 1
+            links = coo_array((np.ones(len(first), bool), (first, second)), shape=(number, number))
+            self.classes = connected_components(links, directed=False)[1].astype(np.int64)[self.classes]
+
+    def marked(self, labels: Sequence[Labels]) -> np.ndarray:
+        """Per class, whether one of these labels is in it."""
+        found = np.zeros(int(self.classes.max()) + 1 if len(self.classes) else 0, bool)
+        if labels:
+            found[self.classes[np.concatenate([one.ravel() for one in labels])]] = True
+        return found
+
+    def pinned(self) -> np.ndarray:
+        """Per class, whether it must stay."""
+        for labels, _ in self.ledger.pins[self._pins :]:
+            self._held[labels] = True
+        self._pins = len(self.ledger.pins)
+        found = np.zeros(int(self.classes.max()) + 1 if len(self.classes) else 0, bool)
+        found[self.classes[self._held]] = True
+        return found
 
 
 def _rate(
@@ -120,8 +158,8 @@ def _settle_even(ledger: Ledger, can_write: bool) -> None:
                     ledger.pin(first, f"{follow.where} cuts them into equal parts")
 
 
-def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int], can_write: bool) -> bool:
-    pinned = _marked(classes, [labels for labels, _ in ledger.pins])
+def _pin_what_cannot_follow(ledger: Ledger, found: Classes, inside: set[int], can_write: bool) -> bool:
+    classes, pinned = found.classes, found.pinned()
     bound = attributes(ledger)
     changed = False
     for follow in ledger.follows:
@@ -151,7 +189,7 @@ def _pin_what_cannot_follow(ledger: Ledger, classes: np.ndarray, inside: set[int
                     else "their number is written in the code",
                 )
             changed = True
-            pinned = _marked(classes, [labels for labels, _ in ledger.pins])
+            pinned = found.pinned()
     return changed
 
 

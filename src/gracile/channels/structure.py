@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from gracile.channels.op import Labels, Layer, Record, Step, Var
 from gracile.channels.recording import Recorder
+from gracile.channels.records import Layer, Record, Step, Var
 from gracile.channels.resolving import attributes
+from gracile.channels.sizes import Labels
 from gracile.core.errors import InputError
 
 
@@ -49,8 +50,8 @@ class Structure:
     ) -> None:
         self.model, self.steps, self.labels, self.reasons = model, steps, labels, pinned
         self.example, self.names, self.unused = example, names, unused
-        self.missing, self.written = dict(recorder.missing), recorder.broken
-        self.graph = recorder.graph
+        self.missing, self.written = dict(recorder.missing), recorder.writer.broken
+        self.graph = recorder.writer.graph
         self.records: list[Record] = recorder.records
         self.by_node: dict[fx.Node, Step] = {step.node: step for step in steps}
         self.layers: list[Layer] = [layer for step in steps for layer in step.layers]
@@ -63,7 +64,7 @@ class Structure:
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
         self._keep(recorder.dead_ends)
         self.attributes = attributes(recorder.ledger)
-        self.attribute_nodes = recorder.attributes
+        self.attribute_nodes = recorder.writer.attributes
         self.tensors = _tensors(steps)
         self.makes_constants = any(record.makes_constants for record in self.records)
         self._group = self._number_groups(size)

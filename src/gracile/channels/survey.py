@@ -11,7 +11,7 @@ from tabulate import tabulate
 from torch import nn
 
 from gracile.channels.graph import ChannelGraph
-from gracile.channels.op import Layer
+from gracile.channels.records import Layer
 from gracile.channels.tracing import Example, trace
 
 

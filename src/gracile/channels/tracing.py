@@ -8,10 +8,19 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
-from gracile.channels import elementwise, layers, products, shapes  # noqa: F401  (their rules register themselves)
+from gracile.channels import (  # noqa: F401  (their rules register themselves)
+    elementwise,
+    joining,
+    layers,
+    pooling,
+    products,
+    shapes,
+    slicing,
+)
 from gracile.channels.graph import ChannelGraph
-from gracile.channels.recording import Recorder, record
+from gracile.channels.recording import Recorder
 from gracile.channels.resolving import resolve
+from gracile.channels.running import record
 from gracile.core.errors import InputError
 
 Example: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -37,13 +46,14 @@ def trace(model: nn.Module, example: Example, *, strict: bool = False) -> Channe
     _check(model, (*positional, *named.values()))
     twice = tuple(_twice(one) for one in positional), {name: _twice(one) for name, one in named.items()}
     recorder = record(model, *twice, strict=strict)
-    ordered = list(recorder.graph.nodes)
-    dropped = prune(recorder.graph) if not recorder.broken else set()
-    steps = [recorder.steps[node] for node in ordered if node not in dropped]
-    unused = any(recorder.steps[node].tensors for node in dropped)
-    if recorder.broken:
+    writer = recorder.writer
+    ordered = list(writer.graph.nodes)
+    dropped = prune(writer.graph) if not writer.broken else set()
+    steps = [writer.steps[node] for node in ordered if node not in dropped]
+    unused = any(writer.steps[node].tensors for node in dropped)
+    if writer.broken:
         _keep_dead_ends(recorder)
-    labels, pinned = resolve(recorder.ledger, steps, can_write=not recorder.broken)
+    labels, pinned = resolve(recorder.ledger, steps, can_write=not writer.broken)
     shown = [(tuple(one.shape[1:]), one.dtype) for one in (*positional, *named.values())]
     return ChannelGraph(model, recorder, steps, labels, pinned, example=shown, names=list(named), unused=unused)
 

@@ -17,3 +17,8 @@ class Answer(NamedTuple):
     text: str
     values: Any
     status: int = 0
+
+    @classmethod
+    def of(cls, found: Any) -> Answer:
+        """What a function of the library returned: its words, its plain values and, where it has one, its status."""
+        return cls(str(found), found.to_json(), getattr(found, "status", 0))

@@ -18,54 +18,37 @@ from __future__ import annotations
 import argparse
 
 from gracile.commands import Answer, options
+from gracile.core.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     options.candidate(parser, "data for a network of your own, or in place of the run's")
-    parser.add_argument("--eps", default="8/255", help="size of the ball, such as 8/255 or 0.03 (default: 8/255)")
-    parser.add_argument("--norm", default="linf", help="linf or l2 (default: linf)")
-    parser.add_argument(
-        "--attacks",
-        default="fgsm,ifgsm,cw,nattack,autoattack",
-        help="which ones, of fgsm, ifgsm, pgd, cw, cw_paper, nattack, square, autoattack (default: all the field reports)",
-    )
-    parser.add_argument("--samples", type=int, default=256, help="test samples, drawn once; 0 for all (default: 256)")
-    parser.add_argument("--nattack-samples", type=int, default=16, help="of which NAttack is tried on (default: 16)")
-    parser.add_argument(
-        "--draws",
-        type=int,
-        help="passes that gradients are the mean of; by default 20 where the network draws random numbers, else 1",
-    )
-    parser.add_argument("--quick", action="store_true", help="a fifth of the steps of C&W, NAttack and AutoAttack")
-    parser.add_argument("--attack-seed", type=int, default=0, help="of starts, searches and draws (default: 0)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add = parser.add_argument
+    known = "fgsm, ifgsm, pgd, cw, cw_paper, nattack, square, autoattack (default: all the field reports)"
+    draws = "passes that gradients are the mean of; by default 20 where the network draws random numbers, else 1"
+    add("--eps", default="8/255", help="size of the ball, such as 8/255 or 0.03 (default: 8/255)")
+    add("--norm", default="linf", help="linf, l2 or l1 (default: linf)")
+    add("--attacks", default="fgsm,ifgsm,cw,nattack,autoattack", help=f"which ones, of {known}")
+    add("--samples", type=int, default=256, help="test samples, drawn once; 0 for all (default: 256)")
+    add("--nattack-samples", type=int, default=16, help="of which NAttack is tried on (default: 16)")
+    add("--draws", type=int, help=draws)
+    add("--quick", action="store_true", help="a fifth of the steps of C&W, NAttack and AutoAttack")
+    add("--attack-seed", type=int, default=0, help="of starts, searches and draws (default: 0)")
+    add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     options.out(parser, "where the files go (default: RUN/attacked/ARM or attacked/FUNCTION)")
 
 
 def run(args: argparse.Namespace) -> Answer:
-    from gracile.core.errors import InputError
     from gracile.core.user_code import is_reference
     from gracile.deploy import attack
 
-    eps, own = options.fraction("--eps", args.eps), is_reference(args.source)
+    own, asked = is_reference(args.source), options.arguments(attack, args)
+    asked |= {"eps": options.fraction("--eps", args.eps), "attacks": [name for name in args.attacks.split(",") if name]}
     if own and args.data is None:
         raise InputError("Attacks need labelled data.", "Give --data.")
     found, folder = options.read_candidate(args, other_data=True)
     out = args.out or folder / "attacked" / found.name
     beside = {} if own or args.arm is not None or found.dense is None else {"dense": found.dense}
-    assert found.data is not None
-    attacked = attack(
-        {**beside, found.name: found.model},
-        found.data,
-        eps=eps,
-        norm=args.norm,
-        attacks=[name for name in args.attacks.split(",") if name],
-        samples=args.samples,
-        nattack_samples=args.nattack_samples,
-        draws=args.draws,
-        quick=args.quick,
-        seed=args.attack_seed,
-        device=args.device,
-        folder=out,
-    )
+    asked |= {"seed": args.attack_seed, "data": found.data, "folder": out}
+    attacked = attack({**beside, found.name: found.model}, **asked)
     return Answer(f"{attacked}\n\nEverything is in {out}.", {**attacked.to_json(), "folder": str(out)})

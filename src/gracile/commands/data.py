@@ -24,5 +24,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     from gracile.data import describe, load
 
-    found = describe(load(args.path, **options.how_read(args)))
-    return Answer(str(found), found.to_json())
+    return Answer.of(describe(load(args.path, **options.how_read(args))))

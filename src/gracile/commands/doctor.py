@@ -20,5 +20,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     from gracile.deploy.doctor import examine
 
-    found = examine()
-    return Answer(str(found), found.to_json())
+    return Answer.of(examine())

@@ -38,21 +38,5 @@ def run(args: argparse.Namespace) -> Answer:
     from gracile.core.runs import RUNS, new_folder
     from gracile.one_layer.summary import one_layer
 
-    asked = [
-        "dim",
-        "patches",
-        "nonzero",
-        "starts",
-        "steps",
-        "penalty",
-        "delta",
-        "beta",
-        "lam",
-        "lr",
-        "samples",
-        "require",
-        "seed",
-    ]
-    folder = args.out or new_folder(RUNS, "one-layer")
-    found = one_layer(args.theorem, **{name: getattr(args, name) for name in asked}, folder=folder)
-    return Answer(str(found), found.to_json())
+    asked = options.arguments(one_layer, args)
+    return Answer.of(one_layer(**asked, folder=args.out or new_folder(RUNS, "one-layer")))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gracile.commands import Answer
+from gracile.core.errors import InputError
 
 if TYPE_CHECKING:
     from gracile.deploy import Candidate
@@ -43,10 +46,10 @@ def where(parser: argparse.ArgumentParser) -> None:
         help="train this arm, and what it needs; who trains the last one sets the table; repeatable",
     )  # fmt: skip
     add(
-        "--cluster",
-        metavar="ADDRESS",
-        help="train the arms on the workers of a Dask scheduler, such as tcp://host:8786",
-    )
+        "--track", action="append", default=[], metavar="TRACKER",
+        help="show the run in tensorboard, mlflow or wandb, or in FILE.py:NAME, a tracker of your own; repeatable",
+    )  # fmt: skip
+    add("--cluster", metavar="ADDRESS", help="train the arms on a Dask scheduler's workers, such as tcp://host:8786")
     data_root(parser)
 
 
@@ -66,11 +69,8 @@ def reading(parser: argparse.ArgumentParser) -> None:
     add("--label", metavar="COLUMN", help="the label's column, where it is not found by itself")
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this")
     add("--channels", type=int, choices=[1, 3], help="what images become: 1 gray, 3 colour (default: as they are)")
-    add(
-        "--missing",
-        choices=["error", "mean", "drop"],
-        help="empty cells of a table: an error (default), the column's mean, or their rows are dropped",
-    )
+    cells = "empty cells of a table: an error (default), the column's mean, or their rows are dropped"
+    add("--missing", choices=["error", "mean", "drop"], help=cells)
     add("--skip-corrupt", action="store_true", default=None, help="leave out images that cannot be read, and say which")
 
 
@@ -79,14 +79,17 @@ def how_read(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in READING if (value := getattr(args, name)) is not None}
 
 
+def arguments(function: Callable[..., Any], args: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for of a function of the library: its arguments that are options under the same name."""
+    return {name: getattr(args, name) for name in inspect.signature(function).parameters if hasattr(args, name)}
+
+
 def key_values(option: str, texts: list[str], example: str) -> dict[str, Any]:
     """KEY=VALUE, the value as TOML has it; a bare word is a string.
 
     Raises:
         InputError: there is no equals sign.
     """
-    from gracile.core.errors import InputError
-
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -109,16 +112,13 @@ def data_root(parser: argparse.ArgumentParser) -> None:
 
 def candidate(parser: argparse.ArgumentParser, data_for: str = "data for a network of your own") -> None:
     """A trained network: of a run, or of the user's own, and its data."""
-    parser.add_argument(
-        "source", metavar="RUN|FILE.py:FUNCTION", help="a run's folder, or a function that returns a network"
-    )
-    parser.add_argument("--arm", help="the run's arm (default: its first with a method)")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a safetensors file with the weights of your own network"
-    )
+    add = parser.add_argument
+    add("source", metavar="RUN|FILE.py:FUNCTION", help="a run's folder, or a function that returns a network")
+    add("--arm", help="the run's arm (default: its first with a method)")
+    add("--weights", type=Path, metavar="FILE", help="a safetensors file with the weights of your own network")
     data(parser, data_for)
     data_root(parser)
-    parser.add_argument("--seed", type=int, help="the run's seed (default: its first)")
+    add("--seed", type=int, help="the run's seed (default: its first)")
 
 
 def read_candidate(args: argparse.Namespace, *, other_data: bool = False) -> tuple[Candidate, Path]:
@@ -133,7 +133,6 @@ def read_candidate(args: argparse.Namespace, *, other_data: bool = False) -> tup
     """
     import dataclasses
 
-    from gracile.core.errors import InputError
     from gracile.core.user_code import is_reference
     from gracile.data import load
 
@@ -156,17 +155,12 @@ def read_candidate(args: argparse.Namespace, *, other_data: bool = False) -> tup
 
 def run_recipe(args: argparse.Namespace, recipe: str | None, changes: dict[str, Any]) -> Answer:
     """Run a recipe as the options of `where` say."""
-    from gracile.recipes import request
-    from gracile.recipes.runner import answer
+    from gracile.recipes import request, runner
 
     if args.dry_run:
-        from gracile.recipes.runner import rehearse
-
-        found = rehearse(request.prepare(recipe, **changes))
-        return Answer(str(found), found.to_json())
-    return Answer(*answer(request.run(
-        recipe, folder=args.out, resume=args.resume, only=args.only, jobs=args.jobs, cluster=args.cluster, **changes,
-    )))  # fmt: skip
+        return Answer.of(runner.rehearse(request.prepare(recipe, **changes)))
+    where = {name: getattr(args, name) for name in ("resume", "only", "jobs", "cluster", "track")}
+    return Answer.of(request.run(recipe, folder=args.out, **where, **changes))
 
 
 def numbers(option: str, text: str, *, least: int = 1) -> list[int]:
@@ -175,17 +169,13 @@ def numbers(option: str, text: str, *, least: int = 1) -> list[int]:
     Raises:
         InputError: something else stands there.
     """
-    from gracile.core.errors import InputError
-
     try:
         found = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         found = []
     if not found or min(found) < least:
-        raise InputError(
-            f"{option} takes whole numbers from {least} on, not '{text}'.",
-            f"Write {option} {least},{least + 1} for instance.",
-        )
+        remedy = f"Write {option} {least},{least + 1} for instance."
+        raise InputError(f"{option} takes whole numbers from {least} on, not '{text}'.", remedy)
     return found
 
 
@@ -195,8 +185,6 @@ def fraction(option: str, text: str) -> float:
     Raises:
         InputError: it is neither.
     """
-    from gracile.core.errors import InputError
-
     above, slash, below = text.partition("/")
     try:
         return float(above) / (float(below) if slash else 1.0)

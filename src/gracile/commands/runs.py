@@ -17,13 +17,12 @@ from gracile.commands import Answer, options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="where the runs are (default: runs)")
-    parser.add_argument("--recipe", help="only runs of this recipe; * stands for anything")
-    parser.add_argument(
-        "--status", choices=["running", "interrupted", "failed", "done"], help="only runs in this state"
-    )
-    parser.add_argument("--sort", choices=["time", "accuracy"], default="time", help="what comes last (default: time)")
-    parser.add_argument("--compare", action="store_true", help="write a page that compares the runs listed")
+    add, states = parser.add_argument, ["running", "interrupted", "failed", "done"]
+    add("folder", nargs="?", type=Path, default=Path("runs"), help="where the runs are (default: runs)")
+    add("--recipe", help="only runs of this recipe; * stands for anything")
+    add("--status", choices=states, help="only runs in this state")
+    add("--sort", choices=["time", "accuracy"], default="time", help="what comes last (default: time)")
+    add("--compare", action="store_true", help="write a page that compares the runs listed")
     options.out(parser, "the page's file (default: comparison.html)")
 
 

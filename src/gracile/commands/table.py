@@ -15,6 +15,7 @@ COMMANDS = {
     "report": "make a run's page anew, or one that compares several runs",
     "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
     "attack": "attack a classifier and say what accuracy stands, with intervals and warnings",
+    "push": "send a run's network, made smaller, to the Hugging Face hub, with a card",
     "data": "what data are read as: shapes, splits, classes with their counts",
     "weights": "draw a run's weights: histograms, kernels, channel norms, sparsity against lam",
     "workers": "train one network over many workers, and see how they agree and what it costs",

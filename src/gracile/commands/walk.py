@@ -22,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--model", choices=["I", "II", "III"], help="I fixed, II random, III growing (default: by --noise)")
     add(
         "--noise",
-        help="half-cauchy, pareto:J, log-pareto, exponential, uniform (model II) or half-normal-n (model III)",
+        help="half-cauchy, pareto:J, log-pareto, exponential, uniform (model II), half-normal-n, gamma-n, lognormal-n or "
+        "two-point-n (model III)",
     )
     add("--reinforcement", default="identity", help="identity, a number C for C m, constant:C or power:C,P")
     add("--clock", choices=["edge", "walk"], default="edge", help="what n counts in model III (default: edge)")
@@ -39,8 +40,5 @@ def run(args: argparse.Namespace) -> Answer:
     from gracile.walks import summary
 
     if args.what == "sweep":
-        found = summary.sweep(args.out or new_folder(RUNS, "walk-sweep"), args.seed)
-    else:
-        asked = ("delta", "model", "noise", "reinforcement", "clock", "steps", "walkers", "seed", "workers", "method")
-        found = summary.walk(args.dim, **{name: getattr(args, name) for name in asked}, folder=args.out)
-    return Answer(str(found), found.to_json())
+        return Answer.of(summary.sweep(args.out or new_folder(RUNS, "walk-sweep"), args.seed))
+    return Answer.of(summary.walk(**options.arguments(summary.walk, args), folder=args.out))

@@ -3,9 +3,9 @@
   gracile weights runs/digits-1                       every arm
   gracile weights runs/table-4.4-1 --arm resnet20 --arm en2 --layer stages.2.1.conv2
 
-Leaves, in RUN/weights: all-weights.png and layer-weights.png (histograms with the share below
-1e-3), kernels.png (a layer's kernels as an image), channel-norms.png (with the count of zeros),
-sparsity-lam.png (zero channels against lam over seeds, where a network was trained with several
+Leaves, in RUN/weights: all-weights.svg and layer-weights.svg (histograms with the share below
+1e-3), kernels.svg (a layer's kernels as an image), channel-norms.svg (with the count of zeros),
+sparsity-lam.svg (zero channels against lam over seeds, where a network was trained with several
 lam), and weights.json with the numbers. In Python: gracile.draw_weights.
 """
 

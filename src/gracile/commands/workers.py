@@ -19,13 +19,12 @@ from collections.abc import Collection
 from typing import Any
 
 from gracile.commands import Answer, options
+from gracile.core.errors import InputError, pick
 
 # Of `gracile.workers.METHODS`, which would bring torch along; the tests hold it to that.
 METHODS = "admm, average, choco, diloco, dsgd, fedopt, fedprox, gradient-tracking, scaffold or two-star"
 # What only some methods take; it is refused by name where the method has no such option.
 OF_METHODS = ("local_steps", "compress", "gamma", "rho", "gossip")
-PLAIN = ("graph", "workers", "method", "split", "mixing", "model", "rounds", "batch_size", "lr", "drop", "processes",
-         "patience", "restarts", "exact", "every", "train_limit", "statistics", "seed")  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--edges", help="pairs of workers in place of --graph, such as 0-1,1-2")
     add("--workers", type=int, default=6, help="how many (default: 6)")
     add("--method", default="dsgd", help=f"{METHODS} (default: dsgd)")
-    add(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any option of the method, such as participation=0.5, optimizer=adam or mu=0.1; repeatable",
-    )
+    other = "any option of the method, such as participation=0.5, optimizer=adam or mu=0.1; repeatable"
+    add("--option", action="append", default=[], metavar="KEY=VALUE", help=other)
     options.data(parser, "the data (default: digits)")
     add("--split", default="iid", help="iid, label or dirichlet:ALPHA (default: iid)")
     add("--mixing", default="metropolis", help="mixing weights: metropolis, max-degree or optimal")
@@ -70,41 +64,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     from gracile.recipes.over_workers import train_over_workers
-    from gracile.recipes.runner import answer
 
     given: dict[str, Any] = {name: value for name in OF_METHODS if (value := getattr(args, name)) is not None}
     if args.asynchronous:
         given["asynchronous"] = True
-    given |= _options(args.method, args.option, given)
-    finished = train_over_workers(
-        args.data or "digits",
-        edges=None if args.edges is None else _edges(args.edges),
-        model_options={"widths": options.numbers("--widths", args.widths)} if args.model == "mlp" else {},
-        folder=args.out,
-        **{name: getattr(args, name) for name in PLAIN},
-        **options.how_read(args),
-        **given,
-    )
-    return Answer(*answer(finished))
+    asked = options.arguments(train_over_workers, args)
+    given |= _options(args.method, args.option, {*asked, *given})
+    asked |= {"data": args.data or "digits", "edges": None if args.edges is None else _edges(args.edges)}
+    asked["model_options"] = {"widths": options.numbers("--widths", args.widths)} if args.model == "mlp" else {}
+    return Answer.of(train_over_workers(**asked, folder=args.out, **given))
 
 
-def _options(name: str, texts: list[str], given: Collection[str]) -> dict[str, Any]:
+def _options(name: str, texts: list[str], flagged: Collection[str]) -> dict[str, Any]:
     """What ``--option`` says, held against what the method's class takes.
 
     Raises:
-        InputError: no such method or option, a value of another kind, or one that has a flag of its own.
+        InputError: no such method, a value of another kind, or one that has a flag of its own.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from gracile.core.errors import InputError, nearest, pick
     from gracile.workers import METHODS
 
     found = options.key_values("--option", texts, "participation=0.5")
     known = inspect.signature(pick(METHODS, name, "method"), eval_str=True).parameters
     for key, value in found.items():
         if key not in known:
-            raise InputError(f"The method '{name}' has no option '{key}'.", nearest(key, known))
-        if key in PLAIN or key in given:
+            continue  # the method itself refuses it, by name
+        if key in flagged:
             raise InputError(f"{key} has a flag of its own.", f"Write --{key.replace('_', '-')} {value}.")
         try:
             found[key] = TypeAdapter(known[key].annotation).validate_python(value)
@@ -117,8 +103,6 @@ def _options(name: str, texts: list[str], given: Collection[str]) -> dict[str, A
 
 
 def _edges(text: str) -> list[list[int]]:
-    from gracile.core.errors import InputError
-
     try:
         pairs = [[int(end) for end in pair.split("-")] for pair in text.split(",")]
     except ValueError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Of all that is logged, the lines that are worth a glance while one waits; the rest goes to the log file.
 told = logging.getLogger("gracile.told")
@@ -32,6 +33,18 @@ def show_progress(*, quiet: bool = False, worded: Callable[[str], str] = lambda 
 def show_warnings() -> None:
     """Print Python's warnings as one line, without the place in the code that raised them; for programs, as above."""
     warnings.showwarning = lambda message, *_, **__: logging.getLogger("gracile").warning("%s", message)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextlib.contextmanager
+def muted(silent: bool = True) -> Iterator[None]:
+    """Drop what the library logs meanwhile, where it was said before or will be said again; nothing where `silent` is False."""
+    logger = logging.getLogger("gracile")
+    drop = lambda record: not silent
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)
 
 
 class _Console(logging.Handler):

@@ -82,5 +82,23 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
         InputError: no such row; the message names the nearest one.
     """
     if name not in table:
-        raise InputError(f"There is no {what} named '{name}'.", nearest(name, table))
+        shown = f"'{name}'" if name.isprintable() else repr(name)
+        raise InputError(f"There is no {what} named {shown}.", nearest(name, table))
     return table[name]
+
+
+def refuse_unknown(options: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse options that are not known.
+
+    Args:
+        options: what was given.
+        known: what would have been understood.
+        what: whose options they are, for the message ("The method 'rvsm'").
+
+    Raises:
+        InputError: one is unknown; the message names the nearest.
+    """
+    known = list(known)
+    for key in options:
+        if key not in known:
+            raise InputError(f"{what} has no option '{key}'.", nearest(key, known))

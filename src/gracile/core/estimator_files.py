@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
-from gracile.core.errors import InputError, StorageError, pick
+from gracile.core.errors import InputError, StorageError, nearest
 from gracile.core.files import write_atomically
+from gracile.core.tensor_files import read_tensors, reading
 
 FORMAT = "gracile-estimator-1"
 
@@ -51,24 +51,22 @@ def read(path: Path, table: Mapping[str, type[Some]], device: torch.device) -> S
         StorageError: no such file, or not one of these.
     """
     remedy = "Name a file that an estimator's save wrote."
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} cannot be read: {error}.", remedy) from error
+    header, tensors = read_tensors(path, remedy, device)
     if header.get("format") != FORMAT:
         raise StorageError(f"{path} holds no estimator that this version reads.", remedy)
-    try:
-        kind = pick(table, header["class"], "estimator")
-    except InputError as error:
-        raise StorageError(f"{path} holds a {header['class']}.", error.remedy) from None
-    estimator: Any = kind(**{**_rich(json.loads(header["parameters"])), "device": str(device)})
-    fitted = _rich(json.loads(header["fitted"]))
-    for name, value in fitted.items():
-        setattr(estimator, name, value)
-    estimator.net_ = estimator._restored(fitted, tensors).to(device)
-    return estimator
+    with reading(path, remedy):
+        named = str(header["class"])
+        if named not in table:
+            raise StorageError(f"{path} holds a {named!r}.", nearest(named, table))
+        estimator: Any = table[named](**{**_rich(json.loads(header["parameters"])), "device": str(device)})
+        fitted = _rich(json.loads(header["fitted"]))
+        for name, value in fitted.items():
+            # As scikit-learn names what was fitted: a file must put nothing else on the object.
+            if not (name.isidentifier() and name.endswith("_") and not name.startswith("_")):
+                raise StorageError(f"{path} holds {name!r}, which no estimator has.", remedy)
+            setattr(estimator, name, value)
+        estimator.net_ = estimator._restored(fitted, tensors).to(device)
+        return estimator
 
 
 def _plain(value: Any) -> Any:

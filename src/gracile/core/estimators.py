@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
+from gracile.core.devices import device_named
 from gracile.core.errors import DataError, InputError
 from gracile.core.estimator_files import read, write
 
@@ -72,7 +73,7 @@ class NetworkEstimator(BaseEstimator):
         Raises:
             StorageError: no such file, or it holds no estimator of this class.
         """
-        return read(Path(path), {cls.__name__: cls}, device_of(device))
+        return read(Path(path), {cls.__name__: cls}, device_named(device))
 
     def _fitted(self) -> dict[str, Any]:
         """What `save` keeps beside parameters and network: numbers, strings, arrays, and lists and mappings of them."""
@@ -321,18 +322,3 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 def is_number(value: Any) -> bool:
     """Whether it is a finite real number, of Python's or numpy's types."""
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and bool(np.isfinite(float(value)))
-
-
-def device_of(name: str) -> torch.device:
-    """The device, checked to be there.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise InputError(f"There is no device '{name}'.", 'Choose "cpu" or "cuda".') from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("CUDA is not available to torch here.", 'Use device="cpu".')
-    return device

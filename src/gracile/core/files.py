@@ -94,6 +94,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
 
+def kept_json(path: Path, make: Callable[[], Any]) -> Any:
+    """What a JSON file holds; made and written where it is not there yet."""
+    if not path.exists():
+        write_json(path, make())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def append_json_line(path: Path, row: dict[str, Any]) -> None:
     """Append one JSON object as a line; NaN is refused, because no JSON reader must accept it."""
     try:

@@ -43,11 +43,11 @@ class Monitor(ABC):
     series: ClassVar[dict[str, Series]]
 
     @abstractmethod
-    def observe(self, network: nn.Module) -> dict[str, float]:
+    def observe(self, model: nn.Module) -> dict[str, float]:
         """Measure now, after the step that is recorded.
 
         Args:
-            network: as it would be kept: a sparse copy, if there is a sparsifier.
+            model: as it would be kept: a sparse copy, if there is a sparsifier.
 
         Returns:
             Numbers by key, which join the record's row. A key without an entry in `series` is recorded and not drawn.
@@ -71,11 +71,11 @@ class Monitor(ABC):
             y: labels, int64 (b,).
         """
 
-    def after_step(self, network: nn.Module) -> None:  # noqa: B027 - only what follows every step needs it
+    def after_step(self, model: nn.Module) -> None:  # noqa: B027 - only what follows every step needs it
         """Called after every step of the optimiser.
 
         Args:
-            network: as it is trained.
+            model: as it is trained.
         """
 
     def state_dict(self) -> dict[str, Any]:

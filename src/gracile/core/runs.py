@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,14 +68,19 @@ class RunFolder:
         file = self.path / "status.json"
         return json.loads(file.read_text())["status"] if file.exists() else None
 
-    def log_to_file(self) -> logging.Handler:
-        """Send the ``gracile`` logger to ``log.txt`` too; the caller removes the handler."""
+    @contextlib.contextmanager
+    def logged(self) -> Iterator[None]:
+        """Send the ``gracile`` logger to ``log.txt`` too."""
         handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("gracile")
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
-        return handler
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 def now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -47,6 +48,24 @@ def load_name(reference: str) -> object:
         remedy = nearest(name, own) if own else f"Define {name} in it."
         raise InputError(f"{path} defines no '{name}'.", remedy)
     return getattr(module, name)
+
+
+def imported(reference: str) -> object:
+    """What ``package.module:NAME`` stands for, of a module that is installed or lies in the working directory.
+
+    Raises:
+        InputError: it cannot be imported.
+    """
+    module, _, name = reference.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{reference} cannot be imported: {error}.",
+            "Name it as FILE.py:NAME, or a function of a module in this folder or installed.",
+        ) from error
 
 
 def taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 from gracile.core.errors import InputError
@@ -103,3 +104,19 @@ def some(data: Dataset, count: int) -> Dataset:
     """A fixed draw of at most `count` samples, such as those that calibrate int8."""
     order = torch.randperm(len(data), generator=seeded(0, "calibration"))
     return data.subset(order[:count])
+
+
+def whole(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """All samples of a split at once, as `batches` gives them."""
+    return next(batches(data, max(1, len(data))))
+
+
+def arrays(data: Dataset, order: torch.Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A split as estimators take it: features (m, features), images' bytes as they are, and labels (m,).
+
+    Args:
+        data: the split.
+        order: (m,) indices into it; all samples by default.
+    """
+    rows = torch.arange(len(data)) if order is None else order
+    return data.inputs[rows].flatten(1).numpy(), data.labels[rows].numpy()

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from gracile.attacks import ENTRIES, Card, Robustness, card, evaluate, preset
 from gracile.core.console import told
+from gracile.core.devices import device_named
 from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
 from gracile.core.seeding import generator
 from gracile.data import Dataset, Splits, batches
 from gracile.deploy import cards
-from gracile.export.samples import feed
+from gracile.export.samples import as_examples, feed
 from gracile.export.sessions import run, session
 
 # What papers of the field report.
@@ -40,7 +41,7 @@ class Attacked:
     """What attacks left of networks.
 
     Attributes:
-        networks: what was found of each, by name.
+        models: what was found of each, by name.
         data: the data set's name.
         split: ``test``, or ``validation`` where there is no other.
         samples: how many were attacked.
@@ -49,7 +50,7 @@ class Attacked:
         cards: robustness and cost in one row, by network.
     """
 
-    networks: dict[str, Robustness]
+    models: dict[str, Robustness]
     data: str
     split: str
     samples: int
@@ -61,7 +62,7 @@ class Attacked:
         ends = "".join(f"; {end}" for end in (self.note, FEWER if self.quick else "") if end)
         parts = [
             f"{name}: {self.samples} {self.split} samples of {self.data}, {one.norm} ball of {one.eps:.4g}{ends}\n\n{one}"
-            for name, one in self.networks.items()
+            for name, one in self.models.items()
         ]
         return "\n\n".join([*parts, cards.one_row_each(self.cards.values())] if self.cards else parts)
 
@@ -69,13 +70,13 @@ class Attacked:
         """The same for a file."""
         return {
             "data": self.data, "note": self.note, "split": self.split, "quick": self.quick,
-            "networks": {name: one.to_json() for name, one in self.networks.items()},
+            "networks": {name: one.to_json() for name, one in self.models.items()},
             "cards": {name: one.to_json() for name, one in self.cards.items()},
         }  # fmt: skip
 
 
 def attack(
-    networks: nn.Module | Mapping[str, nn.Module],
+    models: nn.Module | Mapping[str, nn.Module],
     data: Splits,
     *,
     eps: float = 8 / 255,
@@ -94,7 +95,7 @@ def attack(
     `gracile.attacks.evaluate` does the same to one network on tensors.
 
     Args:
-        networks: one, or several by name; the first is the surrogate whose adversarial examples are tried on the others.
+        models: one, or several by name; the first is the surrogate whose adversarial examples are tried on the others.
         data: its test split is attacked, the validation split where there is no other.
         eps: radius of the ball, in the inputs' unit.
         norm: of the ball, as `gracile.attacks.evaluate` takes it.
@@ -113,27 +114,26 @@ def attack(
     """
     for name in attacks:
         preset(name)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("There is no CUDA device.", "Leave the device out, or give cpu.")
-    named = {"network": networks} if isinstance(networks, nn.Module) else networks
+    device_named(device)
+    named = {"network": models} if isinstance(models, nn.Module) else models
     split = "test" if len(data.test) else "validation"
     x, y = draw(data.test if len(data.test) else data.validation, samples)
     found: dict[str, Robustness] = {}
     made: dict[str, Card] = {}
     note = data.test.note or data.train.note
     surrogate: nn.Module | None = None
-    for name, network in named.items():
-        network.to(device)
+    for name, model in named.items():
+        model.to(device)
         found[name] = evaluate(
-            network, x.to(device), y.to(device), eps=eps, norm=norm, attacks=attacks, surrogate=surrogate,
+            model, x.to(device), y.to(device), eps=eps, norm=norm, attacks=attacks, surrogate=surrogate,
             options=QUICK if quick else None, limits={"nattack": nattack_samples}, draws=draws, seed=seed,
             progress=lambda line, name=name: told.info("%s: %s", name, line),
         )  # fmt: skip
         made[name] = card(
-            found[name], name=name, architecture=cards.architecture(network), dataset=data.train.name,
-            cost=cards.cost(network, x[:2].to(device)), footnote="; ".join(filter(None, (note, FEWER if quick else ""))) or None,
+            found[name], name=name, architecture=cards.architecture(model), dataset=data.train.name,
+            cost=cards.cost(model, x[:2].to(device)), footnote="; ".join(filter(None, (note, FEWER if quick else ""))) or None,
         )  # fmt: skip
-        surrogate = surrogate or network
+        surrogate = surrogate or model
     result = Attacked(found, data.train.name, split, len(x), note, quick, made)
     if folder is not None:
         cards.write_cards(Path(folder), made, found, x, y)
@@ -143,15 +143,15 @@ def attack(
 
 
 def attack_forms(
-    networks: Mapping[str, nn.Module], int8: Path | None, data: Dataset, *, eps: float, samples: int
+    models: Mapping[str, nn.Module], int8: Path | None, data: Dataset, *, eps: float, samples: int
 ) -> tuple[dict[str, Robustness], list[str]]:
     """Robust accuracy of each form of a network, and what a reader must know.
 
-    The int8 file runs in onnxruntime, where no gradient flows. It is attacked by transfer from the last of `networks`, which it
+    The int8 file runs in onnxruntime, where no gradient flows. It is attacked by transfer from the last of `models`, which it
     was made from, and by black-box Square.
 
     Args:
-        networks: dense, sparse, shrunk, ...
+        models: dense, sparse, shrunk, ...
         int8: the file of the last one in int8, if there is one.
         data: the split attacked.
         eps: l-inf ball.
@@ -159,11 +159,11 @@ def attack_forms(
     """
     x, y = draw(data, samples)
     settings: dict[str, Any] = {"eps": eps, "options": BRIEF_OPTIONS}
-    found = {name: evaluate(network, x, y, attacks=BRIEF, **settings) for name, network in networks.items()}
+    found = {name: evaluate(model, x, y, attacks=BRIEF, **settings) for name, model in models.items()}
     what = ", ".join(ENTRIES[name].title for name in BRIEF)
     notes = [f"robust %: worst case per sample of {what} in an l-inf ball of {eps:.4g}, on {len(x)} samples"]
     if int8 is not None:
-        last = list(networks.values())[-1]
+        last = list(models.values())[-1]
         found["shrunk + int8"] = evaluate(_asked(int8), x, y, attacks=("square",), surrogate=last, **settings)
         notes.append(
             "robust % of int8: onnxruntime gives no gradients, so this is what PGD transferred from the float network and black-box "
@@ -179,7 +179,7 @@ def _asked(file: Path) -> Any:
     loaded = session(file, threads=1)
 
     def logits(x: Tensor) -> Tensor:
-        return torch.from_numpy(run(loaded, feed((x,)))[0]).to(x.device)
+        return torch.from_numpy(run(loaded, feed(as_examples(x)))[0]).to(x.device)
 
     return logits
 

@@ -15,38 +15,38 @@ from gracile.core.errors import GracileError
 from gracile.core.files import write_json
 
 
-def cost(network: nn.Module, example: Tensor) -> Cost:
+def cost(model: nn.Module, example: Tensor) -> Cost:
     """What a network costs, as far as it can be counted without a file of it.
 
     Zeros are a share of its weights; biases and what normalises do not count. Multiply-adds are None where the network cannot be
     traced.
 
     Args:
-        network: on the device of `example`; not changed.
+        model: on the device of `example`; not changed.
         example: (n, ...) inputs.
     """
-    weights = [one.detach() for one in network.parameters() if one.ndim > 1]
+    weights = [one.detach() for one in model.parameters() if one.ndim > 1]
     total = sum(one.numel() for one in weights)
     try:
-        multiply_adds = trace(network, example).dense().macs
+        multiply_adds = trace(model, example).dense().macs
     except GracileError:
         multiply_adds = None
     return Cost(
         zeros=100 * sum(int((one == 0).sum()) for one in weights) / total if total else None,
-        parameters=parameters(network),
+        parameters=parameters(model),
         multiply_adds=multiply_adds,
     )
 
 
-def parameters(network: nn.Module) -> int:
+def parameters(model: nn.Module) -> int:
     """How many parameters a network stores."""
-    return sum(one.numel() for one in network.parameters())
+    return sum(one.numel() for one in model.parameters())
 
 
-def architecture(network: nn.Module) -> str:
+def architecture(model: nn.Module) -> str:
     """The class of a network, behind its normalisation where it has one."""
-    inner = getattr(network, "network", None)
-    return type(inner if isinstance(inner, nn.Module) else network).__name__
+    inner = getattr(model, "network", None)
+    return type(inner if isinstance(inner, nn.Module) else model).__name__
 
 
 def one_row_each(cards: Iterable[Card]) -> str:

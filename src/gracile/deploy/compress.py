@@ -25,6 +25,7 @@ from gracile.models import draws_noise, set_noise
 from gracile.shrinking import Plan, plan, save_lean, shrink
 
 INT8 = "shrunk + int8"
+SHRUNK = ("shrunk", INT8)
 NOISE = (
     "the network draws Gaussian noise; it is off in all that is made and measured here, because noise scaled over channels is "
     "another noise with fewer of them: `gracile attack` tells what stands with it"
@@ -62,6 +63,8 @@ class Compressed:
     def __str__(self) -> str:
         notes = "\n".join(f"- {note}" for note in self.notes)
         columns = {form: {name: f"{value:.2f}" for name, value in row.items()} for form, row in self.accuracies.items()}
+        for form, row in columns.items():
+            row["parameters"] = f"{(self.plan.after if form in SHRUNK else self.plan.before).parameters:,}"
         row = cards.one_row_each(self.cards.values()) if self.cards else ""
         parts = [self.plan.describe(), str(self.exported), self.table.format(columns), row, notes]
         return "\n\n".join(part for part in parts if part)

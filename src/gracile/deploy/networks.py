@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gracile.core.errors import InputError, StorageError
-from gracile.core.user_code import load_name, taken
+from gracile.core.errors import InputError
+from gracile.core.tensor_files import load_weights
+from gracile.core.user_code import imported, is_reference, load_name, taken
 from gracile.data import Splits, batches
 
+SAVE = "Save the state dict with safetensors.torch.save_file; pickles are not read."
 MEANINGLESS = "the dense network has the weights its function gives it, so its accuracy means nothing"
 
 
@@ -66,59 +67,44 @@ def from_file(
     dense = None
     if weights is not None:
         dense = _made(reference, data)
-        load_weights(model, weights)
+        load_weights(model, weights, SAVE)
     example = next(batches(data.train, 2))[0] if data is not None else torch.zeros(2, *(shape or ()))
     return Candidate(
         reference.rpartition(":")[2], model, example, dense, data, MEANINGLESS if dense and data is not None else ""
     )
 
 
-def load_weights(network: nn.Module, file: Path) -> None:
-    """Lay a file's weights over a network's.
+def _made(reference: str, data: Splits | None) -> nn.Module:
+    return made(reference, {} if data is None else known_of(data)).cpu()
+
+
+def known_of(data: Splits) -> dict[str, Any]:
+    """What data fix of a network: ``num_classes``, and ``in_features`` or ``in_channels`` and ``image_size``."""
+    shape = data.train.input_shape
+    inputs = {"in_features": shape[0]} if len(shape) == 1 else {"in_channels": shape[0], "image_size": shape[1:]}
+    return {"num_classes": data.train.num_classes, **inputs}
+
+
+def made(reference: str, known: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> nn.Module:
+    """What a user's function gives.
+
+    Args:
+        reference: ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``; the code is run.
+        known: of which it is given what it takes by name.
+        options: what it is given besides.
 
     Raises:
-        StorageError: there is no such file, or it is no safetensors file.
-        InputError: the weights are another network's.
+        InputError: no such function, it fails, or what it returns is no module.
     """
-    if not file.is_file():
-        raise StorageError(f"There is no file {file}.", "Give its path as seen from the working directory.")
-    try:
-        state = load_file(file)
-    except SafetensorError as error:
-        raise StorageError(
-            f"{file} is not a safetensors file: {error}.",
-            "Save the state dict with safetensors.torch.save_file; pickles are not read.",
-        ) from error
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError(
-            f"The weights in {file} do not fit the network: {lines[min(1, len(lines) - 1)]}",
-            "Use the network they were saved from.",
-        ) from error
-
-
-def _made(reference: str, data: Splits | None) -> nn.Module:
-    make = load_name(reference)
+    make = load_name(reference) if is_reference(reference) else imported(reference)
     if not callable(make):
         raise InputError(f"{reference} is a {type(make).__name__}.", "Name a function that returns the network.")
-    known: dict[str, Any] = {}
-    if data is not None:
-        shape = data.train.input_shape
-        known["num_classes"] = data.train.num_classes
-        known |= {"in_features": shape[0]} if len(shape) == 1 else {"in_channels": shape[0], "image_size": shape[1:]}
     try:
-        network = make(**taken(make, known))
+        model = make(**taken(make, known), **(options or {}))
     except Exception as error:
-        asked = (
-            f"It is called with {', '.join(known)} as far as it takes them"
-            if known
-            else "It is called without arguments"
-        )
-        raise InputError(
-            f"{reference} failed: {type(error).__name__}: {error}.", f"{asked}, and returns the network."
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise InputError(f"{reference} returned {type(network).__name__}.", "Return a torch.nn.Module.")
-    return network.cpu()
+        asked = f"with {', '.join(known)} as far as it takes them" if known else "without arguments"
+        remedy = f"It is called {asked}, and returns the network."
+        raise InputError(f"{reference} failed: {type(error).__name__}: {error}.", remedy) from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{reference} returned {type(model).__name__}.", "Return a torch.nn.Module.")
+    return model

@@ -1,5 +1,6 @@
 """Watching training: conserved quantities, low rank, and the tree inside a network."""
 
+from gracile.dynamics.conservation import Drift, decay_error, flow_drift
 from gracile.dynamics.far import FarFlow, log_logistic, normalised_flow
 from gracile.dynamics.flow import Flow, gradient_flow
 from gracile.dynamics.junctions import Junction, find
@@ -11,6 +12,7 @@ from gracile.dynamics.watch import DynamicsMonitor, watch
 
 __all__ = [
     "MONITORS",
+    "Drift",
     "DynamicsMonitor",
     "FarFlow",
     "Flow",
@@ -19,7 +21,9 @@ __all__ = [
     "SmoothnessMonitor",
     "TreeNetwork",
     "count_paths",
+    "decay_error",
     "find",
+    "flow_drift",
     "gradient_flow",
     "log_logistic",
     "monitors",

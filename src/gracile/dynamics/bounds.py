@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gracile.core.seeding import generator
 from gracile.dynamics.junctions import Junction, Term
 from gracile.dynamics.spectra import largest_sum, singular_values
 
@@ -37,6 +38,27 @@ def lemma_11(y: Tensor, u: Tensor, z: Tensor, *, factor: float = 2.0) -> tuple[f
     left = torch.linalg.matrix_norm(torch.cat([u, z], dim=1), 2).item() ** 2
     stacked = torch.linalg.matrix_norm(torch.cat([y, z], dim=0), 2).item() ** 2
     return left, (stacked - torch.linalg.matrix_norm(y @ y.t() - u.t() @ u, 2).item()) / factor
+
+
+def lemma_11_slack(blocks: int, seed: int) -> tuple[float, float]:
+    """How much of the left side `lemma_11`, with 2 in place of 8, leaves over.
+
+    Args:
+        blocks: random ones, of up to 5 neurons a layer.
+        seed: of them.
+
+    Returns:
+        The least share over the random blocks, and that of a block which meets the lemma with equality.
+    """
+    draw, least = generator(seed, "lemma 11"), float("inf")
+    for _ in range(blocks):
+        a, h, b = (int(one) for one in torch.randint(1, 6, (3,), generator=draw))
+        left, right = lemma_11(*(torch.randn(s, generator=draw, dtype=torch.float64) for s in ((h, a), (b, h), (b, a))))
+        least = min(least, (left - right) / left)
+    # [Y; Z] adds up along one input direction what [U Z] keeps apart in two output directions.
+    y, u, z = torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0], [1.0]])
+    left, right = lemma_11(y.double(), u.double(), z.double())
+    return least, (left - right) / left
 
 
 def lemma_10(kernel: Tensor) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gracile.dynamics.flow import Loss
-from gracile.dynamics.junctions import find
+from gracile.dynamics.junctions import find, parameters_of
 
 Factory = Callable[[Iterable[Tensor], float], Optimizer]
 
@@ -20,7 +20,7 @@ def drift(model: nn.Module, example: Tensor) -> Callable[[nn.Module], float]:
     junctions = [one for one in find(model, example) if one.invariance != "none"]
 
     def values(net: nn.Module) -> list[Tensor]:
-        parameters = {name: one.detach() for name, one in net.named_parameters()}
+        parameters = parameters_of(net)
         return [
             one.difference(parameters) if one.invariance == "full" else one.diagonal(parameters) for one in junctions
         ]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.channels import ChannelGraph, Example, trace
-from gracile.channels.op import Step
+from gracile.channels.records import Step
 from gracile.core.errors import InputError
 from gracile.dynamics.operations import PRODUCTS, QUOTIENTS, SUMS, Between, between, key, title
 
@@ -408,6 +408,11 @@ class _Reader:
             if slots is not None:
                 known.update(zip(slots.labels.tolist(), self._of(one).tolist(), strict=True))
         return np.array([known.get(label, -1) for label in labels.tolist()], int)
+
+
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters by name, without their gradients: what a junction's measures are taken of."""
+    return {name: one.detach() for name, one in model.named_parameters()}
 
 
 def find(model: nn.Module, example: Example) -> list[Junction]:

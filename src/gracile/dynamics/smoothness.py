@@ -193,9 +193,9 @@ class SmoothnessMonitor(Monitor):
         self._handle: Any = None
 
     @classmethod
-    def on(cls, network: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> SmoothnessMonitor:
+    def on(cls, model: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> SmoothnessMonitor:
         """One for `gracile.fit`: see `gracile.dynamics.monitors`."""
-        return cls(network, x, y, lr=lr)
+        return cls(model, x, y, lr=lr)
 
     def attach(self, optimizer: Optimizer) -> SmoothnessMonitor:
         """Record after every `every`-th step of an optimiser by itself.
@@ -239,11 +239,11 @@ class SmoothnessMonitor(Monitor):
         if self.batch is None:
             self._found = self._measured(x, y)
 
-    def observe(self, network: nn.Module) -> dict[str, float]:
+    def observe(self, model: nn.Module) -> dict[str, float]:
         """Record, and return what joins the row of `gracile.fit`.
 
         Args:
-            network: not looked at: what was given at the start is measured.
+            model: not looked at: what was given at the start is measured.
 
         Raises:
             InputError: no batch was given, and no step seen.

@@ -24,21 +24,19 @@ class MonitorClass(Protocol):
     title: str
     series: dict[str, Series]
 
-    def on(self, network: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> Monitor:
-        """One that watches `network`; the arguments are those of `monitors`."""
+    def on(self, model: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> Monitor:
+        """One that watches `model`; the arguments are those of `monitors`."""
         ...
 
 
 MONITORS: dict[str, MonitorClass] = {"dynamics": DynamicsMonitor, "smoothness": SmoothnessMonitor}
 
 
-def monitors(
-    network: nn.Module, x: Tensor, y: Tensor, *, lr: float, names: Sequence[str] | None = None
-) -> list[Monitor]:
+def monitors(model: nn.Module, x: Tensor, y: Tensor, *, lr: float, names: Sequence[str] | None = None) -> list[Monitor]:
     """Monitors by name, for ``gracile.fit(..., observe=...)``.
 
     Args:
-        network: what will be trained; untrained as yet, since some monitors compare with the start.
+        model: what will be trained; untrained as yet, since some monitors compare with the start.
         x: a batch of training inputs (b, ...) on the network's device.
         y: its labels, int64 (b,).
         lr: the learning rate of training.
@@ -57,4 +55,4 @@ def monitors(
         'the loss and its gradient along the gradient of one batch'
     """
     wanted = list(MONITORS) if names is None else names
-    return [pick(MONITORS, name, "monitor").on(network, x, y, lr=lr) for name in wanted]
+    return [pick(MONITORS, name, "monitor").on(model, x, y, lr=lr) for name in wanted]

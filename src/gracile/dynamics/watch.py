@@ -19,7 +19,7 @@ from gracile.core.monitor import Monitor, Series
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.dynamics import bounds
-from gracile.dynamics.junctions import Junction, of_graph, traced
+from gracile.dynamics.junctions import Junction, of_graph, parameters_of, traced
 from gracile.dynamics.laws import Law, law_of
 from gracile.dynamics.patterns import Patterns
 from gracile.dynamics.spectra import leading, singular_values
@@ -117,7 +117,7 @@ class DynamicsMonitor(Monitor):
         self.patterns = Patterns(self.model, self.graph, self.junctions)
 
     def _parameters(self) -> Mapping[str, Tensor]:
-        return {name: one.detach() for name, one in self.model.named_parameters()}
+        return parameters_of(self.model)
 
     def _start(self, number: int, junction: Junction) -> _State:
         parameters = self._parameters()
@@ -393,15 +393,15 @@ class DynamicsMonitor(Monitor):
         return result
 
     @classmethod
-    def on(cls, network: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> DynamicsMonitor:
+    def on(cls, model: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> DynamicsMonitor:
         """One for `gracile.fit`: see `gracile.dynamics.monitors`."""
-        return watch(network, x[:2])
+        return watch(model, x[:2])
 
-    def observe(self, network: nn.Module) -> dict[str, float]:
+    def observe(self, model: nn.Module) -> dict[str, float]:
         """Record in full and return the summary.
 
         Args:
-            network: not looked at: what was given to `watch` is measured, since flow moves the dense weights.
+            model: not looked at: what was given to `watch` is measured, since flow moves the dense weights.
         """
         outputs, targets = self._outputs, self._targets
         fits = outputs is not None and targets is not None and outputs.shape[:1] == targets.shape

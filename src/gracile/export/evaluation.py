@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from gracile.core.errors import DataError, NonFiniteError
 from gracile.data import Dataset
@@ -37,24 +37,26 @@ class Accuracy:
         return f"{self.percent:.2f} % of {self.samples:,}"
 
 
-def accuracy(
-    path: str | Path, data: Dataset | Iterable[Any], example: Tensor | Sequence[Tensor] | None = None
-) -> Accuracy:
+def accuracy(path: str | Path, data: Dataset | Iterable[Any], example: samples.Example | None = None) -> Accuracy:
     """Accuracy of an ONNX file.
 
     Args:
         path: the file; its first output is logits (n, classes).
-        data: a data set, or an iterable of (inputs, labels).
-        example: a batch of inputs; needed unless `data` is a data set.
+        data: a data set, or an iterable of (inputs, labels), or of dictionaries of inputs by name and ``labels``.
+        example: a batch of inputs as for `gracile.export_onnx`; needed unless `data` is a data set.
 
     Raises:
         DataError: there are no samples.
         InputError: shapes that do not fit.
         NonFiniteError: outputs that are not finite.
     """
-    if example is None and isinstance(data, Dataset) and len(data):
-        example = data.inputs[:1].float()
-    examples = samples.as_examples(example) if example is not None else ()
+    if example is None and isinstance(data, Dataset):
+        example = data.inputs[:1].float() if len(data) else torch.zeros(1, *data.input_shape)
+    if example is None:
+        raise DataError(
+            "Without a data set of gracile's the shape of the inputs is not known.", "Pass example=one batch of inputs."
+        )
+    examples = samples.as_examples(example)
     return measure(session(Path(path)), samples.labelled(data, examples))
 
 

@@ -6,7 +6,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, NonFiniteError
-from gracile.core.outputs import tensors_in
+from gracile.core.outputs import opened_up, tensors_in
 from gracile.core.seeding import generator
 from gracile.export.errors import ExportError, need
-from gracile.export.samples import feed, input_names
+from gracile.export.samples import Inputs, feed
 from gracile.export.sessions import first_line, run, session
 
 # Batch sizes the file is compared at: one, an even and an odd number.
@@ -39,14 +39,40 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Flat(nn.Module):
-    """A model whose outputs are a tuple of tensors, whatever they are put into."""
+    """A model whose outputs are a tuple of tensors, whatever they are put into, and whose inputs go by position."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, names: tuple[str, ...] | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.names = model, names
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensors_in(self.model(*inputs)))
+        if self.names is None:
+            return tuple(tensors_in(self.model(*inputs)))
+        return tuple(tensors_in(self.model(**dict(zip(self.names, inputs, strict=True)))))
+
+
+def answer(model: nn.Module, inputs: Inputs) -> Any:
+    """What the model gives in evaluation, in whatever it puts it."""
+    with evaluating(model):
+        if inputs.by_name:
+            return model(**dict(zip(inputs.names, inputs.tensors, strict=True)))
+        return model(*inputs.tensors)
+
+
+def output_names(result: Any, taken: tuple[str, ...]) -> list[str]:
+    """Names of an output's tensors: those of its dictionary or dataclass, where they are one tensor each, else by number.
+
+    Args:
+        result: what the model gave.
+        taken: names of the inputs, which a file cannot give to an output as well.
+    """
+    parts = opened_up(result)
+    if isinstance(parts, Mapping):
+        parts = {str(name): tensors_in(one) for name, one in parts.items()}
+        names = [name for name, held in parts.items() if held]
+        if all(len(held) < 2 for held in parts.values()) and not set(names) & set(taken):
+            return names
+    return ["output" if not number else f"output_{number}" for number in range(len(tensors_in(result)))]
 
 
 def in_single_precision(model: nn.Module) -> nn.Module:
@@ -64,7 +90,7 @@ def on_cpu(model: nn.Module) -> nn.Module:
     return model if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(model).cpu()
 
 
-def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+def outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """What the model gives for a batch.
 
     Raises:
@@ -72,10 +98,9 @@ def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
         NonFiniteError: outputs are not finite.
     """
     try:
-        with evaluating(model):
-            result = model(*inputs)
+        result = answer(model, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        shapes = ", ".join(str(tuple(one.shape)) for one in inputs)
+        shapes = ", ".join(str(tuple(one.shape)) for one in inputs.tensors)
         raise InputError(
             f"The model does not take inputs of shape {shapes}: {first_line(error)}.",
             "Give an example batch of the shape it was built for.",
@@ -91,7 +116,7 @@ def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
-def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
+def to_onnx(model: nn.Module, examples: Inputs, opset: int) -> Any:
     """The model as an ``onnx.ModelProto``.
 
     Args:
@@ -106,29 +131,25 @@ def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
     onnx = need("onnx")
     need("onnxscript")
     # A batch of one would be taken for a constant.
-    pairs = tuple(torch.cat([one[:1], one[:1]]) for one in examples)
-    count = len(outputs(model, pairs))
-    with evaluating(model):
-        plain = isinstance(model(*pairs), Tensor | tuple)
-    network = model if plain else Flat(model).train(model.training)
-    free = tuple({0: torch.export.Dim("batch")} for _ in pairs)
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
+    pairs = examples.map(lambda one: torch.cat([one[:1], one[:1]]))
+    outputs(model, pairs)
+    result = answer(model, pairs)
+    plain = not pairs.by_name and isinstance(result, Tensor | tuple)
+    network = model if plain else Flat(model, pairs.names if pairs.by_name else None).train(model.training)
+    free = tuple({0: torch.export.Dim("batch")} for _ in pairs.tensors)
     try:
-        # It warns of every operator of torchvision when that is not installed.
-        registration.setLevel(logging.ERROR)
         # Deprecations inside torch and prints of its progress are no concern of the caller.
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), evaluating(network):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _silent(), evaluating(network):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
-                pairs,
+                pairs.tensors,
                 dynamo=True,
                 dynamic_shapes=free if plain else (free,),
                 opset_version=opset,
                 verbose=False,
-                input_names=input_names(len(pairs)),
-                output_names=["output" if not number else f"output_{number}" for number in range(count)],
+                input_names=pairs.names,
+                output_names=output_names(result, pairs.names),
             )
         assert program is not None
         proto = program.model_proto
@@ -137,8 +158,6 @@ def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
             f"The model cannot be exported to ONNX with a free batch size: {_reason(error)}.",
             "Replace what is named by operations torch.export can follow: no branches on values, no fixed batch sizes.",
         ) from error
-    finally:
-        registration.setLevel(level)
     _strip(proto)
     found = next(one.version for one in proto.opset_import if one.domain in ("", "ai.onnx"))
     if found != opset:
@@ -147,6 +166,20 @@ def to_onnx(model: nn.Module, examples: Sequence[Tensor], opset: int) -> Any:
         )
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter warns of every operator of torchvision where that is not installed, and of every constant it does not fold."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx._internal.exporter._registration", "onnxscript")]
+    levels = [one.level for one in loggers]
+    try:
+        for one in loggers:
+            one.setLevel(logging.ERROR)
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:
@@ -168,7 +201,7 @@ def _strip(proto: Any) -> None:
             del node.metadata_props[:]
 
 
-def parity(model: nn.Module, proto: Any, examples: Sequence[Tensor], tolerance: float) -> tuple[float, float]:
+def parity(model: nn.Module, proto: Any, examples: Inputs, tolerance: float) -> tuple[float, float]:
     """Compare the graph with the module at several batch sizes, on the example and on normal noise.
 
     Args:
@@ -188,10 +221,10 @@ def parity(model: nn.Module, proto: Any, examples: Sequence[Tensor], tolerance: 
     source = generator(0, "export parity")
     largest = relative = 0.0
     for size in BATCHES:
-        rows = torch.arange(size) % len(examples[0])
-        shown = tuple(one[rows] for one in examples)
-        noise = tuple(
-            torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one for one in shown
+        rows = torch.arange(size) % len(examples.tensors[0])
+        shown = examples.map(lambda one, rows=rows: one[rows])
+        noise = shown.map(
+            lambda one: torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one
         )
         for batch in (shown, noise):
             for ours, theirs in zip(outputs(model, batch), run(loaded, feed(batch)), strict=True):

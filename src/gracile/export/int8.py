@@ -21,6 +21,12 @@ from gracile.export.sessions import first_line, optimized_operations, run, sessi
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 LINEAR = ("Gemm", "MatMul")
+RECURRENT = ("LSTM", "GRU", "RNN")
+# The runtime has no kernel in integers for the others.
+RECURRENT_IN_INTEGERS = ("LSTM",)
+# Scores of attention that lie wider apart are masked, with numbers that stand for minus infinity: a step of 1/255 of that range would
+# take all others for one. Eight bits of this much are steps of a quarter, under the exponential of a softmax.
+WIDE = 64
 # Calibration samples kept for comparing layers; the rest streams through.
 KEPT = 128
 # Integer sums that overflow multiply the squared error by ten and more; without, fused and unfused errors are equal.
@@ -41,6 +47,10 @@ class Quantized:
         linear: how many linear layers.
         fused_convolutions: those that run in integers as the runtime executes them.
         fused_linear: likewise.
+        recurrent: how many recurrent layers.
+        fused_recurrent: those with weights in int8 that run in integers: LSTM, whose activations are quantised as they come.
+        products: how many products of two activations, as attention has them.
+        fused_products: those that run in integers.
         overflows: whether this processor's integer sums overflow with these weights.
         accuracy_float: on the validation data, None without.
         accuracy_int8: likewise, of this graph.
@@ -56,6 +66,31 @@ class Quantized:
     overflows: bool
     accuracy_float: Accuracy | None
     accuracy_int8: Accuracy | None
+    recurrent: int = 0
+    fused_recurrent: int = 0
+    products: int = 0
+    fused_products: int = 0
+
+    @property
+    def layers(self) -> int:
+        """How many layers with weights there are."""
+        return self.convolutions + self.linear + self.recurrent
+
+    @property
+    def fused(self) -> int:
+        """How many of them run in integers."""
+        return self.fused_convolutions + self.fused_linear + self.fused_recurrent
+
+    def counts(self) -> str:
+        """Such as ``2 of 2 convolutions and 1 of 1 linear layers``, of what there is."""
+        kinds = {
+            "convolutions": (self.fused_convolutions, self.convolutions),
+            "linear layers": (self.fused_linear, self.linear),
+            "recurrent layers": (self.fused_recurrent, self.recurrent),
+            "products of attention": (self.fused_products, self.products),
+        }
+        parts = [f"{fused} of {number} {kind}" for kind, (fused, number) in kinds.items() if number]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 class Quantizer:
@@ -67,8 +102,9 @@ class Quantizer:
         folder: for the files onnxruntime works on.
 
     Attributes:
-        layers: names of convolutions and linear layers, in order.
+        layers: names of convolutions, linear and recurrent layers, in order.
         operations: their operations.
+        products: how many products of two activations there are.
         sample: some of the calibration data, for comparing layers.
 
     Raises:
@@ -84,24 +120,27 @@ class Quantizer:
         with _quiet():
             try:
                 quantization.quant_pre_process(str(raw), str(self._file))
-            except TypeError:  # its symbolic shapes do not know every operation; it does without
+            except Exception:
+                # Its symbolic shapes do not know every operation, and say so in many ways; it does without.
                 quantization.quant_pre_process(str(raw), str(self._file), skip_symbolic_shape=True)
         prepared = onnx.load(str(self._file)).graph
         weights = {one.name for one in prepared.initializer}
-        self.operations: dict[str, str] = {
-            node.name: node.op_type
-            for node in prepared.node
-            if node.op_type in (*CONVOLUTIONS, *LINEAR) and any(name in weights for name in node.input[1:2])
-        }
+        layers = [node for node in prepared.node if node.op_type in (*CONVOLUTIONS, *LINEAR, *RECURRENT)]
+        weighted = [node for node in layers if any(name in weights for name in node.input[:2])]
+        self.operations: dict[str, str] = {node.name: node.op_type for node in weighted}
+        self.products = len(layers) - len(weighted)
         self.layers = list(self.operations)
-        if not self.layers:
-            raise ExportError("The network has no convolution or linear layer to quantise.", "Export it without int8.")
+        if not {*CONVOLUTIONS, *LINEAR, *RECURRENT_IN_INTEGERS} & {*self.operations.values()}:
+            raise ExportError(
+                "The network has no convolution, linear layer or LSTM to quantise.", "Export it without int8."
+            )
         self.sample: list[Feed] = []
         self._calibration, self._folder = calibration, folder
-        self._ranges = self._calibrate()
+        self._float: list[str] = []
+        self._ranges = self._calibrate(prepared)
 
-    def _calibrate(self) -> Any:
-        """Minimum and maximum of every activation, in one pass."""
+    def _calibrate(self, graph: Any) -> Any:
+        """Minimum and maximum of every activation, in one pass; what masks attention is set apart, to stay in float."""
         calibrate = need("onnxruntime.quantization.calibrate")
         augmented = str(self._folder / "augmented.onnx")
         calibrator = calibrate.create_calibrator(self._file, None, augmented_model_path=augmented)
@@ -121,8 +160,12 @@ class Quantizer:
         if not self._calibration.samples:
             raise DataError("The calibration data are empty.", "Give some hundred typical inputs.")
         ranges = calibrator.compute_data()
+        masked = _masked(graph, ranges)
+        self._float = [node.name for node in graph.node if masked & {*node.input, *node.output}]
         for name, value in ranges.items():
-            if not all(np.isfinite(bound).all() for bound in value.range_value):
+            if name in masked:
+                ranges[name] = calibrate.TensorData(lowest=np.float32(-1), highest=np.float32(1))  # not looked at
+            elif not all(np.isfinite(bound).all() for bound in value.range_value):
                 raise NonFiniteError(
                     f"The activation '{name}' is not finite on the calibration data.", "Mend the weights or the data."
                 )
@@ -148,13 +191,29 @@ class Quantizer:
                 quantization.QuantType.QUInt8,
                 copy.deepcopy(self._ranges),  # it is adjusted in place
                 [],
-                list(exclude),
+                [*self._float, *exclude],
                 operations,
                 {},
             )
             quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        return quantizer.model.model.SerializeToString()
+            quantizer.model.topological_sort()
+            model = quantizer.model.model
+            if any(self.operations[name] in RECURRENT_IN_INTEGERS for name in self.layers if name not in exclude):
+                model = self._recurrent(model, exclude, weight_bits)
+        return model.SerializeToString()
+
+    def _recurrent(self, model: Any, exclude: Sequence[str], weight_bits: int) -> Any:
+        """The same with LSTM's weights in int8; its activations are quantised while it runs, since there is no other kernel."""
+        quantization, path = need("onnxruntime.quantization"), self._folder / "recurrent.onnx"
+        quantization.quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=list(RECURRENT_IN_INTEGERS),
+            reduce_range=weight_bits == 7,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=list(exclude),
+        )
+        return need("onnx").load(str(path))
 
     def sensitivity(self, weight_bits: int = 7) -> list[str]:
         """Layers from the most to the least harmful: by the error of the outputs when this layer alone is quantised.
@@ -189,6 +248,22 @@ class _OneBatch:
     def get_next(self) -> Feed | None:
         batch, self._batch = self._batch, None
         return batch
+
+
+def _masked(graph: Any, ranges: Any) -> set[str]:
+    """Activations that hold masked scores of attention, or the mask: those that lie wide apart, from each softmax backwards."""
+    producers = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = [node.input[0] for node in graph.node if node.op_type == "Softmax"]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in ranges:
+            continue
+        low, high = ranges[name].range_value
+        if np.max(high) - np.min(low) > WIDE:
+            found.add(name)
+            waiting += producers[name].input if name in producers else ()
+    return found
 
 
 @contextlib.contextmanager
@@ -269,6 +344,10 @@ def _finished(
         linear=_count(quantizer, LINEAR),
         fused_convolutions=counts["QLinearConv"],
         fused_linear=counts["QGemm"] + counts["QLinearMatMul"],
+        recurrent=_count(quantizer, RECURRENT),
+        fused_recurrent=counts["DynamicQuantizeLSTM"],
+        products=quantizer.products,
+        fused_products=counts["QLinearMatMul of activations"],
         overflows=bits == 8 and quantizer.overflows(model),
         accuracy_float=dense,
         accuracy_int8=found,

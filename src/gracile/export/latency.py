@@ -161,7 +161,7 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
 
 def latency_table(
     files: Mapping[str, str | Path],
-    example: Tensor | Sequence[Tensor],
+    example: samples.Example,
     *,
     batch_sizes: Sequence[int] = (1, 16),
     threads: Sequence[int] = (1, 2),
@@ -177,7 +177,8 @@ def latency_table(
 
     Args:
         files: name to ONNX file; the first is what the others are compared with.
-        example: one batch of inputs; batches are made of normal noise of its shape.
+        example: one batch of inputs as for `gracile.export_onnx`; batches are made of normal noise of its shape, or of its own
+            rows where inputs are whole numbers.
         batch_sizes: samples per run.
         threads: of the runtime; each number is timed with each batch size.
         rounds: turns each file gets, after one that warms up.
@@ -233,14 +234,15 @@ def latency_table(
     return LatencyTable(found, tuple(rows), (*notes, *_remarks(sizes, rows)))
 
 
-def _batch(examples: Sequence[Tensor], size: int) -> samples.Feed:
+def _batch(examples: samples.Inputs, size: int) -> samples.Feed:
     source = generator(0, "latency")
-    drawn = [
-        torch.randn(size, *one.shape[1:], generator=source).to(one) if one.is_floating_point() else
-        one[torch.arange(size) % len(one)]
-        for one in examples
-    ]  # fmt: skip
-    return samples.feed(drawn)
+
+    def drawn(one: Tensor) -> Tensor:
+        if one.is_floating_point():
+            return torch.randn(size, *one.shape[1:], generator=source).to(one)
+        return one[torch.arange(size) % len(one)]
+
+    return samples.feed(examples.map(drawn))
 
 
 def _time(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,7 @@ class Exported:
         ]
         if self.int8 is not None:
             made = self.int8
-            lines.append(
-                f"int8: {made.fused_convolutions} of {made.convolutions} convolutions and {made.fused_linear} of "
-                f"{made.linear} linear layers run fused in integers, weights in {made.weight_bits} bits"
-            )
+            lines.append(f"int8: {made.counts()} run fused in integers, weights in {made.weight_bits} bits")
             if made.kept:
                 lines.append(f"left in float, because int8 costs too much there: {', '.join(made.kept)}")
         if self.accuracy_float is not None:
@@ -98,6 +95,10 @@ class Exported:
                 "fused_convolutions": made.fused_convolutions,
                 "linear": made.linear,
                 "fused_linear": made.fused_linear,
+                "recurrent": made.recurrent,
+                "fused_recurrent": made.fused_recurrent,
+                "products": made.products,
+                "fused_products": made.fused_products,
                 "weight_bits": made.weight_bits,
                 "overflows": made.overflows,
                 "kept_float": list(made.kept),
@@ -107,7 +108,7 @@ class Exported:
 
 def export_onnx(
     model: nn.Module,
-    example: Tensor | Sequence[Tensor],
+    example: samples.Example,
     path: str | Path,
     int8: Tensor | Dataset | Iterable[Any] | None = None,
     *,
@@ -124,11 +125,12 @@ def export_onnx(
     Args:
         model: in any mode and on any device; exported as in evaluation; not changed. In half precision it is exported, and compared,
             as its copy in float32, and the file takes float32. Outputs may be put into lists, dictionaries or dataclasses.
-        example: one batch of inputs (n, ...), or a tuple of them.
+        example: one batch of inputs (n, ...), a tuple of them, or a dictionary of them by the names of forward's arguments, which
+            the file's inputs are then called by.
         path: the file; replaced atomically if there is one.
         int8: calibration data, which turn the file into an int8 one: a tensor of inputs, a data set, or an iterable
-            of batches, read once; some hundred samples of what the network will see. A batch is a tensor, or a tuple
-            of inputs and possibly labels.
+            of batches, read once; some hundred samples of what the network will see. A batch is a tensor, a tuple
+            of inputs and possibly labels, or a dictionary of inputs by name and possibly ``labels``.
         validation: labelled data for the accuracy before and after int8; a data set, or an iterable of (inputs,
             labels).
         max_drop: points of accuracy int8 may cost on `validation`; beyond it the most sensitive layers stay in float.
@@ -157,7 +159,7 @@ def export_onnx(
     outputs(on_cpu(model), examples)
     network = in_single_precision(on_cpu(model))
     if network is not model:
-        examples = tuple(one.float() if one.dtype in (torch.bfloat16, torch.float16) else one for one in examples)
+        examples = examples.map(lambda one: one.float() if one.dtype in (torch.bfloat16, torch.float16) else one)
     calibration = None if int8 is None else samples.Calibration(int8, examples)
     labelled = None if validation is None else samples.labelled(validation, examples)
     proto = to_onnx(network, examples, opset)
@@ -198,7 +200,6 @@ def _write(path: Path, content: bytes) -> None:
 
 def _warn(made: Quantized) -> None:
     kept = len(made.kept)
-    total = made.convolutions + made.linear
     if made.overflows:
         warnings.warn(
             "This processor's integer sums overflow with 8-bit weights, and the file computes something else here than "
@@ -206,18 +207,21 @@ def _warn(made: Quantized) -> None:
             Int8Warning,
             stacklevel=3,
         )
-    if kept == total:
+    if kept == made.layers:
         warnings.warn(
             "int8 cost more accuracy than max_drop allows however few layers were quantised: the file is float32. "
             "Raise max_drop, or calibrate with more typical inputs.",
             Int8Warning,
             stacklevel=3,
         )
-    elif made.fused_convolutions + made.fused_linear < FUSED * (total - kept):
+    elif made.fused < FUSED * (made.layers - kept):
+        advice = (
+            "Of recurrent layers only LSTM has a kernel in integers."
+            if made.fused_recurrent < made.recurrent
+            else "Put ReLU, or nothing, between layers; other activations are computed in float."
+        )
         warnings.warn(
-            f"Only {made.fused_convolutions} of {made.convolutions} convolutions and {made.fused_linear} of "
-            f"{made.linear} linear layers run fused in integers, so int8 gains little speed. Put ReLU, or nothing, "
-            "between layers; other activations are computed in float.",
+            f"Only {made.counts()} run fused in integers, so int8 gains little speed. {advice}",
             Int8Warning,
             stacklevel=3,
         )

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gracile.core.devices import device_named
 from gracile.core.errors import DataError, InputError
 from gracile.core.estimators import (
     NetworkClassifier,
     as_tensor,
     classes_of,
-    device_of,
     is_number,
     labels_of,
     temperature,
@@ -137,7 +137,7 @@ class FFClassifier(NetworkClassifier):
                 copies that an epoch is 20 times as long.
             InputError: a parameter out of its range, or labels that do not fit the overlay.
         """
-        device = device_of(self.device)
+        device = device_named(self.device)
         X, y = self._valid(X, y, ensure_min_samples=2, multi_output=True)
         y = labels_of(y)
         rows, factors = self._weighted(X, y, sample_weight)

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gracile.core.devices import device_named
 from gracile.core.errors import DataError
 from gracile.core.estimators import (
     NetworkEstimator,
     Restorable,
-    device_of,
     whole,
 )
 from gracile.core.sample_weights import check_weights, present
@@ -129,7 +129,7 @@ class Learner(NetworkEstimator):
         check_lam(self.lam)
         check_scale(self.scale)
         whole("batch_size", self.batch_size)
-        device_of(self.device)
+        device_named(self.device)
         dtype_of(self.dtype, 0)
 
     def _survey(self, batches: Batches, see: Callable[[Any, np.ndarray | None], None] | None = None) -> Survey:
@@ -148,7 +148,7 @@ class Learner(NetworkEstimator):
         rows, inputs = survey.rows, survey.inputs
         if workers is not None:
             rows = int(workers.total(torch.tensor(float(rows), dtype=torch.float64)))
-        device, dtype = device_of(self.device), dtype_of(self.dtype, rows)
+        device, dtype = device_named(self.device), dtype_of(self.dtype, rows)
         source = Source(
             batches, survey.features or 0, outputs, rows, encode, device, dtype, int(self.batch_size), workers=workers
         )

@@ -263,23 +263,29 @@ def retrain_last(
     monitor: Monitor | None = None,
 ) -> tuple[nn.Module, SoftmaxFit]:
     """The control of ReDense: a copy of the network whose last layer is trained on, with the same budget, no ball."""
-    copied = ReDense(network)
-    inputs, labels = copied.features(data, batch_size)
+    fitted = retrain_features(
+        network, *ReDense(network).features(data, batch_size), epochs=epochs, method=method, lr=lr, monitor=monitor
+    )
     result = copy.deepcopy(network).eval()
     last = result.get_submodule(_last_linear(network))
     assert isinstance(last, nn.Linear)
-    fitted = fit_softmax(
-        Features(inputs, labels),
-        last.weight.data.T.contiguous(),
-        bias_of(last),
-        epochs=epochs,
-        method=method,
-        lr=lr,
-        monitor=monitor,
-    )
     last.weight.data = fitted.weights.T.contiguous()
     last.bias = nn.Parameter(fitted.bias)
     return result, fitted
+
+
+def retrain_features(network: nn.Module, inputs: Tensor, labels: Tensor, **options: Any) -> SoftmaxFit:
+    """`retrain_last` on what `ReDense.features` returned, for several fits; the network stays as it is.
+
+    Args:
+        network: whose last layer is where the fit begins.
+        inputs: h (J, n).
+        labels: (J,).
+        options: as for `softmax.fit_softmax`.
+    """
+    last = network.get_submodule(_last_linear(network))
+    assert isinstance(last, nn.Linear)
+    return fit_softmax(Features(inputs, labels), last.weight.data.T.contiguous(), bias_of(last), **options)
 
 
 class _Data:

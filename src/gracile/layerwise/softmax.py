@@ -79,6 +79,31 @@ class SoftmaxFit:
     losses: list[float]
 
 
+class HeldOutCurve:
+    """A `Monitor` that keeps loss and accuracy on samples held out, after each epoch.
+
+    Args:
+        features: of those samples, as those of the training.
+
+    Attributes:
+        rows: (loss in nats, accuracy in percent), the start first.
+    """
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.rows: list[tuple[float, float]] = []
+
+    def __call__(self, epoch: int, loss: float, weights: Tensor, bias: Tensor) -> None:
+        self.rows.append(self.measured(weights, bias))
+
+    def measured(self, weights: Tensor, bias: Tensor) -> tuple[float, float]:
+        """Loss and accuracy with these weights."""
+        logits, labels = self.features.logits(weights, bias), self.features.labels
+        return float(nn.functional.cross_entropy(logits, labels)), 100 * float(
+            (logits.argmax(1) == labels).double().mean()
+        )
+
+
 @torch.no_grad()
 def fit_softmax(
     features: Features,

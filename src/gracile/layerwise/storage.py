@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gracile.core.devices import device_named
 from gracile.core.estimator_files import read
-from gracile.core.estimators import device_of
 from gracile.layerwise.estimator import Learner
 from gracile.layerwise.table import ESTIMATORS
 
@@ -20,4 +20,4 @@ def load(path: str | Path, device: str = "cpu") -> Learner:
     Raises:
         StorageError: no such file, or one of something else.
     """
-    return read(Path(path), ESTIMATORS, device_of(device))
+    return read(Path(path), ESTIMATORS, device_named(device))

@@ -13,8 +13,9 @@ from scipy.sparse import issparse
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
+from gracile.core.devices import device_named
 from gracile.core.errors import InputError
-from gracile.core.estimators import as_tensor, check_classes, device_of
+from gracile.core.estimators import as_tensor, check_classes
 from gracile.core.sample_weights import check_weights
 from gracile.layerwise.classifier import Classifier
 from gracile.layerwise.estimator import CPU, Learned, Learner, solved
@@ -86,7 +87,7 @@ class SumLearner(Learner):
         dtype = torch.float64 if self.dtype == "auto" else dtype_of(self.dtype, 0)
         if self._sums is not None:
             dtype = self._layer[0].dtype
-        device = device_of(self.device)
+        device = device_named(self.device)
         batches = lambda: [(X, targets, weights)]
         size = int(self.batch_size)
         source = Source(batches, X.shape[1], outputs, X.shape[0], encode, device, dtype, size)

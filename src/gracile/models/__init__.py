@@ -2,6 +2,7 @@
 
 from gracile.models.activations import ACTIVATIONS, SquaredExponential
 from gracile.models.backpropagation import MlpGradients, mlp_gradients, sgd_step_
+from gracile.models.cnn import cnn
 from gracile.models.common import ImageSize, initialise
 from gracile.models.enresnet import EnResNet, enresnet
 from gracile.models.l1_batch_norm import L1BatchNorm1d, L1BatchNorm2d
@@ -27,6 +28,7 @@ __all__ = [
     "SquaredExponential",
     "UnitNorm",
     "build",
+    "cnn",
     "draws_noise",
     "enresnet",
     "initialise",

@@ -71,19 +71,19 @@ def add_noise(layers: Sequence[GaussianNoise], x: Tensor) -> Tensor:
     Returns:
         The same shape.
     """
-    first, networks = layers[0], len(layers)
+    first, models = layers[0], len(layers)
     if first.mode == "off" or first.level == 0:
         return x
     if first.mode == "fresh":
         noise = _normal_like(x)
     else:
-        fields = [one.field(x.shape[1] // networks, *x.shape[2:]) for one in layers]
+        fields = [one.field(x.shape[1] // models, *x.shape[2:]) for one in layers]
         noise = torch.cat(fields, dim=1).to(device=x.device, dtype=x.dtype)
     if first.scaling == "none":
         return x + first.level * noise
-    parts = [_deviation(part, first.scaling) for part in x.detach().chunk(networks, dim=1)]
-    if networks > 1:
-        parts = [part.expand(len(x), x.shape[1] // networks, *part.shape[2:]) for part in parts]
+    parts = [_deviation(part, first.scaling) for part in x.detach().chunk(models, dim=1)]
+    if models > 1:
+        parts = [part.expand(len(x), x.shape[1] // models, *part.shape[2:]) for part in parts]
     return torch.addcmul(x, noise, torch.cat(parts, dim=1), value=first.level)
 
 
@@ -102,11 +102,11 @@ def _normal_like(x: Tensor) -> Tensor:
     return torch.randn_like(x)
 
 
-def set_noise(network: nn.Module, mode: NoiseMode, *, seed: int = 0) -> int:
+def set_noise(model: nn.Module, mode: NoiseMode, *, seed: int = 0) -> int:
     """Change the mode of every noise layer of a network.
 
     Args:
-        network: changed in place.
+        model: changed in place.
         mode: ``fresh``, ``fixed`` or ``off``; see `GaussianNoise`.
         seed: of the fixed noise.
 
@@ -118,12 +118,12 @@ def set_noise(network: nn.Module, mode: NoiseMode, *, seed: int = 0) -> int:
     """
     if mode not in get_args(NoiseMode):
         raise InputError(f"There is no mode of noise '{mode}'.", f"Choose among {', '.join(get_args(NoiseMode))}.")
-    found = [module for module in network.modules() if isinstance(module, GaussianNoise)]
+    found = [module for module in model.modules() if isinstance(module, GaussianNoise)]
     for module in found:
         module.mode, module.seed = mode, seed
     return len(found)
 
 
-def draws_noise(network: nn.Module) -> bool:
+def draws_noise(model: nn.Module) -> bool:
     """Whether answers differ from pass to pass because some layer draws its noise fresh."""
-    return any(one.mode == "fresh" and one.level > 0 for one in network.modules() if isinstance(one, GaussianNoise))
+    return any(one.mode == "fresh" and one.level > 0 for one in model.modules() if isinstance(one, GaussianNoise))

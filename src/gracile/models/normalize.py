@@ -53,10 +53,10 @@ class Normalize(nn.Module):
 
 
 def normalized(
-    network: nn.Module, mean: Sequence[float] | Tensor | float, std: Sequence[float] | Tensor | float
+    model: nn.Module, mean: Sequence[float] | Tensor | float, std: Sequence[float] | Tensor | float
 ) -> nn.Sequential:
-    """`network` behind a `Normalize`, as a sequence of the named children ``normalize`` and ``network``."""
-    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+    """`model` behind a `Normalize`, as a sequence of the named children ``normalize`` and ``network``."""
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=model))
 
 
 class UnitNorm(nn.Module):

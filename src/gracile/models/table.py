@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from gracile.core.errors import InputError, nearest, pick
+from gracile.models.cnn import cnn
 from gracile.models.enresnet import enresnet
 from gracile.models.lenet import lenet
 from gracile.models.mlp import mlp
@@ -16,6 +17,7 @@ from gracile.models.resnet import resnet18, resnet20, resnet38, resnet56
 from gracile.models.vgg import vgg16
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "cnn": cnn,
     "enresnet": enresnet,
     "lenet": lenet,
     "mlp": mlp,

@@ -12,7 +12,7 @@ from gracile.core.figures import new_figure, save
 from gracile.core.power_law import exponent
 from gracile.one_layer.iterations import Trajectories
 
-COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b")
+COLOURS = tuple(f"C{number}" for number in range(10))
 
 
 def _figure(width: float, height: float, columns: int):
@@ -31,7 +31,7 @@ def trajectories(path: Path, seen: Mapping[str, Trajectories], title: str, delta
     """L_beta, angle, distance and support over the steps: the median of the starts, and from the least to the largest.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         seen: what was seen, by label.
         title: above the picture.
         delta: the theorem's delta, drawn beside the angle with pi - delta.
@@ -69,7 +69,7 @@ def probabilities(path: Path, panels: Mapping[str, Sequence[tuple[float, float, 
     """How often the hypotheses hold of a random start, exact and measured, and how often the conclusions do.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         panels: by the axis's name, points (x, exact and measured share of hypotheses, share of conclusions).
         title: above the picture.
     """
@@ -94,7 +94,7 @@ def powers(path: Path, panels: Mapping[str, tuple[str, str, Mapping[str, Sequenc
     """Lines on two logarithmic axes, each with its fitted exponent.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         panels: by title, the names of both axes and, by label, points.
     """
     figure, axes = _figure(5.4 * len(panels), 4.2, len(panels))

@@ -159,7 +159,7 @@ def one_layer(
 
         title = f"theorem {theorem}, d = {dim}, k = {patches}, β = {beta:.4g}, λ = {lam:.4g}, {len(first)} starts"
         picture = pictures.trajectories(
-            Path(folder) / "trajectories.png", {penalty: found.seen}, title, delta or found.conditions.delta
+            Path(folder) / "trajectories.svg", {penalty: found.seen}, title, delta or found.conditions.delta
         )
     told = {"theorem": theorem, "dim": dim, "patches": patches, "starts": len(first), "delta": found.conditions.delta}
     return OneLayer(told | setting, found, deviation, picture)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.shares import Scope, check_scope, check_share
+from gracile.pruning.shares import Scope, amount, check_scope, check_share
 from gracile.pruning.units import units
 
 
@@ -29,6 +29,7 @@ class ADMM(Pruning):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         sparsity: share in [0, 1) of weights, or of channels, that go.
+        macs: in place of it, for channels, the share in (0, 1) of the multiply-adds that stays at most.
         rho: strength of the coupling, above 0.
         unit: ``weight``, or ``channel`` with every slice that reads it; see `gracile.channels`.
         example: one input batch, for ``channel``.
@@ -48,6 +49,7 @@ class ADMM(Pruning):
         *,
         steps: int,
         sparsity: float = 0.6,
+        macs: float | None = None,
         rho: float = 1e-2,
         unit: str = "weight",
         example: Tensor | None = None,
@@ -61,10 +63,11 @@ class ADMM(Pruning):
             raise InputError(f"rho must be a finite number above 0, not {rho}.", "The papers use 1e-3 to 1e-2.")
         if every is not None and every < 1:
             raise InputError(f"every={every} must be at least 1 step.", "Leave it out for once an epoch.")
-        self.sparsity = check_share("sparsity", sparsity)
+        self.amount = amount("sparsity", sparsity, macs, unit)
         self.rho, self.every = float(rho), every
         self.scope: Scope = check_scope(scope)
         self.units = units(unit, self.model, example, self.weights)
+        self.units.check(self.amount)
         self.final = at_step(1 - check_share("retrain", retrain), self.steps)
         self.u: list[Tensor] = []
         self.z: list[Tensor] = []
@@ -79,7 +82,7 @@ class ADMM(Pruning):
         self.z = [torch.zeros_like(value) for value in self.u]
 
     def _projected(self, values: list[Tensor]) -> list[Tensor]:
-        masks, _ = self.units.cut(values, self.sparsity, self.scope)
+        masks, _ = self.units.cut(values, self.amount, self.scope)
         return [value * mask for value, mask in zip(values, masks, strict=True)]
 
     @torch.no_grad()
@@ -104,13 +107,13 @@ class ADMM(Pruning):
         if self.masks is not None:
             return
         if self.step == self.final:
-            self._cut(*self.units.cut(self.values(), self.sparsity, self.scope))
+            self._cut(*self.units.cut(self.values(), self.amount, self.scope))
         elif self.every is not None and self.step % self.every == 0:
             self.update()
 
     @torch.no_grad()
     def _preview(self) -> list[Tensor] | None:
-        return self.masks or self.units.cut(self.values(), self.sparsity, self.scope)[0]
+        return self.masks or self.units.cut(self.values(), self.amount, self.scope)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Step, masks, u and z."""

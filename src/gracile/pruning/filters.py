@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.shares import Scope, check_scope, check_share
-from gracile.pruning.units import Channels
+from gracile.pruning.once import OnceChosen
+from gracile.pruning.shares import Scope
 
 
-class L1Filters(Pruning):
+class L1Filters(OnceChosen):
     """Train, drop the filters of smallest l1 norm, fine-tune [@li2017, "Pruning filters for efficient ConvNets"].
 
     A channel is as large as the l1 norm of the filter that makes it; where a residual sum couples channels of several
@@ -20,6 +19,7 @@ class L1Filters(Pruning):
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
         channels: share in [0, 1) of channels that go.
+        macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the share is taken from each ``layer`` (Li et al.) or from the whole ``network``.
 
@@ -34,16 +34,13 @@ class L1Filters(Pruning):
         steps: int,
         example: Tensor,
         channels: float = 0.5,
+        macs: float | None = None,
         prune_at: float = 0.5,
         scope: Scope = "layer",
     ) -> None:
-        super().__init__(model, steps=steps, layers="all")
-        self.channels = check_share("channels", channels)
-        self.scope: Scope = check_scope(scope)
-        self.at = at_step(prune_at, self.steps)
-        self.units = self._channels = Channels(self.model, example, self.weights)
+        super().__init__(
+            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope
+        )
 
-    def _after(self) -> None:
-        if self.step == self.at:
-            kept, guarded = self._channels.keep(self._channels.filters_l1(), self.channels, self.scope)
-            self._cut(self._channels.masks(kept), guarded)
+    def _sizes(self) -> Tensor:
+        return self._channels.filters_l1()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.shares import Scope, check_scope, check_share
+from gracile.pruning.shares import Amount, Scope, amount, check_scope, part_way
 from gracile.pruning.units import units
 
 
@@ -21,6 +21,7 @@ class GradualMagnitude(Pruning):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         sparsity: share in [0, 1) of weights, or of channels, that are gone at the end.
+        macs: in place of it, for channels, the share in (0, 1) of the multiply-adds that stays at most at the end.
         begin: share of the run after which the first go.
         end: share of the run after which all are gone; the rest of it is fine-tuning.
         updates: how many times masks are chosen anew on the way.
@@ -40,6 +41,7 @@ class GradualMagnitude(Pruning):
         *,
         steps: int,
         sparsity: float = 0.9,
+        macs: float | None = None,
         begin: float = 0.0,
         end: float = 0.5,
         updates: int = 100,
@@ -53,18 +55,17 @@ class GradualMagnitude(Pruning):
             raise InputError(f"begin={begin} and end={end} do not fit into the run.", "They are rising shares of it.")
         if updates < 1:
             raise InputError(f"updates={updates} must be at least 1.", "Zhu and Gupta take some hundred.")
-        self.sparsity = check_share("sparsity", sparsity)
+        self.amount = amount("sparsity", sparsity, macs, unit)
         self.scope: Scope = check_scope(scope)
         self.first, self.last = at_step(begin, self.steps), at_step(end, self.steps)
         self.every = max(1, (self.last - self.first) // updates)
         self.units = units(unit, self.model, example, self.weights)
+        self.units.check(self.amount)
 
-    def plan(self, step: int) -> float:
-        """The share that is gone after `step` steps."""
-        if step < self.first:
-            return 0.0
-        progress = min(1.0, (step - self.first) / max(1, self.last - self.first))
-        return self.sparsity * (1 - (1 - progress) ** 3)
+    def plan(self, step: int) -> Amount:
+        """What is gone after `step` steps."""
+        progress = 1.0 if step >= self.last else max(0, step - self.first) / max(1, self.last - self.first)
+        return part_way(self.amount, 1 - (1 - progress) ** 3)
 
     def _after(self) -> None:
         step = self.step

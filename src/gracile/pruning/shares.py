@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -13,6 +14,48 @@ from gracile.core.errors import InputError, NonFiniteError, nearest
 from gracile.penalties import largest
 
 Scope = Literal["layer", "network"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """In place of a share of channels that goes: what is to stay of the multiply-adds.
+
+    Attributes:
+        macs: share in (0, 1] of the multiply-adds that stays at most.
+    """
+
+    macs: float
+
+
+Amount = float | Budget
+
+
+def amount(name: str, share: float, macs: float | None, unit: str = "channel") -> Amount:
+    """How much goes: a share of channels, or whatever a budget of multiply-adds asks for.
+
+    Args:
+        name: of the share.
+        share: in [0, 1).
+        macs: in (0, 1), or None for the share.
+        unit: what goes.
+
+    Raises:
+        InputError: one is out of range, or multiply-adds are to go by single weights.
+    """
+    if macs is None:
+        return check_share(name, share)
+    if unit == "weight":
+        raise InputError("Zeroing single weights removes no multiply-adds.", f"Use unit='channel', or give {name}.")
+    if not 0 < macs < 1:
+        raise InputError(f"The budget macs={macs} is not between 0 and 1.", "It is a share of the dense network.")
+    return Budget(float(macs))
+
+
+def part_way(whole: Amount, progress: float) -> Amount:
+    """How much goes on the way, after this share in [0, 1] of it."""
+    if isinstance(whole, Budget):
+        return Budget(1 - progress * (1 - whole.macs))
+    return progress * whole
 
 
 def survivors(parts: Sequence[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[int]]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.shares import Scope, check_scope, check_share
-from gracile.pruning.units import Channels, batch_norm_scales, mean_scales
+from gracile.pruning.once import OnceChosen
+from gracile.pruning.shares import Scope
+from gracile.pruning.units import batch_norm_scales, mean_scales
 
 
-class NetworkSlimming(Pruning):
+class NetworkSlimming(OnceChosen):
     """Network slimming [@liu2017, "Learning efficient convolutional networks through network slimming"].
 
     While the network trains, ``lam sum |gamma|`` over the batch-norm scales is descended by its subgradient. Then the
@@ -24,6 +23,7 @@ class NetworkSlimming(Pruning):
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
         channels: share in [0, 1) of channels that go.
+        macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         lam: weight of the penalty, at least 0; the paper takes 1e-4 for VGG and 1e-5 for ResNets.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the percentile over the whole ``network`` (Liu et al.) or within each ``layer``.
@@ -39,18 +39,17 @@ class NetworkSlimming(Pruning):
         steps: int,
         example: Tensor,
         channels: float = 0.5,
+        macs: float | None = None,
         lam: float = 1e-4,
         prune_at: float = 0.5,
         scope: Scope = "network",
     ) -> None:
-        super().__init__(model, steps=steps, layers="all")
+        super().__init__(
+            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope
+        )
         if not 0 <= lam < float("inf"):
             raise InputError(f"lam must be a finite number of at least 0, not {lam}.", "Liu et al. take 1e-4.")
-        self.channels = check_share("channels", channels)
-        self.scope: Scope = check_scope(scope)
         self.lam = float(lam)
-        self.at = at_step(prune_at, self.steps)
-        self.units = self._channels = Channels(self.model, example, self.weights)
         if not self._scales:
             raise InputError(
                 "Network slimming ranks channels by batch-norm scales, and this network has none on a removable channel.",
@@ -67,9 +66,5 @@ class NetworkSlimming(Pruning):
             for scale, _ in self._scales:
                 self._add(scale, self.lam * scale.detach().sign(), factor)
 
-    @torch.no_grad()
-    def _after(self) -> None:
-        if self.step == self.at:
-            sizes = mean_scales(self._scales, self._channels.count)
-            kept, guarded = self._channels.keep(sizes, self.channels, self.scope)
-            self._cut(self._channels.masks(kept), guarded)
+    def _sizes(self) -> Tensor:
+        return mean_scales(self._scales, self._channels.count)

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.shares import Scope, check_scope, check_share
-from gracile.pruning.units import Channels
+from gracile.pruning.once import OnceChosen
+from gracile.pruning.shares import Scope
 
 
-class SubgradientGroupLasso(Pruning):
+class SubgradientGroupLasso(OnceChosen):
     """Add ``lam sum_g |w_g|`` to the loss and let the optimiser descend it [@wen2016].
 
     The subgradient of a group is ``lam w_g / |w_g|``, and 0 at zero. Steps of fixed length jump across zero, so groups
@@ -24,6 +23,7 @@ class SubgradientGroupLasso(Pruning):
         example: one input batch, to find the channels with.
         lam: weight of the penalty, at least 0.
         channels: share in [0, 1) of channels that are cut; 0 cuts none.
+        macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they are.
         scope: the share is taken from each ``layer`` or from the whole ``network``.
 
@@ -39,17 +39,16 @@ class SubgradientGroupLasso(Pruning):
         example: Tensor,
         lam: float = 1e-3,
         channels: float = 0.5,
+        macs: float | None = None,
         prune_at: float = 0.5,
         scope: Scope = "layer",
     ) -> None:
-        super().__init__(model, steps=steps, layers="all")
+        super().__init__(
+            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope
+        )
         if not 0 <= lam < float("inf"):
             raise InputError(f"lam must be a finite number of at least 0, not {lam}.", "Start from 1e-3.")
-        self.channels = check_share("channels", channels)
-        self.scope: Scope = check_scope(scope)
         self.lam = float(lam)
-        self.at = at_step(prune_at, self.steps)
-        self.units = self._channels = Channels(self.model, example, self.weights)
 
     @torch.no_grad()
     def penalty_value(self) -> Tensor:
@@ -65,6 +64,5 @@ class SubgradientGroupLasso(Pruning):
             w = weight.tensor.detach()
             self._add(weight.tensor, w * slope.to(w), factor)
 
-    def _after(self) -> None:
-        if self.step == self.at and self.channels > 0:
-            self._cut(*self._channels.cut(self.values(), self.channels, self.scope))
+    def _sizes(self) -> Tensor:
+        return self._channels.norms(self.values())

@@ -12,7 +12,7 @@ from gracile.channels import ChannelGraph, trace
 from gracile.core.errors import InputError, pick
 from gracile.core.prunable import Weight
 from gracile.core.summary import LayerSummary, zeros
-from gracile.pruning.shares import Scope, survivors
+from gracile.pruning.shares import Amount, Budget, Scope, survivors
 
 Unit = Literal["weight", "channel"]
 
@@ -20,17 +20,25 @@ Unit = Literal["weight", "channel"]
 class Units(Protocol):
     """The ways to cut a network."""
 
-    def cut(self, values: list[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[str]]:
+    def cut(self, values: list[Tensor], share: Amount, scope: Scope) -> tuple[list[Tensor], list[str]]:
         """Where the smallest units go.
 
         Args:
             values: shaped like the weights.
-            share: of the units that go.
+            share: of the units that go, or a budget that decides it.
             scope: from each layer or from all together.
 
         Returns:
             Per weight a mask that broadcasts to it, True where it stays; names of the layers that kept their largest
             unit only because they would have lost all.
+        """
+        ...
+
+    def check(self, share: Amount) -> Amount:
+        """The amount, if the network can be cut so far.
+
+        Raises:
+            InputError: it cannot.
         """
         ...
 
@@ -45,11 +53,23 @@ class Weights:
     def __init__(self, weights: list[Weight]) -> None:
         self.weights = weights
 
-    def cut(self, values: list[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[str]]:
-        """See `Units`."""
+    def cut(self, values: list[Tensor], share: Amount, scope: Scope) -> tuple[list[Tensor], list[str]]:
+        """See `Units`.
+
+        Raises:
+            InputError: a budget of multiply-adds.
+        """
+        if isinstance(share, Budget):
+            raise InputError(
+                "Zeroing single weights removes no multiply-adds.", "Use unit='channel', or give sparsity."
+            )
         masks, guarded = survivors([value.abs().reshape(-1) for value in values], share, scope)
         shaped = [mask.view(value.shape) for mask, value in zip(masks, values, strict=True)]
         return shaped, [self.weights[number].layer for number in guarded]
+
+    def check(self, share: Amount) -> Amount:
+        """See `Units`: any share can go."""
+        return share
 
     def rows(self, values: list[Tensor]) -> tuple[LayerSummary, ...]:
         """See `Units`."""
@@ -136,19 +156,58 @@ class Channels:
             _add(total, self.graph.groups_of(labels), weight.movedim(dim, 0).flatten(1).sum(1).cpu())
         return total.to(self.weights[0].tensor.device)
 
-    def keep(self, sizes: Tensor, share: float, scope: Scope) -> tuple[Tensor, list[str]]:
+    def keep(self, sizes: Tensor, share: Amount, scope: Scope) -> tuple[Tensor, list[str]]:
         """Which channels stay when the smallest go, ``(channels,)`` of bool; and the kinds that were guarded."""
+        if isinstance(share, Budget):
+            return self._keep_within(sizes, share.macs, scope)
         masks, guarded = survivors([sizes[kind] for kind in self.kinds], share, scope)
         kept = torch.ones(self.count, dtype=torch.bool, device=sizes.device)
         for kind, mask in zip(self.kinds, masks, strict=True):
             kept[kind] = mask
         return kept, [self.names[number] for number in guarded]
 
+    def check(self, share: Amount) -> Amount:
+        """The amount, if the network can be cut so far.
+
+        Raises:
+            InputError: a budget is out of reach with one channel left of each kind.
+        """
+        if isinstance(share, Budget):
+            kept = self.keep(torch.zeros(self.count), 1 - 1e-9, "layer")[0]
+            least = self.graph.count(~kept).macs / self.graph.dense().macs
+            if least > share.macs:
+                raise InputError(
+                    f"The budget macs={share.macs:g} is out of reach: with one channel left of each layer {least:.3g} stays.",
+                    "Choose a milder budget.",
+                )
+        return share
+
+    def _keep_within(self, sizes: Tensor, macs: float, scope: Scope) -> tuple[Tensor, list[str]]:
+        """`keep` for the least share that leaves at most these multiply-adds.
+
+        Layers give up whole channels at once, so a share lands below the budget; of the last that went the largest come back as
+        far as it allows, so that no method leaves a part of its budget unused.
+        """
+        allowed = macs * self.graph.dense().macs
+        left = lambda kept: self.graph.count(~kept.cpu()).macs
+        low, high = 0.0, 1.0 - 1e-9
+        if left(self.keep(sizes, low, scope)[0]) <= allowed:
+            return self.keep(sizes, low, scope)
+        while high - low > 1 / (4 * self.count):
+            middle = (low + high) / 2
+            low, high = (low, middle) if left(self.keep(sizes, middle, scope)[0]) <= allowed else (middle, high)
+        kept, guarded = self.keep(sizes, high, scope)
+        last = (self.keep(sizes, low, scope)[0] & ~kept).nonzero().flatten()
+        for channel in last[sizes[last].argsort(descending=True, stable=True)].tolist():
+            kept[channel] = True
+            kept[channel] = left(kept) <= allowed
+        return kept, guarded
+
     def masks(self, kept: Tensor) -> list[Tensor]:
         """Per weight a mask that broadcasts to it, False where it reads a channel that is not `kept`."""
         return self.spread(kept, True)
 
-    def cut(self, values: list[Tensor], share: float, scope: Scope) -> tuple[list[Tensor], list[str]]:
+    def cut(self, values: list[Tensor], share: Amount, scope: Scope) -> tuple[list[Tensor], list[str]]:
         """See `Units`; by `norms`, which makes it the Euclidean projection."""
         kept, guarded = self.keep(self.norms(values), share, scope)
         return self.masks(kept), guarded

@@ -13,7 +13,7 @@ import logging
 import shutil
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,22 +22,15 @@ from pydantic import Field
 
 from gracile.core.errors import CollapseWarning, InputError, pick
 from gracile.core.files import write_json
-from gracile.core.provenance import environment
+from gracile.core.provenance import environment, places_apart
 from gracile.core.runs import RunFolder, part_name
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-from gracile.recipes.tables import published_row
+from gracile.recipes.tables import Results, Rows, published_row
 
 log = logging.getLogger("gracile")
 
 RESULT, FINGERPRINT, ENVIRONMENT = "arm.json", "fingerprint.json", "environment.json"
-# What of a part's place tells whether it was trained where the table is set.
-PLACES = {
-    "commit": "at commit {:.12}",
-    "processor": "on {}",
-    "device": "on the device {}",
-    "threads": "with {} threads",
-}
 
 
 class Arm(Strict):
@@ -68,7 +61,7 @@ class Parts(Strict, ABC):
         """The arms whose part of the same seed must be done first."""
         return []
 
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         """Refuse, before anything is trained, what cannot be.
 
         Args:
@@ -82,7 +75,7 @@ class Parts(Strict, ABC):
         for arm in self.names():
             part_name(arm, 0, self.seeds_of(arm))
 
-    def rehearse(self, *, timed: bool = False) -> list[dict[str, Any]]:
+    def rehearse(self, *, timed: bool = False) -> Rows:
         """Build, without training, what can be built beforehand, so that what cannot be trained is refused before a run begins.
 
         Args:
@@ -98,18 +91,29 @@ class Parts(Strict, ABC):
         return part_name(arm, seed, self.seeds_of(arm))
 
 
-class ArmSettings(Parts, Generic[AnyArm]):
+class Seeded(Parts):
+    """Settings of a kind whose arms are all trained from the same seeds.
+
+    Attributes:
+        seeds: each arm is trained once from each; mean and spread are over them.
+    """
+
+    seeds: list[int] = Field(default_factory=lambda: [0])
+
+    def seeds_of(self, arm: str) -> list[int]:
+        return self.seeds
+
+
+class ArmSettings(Seeded, Generic[AnyArm]):
     """Settings of a kind with a table of arms.
 
     Attributes:
         arms: by name.
         leave_out: arms that a smaller size does without.
-        seeds: each arm is trained once from each; mean and spread are over them.
     """
 
     arms: dict[str, AnyArm]
     leave_out: list[str] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=lambda: [0])
 
     def trained(self) -> dict[str, AnyArm]:
         """The arms without those that this size leaves out.
@@ -124,10 +128,7 @@ class ArmSettings(Parts, Generic[AnyArm]):
     def names(self) -> list[str]:
         return list(self.trained())
 
-    def seeds_of(self, arm: str) -> list[int]:
-        return self.seeds
-
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         super().check(published)
         for name, arm in self.trained().items():
             published_row(name, arm.published, published)
@@ -184,19 +185,13 @@ class ArmKind(Protocol):
         """Train one part, or what is left of it; its numbers, as JSON values."""
         ...
 
-    def outcome(
-        self,
-        settings: Any,
-        folder: RunFolder,
-        results: dict[str, list[dict[str, Any]]],
-        published: list[dict[str, Any]],
-    ) -> Outcome:
-        """Set the table.
+    def outcome(self, settings: Any, folder: RunFolder, results: Results, published: Rows) -> Outcome:
+        """Set the table of a run whose parts are all done.
 
         Args:
             settings: an instance of the kind's `Settings`.
             folder: the run's.
-            results: arm to its parts' numbers, one a seed.
+            results: arm to its parts' numbers, one table per seed.
             published: the recipe's published rows, possibly none.
         """
         ...
@@ -211,22 +206,24 @@ def all_parts(settings: Parts, folder: RunFolder, *, shown: bool = True) -> list
     ]
 
 
-def records_of(settings: Parts, folder: RunFolder) -> dict[str, list[list[dict[str, Any]]]]:
+def records_of(settings: Parts, folder: RunFolder) -> dict[str, list[Rows]]:
     """Arm to one list of ``metrics.jsonl``'s rows a seed."""
-    found: dict[str, list[list[dict[str, Any]]]] = {}
+    found: dict[str, list[Rows]] = {}
     for part in all_parts(settings, folder):
         found.setdefault(part.arm, []).append(part.folder.metrics())
     return found
 
 
-def results_of(settings: Parts, folder: RunFolder) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+def results_of(settings: Parts, folder: RunFolder) -> tuple[Results, list[str]]:
     """The numbers of a run whose parts are all done: arm to one table a seed; and what their readers must know."""
-    results: dict[str, list[dict[str, Any]]] = {}
+    results: Results = {}
     notes: list[str] = []
     parts = all_parts(settings, folder)
     for part in parts:
         numbers = part.numbers()
         notes += [note for note in numbers.pop("notes", []) if note not in notes]
+        if numbers.get("collapsed"):
+            notes.append(f"{part.label}, has collapsed: {numbers['collapsed']}.")
         results.setdefault(part.arm, []).append(numbers)
     return results, notes + trained_elsewhere(parts)
 
@@ -248,22 +245,19 @@ def heeded_warnings() -> Iterator[list[str]]:
         yield heard
 
 
-# Parts that another run has trained already.
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """What tells whether two parts were trained alike."""
+def _fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def take_over(part: Part, mark: str, files: Sequence[str]) -> None:
+def take_over(part: Part, settings: Mapping[str, Any], files: Sequence[str]) -> None:
     """Copy a part that another run beside this one has trained from the very same settings, if there is one.
 
     Args:
         part: has nothing yet.
-        mark: its fingerprint, as `leave_mark` left the other's.
+        settings: all that its training depends on, as `leave_mark` was told the other's.
         files: of a part, the first last of all to be copied: it says that the training is whole.
     """
+    mark = _fingerprint(settings)
     for file in sorted(part.path.parent.parent.glob(f"*/*/{FINGERPRINT}")):
         other = file.parent
         if other == part.path or not (other / files[0]).exists() or json.loads(file.read_text())["fingerprint"] != mark:
@@ -275,9 +269,9 @@ def take_over(part: Part, mark: str, files: Sequence[str]) -> None:
         return
 
 
-def leave_mark(part: Part, mark: str) -> None:
+def leave_mark(part: Part, settings: Mapping[str, Any]) -> None:
     """Say from which settings this part was trained."""
-    write_json(part.path / FINGERPRINT, {"fingerprint": mark})
+    write_json(part.path / FINGERPRINT, {"fingerprint": _fingerprint(settings)})
 
 
 def trained_elsewhere(parts: Iterable[Part]) -> list[str]:
@@ -285,18 +279,6 @@ def trained_elsewhere(parts: Iterable[Part]) -> list[str]:
     now, found = environment(), {}
     for part in parts:
         file = part.path / ENVIRONMENT
-        then = json.loads(file.read_text(encoding="utf-8")) if file.exists() else now
-        for key, words in PLACES.items():
-            if then.get(key) != now[key]:
-                found.setdefault(words.format(str(then.get(key))), []).append(part.path.name)
+        for place in places_apart(json.loads(file.read_text(encoding="utf-8")), now) if file.exists() else ():
+            found.setdefault(place, []).append(part.path.name)
     return [f"trained {where}: {', '.join(names)}" for where, names in found.items()]
-
-
-Kept = TypeVar("Kept")
-
-
-def kept(file: Path, make: Callable[[], Kept]) -> Kept:
-    """What a JSON file holds; made and written where it is not there yet."""
-    if not file.exists():
-        write_json(file, make())
-    return json.loads(file.read_text(encoding="utf-8"))

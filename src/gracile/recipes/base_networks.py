@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from gracile.core.errors import InputError, pick
+from gracile.core.errors import pick
 from gracile.core.seeding import derive_seed
+from gracile.core.tensor_files import load_weights, save_weights
 from gracile.data import Dataset, Splits
+from gracile.deploy.networks import made
 from gracile.recipes.arms import Part
-from gracile.recipes.own import is_own, own
 from gracile.recipes.schema import Strict
-from gracile.recipes.weights import save_weights
 from gracile.training import fit
+from gracile.training.objectives import Loss, on_probabilities
+from gracile.training.optimizers import USUAL_MOMENTUM
 
 
 class Base(Strict):
     """How the network is trained before ReDense is put in.
 
     Attributes:
-        optimizer: "sgd" or "adam".
+        optimizer: a row of `gracile.training.optimizers.OPTIMIZERS`, with its usual momentum.
         lr: of the training.
         epochs: of the training; 0 leave a network as it comes.
         batch_size: of the training.
@@ -60,16 +55,12 @@ def cnn(inputs: tuple[int, ...], classes: int, hidden: int) -> nn.Module:
 NETWORKS = {"mlp": mlp, "cnn": cnn}
 
 
-def _on_probabilities(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda logits, y: loss(logits.softmax(1), nn.functional.one_hot(y, logits.shape[1]).to(logits.dtype))
-
-
-# As in Keras, where the network ends in a softmax: the last three compare probabilities with one-hot targets.
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# As in Keras, where the network ends in a softmax.
+LOSSES: dict[str, Loss] = {
     "ce": nn.functional.cross_entropy,
-    "mse": _on_probabilities(nn.functional.mse_loss),
-    "poisson": _on_probabilities(lambda p, t: nn.functional.poisson_nll_loss(p, t, log_input=False, eps=1e-7)),
-    "huber": _on_probabilities(nn.functional.huber_loss),
+    "mse": on_probabilities(nn.functional.mse_loss),
+    "poisson": on_probabilities(lambda p, t: nn.functional.poisson_nll_loss(p, t, log_input=False, eps=1e-7)),
+    "huber": on_probabilities(nn.functional.huber_loss),
 }
 
 
@@ -80,52 +71,23 @@ def build(name: str, data: Dataset, hidden: int, seed: int) -> nn.Module:
         InputError: no such network.
     """
     if ":" in name:
-        made = own(name, "network")() if is_own(name) else _imported(name)()
-        if not isinstance(made, nn.Module):
-            raise InputError(f"{name} returned a {type(made).__name__}.", "Make it return the trained torch.nn.Module.")
-        return made
+        return made(name, {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", name))
         return pick(NETWORKS, name, "network")(data.input_shape, data.num_classes, hidden)
-
-
-def _imported(name: str) -> Callable[[], Any]:
-    """A function of a module that is installed, or lies in the working directory."""
-    module, _, function = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"The network {name} cannot be imported: {error}.",
-            "Name it as FILE.py:NAME, or a function of a module in this folder or installed.",
-        ) from error
 
 
 def trained(network: nn.Module, splits: Splits, base: Base, part: Part) -> nn.Module:
     """The network after training by the loss that the arm is called after, read from the part's folder once it is there."""
     file = part.path / "base.safetensors"
     if file.exists():
-        network.load_state_dict(load_file(file))
+        load_weights(network, file, "Delete it, and it is trained again.")
         return network
-    # Plain descent; Adam's weight of past gradients is its usual one.
-    momentum = {"sgd": 0.0, "adam": 0.9}
     fit(
-        network,
-        Splits(splits.train, splits.validation.subset([]), splits.test),
-        epochs=base.epochs,
-        batch_size=base.batch_size,
-        optimizer=base.optimizer,
-        lr=base.lr,
-        momentum=pick(momentum, base.optimizer, "optimizer"),
-        weight_decay=0.0,
-        objective=pick(LOSSES, part.arm, "loss"),
-        seed=part.seed,
-        precision="float32",
-        folder=part.folder,
-        resume=True,
+        network, Splits(splits.train, splits.validation.subset([]), splits.test), **base.model_dump(),
+        momentum=pick(USUAL_MOMENTUM, base.optimizer, "optimizer"), objective=pick(LOSSES, part.arm, "loss"),
+        weight_decay=0.0, seed=part.seed, precision="float32", folder=part.folder, resume=True,
         progress=f"base network, {part.label}" if part.shown else None,
-    )
+    )  # fmt: skip
     save_weights(network, file)
     return network

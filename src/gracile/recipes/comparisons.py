@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from gracile.core.errors import InputError, nearest
+from gracile.recipes.paired import paired
 from gracile.recipes.schema import Strict
-from gracile.recipes.tables import spread
+from gracile.recipes.tables import mean, spread
 
 
 class Comparison(Strict):
@@ -16,16 +17,40 @@ class Comparison(Strict):
 
     Attributes:
         arm: the one.
-        to: the other.
+        to: the other; of several, the one whose mean of the value is the highest: the best opponent.
         value: what of theirs, such as ``accuracy`` or ``macs_left``; None for every number that both have, each by the name
             ``comparison.value``.
         by: ``difference``, arm minus to, or ``ratio``, arm over to.
+        paired: sample by sample: `value` is ``clean`` or an attack, and ``comparison.low`` and ``comparison.high`` are the ends
+            of the difference's interval of 95 %, so that it may stay undecided.
     """
 
     arm: str
-    to: str
+    to: str | list[str]
     value: str | None = None
     by: Literal["difference", "ratio"] = "difference"
+    paired: bool = False
+
+    @property
+    def others(self) -> list[str]:
+        """All arms that the one may be set against."""
+        return [self.to] if isinstance(self.to, str) else self.to
+
+    def against(self, value: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+        """The arm that the one is set against.
+
+        Args:
+            value: what is compared.
+            results: arm to its results.
+
+        Raises:
+            InputError: an arm has no such value.
+        """
+        for arm in (self.arm, *self.others):
+            if results[arm][0].get(value) is None:
+                known = [key for key, value in results[arm][0].items() if value is not None]
+                raise InputError(f"The arm '{arm}' has no value '{value}'.", nearest(value, known))
+        return max(self.others, key=lambda arm: mean(results[arm], value))
 
     def over_seeds(self, value: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[float]:
         """One number a seed; none at all where a ratio would be over 0.
@@ -37,11 +62,8 @@ class Comparison(Strict):
         Raises:
             InputError: the arms have no such value.
         """
-        for arm in (self.arm, self.to):
-            if results[arm][0].get(value) is None:
-                known = [key for key, value in results[arm][0].items() if value is not None]
-                raise InputError(f"The arm '{arm}' has no value '{value}'.", nearest(value, known))
-        pairs = [(ours[value], theirs[value]) for ours, theirs in zip(results[self.arm], results[self.to], strict=True)]
+        to = self.against(value, results)
+        pairs = [(ours[value], theirs[value]) for ours, theirs in zip(results[self.arm], results[to], strict=True)]
         if self.by == "ratio":
             return [ours / theirs for ours, theirs in pairs] if all(theirs for _, theirs in pairs) else []
         return [ours - theirs for ours, theirs in pairs]
@@ -54,7 +76,13 @@ def check_comparisons(comparisons: Mapping[str, Comparison], arms: Sequence[str]
         InputError: one does not.
     """
     for name, comparison in comparisons.items():
-        for arm in (comparison.arm, comparison.to):
+        ranked = comparison.value is not None and not comparison.paired
+        if not comparison.others or (len(comparison.others) > 1 and not ranked):
+            raise InputError(
+                f"The comparison '{name}' does not say which arm is the best.",
+                "Name arms in 'to', and a 'value' that is not paired.",
+            )
+        for arm in (comparison.arm, *comparison.others):
             if arm not in arms:
                 raise InputError(f"The comparison '{name}' speaks of no arm '{arm}'.", nearest(arm, arms))
 
@@ -62,22 +90,40 @@ def check_comparisons(comparisons: Mapping[str, Comparison], arms: Sequence[str]
 def compared(
     comparisons: Mapping[str, Comparison], results: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[dict[str, float], list[str]]:
-    """Means by the comparisons' names, and a sentence with the spread over seeds for each that names a value."""
+    """Means by the comparisons' names, and a sentence with the spread over seeds for each that names a value.
+
+    ``NAME.in_errors`` is the mean over its standard error, where there are seeds to tell it from.
+    """
     values, notes = {}, []
     for name, comparison in comparisons.items():
+        if comparison.paired and comparison.value is not None:
+            arms = (comparison.arm, *comparison.others)
+            found = paired(*(_digits(results, arm, comparison.value) for arm in arms))
+            values |= {name: found.mean, f"{name}.low": found.low, f"{name}.high": found.high}
+            notes.append(f"{comparison.value} of {comparison.arm} minus that of {arms[1]}: {found}")
+            continue
         if comparison.value is None:
-            ours, theirs = (results[arm][0] for arm in (comparison.arm, comparison.to))
-            shared = [key for key in ours if ours[key] is not None and theirs.get(key) is not None]
+            ours, theirs = (results[arm][0] for arm in (comparison.arm, *comparison.others))
+            shared = [key for key in ours if all(isinstance(one.get(key), (int, float)) for one in (ours, theirs))]
             found = {f"{name}.{key}": comparison.over_seeds(key, results) for key in shared}
             values |= {key: statistics.fmean(one) for key, one in found.items() if one}
             continue
-        found = comparison.over_seeds(comparison.value, results)
+        found, to = comparison.over_seeds(comparison.value, results), comparison.against(comparison.value, results)
         if not found:
-            notes.append(f"{comparison.value} of {comparison.to} is 0, so nothing can be set over it")
+            notes.append(f"{comparison.value} of {to} is 0, so nothing can be set over it")
             continue
         values[name] = statistics.fmean(found)
+        if len(found) > 1 and statistics.stdev(found) > 0:
+            values[f"{name}.in_errors"] = values[name] / (statistics.stdev(found) / len(found) ** 0.5)
         sign = "minus" if comparison.by == "difference" else "over"
-        notes.append(
-            f"{comparison.value} of {comparison.arm} {sign} that of {comparison.to}, seed by seed: {spread(found)}"
-        )
+        best = f", the best of {len(comparison.others)}" if len(comparison.others) > 1 else ""
+        notes.append(f"{comparison.value} of {comparison.arm} {sign} that of {to}{best}, seed by seed: {spread(found)}")
     return values, notes
+
+
+def _digits(results: Mapping[str, Sequence[Mapping[str, Any]]], arm: str, attack: str) -> list[str]:
+    """A digit a sample by seed, as `gracile.recipes.robust.robustness` leaves them."""
+    known = results[arm][0].get("stands", {})
+    if attack not in known:
+        raise InputError(f"The arm '{arm}' was not asked about '{attack}' sample by sample.", nearest(attack, known))
+    return [one["stands"][attack] for one in results[arm]]

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 
+from gracile import tracking
 from gracile.core.claims import held, take
 from gracile.core.errors import InputError, MissingDependencyError, pick
 from gracile.core.files import write_json
@@ -45,11 +46,13 @@ class Spread:
         only: ``ARM`` or ``ARM:SEED``, with what they need; all parts if empty.
         jobs: processes on this machine, which share its threads.
         cluster: address of a Dask scheduler, such as ``tcp://host:8786``, whose workers see the run's folder.
+        track: trackers that every part is shown to; see `gracile.tracking`.
     """
 
     only: Sequence[str] = ()
     jobs: int = 1
     cluster: str | None = None
+    track: Sequence[str] = ()
 
 
 def train_parts(name: str, settings: Parts, folder: RunFolder, spread: Spread) -> list[str]:
@@ -73,10 +76,14 @@ def train_parts(name: str, settings: Parts, folder: RunFolder, spread: Spread) -
     alone = spread.jobs == 1 and spread.cluster is None
     parts = all_parts(settings, folder, shown=alone)
     chosen = _chosen(settings, parts, spread.only)
+    # Perhaps trained before anybody asked for a tracker.
+    before = [part for part in chosen if part.done]
     if alone:
-        _train_here(cast(ArmKind, kind(name)), settings, chosen)
+        _train_here(cast(ArmKind, kind(name)), settings, chosen, spread.track)
     else:
         _train_elsewhere(name, settings, folder, chosen, spread)
+    for part in before if spread.track else ():
+        tracking.send(spread.track, _tracked(part))
     return [part.path.name for part in parts if not part.done]
 
 
@@ -101,7 +108,11 @@ def _ready(settings: Parts, part: Part) -> bool:
     return all(part.beside(settings, need).done for need in settings.needs(part.arm))
 
 
-def _train_here(module: ArmKind, settings: Parts, parts: list[Part]) -> None:
+def _tracked(part: Part) -> tracking.Tracked:
+    return tracking.Tracked.of(part.path.parent, part.path.name, part.arm, part.seed)
+
+
+def _train_here(module: ArmKind, settings: Parts, parts: list[Part], track: Sequence[str]) -> None:
     """One after another; what others hold is left to them, unless it is needed here."""
     place = environment()
     left = [part for part in parts if not part.done]
@@ -109,7 +120,7 @@ def _train_here(module: ArmKind, settings: Parts, parts: list[Part]) -> None:
         before = len(left)
         for part in left:
             if _ready(settings, part):
-                _train_part(module, settings, part, place)
+                _train_part(module, settings, part, place, track)
         left = [part for part in left if not part.done]
         if len(left) == before:
             if all(_ready(settings, part) for part in left):
@@ -117,7 +128,7 @@ def _train_here(module: ArmKind, settings: Parts, parts: list[Part]) -> None:
             time.sleep(POLL)
 
 
-def _train_part(module: ArmKind, settings: Parts, part: Part, place: Mapping[str, Any]) -> None:
+def _train_part(module: ArmKind, settings: Parts, part: Part, place: Mapping[str, Any], track: Sequence[str]) -> None:
     """Train a part unless another process holds it."""
     claim = None if part.done else take(part.path)
     if claim is None:
@@ -127,12 +138,15 @@ def _train_part(module: ArmKind, settings: Parts, part: Part, place: Mapping[str
             return
         part.notes.clear()
         write_json(part.path / ENVIRONMENT, place)
-        numbers = module.train(settings, part)
-        notes = [*part.notes, *heard]
-        write_json(part.path / RESULT, numbers | ({"notes": notes} if notes else {}))
+        with tracking.following(track, _tracked(part)) if track else contextlib.nullcontext():
+            numbers = module.train(settings, part)
+            notes = [*part.notes, *heard]
+            write_json(part.path / RESULT, numbers | ({"notes": notes} if notes else {}))
 
 
-def train_one(name: str, settings: Mapping[str, Any], path: Path, arm: str, seed: int, threads: int) -> None:
+def train_one(
+    name: str, settings: Mapping[str, Any], path: Path, arm: str, seed: int, threads: int, track: Sequence[str] = ()
+) -> None:
     """What a process of its own does: one part, by whoever trains it.
 
     Args:
@@ -142,22 +156,20 @@ def train_one(name: str, settings: Mapping[str, Any], path: Path, arm: str, seed
         arm: its arm.
         seed: its seed.
         threads: of torch.
+        track: trackers that it is shown to.
     """
     part = Part(arm, seed, path, shown=False)
-    with ONE_AT_A_TIME:
+    with ONE_AT_A_TIME, part.folder.logged():
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         module = cast(ArmKind, kind(name))
-        handler = part.folder.log_to_file()
         try:
             read = cast(Parts, parse(module.Settings, dict(settings), f"the settings of {part.label}"))
             while not part.done:
-                _train_part(module, read, part, environment())
+                _train_part(module, read, part, environment(), track)
                 if not part.done:
                     time.sleep(POLL)
         finally:
-            logging.getLogger("gracile").removeHandler(handler)
-            handler.close()
             loaded.cache_clear()
             torch.set_num_threads(before)
 
@@ -180,7 +192,7 @@ def _train_elsewhere(name: str, settings: Parts, folder: RunFolder, parts: list[
             try:
                 # One part per task, whatever joblib would guess from how long the first ones took.
                 Parallel(batch_size=1, pre_dispatch="all")(  # pyright: ignore[reportArgumentType] - it takes numbers
-                    ask(part.path.absolute(), part.arm, part.seed, threads) for part in ready
+                    ask(part.path.absolute(), part.arm, part.seed, threads, spread.track) for part in ready
                 )
             except killed:
                 died += 1

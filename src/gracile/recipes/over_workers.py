@@ -87,32 +87,20 @@ def train_over_workers(
     """
     known = inspect.signature(pick(METHODS, method, "method")).parameters
     defaults = {"lr": lr, "local_steps": LOCAL_STEPS, "seed": seed}
-    arm: dict[str, Any] = {
+    arm = {
         "graph": graph, "workers": workers, "mixing": mixing, "split": split, "method": method, "drop": drop,
+        "edges": None if edges is None else [list(pair) for pair in edges],
         "options": {key: value for key, value in defaults.items() if key in known and value is not None} | options,
     }  # fmt: skip
-    if edges is not None:
-        arm["edges"] = [list(pair) for pair in edges]
     wanted = {
         "name": data, "train_limit": train_limit, "label": label, "image_size": image_size, "channels": channels, "missing": missing,
         "skip_corrupt": skip_corrupt,
     }  # fmt: skip
-    settings: dict[str, Any] = {
-        "data": {key: value for key, value in wanted.items() if value is not None},
-        "model": {"name": model, "options": model_options or {}},
-        "training": {
-            "rounds": rounds,
-            "batch_size": batch_size,
-            "every": every,
-            "exact": exact,
-            "statistics": statistics,
-        },
-        "arms": {method: arm},
-        "seeds": [seed],
-        "processes": processes,
-        "restarts": restarts,
-    }
-    if patience is not None:
-        settings["patience"] = patience
-    recipe = Recipe(name="workers", title=f"{method} on {graph}", kind="workers", settings=settings)
+    training = {"rounds": rounds, "batch_size": batch_size, "every": every, "exact": exact, "statistics": statistics}
+    settings = {
+        "data": request.given(wanted), "model": {"name": model, "options": model_options or {}}, "training": training,
+        "arms": {method: request.given(arm)}, "seeds": [seed], "processes": processes, "restarts": restarts,
+        "patience": patience,
+    }  # fmt: skip
+    recipe = Recipe(name="workers", title=f"{method} on {graph}", kind="workers", settings=request.given(settings))
     return request.run(recipe, folder=folder)

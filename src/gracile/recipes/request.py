@@ -15,9 +15,12 @@ from gracile.core.console import told
 from gracile.core.errors import InputError, StorageError
 from gracile.core.runs import RUNS, latest_folder, new_folder
 from gracile.recipes import runner, schema
+from gracile.recipes.settings import ModelSettings
 
 # What a target may speak of, with the methods that can be steered to it: single zeros save no multiply-adds.
-TARGETS = {"macs": ("rgsm",), "params": ("rgsm",), "sparsity": ("rvsm", "rgsm")}
+TARGETS = {
+    "macs": ("rgsm",), "params": ("rgsm",), "sparsity": ("rvsm", "rgsm"), "latency": ("rgsm",), "file_size": ("rgsm",),
+}  # fmt: skip
 # Kinds of recipe that several processes of torchrun can share.
 TOGETHER = ("train", "workers")
 
@@ -30,17 +33,19 @@ def run(
     only: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
+    track: Sequence[str] = (),
     **changes: Any,
 ) -> runner.Finished:
     """Run a recipe in a folder of its own.
 
     Args:
-        recipe: a shipped one's name, a TOML file, or a recipe; ``classify`` by default, which needs `data`.
+        recipe: a shipped one's name, a TOML file, or a recipe; by default ``classify``, with `weights` ``fine-tune``, which need `data`.
         folder: the run's folder; ``runs/NAME-1``, ``-2``, ... by default.
         resume: continue the run in `folder`, or the newest of this recipe.
         only: train these arms, ``ARM`` or ``ARM:SEED``, and what they need; all by default.
         jobs: arms trained at once, each in a process of its own.
         cluster: address of a Dask scheduler whose workers train the arms, such as ``tcp://host:8786``.
+        track: ``tensorboard``, ``mlflow``, ``wandb`` or ``FILE.py:NAME``, which the run is shown to while it is trained.
         changes: as `prepare` takes them.
 
     Returns:
@@ -61,16 +66,16 @@ def run(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if only or jobs > 1 or cluster is not None:
             raise InputError("torchrun has made the processes already.", "Leave out --only, --jobs and --cluster.")
-        return _run_together(recipe, out, resume)
+        return _run_together(recipe, out, resume, track)
     try:
-        return runner.run(recipe, out, resume=resume, only=only, jobs=jobs, cluster=cluster)
+        return runner.run(recipe, out, resume=resume, only=only, jobs=jobs, cluster=cluster, track=track)
     except (KeyboardInterrupt, StorageError):
         if (out / "recipe.toml").exists():
             told.warning("The run in %s can be continued: gracile run --resume --out %s", out, out)
         raise
 
 
-def _run_together(recipe: schema.Recipe, out: Path, resume: bool) -> runner.Finished:
+def _run_together(recipe: schema.Recipe, out: Path, resume: bool, track: Sequence[str]) -> runner.Finished:
     """A run under torchrun: rank 0's folder is the run's, the others' are put away; all go through the same recipe."""
     from gracile.training.parallel import joined
 
@@ -81,12 +86,14 @@ def _run_together(recipe: schema.Recipe, out: Path, resume: bool) -> runner.Fini
         ranks = stack.enter_context(joined()) if recipe.kind == "train" else None
         folder = out
         if int(os.environ["RANK"]):
+            # The first tells for all.
+            track = ()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / out.name
             if resume:
                 shutil.copytree(out, folder)
         if ranks is not None:
             ranks.wait()
-        return runner.run(recipe, folder, resume=resume)
+        return runner.run(recipe, folder, resume=resume, track=track)
 
 
 def prepare(
@@ -100,6 +107,7 @@ def prepare(
     missing: str | None = None,
     skip_corrupt: bool | None = None,
     model: str | None = None,
+    weights: str | Path | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -113,7 +121,7 @@ def prepare(
     An arm that cannot take a change, or has a setting of its own there, is named in the log.
 
     Args:
-        recipe: a shipped one's name, or a TOML file; ``classify`` by default.
+        recipe: a shipped one's name, or a TOML file; ``classify`` by default, with `weights` ``fine-tune``.
         size: one of the recipe's sizes.
         data: a path, a data set's name, or ``owner/name`` on the hub.
         label: the label's column, where it is not found by itself.
@@ -122,13 +130,14 @@ def prepare(
         missing: what becomes of empty cells of a table: ``error``, ``mean`` or ``drop``.
         skip_corrupt: leave out images that cannot be read.
         model: a network's name, or ``FILE.py:NAME``, a function of your own.
+        weights: a safetensors file that the network begins from.
         epochs: passes over the training data; a warm-up that would not fit keeps its share of them.
         batch_size: samples per step.
         lr: learning rate.
         seeds: each arm is trained once from each.
         device: ``cpu``, ``cuda`` or ``auto``.
-        target: ``macs`` or ``params``, the share that stays after physical removal, or ``sparsity``, the share of zeros; lam is
-            steered to it in the arms that can take it.
+        target: ``macs``, ``params``, ``latency`` or ``file_size``, the share that stays after physical removal, or ``sparsity``, the
+            share of zeros; lam is steered to it in the arms that can take it.
         settings: any others, by dotted key, such as ``{"arms.rgsm.options.lam": 0.05}``, or as nested tables.
 
     Raises:
@@ -136,21 +145,15 @@ def prepare(
     """
     if recipe is None and data is None:
         raise InputError("There is nothing to run.", "Name a recipe, such as digits, or your data with --data.")
-    found = schema.resized(schema.load(str(recipe or "classify")), size)
-    tables = {
-        "data": {
-            "name": data,
-            "label": label,
-            "image_size": image_size,
-            "channels": channels,
-            "missing": missing,
-            "skip_corrupt": skip_corrupt,
-        },
-        "model": {"name": model},
-        "training": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
+    found = schema.resized(schema.load(str(recipe or ("classify" if weights is None else "fine-tune"))), size)
+    reading = {"label": label, "image_size": image_size, "channels": channels, "missing": missing}
+    wanted = {
+        "data": given({"name": data, **reading, "skip_corrupt": skip_corrupt}),
+        "model": given({"name": model}) | ({} if weights is None else _begun(weights)),
+        "training": given({"epochs": epochs, "batch_size": batch_size, "lr": lr}),
     }
-    changes: dict[str, Any] = {table: _given(values) for table, values in tables.items() if _given(values)}
-    changes |= _given({"seeds": None if seeds is None else list(seeds), "device": device})
+    changes: dict[str, Any] = {table: values for table, values in wanted.items() if values}
+    changes |= given({"seeds": None if seeds is None else list(seeds), "device": device})
     own = nested(settings or {})
     if "options" in found.settings.get("model", {}) and model is not None:
         # The options of another network mean nothing to this one.
@@ -159,22 +162,19 @@ def prepare(
         found.settings["model"].pop("options")
     asked = schema.merged(schema.merged(copy.deepcopy(found.settings), changes), own)
     arms = asked.get("arms", {})
-    for table, key in [("model", "name"), *(("training", one) for one in tables["training"])]:
-        keeping = [name for name, arm in arms.items() if key in (arm.get(table) or {})]
-        if key in changes.get(table, {}) and keeping:
-            told.info(
-                "%s: its own %s.%s stays; arms.%s.%s.%s changes it",
-                _listed(keeping),
-                table,
-                key,
-                keeping[0],
-                table,
-                key,
-            )
+    for key in (f"{table}.{key}" for table in ("model", "training") for key in wanted[table]):
+        table, _, last = key.partition(".")
+        if keeping := [name for name, arm in arms.items() if last in (arm.get(table) or {})]:
+            told.info("%s: its own %s stays; arms.%s.%s changes it", _listed(keeping), key, keeping[0], key)
     if epochs is not None and "warmup" not in own.get("training", {}):
         _fit_warmup(asked["training"], found.settings.get("training", {}).get("epochs"))
-    _aim(arms, _given(target or {}))
+    _aim(arms, given(target or {}))
     return found.model_copy(update={"settings": asked})
+
+
+def _begun(weights: str | Path) -> dict[str, Any]:
+    """What the model's table says of weights that it begins from, also to who opens the run when their file is gone."""
+    return {"weights": str(weights), "normalized": ModelSettings(weights=str(weights)).standardised()}
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +187,8 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None: not asked for."""
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -210,15 +211,14 @@ def _aim(arms: Mapping[str, dict[str, Any]], target: Mapping[str, float]) -> Non
             # Zeros are what the others can be steered to as well; groups are removed for multiply-adds or parameters.
             fits.pop("sparsity", None)
         if fits:
-            arm["target"] = {
-                key: value for key, value in (arm.get("target") or {}).items() if key not in TARGETS
-            } | fits
+            ramp = {key: value for key, value in (arm.get("target") or {}).items() if key not in TARGETS}
+            arm["target"] = ramp | fits
             steered.append(name)
-    names = " and ".join(f"--target-{budget}" for budget in target)
+    names = " and ".join(f"--target-{budget.replace('_', '-')}" for budget in target)
     if not steered:
-        methods = dict.fromkeys(method for budget in target for method in TARGETS[budget])
+        methods = " or ".join(dict.fromkeys(method for budget in target for method in TARGETS[budget]))
         raise InputError(
-            f"No arm of the recipe can be steered to {names}.", f"It takes an arm of the method {' or '.join(methods)}."
+            f"No arm of the recipe can be steered to {names}.", f"It takes an arm of the method {methods}."
         )
     if kept := [name for name in arms if name not in steered]:
         told.info("%s: for %s; without it %s, as the recipe has it", names, _listed(steered), _listed(kept))

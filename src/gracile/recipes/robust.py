@@ -81,7 +81,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
 
     Returns:
         ``accuracies`` by entry, with ``worst``, the share of samples that no attack of `attacks` broke; ``judged``, by entry the fresh
-        draws that each verdict is the mean of; ``warnings``, sentences.
+        draws that each verdict is the mean of; ``stands``, by entry a digit a sample, 1 where it is right; ``warnings``, sentences.
     """
     know_own((*settings.attacks, *settings.expected))
     asked = settings.model_dump()
@@ -97,6 +97,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     accuracies: dict[str, float] = {}
     warned: list[str] = []
     judged: dict[str, int] = {}
+    stands: dict[str, str] = {}
     for names, draws in ((settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)):
         if not names:
             continue
@@ -108,8 +109,12 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
             if score.name != "clean":
                 accuracies.setdefault(score.name, score.percent)
                 judged.setdefault(score.name, found.judged)
+        for name, which in found.stands.items():
+            stands.setdefault(name, "".join(map(str, which.int().tolist())))
         warned += [warning for warning in found.warnings if warning not in warned]
-    result = {"settings": asked, "accuracies": accuracies, "judged": judged, "warnings": warned}
+    result = {
+        "settings": asked, "accuracies": accuracies, "judged": judged, "stands": stands, "warnings": warned,
+    }  # fmt: skip
     write_json(file, result)
     return result
 

@@ -6,6 +6,7 @@ import json
 import logging
 import tomllib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 import tomli_w
 from tabulate import tabulate
 
+from gracile import tracking
 from gracile.core.claims import take
 from gracile.core.errors import GracileError, InputError
 from gracile.core.files import write_json, write_text
@@ -22,7 +24,9 @@ from gracile.core.runs import RunFolder
 from gracile.recipes import arms, engine, schema
 from gracile.recipes.kinds import Kind, Outcome, WholeKind, kind
 from gracile.recipes.settings import loaded
+from gracile.recipes.tables import Rows
 from gracile.report import write_report
+from gracile.report.figures import save_all
 
 log = logging.getLogger("gracile")
 
@@ -43,6 +47,36 @@ class Finished:
     verdicts: list[tuple[schema.Accept, bool]]
     missing: Sequence[str] = ()
 
+    @property
+    def status(self) -> int:
+        """The exit status on the command line: 1 where a criterion was missed."""
+        return 0 if all(met for _, met in self.verdicts) else 1
+
+    @property
+    def accept(self) -> list[dict[str, Any]]:
+        """The criteria of this size as plain values, each with whether it was ``met``."""
+        return [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in self.verdicts]
+
+    def __str__(self) -> str:
+        where, outcome = self.folder.path, self.outcome
+        if self.missing:
+            return (
+                f"Still to be done in {where}: {', '.join(self.missing)}. Who finishes the last part sets the table; "
+                f"gracile run --resume --out {where} does what nobody works on."
+            )
+        lines = [
+            f"{'met   ' if met else 'MISSED'}  {one.claim} ({one.value} = {outcome.values.get(one.value)})"
+            for one, met in self.verdicts
+        ]
+        lines += [*outcome.notes, f"Everything is in {where}; open {where / 'report.html'}."]
+        return f"{_for_terminal(outcome.rows)}\n\n" + "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for a program."""
+        outcome = self.outcome
+        found = {"rows": outcome.rows, "values": outcome.values, "accept": self.accept, "notes": list(outcome.notes)}
+        return {"folder": str(self.folder.path), "missing": list(self.missing), **found}
+
 
 def run(
     recipe: schema.Recipe,
@@ -52,6 +86,7 @@ def run(
     only: Sequence[str] = (),
     jobs: int = 1,
     cluster: str | None = None,
+    track: Sequence[str] = (),
 ) -> Finished:
     """Run a recipe in `path`, or continue the run that stands there, or help in it.
 
@@ -62,6 +97,7 @@ def run(
         only: arms to train, as ``ARM`` or ``ARM:SEED``, with what they need; the run is joined if it stands there already.
         jobs: arms trained at once, each in a process of its own with its share of the threads.
         cluster: address of a Dask scheduler whose workers train the arms instead.
+        track: rows of `gracile.tracking.TRACKERS`, or ``FILE.py:NAME``, that every arm and the table are shown to.
 
     Returns:
         The finished run; with parts that are `missing` where others are at work on them, or `only` left them out.
@@ -72,44 +108,45 @@ def run(
     """
     module, settings, published = _read(recipe)
     loaded.cache_clear()
-    spread = engine.Spread(tuple(only), jobs, cluster)
-    if not isinstance(settings, arms.Parts) and spread != engine.Spread():
+    spread = engine.Spread(tuple(only), jobs, cluster, tuple(track))
+    tracking.check(track)
+    parts = settings if isinstance(settings, arms.Parts) else None
+    if parts is None and spread != engine.Spread(track=tuple(track)):
         raise InputError(
             f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
         )
-    if not (path / "recipe.toml").exists() and isinstance(settings, arms.Parts):
+    if parts is not None and not (path / "recipe.toml").exists():
         # What cannot be trained leaves no folder behind.
-        settings.check(published)
-        settings.rehearse()
+        parts.check(published)
+        parts.rehearse()
     folder = RunFolder(path)
-    resolved = recipe.model_dump(exclude={"sizes", "settings"}, exclude_none=True)
-    resolved["settings"] = settings.model_dump(exclude_none=True)
-    _claim(folder, resolved, resume or bool(only))
+    _claim(folder, recipe, settings, resume or bool(only))
     write_json(folder.path / "environment.json", environment())
-    handler = folder.log_to_file()
-    folder.set_status("running")
-    log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
-    try:
-        finished = _finish(recipe, module, settings, folder, published, spread)
-        if finished.missing:
-            at_work = isinstance(settings, arms.Parts) and engine.still_trained(settings, folder)
-            folder.set_status("running" if at_work else "interrupted")
-        else:
-            folder.set_status("done")
-        log.info("still to be done: %s", ", ".join(finished.missing) or "nothing")
-    except KeyboardInterrupt:
-        folder.set_status("interrupted")
-        log.info("interrupted; resumable")
-        raise
-    except Exception as error:
-        # The user's mistakes are one line; our bugs keep their traceback in the log.
-        log.error("%s", error, exc_info=not isinstance(error, GracileError))
-        folder.set_status("failed", reason=str(error))
-        raise
-    finally:
-        loaded.cache_clear()
-        logging.getLogger("gracile").removeHandler(handler)
-        handler.close()
+    with folder.logged():
+        folder.set_status("running")
+        log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
+        try:
+            missing: list[str] = []
+            if parts is not None:
+                parts.check(published)
+                missing = engine.train_parts(recipe.kind, parts, folder, spread)
+            finished = Finished(folder, Outcome(), [], missing)
+            if not missing:
+                finished = _finish(recipe, module, settings, folder, published, spread.track)
+            at_work = parts is not None and engine.still_trained(parts, folder)
+            folder.set_status("done" if not finished.missing else "running" if at_work else "interrupted")
+            log.info("still to be done: %s", ", ".join(finished.missing) or "nothing")
+        except KeyboardInterrupt:
+            folder.set_status("interrupted")
+            log.info("interrupted; resumable")
+            raise
+        except Exception as error:
+            # The user's mistakes are one line; our bugs keep their traceback in the log.
+            log.error("%s", error, exc_info=not isinstance(error, GracileError))
+            folder.set_status("failed", reason=str(error))
+            raise
+        finally:
+            loaded.cache_clear()
     return finished
 
 
@@ -123,7 +160,7 @@ class Rehearsed:
     """
 
     recipe: schema.Recipe
-    rows: list[dict[str, Any]]
+    rows: Rows
 
     def __str__(self) -> str:
         seconds = sum(row["seconds"] for row in self.rows if "seconds" in row)
@@ -151,7 +188,7 @@ def rehearse(recipe: schema.Recipe) -> Rehearsed:
         GracileError: what the run itself would refuse at its start.
     """
     _, settings, published = _read(recipe)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     if isinstance(settings, arms.Parts):
         settings.check(published)
         rows = settings.rehearse(timed=True)
@@ -174,7 +211,7 @@ def _words(seconds: float) -> str:
     return f"about {seconds:.0f} seconds" if seconds >= 1.5 else "about a second"
 
 
-def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, list[dict[str, Any]]]:
+def _read(recipe: schema.Recipe) -> tuple[Kind, schema.Strict, Rows]:
     """A recipe's kind, its settings as that kind knows them, and its published rows."""
     module = kind(recipe.kind)
     settings = schema.parse(module.Settings, recipe.settings, f"[settings] of the recipe '{recipe.name}'")
@@ -186,37 +223,37 @@ def _finish(
     module: Kind,
     settings: schema.Strict,
     folder: RunFolder,
-    published: list[dict[str, Any]],
-    spread: engine.Spread,
+    published: Rows,
+    track: Sequence[str],
 ) -> Finished:
-    """Do what is left of a run, and set its table once all is done."""
-    if isinstance(settings, arms.Parts):
-        settings.check(published)
-        missing = engine.train_parts(recipe.kind, settings, folder, spread)
-        if missing:
-            return Finished(folder, Outcome([], {}), [], missing)
+    """Set the table of a run whose parts are done, or do all of one without parts."""
     # Of processes that find all parts done at the same moment, one sets the table.
     claim = take(folder.path)
     if claim is None:
-        return Finished(folder, Outcome([], {}), [], ["the table"])
-    with claim, arms.heeded_warnings() as heard:
+        return Finished(folder, Outcome(), [], ["the table"])
+    shown = tracking.following(track, tracking.Tracked.of(folder.path)) if track else nullcontext()
+    with claim, arms.heeded_warnings() as heard, shown:
         if isinstance(settings, arms.Parts):
             results, notes = arms.results_of(settings, folder)
-            outcome = cast(arms.ArmKind, module).outcome(settings, folder, results, published)
+            found = cast(arms.ArmKind, module).outcome(settings, folder, results, published)
         else:
-            outcome, notes = cast(WholeKind, module).execute(settings, folder), []
-        plots = {name: inside(folder.path, plot) for name, plot in outcome.plots.items()}
-        notes = [*outcome.notes, *notes, *(note for note in heard if note not in notes)]
-        outcome = replace(outcome, plots=plots, notes=notes)
-        verdicts = [
-            (criterion, criterion.met(outcome.values)) for criterion in recipe.accept if recipe.size in criterion.sizes
-        ]
-        _store(folder, recipe, outcome, verdicts)
+            (folder.path / "metrics.jsonl").unlink(missing_ok=True)
+            found, notes = cast(WholeKind, module).execute(settings, folder), []
+        figures = {name: plot for name, plot in found.plots.items() if not isinstance(plot, Path)}
+        written = {**found.plots, **save_all(figures, folder.path / "plots")}
+        plots = {name: inside(folder.path, cast(Path, plot)) for name, plot in written.items()}
+        warned = [note for note in dict.fromkeys([*notes, *heard]) if note]
+        outcome = replace(
+            found, plots=plots, notes=[*(note for note in found.notes if note and note not in warned), *warned]
+        )
+        verdicts = [(one, one.met(outcome.values)) for one in recipe.accept if recipe.size in one.sizes]
+        finished = Finished(folder, outcome, verdicts)
+        _store(recipe, finished, warned)
         _show(folder)
-    return Finished(folder, outcome, verdicts)
+    return finished
 
 
-def started_recipe(path: Path) -> schema.Recipe:
+def started_recipe(path: Path, remedy: str = "Name the folder of an interrupted run.") -> schema.Recipe:
     """The resolved recipe of the run that stands in a folder.
 
     Raises:
@@ -224,43 +261,39 @@ def started_recipe(path: Path) -> schema.Recipe:
     """
     file = path / "recipe.toml"
     if not file.is_file():
-        raise InputError(f"{path} holds no run to resume.", "Name the folder of an interrupted run.")
+        raise InputError(f"{path} holds no run.", remedy)
     return schema.load(str(file))
 
 
-def _claim(folder: RunFolder, resolved: dict[str, Any], resume: bool) -> None:
+def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, resume: bool) -> None:
     """Write the resolved recipe, or check that it is the one an earlier start left."""
+    resolved = recipe.model_dump(exclude={"sizes", "settings"}, exclude_none=True)
+    resolved["settings"] = settings.model_dump(exclude_none=True)
     file = folder.path / "recipe.toml"
     if not file.exists():
         write_text(file, tomli_w.dumps(resolved))
-        return
-    if not resume:
+    elif not resume:
         raise InputError(
             f"{folder.path} already holds a run.", "Continue it with --resume, or choose another folder with --out."
         )
-    if tomllib.loads(file.read_text(encoding="utf-8")) != resolved:
+    elif tomllib.loads(file.read_text(encoding="utf-8")) != resolved:
         raise InputError(
             f"The run in {folder.path} was started with another recipe or other settings.",
             "Resume with the same recipe and options, or start anew without --resume.",
         )
 
 
-def _store(
-    folder: RunFolder, recipe: schema.Recipe, outcome: Outcome, verdicts: list[tuple[schema.Accept, bool]]
-) -> None:
+def _store(recipe: schema.Recipe, finished: Finished, warned: list[str]) -> None:
+    folder, outcome = finished.folder.path, finished.outcome
     result = {
-        "recipe": recipe.name,
-        "title": recipe.title,
-        "source": recipe.source,
-        "size": recipe.size,
-        "rows": outcome.rows,
-        "values": outcome.values,
-        "accept": [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in verdicts],
-        "notes": [*([recipe.notes] if recipe.notes else []), *outcome.notes],
+        "recipe": recipe.name, **recipe.model_dump(include={"title", "source", "size"}), "rows": outcome.rows,
+        "values": outcome.values, "accept": finished.accept, "notes": [*filter(None, [recipe.notes]), *outcome.notes],
+        # Those of the notes that are no routine.
+        "warnings": warned,
         "environment": environment(),
-    }
-    write_json(folder.path / "result.json", result)
-    write_text(folder.path / "table.md", format_rows(outcome.rows) + "\n")
+    }  # fmt: skip
+    write_json(folder / "result.json", result)
+    write_text(folder / "table.md", format_rows(outcome.rows) + "\n")
 
 
 def _show(folder: RunFolder) -> None:
@@ -268,24 +301,26 @@ def _show(folder: RunFolder) -> None:
     try:
         write_report([folder.path], folder.path / "report.html")
     except Exception as error:
-        log.warning(
-            "The page of this run could not be made (%s); try `gracile report %s`.",
-            error,
-            folder.path,
-            exc_info=not isinstance(error, GracileError),
-        )
+        what = "The page of this run could not be made (%s); try `gracile report %s`."
+        log.warning(what, error, folder.path, exc_info=not isinstance(error, GracileError))
 
 
-def format_rows(rows: list[dict[str, Any]]) -> str:
+def format_rows(rows: Rows) -> str:
     """The result table as Markdown."""
     return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4g", missingval="")
 
 
-def _for_terminal(rows: list[dict[str, Any]]) -> str:
-    """The same, narrower: long titles take two lines."""
-    return tabulate(
-        rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="", maxheadercolwidths=12 if rows else None
+def _for_terminal(rows: Rows) -> str:
+    """The same, narrower: long titles and how an arm collapsed take two lines."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    titles, cells = (
+        [8 if key.endswith(" %") else 10 for key in keys],
+        [8 if key == "collapsed" else None for key in keys],
     )
+    return tabulate(
+        rows, headers="keys", tablefmt="simple", floatfmt=".4g", missingval="",
+        maxheadercolwidths=titles or None, maxcolwidths=cells or None,
+    )  # fmt: skip
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -298,34 +333,3 @@ def read_result(path: Path) -> dict[str, Any]:
     if not file.exists():
         raise InputError(f"{path} holds no finished run.", "Finish it with --resume.")
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def describe(finished: Finished) -> str:
-    """What the command line prints at the end of a run."""
-    if finished.missing:
-        return (
-            f"Still to be done in {finished.folder.path}: {', '.join(finished.missing)}. Who finishes the last part sets the "
-            f"table; gracile run --resume --out {finished.folder.path} does what nobody works on."
-        )
-    parts = [_for_terminal(finished.outcome.rows)]
-    parts += [
-        f"{'met   ' if met else 'MISSED'}  {criterion.claim} ({criterion.value} = {finished.outcome.values.get(criterion.value)})"
-        for criterion, met in finished.verdicts
-    ]
-    parts += list(finished.outcome.notes)
-    parts.append(f"Everything is in {finished.folder.path}; open {finished.folder.path / 'report.html'}.")
-    return "\n\n".join(parts[:1]) + "\n\n" + "\n".join(parts[1:])
-
-
-def answer(finished: Finished) -> tuple[str, dict[str, Any], int]:
-    """What the command line says of a run: in words, as plain values, and the exit status, 1 where a criterion was missed."""
-    accept = [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in finished.verdicts]
-    values = {
-        "folder": str(finished.folder.path),
-        "missing": list(finished.missing),
-        "rows": finished.outcome.rows,
-        "values": finished.outcome.values,
-        "accept": accept,
-        "notes": list(finished.outcome.notes),
-    }
-    return describe(finished), values, 0 if all(met for _, met in finished.verdicts) else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,14 +93,14 @@ def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
     except ValidationError as error:
         # A misspelt key also makes the right one missing; the misspelling is the cause.
         problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in problem["loc"])
+        place = ".".join(part if part.isprintable() else repr(part) for part in map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
             known = _fields_at(model, problem["loc"][:-1])
             raise InputError(f"Unknown key '{place}' in {where}.", nearest(str(problem["loc"][-1]), known)) from None
         if problem["type"] == "missing":
             raise InputError(f"The key '{place}' is missing in {where}.", f"Write {place} = ... there.") from None
         raise InputError(
-            f"The key '{place}' in {where} has the value {problem['input']!r}.",
+            f"The key '{place}' in {where} has the value {reprlib.repr(problem['input'])}.",
             f"{problem['msg'].replace('Input s', 'It s')}.",
         ) from None
 
@@ -145,7 +146,8 @@ def load(name_or_path: str) -> Recipe:
         raise InputError(f"There is no recipe file {path}.", "Check the path, or name a shipped recipe.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
+        # A number of thousands of digits and nesting without end are more than the parser bears.
         raise InputError(
             f"{path} is not valid TOML: {error}.", "Mend what stands there, and save it as UTF-8."
         ) from None
@@ -182,6 +184,15 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         result[key] = merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return result
+
+
+def changed(settings: Model, changes: dict[str, Any], where: str) -> Model:
+    """A table of a recipe with some of its keys changed, as an arm does.
+
+    Raises:
+        InputError: see `parse`; `where` is named.
+    """
+    return parse(type(settings), merged(settings.model_dump(), changes), where)
 
 
 def published(table: str) -> list[dict[str, Any]]:

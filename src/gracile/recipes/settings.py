@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch import nn
 from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
-from gracile.core.user_code import taken
+from gracile.core.tensor_files import load_weights, read_tensors
 from gracile.data import Splits
 from gracile.data.source import Missing
+from gracile.deploy.networks import SAVE, known_of, made
 from gracile.models import build, normalized
-from gracile.recipes.own import is_own, own
+from gracile.recipes.own import is_own
 from gracile.recipes.schema import Strict
 
 log = logging.getLogger("gracile")
@@ -96,67 +98,67 @@ class ModelSettings(Strict):
         name: a row of `gracile.models.MODELS`; ``FILE.py:NAME``, a function of the user's own; or ``auto``: resnet20 for
             images of 24 pixels and more, lenet below, mlp for features.
         options: what its factory takes beyond what the data fix.
+        weights: a safetensors file that it begins from, instead of weights drawn from the seed.
+        normalized: put a layer in front that standardises inputs by the data's statistics; without it the network is given images in
+            [0, 1], or features as they stand. By default yes, unless `weights` are of a network without it.
     """
 
     name: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict)
+    weights: str = ""
+    normalized: bool | None = None
+
+    def standardised(self) -> bool:
+        """Whether the layer stands in front.
+
+        Raises:
+            StorageError: the weights are to tell, and cannot be read.
+        """
+        if self.normalized is None and self.weights:
+            return any(name.startswith("normalize.") for name in read_tensors(Path(self.weights), SAVE)[1])
+        return self.normalized is not False
 
 
-def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
-    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed.
+def named_network(settings: ModelSettings, splits: Splits) -> tuple[str, dict[str, Any]]:
+    """The name of the recipe's network, and what of the data its factory takes.
 
     Raises:
-        InputError: no such model, or one that does not take the data or the options.
+        InputError: a model that does not take the data.
     """
     shape, name = splits.train.input_shape, settings.name
-    dims = len(shape)
+    flat = len(shape) == 1
     if name == "auto":
-        name = "mlp" if dims == 1 else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
-    known: dict[str, Any] = {"num_classes": splits.train.num_classes}
-    if dims > 1:
-        known |= {"in_channels": shape[0], "image_size": (shape[1], shape[2])}
-    elif is_own(name) or name == "mlp":
-        known["in_features"] = shape[0]
-    else:
+        name = "mlp" if flat else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
+    if flat and name != "mlp" and not is_own(name):
         raise InputError(
             f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "initialisation"))
-        network = _own_network(settings, known) if is_own(name) else build(name, **known, **settings.options)
-    return normalized(network, *splits.train.statistics())
+    return name, known_of(splits)
 
 
-def _own_network(settings: ModelSettings, known: dict[str, Any]) -> nn.Module:
-    """A network by a function of the user's own, which takes of what is known what it asks for."""
-    function = own(settings.name, "model")
-    try:
-        network = function(**taken(function, known), **settings.options)
-    except TypeError as error:
-        raise InputError(
-            f"The model {settings.name} could not be made: {error}.",
-            f"It may take {', '.join(known)}, and what stands in the model's options.",
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise InputError(
-            f"The model {settings.name} gave a {type(network).__name__}.", "Let it return a torch.nn.Module."
-        )
-    return network
+def build_network(settings: ModelSettings, splits: Splits, seed: int, *, empty: bool = False) -> nn.Module:
+    """The recipe's network, its inputs standardised by a first layer of its own, with the weights named or drawn from the seed.
 
-
-def device_named(name: str) -> torch.device:
-    """A device by its name; ``auto`` is a GPU if there is one.
+    Args:
+        settings: which.
+        splits: the data it is for.
+        seed: of its weights.
+        empty: leave the weights of the file out: others are laid over it.
 
     Raises:
-        InputError: it is not there.
+        StorageError: the weights cannot be read.
+        InputError: no such model, or one that does not take the data or the options.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device '{name}' is not there: {str(error).splitlines()[0]}.", "Use device = 'auto'."
-        ) from None
-    return device
+    name, known = named_network(settings, splits)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initialisation"))
+        if is_own(name):
+            log.info("running code of your own: the model %s", name)
+            network = made(name, known, settings.options)
+        else:
+            network = build(name, **known, **settings.options)
+    if settings.standardised():
+        network = normalized(network, *splits.train.statistics())
+    if settings.weights and not empty:
+        load_weights(network, Path(settings.weights), SAVE)
+    return network

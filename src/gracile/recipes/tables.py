@@ -9,7 +9,9 @@ from typing import Any
 
 from gracile.core.errors import InputError
 
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
+# Rows of a table; arm to its numbers, one table per seed.
+Rows = list[dict[str, Any]]
+Results = dict[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def arm_rows(
     lead: Callable[[str], Mapping[str, Any]] = lambda arm: {},
     last: Callable[[str], Mapping[str, Any]] = lambda arm: {},
     missing: str = "",
-) -> list[dict[str, Any]]:
+) -> Rows:
     """A row an arm.
 
     Args:
@@ -67,6 +69,8 @@ def arm_rows(
         lead: what stands before the columns of an arm, after its name.
         last: what stands behind them, such as its `published_row`.
         missing: stands for a number that not every seed has.
+
+    An arm of which a seed has ``collapsed`` says so in a last cell.
     """
     rows = []
     for arm, found in results.items():
@@ -80,7 +84,8 @@ def arm_rows(
                 row[column.title] = spread((one[column.key] for one in found), column.digits)
             else:
                 row[column.title] = f"{mean(found, column.key):.{column.digits}f}"
-        rows.append({**row, **last(arm)})
+        failed = dict.fromkeys(one["collapsed"] for one in found if one.get("collapsed"))
+        rows.append({**row, **last(arm), **({"collapsed": ", ".join(failed)} if failed else {})})
     return rows
 
 

@@ -8,11 +8,12 @@ from torch import nn
 
 from gracile.core.errors import InputError, nearest, pick
 from gracile.data import Splits, batches
-from gracile.deploy import Candidate, load_weights
+from gracile.deploy import Candidate
 from gracile.recipes import schema
-from gracile.recipes.kinds.train import Settings
-from gracile.recipes.methods import RULES
-from gracile.recipes.settings import build_network
+from gracile.recipes.arms import Part
+from gracile.recipes.kinds.train import Settings, load_trained
+from gracile.recipes.methods import LEARNING_RULES
+from gracile.recipes.runner import started_recipe
 
 
 def trained(run: Path | str, arm: str | None = None, seed: int | None = None) -> Candidate:
@@ -27,23 +28,20 @@ def trained(run: Path | str, arm: str | None = None, seed: int | None = None) ->
         InputError: no such run, arm or seed, or the arm is not trained yet.
     """
     path = Path(run)
-    file = path / "recipe.toml"
-    if not file.is_file():
-        raise InputError(f"{path} holds no run.", "Name a run's folder such as runs/digits-1, or FILE.py:FUNCTION.")
-    recipe = schema.load(str(file))
+    recipe = started_recipe(path, "Name a run's folder such as runs/digits-1, or FILE.py:FUNCTION.")
     if recipe.kind != "train":
         raise InputError(
             f"The run in {path} is of the kind '{recipe.kind}' and trains no network.", "Name a training run."
         )
-    settings = schema.parse(Settings, recipe.settings, str(file))
+    settings = schema.parse(Settings, recipe.settings, str(path / "recipe.toml"))
     arms = settings.trained()
-    sparse = [name for name, one in arms.items() if one.method is not None and one.method not in RULES]
+    sparse = settings.sparse_arms()
     if arm is None:
         if not sparse:
             raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")
         arm = sparse[0]
     chosen = pick(arms, arm, "arm")
-    if chosen.method in RULES:
+    if chosen.method in LEARNING_RULES:
         raise InputError(
             f"The arm '{arm}' learned by {chosen.method} and has no logits to export.", "Choose another with --arm."
         )
@@ -68,12 +66,8 @@ def trained(run: Path | str, arm: str | None = None, seed: int | None = None) ->
 
 
 def _network(run: Path, settings: Settings, arm: str, seed: int, splits: Splits) -> nn.Module:
-    part = settings.folder_of(arm, seed)
-    file = run / part / "model.safetensors"
-    if not file.is_file():
-        raise InputError(
-            f"The arm '{part}' of {run} is not trained yet.", f"Finish it: gracile run --resume --out {run}"
-        )
-    network = build_network(settings.model_of(arm), splits, seed)
-    load_weights(network, file)
-    return network
+    part = Part(arm, seed, run / settings.folder_of(arm, seed))
+    if not (part.path / "model.safetensors").is_file():
+        remedy = f"Finish it: gracile run --resume --out {run}"
+        raise InputError(f"The arm '{part.path.name}' of {run} is not trained yet.", remedy)
+    return load_trained(settings, part, splits)

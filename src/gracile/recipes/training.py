@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
+from torch import nn
 
 from gracile.core.errors import InputError
+from gracile.core.monitor import Monitor
+from gracile.data import Dataset
 from gracile.recipes.schema import Strict
-from gracile.training import Averaged, Cosine, CrossEntropy, Diminishing, Milestones, Objective, Schedule, adversary
+from gracile.training import BestRobust, CrossEntropy, History, Objective, Schedule, adversary, robust_monitors
+from gracile.training.schedules import schedule_named
 
 
 class AdversarialSettings(Strict):
@@ -30,6 +36,9 @@ class TrainingSettings(Strict):
         decay: of the schedule ``diminishing``, ``lr / (1 + decay lr l)`` at step l; ``averaged`` belongs to adagrad.
         adversarial: attacks the batches of all arms that are not `natural`.
         checkpoint_seconds: at most this long between checkpoints; it changes no number.
+        monitors: rows of `gracile.training.ROBUST_MONITORS` with their options, recorded each epoch.
+        checkpoint: what is kept: the ``last`` epoch, or that of ``best-robust-validation`` accuracy, as the monitor ``best`` sees it
+            (of averaged weights, where ``average`` stands beside it).
     """
 
     epochs: int
@@ -47,31 +56,61 @@ class TrainingSettings(Strict):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     adversarial: AdversarialSettings | None = None
     checkpoint_seconds: float = Field(60.0, ge=0)
+    monitors: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    checkpoint: Literal["last", "best-robust-validation"] = "last"
 
-    def rates(self, steps: int) -> Schedule | None:
-        """The factor on the learning rate, at so many steps an epoch."""
-        if self.schedule == "cosine":
-            if not 0 <= self.warmup < self.epochs:
-                raise InputError(
-                    f"A warm-up of {self.warmup:g} epochs does not fit into {self.epochs}.",
-                    "Set training.warmup below training.epochs, as with --set training.warmup=0.",
-                )
-            return Cosine(self.epochs, self.warmup)
-        if self.schedule == "milestones":
-            return Milestones(self.milestones, self.gamma)
-        if self.schedule == "diminishing":
-            return Diminishing(self.decay * self.lr, steps)
-        if self.schedule == "averaged":
-            return Averaged(steps)
-        if self.milestones or self.warmup:
-            raise InputError(
-                "milestones or warmup are given, and schedule is 'constant'.",
-                "Set schedule to 'milestones' or 'cosine'.",
-            )
-        return None
+    def rates(self, steps: int) -> Schedule:
+        """The factor on the learning rate, at so many steps per epoch."""
+        asked = self.model_dump(include={"epochs", "lr", "milestones", "gamma", "warmup", "decay"})
+        return schedule_named(self.schedule, steps=steps, **asked)
 
     def objective(self, *, natural: bool = False) -> Objective:
         """What is minimised; `natural` takes clean samples where others are attacked."""
         if self.adversarial is None or natural:
             return CrossEntropy()
         return adversary(self.adversarial.method, **self.adversarial.options)
+
+    def robust_monitors(self, validation: Dataset) -> dict[str, Monitor]:
+        """The monitors of robustness, by row, on validation samples."""
+        return robust_monitors(self.monitors, validation)
+
+    def check_choice(self, arm: str, settle: float | None, *, sparse: bool) -> None:
+        """Before anything is trained: what is kept can be chosen, and has the zeros asked for.
+
+        Args:
+            arm: its name.
+            settle: share of the run, at its end, in which the arm's zeros are final; None where it has no such share.
+            sparse: whether it has a method of sparse training.
+
+        Raises:
+            InputError: no monitor to choose by, or one that looks at networks whose zeros are not all there.
+        """
+        if self.checkpoint == "last":
+            return
+        if "best" not in self.monitors:
+            raise InputError(
+                "The best robust checkpoint is asked for, and nothing looks for it.",
+                "Add [settings.training.monitors.best] with its eps.",
+            )
+        if sparse and "average" in self.monitors:
+            raise InputError(
+                f"'{arm}' becomes sparse, and averaged weights keep no zeros.",
+                "Leave training.monitors.average out for it, or set checkpoint = 'last'.",
+            )
+        passed = self.monitors["best"].get("after", 0)
+        if settle is not None and passed < self.epochs * (1 - settle) - 1e-9:
+            raise InputError(
+                f"The zeros of '{arm}' are final after {self.epochs * (1 - settle):g} epochs, and checkpoints count from {passed} on.",
+                f"Set training.monitors.best.after to {math.ceil(self.epochs * (1 - settle) - 1e-9)}.",
+            )
+
+    def choose(self, kept: nn.Module, monitors: Mapping[str, Monitor], history: History) -> dict[str, float]:
+        """Put the chosen checkpoint's weights into the network that is kept; the numbers that speak of it, in percent."""
+        best = monitors.get("best")
+        if self.checkpoint == "last" or not isinstance(best, BestRobust):
+            return {}
+        best.restore(kept)
+        row = history.rows[best.epoch - 1]
+        shares = {key: 100 * row[key] for key in ("sparsity", "channel_sparsity") if key in row}
+        counts = {"nonzero": row["nonzero"]} if "nonzero" in row else {}
+        return {"checkpoint_epoch": row["epoch"], "robust_val_accuracy": 100 * best.accuracy} | shares | counts

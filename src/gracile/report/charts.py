@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gracile.report import html, svg
+from gracile.report import drawing, html
 from gracile.report.compressed import Attacked, Measured, number
 from gracile.report.reading import Arm
 
@@ -30,7 +30,7 @@ def curves(arms: Named) -> str:
     return _told(
         arms,
         [
-            html.figure(svg.line_chart(title, _lines(arms, value, at), at, label, log=log, low=low, high=high), title)
+            html.figure(drawing.curves(title, _lines(arms, value, at), at, label, log=log, low=low, high=high))
             for title, label, value, log, low, high in drawn
         ],
     )
@@ -52,8 +52,8 @@ def watched(arms: Named) -> str:
     for key, one in series.items():
         value = lambda row, key=key: number(row.get(key))
         title, log = str(one.get("title", key)), bool(one.get("log"))
-        chart = svg.line_chart(title, _lines(arms, value, at), at, str(one.get("axis", "")), log=log)
-        figures.append(html.figure(chart, title, str(one.get("caption", ""))))
+        lines, axis, caption = _lines(arms, value, at), str(one.get("axis", "")), str(one.get("caption", ""))
+        figures.append(html.figure(drawing.curves(title, lines, at, axis, log=log, caption=caption)))
     return _told(arms, figures)
 
 
@@ -64,7 +64,7 @@ def _told(arms: Named, figures: Sequence[str]) -> str:
         return ""
     several = any(len(arm.trained) > 1 for _, arm, _ in arms)
     seeds = " The first seed is drawn in full, further seeds faintly." if several else ""
-    told = f"Hover over a curve for its values.{seeds}"
+    told = f"Hover over a curve for its name and where it ends.{seeds}"
     return html.legend({name: style for name, _, style in arms}) + found + html.paragraph(told, soft=True)
 
 
@@ -75,7 +75,7 @@ def _abscissa(arms: Named) -> str:
     return "step" if within and all(number(row.get("step")) is not None for row in rows) else "epoch"
 
 
-def _lines(arms: Named, value: Value, abscissa: str) -> list[svg.Line]:
+def _lines(arms: Named, value: Value, abscissa: str) -> list[drawing.Curve]:
     lines = []
     for name, arm, style in arms:
         for place, one in enumerate(arm.trained):
@@ -85,7 +85,7 @@ def _lines(arms: Named, value: Value, abscissa: str) -> list[svg.Line]:
                 if number(row.get(abscissa)) is not None and (at := value(row)) is not None
             ]
             label = name if len(arm.trained) == 1 else f"{name}, seed {one.seed}"
-            lines.append(svg.Line(label, points, style, faint=place > 0))
+            lines.append(drawing.Curve(label, points, style, faint=place > 0))
     return lines
 
 
@@ -123,8 +123,7 @@ def widths(arms: Named) -> str:
         if arm.sparse and rows:
             total = sum(before for _, before, _ in rows)
             caption = f"{gone:,} of {total:,} channels go." if gone else "Every channel stays."
-            drawing = svg.bars(f"Layer widths of {name}", rows, style)
-            figures.append(html.figure(f'<div class="tall">{drawing}</div>', f"{name}{seed}", caption))
+            figures.append(html.figure(drawing.bars(f"Layer widths of {name}{seed}", rows, style, caption)))
     if not figures:
         return "".join(tables)
     told = (
@@ -183,20 +182,27 @@ def histograms(arms: Named) -> str:
         counts = [0] * bins
         for value in values:
             if value > 0:
-                counts[svg.bin_of(value, span, bins)] += 1
+                counts[drawing.bin_of(value, span, bins)] += 1
         zero = 100 * sum(value == 0 for value in values) / len(values)
         norms.append((name, style, [100 * count / len(values) for count in counts], zero))
     drawn = [
-        html.figure(
-            svg.histogram("Weights", edges, weights, "magnitude of a weight") if weights else "",
-            "Weights",
-            "Weights of convolutions and linear layers, exact zeros apart.",
-        ),
-        html.figure(
-            svg.histogram("Channel norms", span, norms, "l2 norm of a channel's weights") if norms else "",
-            "Channel norms",
-            "For each input channel of each layer, the l2 norm of the weights that read it.",
-        ),
+        html.figure(drawing.histogram(title, ends, found, axis, caption) if found else None)
+        for title, ends, found, axis, caption in (
+            (
+                "Weights",
+                edges,
+                weights,
+                "magnitude of a weight",
+                "Of convolutions and linear layers, exact zeros apart.",
+            ),
+            (
+                "Channel norms",
+                span,
+                norms,
+                "l2 norm of a channel's weights",
+                "For each input channel of each layer, the l2 norm of the weights that read it.",
+            ),
+        )
     ]
     found = html.charts(*drawn)
     if not found:
@@ -210,7 +216,7 @@ def histograms(arms: Named) -> str:
     return html.legend({name: style for name, _, style in arms}) + found + html.paragraph(told, soft=True)
 
 
-def arm_points(arms: Named) -> tuple[list[svg.Point], str, bool]:
+def arm_points(arms: Named) -> tuple[list[drawing.Point], str, bool]:
     """Arms with accuracy and multiply-adds left, as points; the name of the abscissa; whether it is absolute.
 
     Multiply-adds count absolutely where every arm tells them, since networks may differ; as a share of each own dense
@@ -226,13 +232,13 @@ def arm_points(arms: Named) -> tuple[list[svg.Point], str, bool]:
         if x is None or accuracy is None:
             continue
         unit = "multiply-adds" if absolute else "% of multiply-adds"
-        detail = f"{name}: {accuracy:.2f} % accuracy at {svg.compact(x)} {unit}"
+        detail = f"{name}: {accuracy:.2f} % accuracy at {html.compact(x)} {unit}"
         points.append(
-            svg.Point(
+            drawing.Point(
                 name, x, accuracy, style, spread=arm.spread("accuracy"), size=arm.parameters_left(), detail=detail
             )
         )
-    return points, "multiply-adds left a sample" if absolute else "multiply-adds left, %", absolute
+    return points, "multiply-adds left per sample" if absolute else "multiply-adds left, %", absolute
 
 
 def measured_picture(name: str, found: Measured) -> str:
@@ -248,16 +254,14 @@ def measured_picture(name: str, found: Measured) -> str:
             if timing is not None and percent is not None:
                 told = f"{variant.name}: {timing.p50:.3g} ms, {percent:.2f} %, {_bytes(size[variant.name])}"
                 points.append(
-                    svg.Point(
+                    drawing.Point(
                         variant.name, timing.p50, percent, order[variant.name], size=size[variant.name], detail=told
                     )
                 )
         if points:
             title = f"Batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
-            drawing = svg.scatter(
-                f"{name}, {title}", points, "median latency a batch, ms", f"{found.split} accuracy, %"
-            )
-            figures.append(html.figure(drawing, title))
+            label = f"{found.split} accuracy, %"
+            figures.append(html.figure(drawing.scatter(title, points, "median latency per batch, ms", label)))
     drawn = html.charts(*figures)
     told = html.paragraph("A circle's area is the size of the file; left and up is better.", soft=True) if drawn else ""
     rows = []
@@ -282,7 +286,7 @@ def measured_picture(name: str, found: Measured) -> str:
     meaning = html.paragraph(
         f"Medians; in brackets how many times as fast as {first}, in this measurement.", soft=True
     )  # fmt: skip
-    return f"<h3>{svg.escape(name)}</h3>{drawn}{told}{shown}{meaning if found.timings else ''}" + html.bullets(
+    return f"<h3>{html.escape(name)}</h3>{drawn}{told}{shown}{meaning if found.timings else ''}" + html.bullets(
         found.notes
     )
 
@@ -301,8 +305,8 @@ def attacked_tables(named: Named) -> str:
             fewer = " A fifth of the usual steps, so robustness is overstated." if arm.attacked[0].quick else ""
             meaning = f"Accuracy left, percent, with intervals of 95 % confidence; ball: {balls}.{fewer}"
             parts.append(
-                f"<h3>{svg.escape(name)}</h3>{html.table(rows, f'Robust accuracy of {name}')}"
-                f"{html.paragraph(meaning, soft=True)}{html.notes(warned)}"
+                f"<h3>{html.escape(name)}</h3>{html.table(rows, f'Robust accuracy of {name}')}"
+                f"{html.paragraph(meaning, soft=True)}{html.notes(warned, 'Warnings')}"
             )
     return "".join(parts)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gracile.report import charts, html, svg
+from gracile.report import charts, drawing, html
 from gracile.report.page import against, beside, environment_table, progress_rows, result_table
 from gracile.report.reading import Run
 
@@ -25,13 +25,14 @@ def compare(runs: Sequence[Run]) -> str:
             groups.setdefault(_data_key(run), []).append(entry)
     others = [run for run in runs if not run.arms]
     separate = "".join(
-        f"<h3>{svg.escape(names[run.path])}</h3>{html.paragraph(run.title)}{result_table(run)}" for run in others
+        f"<h3>{html.escape(names[run.path])}</h3>{html.paragraph(run.title)}{result_table(run)}" for run in others
     )
     title = f"{len(runs)} runs compared"
     head = (
-        f'<header><p class="kicker">{svg.escape(", ".join(names.values()))}</p><h1>{svg.escape(title)}</h1></header>'
+        f'<header><p class="kicker">{html.escape(", ".join(names.values()))}</p><h1>{html.escape(title)}</h1></header>'
         + html.note(html.bullets(_warnings(runs, names)), bad=True)
-        + html.notes([f"{names[run.path]}: {note}" for run in runs for note in run.notes])
+        + html.notes([f"{names[run.path]}: {one}" for run in runs for one in run.warnings], "Warnings")
+        + html.notes([f"{names[run.path]}: {one}" for run in runs for one in run.notes], "Notes", routine=True)
     )
     body = [
         head,
@@ -68,6 +69,12 @@ def _warnings(runs: Sequence[Run], names: dict[Path, str]) -> list[str]:
         f"{names[run.path]} is not finished; what is there so far is shown. Go on with `gracile run --resume --out {run.path}`."
         for run in runs
         if run.result is None
+    ]
+    found += [
+        f"{arm.name} of {names[run.path]} has collapsed: {arm.collapsed}."
+        for run in runs
+        for arm in run.arms
+        if arm.collapsed
     ]
     kinds = dict.fromkeys(run.kind for run in runs)
     if len(kinds) > 1:
@@ -123,30 +130,25 @@ def _front(groups: Sequence[charts.Named]) -> str:
     fronts, told = [], []
     for group in groups:
         own = [by_name[name] for name, _, _ in group if name in by_name]
-        front = svg.pareto(own)
+        front = drawing.pareto(own)
         if len(own) > 1:
             fronts.append(front)
             ordered = ", ".join(point.label for point in sorted(front, key=lambda point: point.x))
             told.append(f"On the front: {ordered}.")
     wide = absolute and max(point.x for point in points) > 20 * max(min(point.x for point in points), 1)
-    drawing = svg.scatter(
-        "Accuracy against multiply-adds left",
-        points,
-        label,
-        "test accuracy, %",
-        fronts=fronts,
-        log=wide and min(point.x for point in points) > 0,
-    )
     caption = (
         "Left and up is better; the dashed stairs are the front that no arm beats. Bars are standard deviations over seeds"
         + (", circle areas the parameters left" if all(point.size is not None for point in points) else "")
         + "."
     )
+    title = "Accuracy against multiply-adds left"
+    log = wide and min(point.x for point in points) > 0
+    chart = drawing.scatter(title, points, label, "test accuracy, %", fronts=fronts, log=log, caption=caption)
     missing = [name for name, _, _ in every if name not in by_name]
     if missing:
         told.append(f"Not drawn, as they have not ended or do not say what is left: {', '.join(missing)}.")
     legend = html.legend({point.label: point.style for point in points})
-    drawn = html.charts(html.figure(drawing, "Accuracy against multiply-adds left", caption))
+    drawn = html.charts(html.figure(chart))
     return legend + drawn + html.bullets(told)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gracile.report.svg import escape, swatch
+from gracile.core import figures
+from gracile.report.drawing import DASHES, Chart
 
-STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-COLOURS = "".join(
-    f".s{n}{{stroke:var(--s{n});fill:none;stroke-width:1.8;stroke-linejoin:round}}.f{n}{{fill:var(--s{n})}}"
-    f".p{n}{{fill:var(--s{n});fill-opacity:.55;stroke:var(--s{n});stroke-width:1.2}}"
-    for n in range(8)
-)
+STYLE = figures.colours() + (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+
+
+def escape(text: object) -> str:
+    """Text made safe for HTML and its attributes."""
+    return html.escape(str(text), quote=True)
 
 
 def page(title: str, body: str) -> str:
@@ -25,7 +27,7 @@ def page(title: str, body: str) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}{COLOURS}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -50,11 +52,12 @@ def inline(text: str) -> str:
     return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))
 
 
-def notes(texts: Sequence[str], shown: int = 6) -> str:
-    """Notes in a box that is seen; those beyond the first few can be unfolded."""
+def notes(texts: Sequence[str], title: str, *, routine: bool = False, shown: int = 6) -> str:
+    """Sentences under a word; those beyond the first few can be unfolded. Routine ones are quiet, others are seen."""
     texts = list(dict.fromkeys(texts))
     more = texts[shown:]
-    return note(bullets(texts[:shown]) + (details(f"{len(more)} more", bullets(more)) if more else ""))
+    body = bullets(texts[:shown]) + (details(f"{len(more)} more", bullets(more)) if more else "")
+    return f'<div class="{"routine" if routine else "note"}"><b>{escape(title)}</b>{body}</div>' if texts else ""
 
 
 def note(body: str, bad: bool = False) -> str:
@@ -72,12 +75,12 @@ def code(text: str) -> str:
     return f"<pre tabindex=0><code>{escape(text)}</code></pre>"
 
 
-def figure(drawing: str, title: str, caption: str = "") -> str:
-    """A drawing with its title above and what to see in it below; nothing without a drawing."""
-    if not drawing:
+def figure(chart: Chart | None) -> str:
+    """A chart with its title above and what to see in it below; nothing without one."""
+    if chart is None:
         return ""
-    below = f"<figcaption>{inline(caption)}</figcaption>" if caption else ""
-    return f"<figure><b>{escape(title)}</b>{drawing}{below}</figure>"
+    below = f"<figcaption>{inline(chart.caption)}</figcaption>" if chart.caption else ""
+    return f"<figure><b>{escape(chart.title)}</b>{figures.svg(chart.figure, chart.title, chart.told)}{below}</figure>"
 
 
 def charts(*figures: str) -> str:
@@ -88,8 +91,23 @@ def charts(*figures: str) -> str:
 
 def legend(styles: Mapping[str, int]) -> str:
     """Names with samples of their lines."""
-    items = "".join(f"<li>{swatch(style)}{escape(name)}</li>" for name, style in styles.items())
+    items = "".join(f"<li>{_swatch(style)}{escape(name)}</li>" for name, style in styles.items())
     return f'<ul class="legend">{items}</ul>' if items else ""
+
+
+def _swatch(style: int) -> str:
+    """The sample of a line that stands in a legend."""
+    dashes = {"-": "", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}[DASHES[style // figures.STYLES % len(DASHES)]]
+    look = f"stroke:var(--s{style % figures.STYLES});stroke-width:2.5;stroke-dasharray:{dashes or 'none'}"
+    return f'<svg class="swatch" viewBox="0 0 24 8" aria-hidden="true"><path style="{look}" d="M1 4H23"/></svg>'
+
+
+def compact(value: float) -> str:
+    """A number in few letters: 0.001, 25, 1.5k, 560M."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return f"{value / (1e3 if letter == 'k' else limit):.3g}{letter}"
+    return f"{value:.4g}"
 
 
 def table(rows: Sequence[Mapping[str, Any]], caption: str, base: int | None = None) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from gracile.report import charts, html, svg
+from gracile.report import charts, drawing, html
+from gracile.report.answers import answered
 from gracile.report.compressed import number
 from gracile.report.reading import Arm, Run
+from gracile.report.verdict import verdict
 
 # Pictures are part of the page; beyond this many bytes in all they are named instead.
 PICTURE_BYTES = 8_000_000
-# The PNG files whose content the page draws itself.
-DRAWN_HERE = {"learning", "zeros", "weights"}
+MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+# Classes beyond which a table of them is folded.
+MANY = 20
 
 
 def show(run: Run) -> str:
@@ -22,8 +24,10 @@ def show(run: Run) -> str:
     named = [(arm.name, arm, style) for style, arm in enumerate(run.arms)]
     body = [
         _head(run),
-        html.section("Result" if run.result is not None else "So far", _glance(run), result_table(run), _units(run)),
+        html.section("Result" if run.result is not None else "So far", result_table(run), _units(run)),
         html.section("Criteria fixed before the run", _criteria(run)),
+        html.section("Data", _data(run)),
+        html.section("Accuracy by class", answered(named)),
         html.section("Learning curves", charts.curves(named)),
         html.section("Dynamics", charts.watched(named)),
         html.section("Layer widths before and after", charts.widths(named)),
@@ -39,34 +43,46 @@ def show(run: Run) -> str:
 
 
 def _head(run: Run) -> str:
+    """What the run was, what came of it, what to do next, and what its reader must know."""
     source = f" · {run.recipe['source']}" if run.recipe.get("source") else ""
     size = f" · size {run.recipe['size']}" if run.recipe.get("size", "full") != "full" else ""
     kicker = f"{run.recipe.get('name', run.name)} · {run.kind}{size}{source}"
-    parts = [f'<header><p class="kicker">{svg.escape(kicker)}</p><h1>{svg.escape(run.title)}</h1></header>']
-    if run.result is None:
-        parts.append(html.note(_unfinished(run), bad=True))
+    parts = [f'<header><p class="kicker">{html.escape(kicker)}</p><h1>{html.escape(run.title)}</h1></header>']
+    found = verdict(run)
+    words = [html.paragraph(one) for one in found.words]
+    if found.collapsed:
+        named = ", ".join(f"{arm} ({how})" for arm, how in found.collapsed.items())
+        words.append(
+            f'<p><span class="bad-word">Collapsed:</span> {html.escape(named)}; <a href="#warnings">see why</a>.</p>'
+        )
+    if found.command:
+        words.append(html.paragraph(f"Next: `{found.command}` {found.why}."))
+    parts.append(f'<div class="verdict">{"".join(words)}</div>' if words else "")
     missed = [one for one in (run.result or {}).get("accept", []) if not one.get("met")]
     if missed:
         claims = [f"missed: {one.get('claim', one.get('value'))}" for one in missed]
         parts.append(html.note(html.bullets(claims), bad=True))
-    parts.append(html.notes([*_warnings(run), *run.notes]))
+    collapses = [f"{arm} has collapsed: {how}. {WHY.get(how, '')}" for arm, how in found.collapsed.items()]
+    told = [one for one in run.warnings if "has collapsed: " not in one]
+    warned = [*collapses, *_warnings(run), *told]
+    if warned:
+        parts.append(f'<div id="warnings">{html.notes(warned, "Warnings")}</div>')
+    parts.append(html.notes(run.notes, "Notes", routine=True))
     return "".join(parts)
 
 
-def _unfinished(run: Run) -> str:
-    """What an unfinished run is, and how to go on."""
-    status = run.status.get("status")
-    told = {
-        "interrupted": "This run was interrupted.",
-        "failed": f"This run failed: {run.status.get('reason', 'see its log.txt')}",
-        "running": "This run is not finished: it is still at work, or was killed.",
-    }.get(str(status), "This run is not finished.")
-    command = f"gracile run --resume --out {shlex.quote(str(run.path))}"
-    return html.paragraph(f"{told} The page shows what is there so far. Go on with `{command}`.")
+# What a collapse means, and what to do about it.
+WHY = {
+    "constant output": "Every sample gets the same output, as where a layer has lost all its channels. Lower lam, or ask for a larger "
+    "target, and train anew.",
+    "one class only": "Every sample gets the same class. Lower lam or lr, or ask for a larger target, and train anew.",
+    "at chance": "It is right no more often, averaged over the classes, than who guesses. Train longer, or lower lam or lr.",
+    "half of the classes never": "It names at most half of the classes there are. Train longer, or ask for a larger target.",
+}
 
 
 def _warnings(run: Run) -> list[str]:
-    """What a reader would otherwise have to find out: zeros that buy nothing, and chance-level networks."""
+    """What a reader would otherwise have to find out: zeros that buy nothing."""
     found = []
     for arm in run.arms:
         sparsity, macs = arm.mean("sparsity"), arm.mean("macs_left")
@@ -78,22 +94,30 @@ def _warnings(run: Run) -> list[str]:
     return found
 
 
-def _glance(run: Run) -> str:
-    """One sentence per arm."""
-    base = run.baseline
-    if base is None or run.result is None:
+def _data(run: Run) -> str:
+    """What it learned from: how much of each class in each split, and examples."""
+    found = run.described
+    if found is None:
         return ""
-    texts = []
-    for arm in run.arms:
-        accuracy, macs, share = arm.mean("accuracy"), arm.mean("macs_left"), arm.mean("parameters_left")
-        if arm is base or accuracy is None or macs is None or share is None:
-            continue
-        gap = charts.difference(arm, base, "accuracy")
-        texts.append(
-            f"{arm.name}: {accuracy:.2f} % accuracy ({gap} points against {base.name}), with {share:.1f} % of the parameters and "
-            f"{macs:.1f} % of the multiply-adds left after removal."
+    classes, sizes = found.get("classes", {}), found.get("splits", {})
+    shape = " x ".join(map(str, found.get("input_shape", [])))
+    many = ", ".join(f"{count:,} in {split}" for split, count in sizes.items())
+    told = html.paragraph(f"{found.get('name')}: {len(classes)} classes of {found.get('kind')} ({shape}); {many}.")
+    rows = [{"class": name, **counts} for name, counts in classes.items()]
+    counts = html.table(rows, "Samples of each class")
+    if len(rows) > MANY:
+        counts = html.details(f"{len(rows)} classes", counts)
+    shown, pictures = found.get("examples"), ""
+    if isinstance(shown, dict):
+        words = (
+            f"The first {shown.get('each')} training images of {', '.join(shown.get('classes', []))}, a row for each."
         )
-    return html.bullets(texts)
+        size = f"width:min(100%,{max(1, 36 // max(1, shown.get('side', 1))) * shown.get('side', 1) * 10}px)"
+        source = f"data:image/png;base64,{html.escape(shown.get('png', ''))}"
+        image = f'<img class="examples" style="{size}" alt="{html.escape(words)}" src="{source}">'
+        pictures = f"<figure><b>Examples</b>{image}<figcaption>{html.escape(words)}</figcaption></figure>"
+    notes = html.bullets(found.get("told", []))
+    return f'{told}<div class="beside">{counts}{pictures}</div>{notes}'
 
 
 def result_table(run: Run) -> str:
@@ -210,40 +234,32 @@ def _picture(run: Run, named: charts.Named) -> str:
     points, label, _ = charts.arm_points(named)
     if not points:
         return "".join(timed)
-    front = svg.pareto(points) if len(points) > 1 else []
-    sized = all(point.size is not None for point in points)
-    area = "A circle's area is the number of parameters left. " if sized else ""
-    drawing = svg.scatter(
-        "Accuracy against multiply-adds", points, label, "test accuracy, %", fronts=[front] if front else []
-    )
+    front = drawing.pareto(points) if len(points) > 1 else []
+    area = "A circle's area is the number of parameters left. " if all(one.size is not None for one in points) else ""
     caption = f"{area}Left and up is better; the dashed stairs are the front that no arm beats."
-    drawn = html.charts(html.figure(drawing, "Accuracy against multiply-adds left", caption))
-    # `gracile compress` builds the arms of training recipes only.
-    if timed or run.kind != "train":
-        return "".join(timed) + drawn
-    command = f"gracile compress {shlex.quote(str(run.path))} --int8"
-    how = html.paragraph(
-        f"Latency was not measured. `{command}` removes the channels, exports to ONNX and int8, and times what comes out; "
-        "make this page again afterwards."
+    title = "Accuracy against multiply-adds left"
+    fronts = [front] if front else []
+    drawn = html.charts(
+        html.figure(drawing.scatter(title, points, label, "test accuracy, %", fronts=fronts, caption=caption))
     )
-    return drawn + how
+    unmeasured = html.paragraph("Latency was not measured yet.", soft=True) if run.kind == "train" and not timed else ""
+    return "".join(timed) + drawn + unmeasured
 
 
 def _plots(run: Run) -> str:
-    """The run's pictures that this page does not draw itself."""
+    """The run's pictures. They are images, not parts of the page: what stands in a file cannot act in it."""
     figures, left_out, used = [], [], 0
     for path in run.plots:
-        if run.arms and path.stem in DRAWN_HERE:
-            continue
         content = path.read_bytes()
         used += len(content)
         if used > PICTURE_BYTES:
             left_out.append(path.name)
             continue
         encoded = base64.b64encode(content).decode()
-        name = svg.escape(path.stem)
-        drawing = f'<img alt="Plot {name} of this run" src="data:image/png;base64,{encoded}">'
-        figures.append(f"<figure class=plot><b>{name}</b>{drawing}</figure>")
+        name = html.escape(path.stem)
+        image = f'<img alt="Plot {name} of this run" src="data:{MEDIA[path.suffix]};base64,{encoded}">'
+        box = f'<div class="scroll" role="region" tabindex="0" aria-label="Plot {name}">{image}</div>'
+        figures.append(f"<figure class=plot><b>{name}</b>{box}</figure>")
     told = f"Too large for this page, in plots/: {', '.join(left_out)}." if left_out else ""
     return "".join(figures) + (html.paragraph(told) if told else "")
 

@@ -25,12 +25,14 @@ class Trained:
         metrics: rows of ``metrics.jsonl``, one per epoch.
         result: ``arm.json``: numbers of the test split, percent; None until the arm has ended.
         layers: ``layers.json``; None where it was not written.
+        answers: ``answers.json``: what each class of the test split is taken for; None where it was not written.
     """
 
     seed: int | None
     metrics: list[dict[str, Any]]
     result: dict[str, Any] | None
     layers: dict[str, Any] | None
+    answers: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Arm:
     def sparse(self) -> bool:
         """Whether a method acts on it; without one it is trained densely."""
         return self.settings.get("method") is not None
+
+    @property
+    def collapsed(self) -> str:
+        """How a seed of it has failed as a whole, such as ``at chance``; empty where none has."""
+        return next((str(how) for one in self.trained if (how := (one.result or {}).get("collapsed"))), "")
 
     def numbers(self, key: str) -> list[float]:
         """A number of ``arm.json`` over the seeds that have it."""
@@ -99,7 +106,8 @@ class Run:
         environment: ``environment.json``.
         status: ``status.json``.
         arms: its arms; empty for kinds without.
-        plots: its PNG files.
+        plots: its pictures, SVG or PNG.
+        described: ``data.json``: what it learned from; None where it was not written.
     """
 
     path: Path
@@ -110,6 +118,7 @@ class Run:
     status: dict[str, Any]
     arms: list[Arm]
     plots: list[Path]
+    described: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -145,10 +154,15 @@ class Run:
 
     @property
     def notes(self) -> list[str]:
-        """What the run wants its reader to know."""
+        """What the run wants its reader to know, besides its warnings."""
         if self.result is not None:
-            return [str(note) for note in self.result.get("notes", [])]
+            return [str(note) for note in self.result.get("notes", []) if str(note) not in self.warnings]
         return [str(self.recipe["notes"])] if self.recipe.get("notes") else []
+
+    @property
+    def warnings(self) -> list[str]:
+        """Of what it noted, that which is no routine."""
+        return [str(note) for note in (self.result or {}).get("warnings", [])]
 
 
 def read(path: Path) -> Run:
@@ -170,7 +184,8 @@ def read(path: Path) -> Run:
         environment=_json(path / "environment.json") or {},
         status=_json(path / "status.json") or {},
         arms=[],
-        plots=sorted((path / "plots").glob("*.png")),
+        plots=sorted(file for file in (path / "plots").glob("*") if file.suffix in (".png", ".svg")),
+        described=_json(path / "data.json"),
     )
     run.arms.extend(_arms(path, run.settings))
     return run
@@ -212,9 +227,8 @@ def _arms(path: Path, settings: dict[str, Any]) -> list[Arm]:
 
 
 def _trained(seed: int, folder: Path) -> Trained:
-    return Trained(
-        seed, read_json_lines(folder / "metrics.jsonl"), _json(folder / "arm.json"), _json(folder / "layers.json")
-    )
+    found = (_json(folder / name) for name in ("arm.json", "layers.json", "answers.json"))
+    return Trained(seed, read_json_lines(folder / "metrics.jsonl"), *found)
 
 
 def _first(folder: Path, names: list[str], file: str) -> dict[str, Any] | None:

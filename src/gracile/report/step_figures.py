@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from gracile.report.figures import new_figure, save
+from gracile.core.figures import new_figure, save
 
 Rows = Sequence[Mapping[str, Any]]
 # Arms beside each other in a legend.
@@ -28,7 +28,7 @@ def draw(
     Args:
         curves: arm to one list of records a seed.
         published: arm to the published accuracy, percent.
-        folder: of the PNG files.
+        folder: of the files.
         smooth: whether the records hold measures of smoothness.
     """
     figure = new_figure(11.0, 4.2)
@@ -45,7 +45,7 @@ def draw(
     for axes in (accuracy, loss):
         axes.grid(alpha=0.3)
     figure.legend(*accuracy.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=COLUMNS)
-    drawn = {"study": save(figure, folder / "study.png")}
+    drawn = {"study": save(figure, folder / "study.svg")}
     if smooth:
         figure = new_figure(13.0, 3.8)
         for axes, (key, label) in zip(figure.subplots(1, len(SMOOTH)), SMOOTH.items(), strict=True):
@@ -56,7 +56,7 @@ def draw(
         figure.legend(
             *figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=COLUMNS
         )
-        drawn["smoothness"] = save(figure, folder / "smoothness.png")
+        drawn["smoothness"] = save(figure, folder / "smoothness.svg")
     return drawn
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
-from safetensors.numpy import load_file
 
 from gracile.core.errors import InputError, nearest, pick
+from gracile.core.figures import new_figure, save
 from gracile.core.files import write_json
-from gracile.report.figures import new_figure, save
+from gracile.core.tensor_files import read_tensors
 from gracile.report.reading import Arm, Run, read
 
 Weights = Mapping[str, np.ndarray]  # by parameter name, each at least two-dimensional
@@ -65,7 +65,7 @@ def draw(run: Run, folder: Path, *, only: Collection[str] = (), layer: str | Non
     found = {name: read_weights(file) for name, arm in chosen.items() if (file := _file(run, arm)) is not None}
     if not found:
         raise InputError(f"The run in {run.path} has no trained arm of these.", "Finish it, or name another arm.")
-    drawn = {"weights": histograms(found, folder / "all-weights.png")}
+    drawn = {"weights": histograms(found, folder / "all-weights.svg")}
     numbers: dict[str, Any] = {
         name: {"weights": sum(w.size for w in one.values()), "below_1e-3": small_share(one)}
         for name, one in found.items()
@@ -73,10 +73,10 @@ def draw(run: Run, folder: Path, *, only: Collection[str] = (), layer: str | Non
     one_layer = {name: _layer(one, layer) for name, one in found.items() if layer or _convolutions(one)}
     if one_layer:
         short = {name: {key: one} for name, (key, one) in one_layer.items()}
-        drawn["weights of one layer"] = histograms(short, folder / "layer-weights.png")
-        drawn["kernels"] = kernels({name: one for name, (_, one) in one_layer.items()}, folder / "kernels.png")
+        drawn["weights of one layer"] = histograms(short, folder / "layer-weights.svg")
+        drawn["kernels"] = kernels({name: one for name, (_, one) in one_layer.items()}, folder / "kernels.svg")
         norms = {name: _convolutions(found[name]) for name in one_layer}
-        drawn["channel norms"] = channel_norms(norms, folder / "channel-norms.png")
+        drawn["channel norms"] = channel_norms(norms, folder / "channel-norms.svg")
         for name, (key, one) in one_layer.items():
             all_norms = input_norms(norms[name])
             numbers[name] |= {
@@ -85,15 +85,15 @@ def draw(run: Run, folder: Path, *, only: Collection[str] = (), layer: str | Non
             }  # fmt: skip
     lines = _sparsities(run, chosen.values())
     if lines:
-        drawn["channel sparsity against lam"] = sparsity_against_lam(lines, folder / "sparsity-lam.png")
+        drawn["channel sparsity against lam"] = sparsity_against_lam(lines, folder / "sparsity-lam.svg")
     write_json(folder / "weights.json", numbers)
     return drawn
 
 
 def read_weights(file: Path) -> dict[str, np.ndarray]:
     """The weights of convolutions and linear layers in a safetensors file, by name."""
-    state = load_file(file)
-    return {name: tensor for name, tensor in state.items() if name.endswith("weight") and tensor.ndim > 1}
+    _, state = read_tensors(file, "Restore a copy, or train the arm again.")
+    return {name: one.float().numpy() for name, one in state.items() if name.endswith("weight") and one.ndim > 1}
 
 
 def _file(run: Run, arm: Arm) -> Path | None:
@@ -144,7 +144,7 @@ def histograms(arms: Mapping[str, Weights], path: Path) -> Path:
 
     Args:
         arms: arm name to its weights, all of them or those of one layer.
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
     """
     flat = {name: np.concatenate([w.ravel() for w in weights.values()]) for name, weights in arms.items()}
     largest = max(float(np.quantile(np.abs(w), 0.995)) for w in flat.values()) or 1.0
@@ -164,7 +164,7 @@ def kernels(arms: Mapping[str, np.ndarray], path: Path) -> Path:
 
     Args:
         arms: arm name to a weight (filters, channels, height, width).
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
     """
     largest = max(float(np.quantile(np.abs(w), 0.999)) for w in arms.values()) or 1.0
     tiled = {name: w.transpose(0, 2, 1, 3).reshape(w.shape[0] * w.shape[2], -1) for name, w in arms.items()}
@@ -188,7 +188,7 @@ def channel_norms(arms: Mapping[str, Weights], path: Path) -> Path:
 
     Args:
         arms: arm name to the weights of its convolutions.
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
     """
     norms = {name: input_norms(weights) for name, weights in arms.items()}
     largest = max(float(found.max()) for found in norms.values()) or 1.0
@@ -220,7 +220,7 @@ def sparsity_against_lam(lines: Mapping[str, Mapping[float, Sequence[float]]], p
 
     Args:
         lines: by network, lam to the percent of zero channels in each seed's run.
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
     """
     figure = new_figure()
     axes = figure.subplots()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import cm, colormaps, colors, patheffects
 
-from gracile.report.figures import new_figure, save
+from gracile.core.figures import new_figure, save
 from gracile.workers import Graph
 
 Rows = Sequence[Mapping[str, Any]]
@@ -47,7 +47,7 @@ def overview(path: Path, graph: Graph, rows: Rows, accuracy: Sequence[float], ti
     """One network: its graph and the accuracy of each worker in one scale of colours, distance against its bound, bytes.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         graph: who is joined to whom.
         rows: measurements, with ``round``, ``bytes``, ``distance``, ``accuracy`` and where known ``before`` and
             ``bound``.
@@ -126,7 +126,7 @@ def comparison(path: Path, arms: Mapping[str, Rows], published: Mapping[str, flo
     """Mean validation accuracy over workers, and its worst worker's, by round and by bytes: one colour an arm.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         arms: arm name to its measurements.
         published: arm name to a published accuracy, percent, for those that answer to one.
     """
@@ -159,7 +159,7 @@ def spread(path: Path, arms: Mapping[str, Sequence[float]]) -> Path:
     """Test accuracy of every worker, a line per arm: a dot each, a bar at the mean.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         arms: arm name to percents.
     """
     figure = new_figure(7.5, 1.0 + 0.26 * len(arms))

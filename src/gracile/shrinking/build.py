@@ -21,8 +21,8 @@ from torch import Tensor, fx, nn
 from gracile.channels import ChannelGraph
 from gracile.channels.elementwise import ACTIVATIONS, FUNCTIONS
 from gracile.channels.layers import kept_attributes
-from gracile.channels.op import Follow, Labels, Step
-from gracile.channels.sizes import Measured, Size
+from gracile.channels.records import Follow, Step
+from gracile.channels.sizes import Labels, Measured, Size
 from gracile.channels.table import canonical
 from gracile.channels.tracing import prune
 from gracile.core.errors import InputError
@@ -63,8 +63,7 @@ class Builder:
 
     def build(self) -> nn.Module:
         """The smaller network, weights cut but constants not yet filled in."""
-        model = copy.deepcopy(self.graph.model)
-        self._cut_all(model)
+        model = self._cut_copy()
         self._set_numbers(model)
         for name in self.structure["biases"]:
             layer = model.get_submodule(name)
@@ -83,22 +82,26 @@ class Builder:
             return self._regenerate(model)
         return model
 
-    def _cut_all(self, model: nn.Module) -> None:
+    def _cut_copy(self) -> nn.Module:
+        """A copy of the model with its tensors cut; what is cut is never copied whole."""
         left_out = self.gone | self.constant
         names = dict.fromkeys(name for step in self.graph.steps if step.node not in left_out for name in step.tensors)
-        ties: dict[int, list[str]] = {}
-        for name, tensor in [
-            *model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)
-        ]:  # fmt: skip
-            ties.setdefault(id(tensor), []).append(name)
+        cuts: dict[int, Tensor] = {}
         for name in names:
-            owner, leaf = _owner(model, name)
-            tensor = getattr(owner, leaf)
+            tensor = self.graph.parameter(name)
             cut = self._cut(tensor, self.graph.tensors[name])
             if cut is not tensor:
-                for other in ties.get(id(tensor), [name]):
-                    owner, leaf = _owner(model, other)
-                    setattr(owner, leaf, cut)
+                cuts[id(tensor)] = cut
+        dense = self.graph.model
+        model = copy.deepcopy(dense, dict(cuts))
+        for name, tensor in [
+            *dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)
+        ]:  # fmt: skip
+            if id(tensor) in cuts:  # modules may copy themselves in their own way
+                owner, leaf = _owner(model, name)
+                if getattr(owner, leaf) is not cuts[id(tensor)]:
+                    setattr(owner, leaf, cuts[id(tensor)])
+        return model
 
     def _cut(self, tensor: Tensor, dims: Any) -> Tensor:
         cut = tensor.detach()

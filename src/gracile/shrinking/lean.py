@@ -7,21 +7,61 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from annotated_types import Len
+from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter
 from torch import fx, nn
+from typing_extensions import TypedDict
 
 from gracile.channels import Example, trace
 from gracile.core.errors import InputError, StorageError
-from gracile.core.files import write_atomically
+from gracile.core.tensor_files import header, read_tensors, reading, save_weights
 from gracile.shrinking.build import Builder
 
 FORMAT = 1
 _KEY = "gracile.lean"
+DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+# Elements of one sample, far beyond any that a network was traced with: what a file claims is checked before it is made.
+LARGEST = 2**26
+
+Index = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _checked(inputs: list[tuple[list[int], str]]) -> list[tuple[list[int], str]]:
+    if sum(math.prod(shape) for shape, _ in inputs) > LARGEST:
+        raise ValueError(f"one sample would have more than {LARGEST} elements")
+    for _, dtype in inputs:
+        if dtype not in DTYPES:
+            raise ValueError(f"torch has no type {dtype!r}")
+    return inputs
+
+
+class Structure(TypedDict):
+    """What `gracile.shrinking.plan.structure` tells, as a file must hold it."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # pyright: ignore[reportGeneralTypeIssues]
+    inputs: Annotated[list[Annotated[tuple[list[Index], str], Strict(False)]], AfterValidator(_checked)]
+    names: NotRequired[list[str]]
+    kept: dict[str, dict[str, list[Index]]]
+    biases: list[str]
+    gathers: dict[str, list[Index]]
+    constants: list[str]
+
+
+class Note(TypedDict):
+    """The header of a file of `save_lean`: the dense network's shapes, and each shrinking since. A network is shrunk a few times."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # pyright: ignore[reportGeneralTypeIssues]
+    format: Literal[1]
+    dense: dict[str, list[Index]]
+    steps: Annotated[list[Structure], Len(max_length=100)]
+
+
+NOTE, STRUCTURE, SHAPES = TypeAdapter(Note), TypeAdapter(Structure), TypeAdapter(dict[str, list[Index]])
 
 
 def remember(lean: nn.Module, model: nn.Module, structure: dict[str, Any]) -> None:
@@ -62,9 +102,7 @@ def save_lean(model: nn.Module, path: str | Path) -> None:
         raise InputError(
             f"This {type(model).__name__} was not made by shrink.", "Save a plain network with safetensors or torch."
         )
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    header = {"gracile": json.dumps({"format": FORMAT, **note}, separators=(",", ":"))}
-    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=header))
+    save_weights(model, Path(path), {"gracile": json.dumps({"format": FORMAT, **note}, separators=(",", ":"))})
 
 
 def load_lean(dense_model: nn.Module, path: str | Path) -> nn.Module:
@@ -85,10 +123,11 @@ def load_lean(dense_model: nn.Module, path: str | Path) -> nn.Module:
     fits(dense_model, note["dense"], str(path))
     model = dense_model
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    for structure in note["steps"]:
-        smaller = Builder(trace(model, example_of(structure, device)), structure).build()
-        remember(smaller, model, structure)
-        model = smaller
+    with reading(Path(path), "Write it again with gracile.shrinking.save_lean, or restore a copy."):
+        for structure in note["steps"]:
+            smaller = Builder(trace(model, example_of(structure, device)), structure).build()
+            remember(smaller, model, structure)
+            model = smaller
     expected = shapes(model)
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
@@ -101,27 +140,31 @@ def load_lean(dense_model: nn.Module, path: str | Path) -> nn.Module:
 
 def example_of(structure: dict[str, Any], device: torch.device) -> Example:
     """Inputs of the shapes and types that a structure remembers."""
-    made = [torch.zeros(1, *shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in structure["inputs"]]
+    made = [torch.zeros(1, *shape, dtype=DTYPES[dtype], device=device) for shape, dtype in structure["inputs"]]
     names = structure.get("names", [])
     return dict(zip(names, made, strict=True)) if names else tuple(made)
 
 
+def remembered(path: str | Path) -> dict[str, list[int]]:
+    """The shapes of the dense network's state that a file of `save_lean` remembers.
+
+    Raises:
+        StorageError: no such file, or not one of `save_lean`.
+    """
+    return _read(Path(path))[0]["dense"]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    if not path.is_file():
-        raise StorageError(f"There is no file {path}.", "Check the path.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("gracile")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-        note = json.loads(header) if header else None
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise StorageError(f"{path} cannot be read: {error}.", "Write it again with save_lean.") from error
+    remedy = "Write it again with gracile.shrinking.save_lean, or restore a copy."
+    metadata, tensors = read_tensors(path, remedy)
+    note = header(metadata, "gracile", path, remedy)
     if not isinstance(note, dict) or note.get("format") != FORMAT:
         raise StorageError(
             f"{path} holds no network that was shrunk" + (f" in format {FORMAT}." if note else "."),
             "Write it with gracile.shrinking.save_lean of this version.",
         )
-    return note, tensors
+    with reading(path, remedy):
+        return cast(dict[str, Any], NOTE.validate_python(note)), tensors
 
 
 def fits(model: nn.Module, dense: dict[str, list[int]], name: str) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from gracile.channels import ChannelGraph
 from gracile.channels.liveness import Liveness
-from gracile.channels.op import Labels, Layer
+from gracile.channels.records import Layer
+from gracile.channels.sizes import Labels
 from gracile.core.errors import InputError, nearest
 
 Multiple: TypeAlias = int | Mapping[str, int]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gracile.channels import ChannelGraph, Counts, Example, trace
 from gracile.channels.liveness import Folded, Liveness, folded
-from gracile.channels.op import Layer
+from gracile.channels.records import Layer
 from gracile.core.errors import InputError
 from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.multiples import Multiple, round_up

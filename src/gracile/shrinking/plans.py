@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from torch import nn
 from gracile.channels import trace
 from gracile.core.errors import InputError, StorageError
 from gracile.core.files import write_text
+from gracile.core.tensor_files import reading
 from gracile.shrinking.build import Builder
-from gracile.shrinking.lean import example_of, fits, remember, shapes
+from gracile.shrinking.lean import SHAPES, STRUCTURE, example_of, fits, remember, shapes
 from gracile.shrinking.plan import Plan, resumed, structure
 from gracile.shrinking.shrink import fill
 
@@ -50,10 +52,13 @@ def read_plan(path: str | Path) -> dict[str, Any]:
         raise StorageError(f"There is no file {path}.", "Check the path.")
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(f"{path} cannot be read: {error}.", "Write it again with save_plan.") from error
     if not isinstance(note, dict) or note.get("format") != FORMAT or "structure" not in note:
         raise StorageError(f"{path} holds no plan.", "Write it with gracile.shrinking.save_plan of this version.")
+    with reading(path, "Write it again with save_plan."):
+        SHAPES.validate_python(note["dense"])
+        STRUCTURE.validate_python(note["structure"])
     return note
 
 
@@ -91,8 +96,13 @@ def apply_plan(model: nn.Module, source: str | Path | Plan) -> nn.Module:
         raise InputError(
             f"{name} speaks of a layer '{unknown[0]}', which this model has not.", "Build the model as it was."
         )
-    builder = Builder(graph, shape)
-    lean = builder.build()
-    fill(lean, resumed(graph, builder.alive, shape))
+    with (
+        contextlib.nullcontext()
+        if isinstance(source, Plan)
+        else reading(Path(source), "Write it again with save_plan.")
+    ):
+        builder = Builder(graph, shape)
+        lean = builder.build()
+        fill(lean, resumed(graph, builder.alive, shape))
     remember(lean, model, shape)
     return lean

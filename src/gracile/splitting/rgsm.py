@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gracile.channels.grouping import GROUPINGS, Grouping, coupled, within_layers
 from gracile.core.errors import InputError, nearest
-from gracile.core.optimizers import add_term
+from gracile.core.optimizers import add_term, held
 from gracile.core.prunable import check_not_flattened, weights
 from gracile.core.shards import check_whole, full, layout, local, local_part, reshard, sharded_like, sum_over_parts
 from gracile.core.summary import LayerSummary, Summary, zeros
@@ -20,6 +20,7 @@ from gracile.penalties import GroupPenalty, grouped, soft_threshold
 from gracile.penalties.base import Steered, critical_mu
 from gracile.penalties.table import Named
 from gracile.splitting.base import Coupling, VariableSplitting, parameter_count
+from gracile.splitting.worth import Worth
 
 # Inside the square root of the smooth group lasso on w [@dinh2020, section 4.1]: keeps its gradient finite at a zero group.
 SMOOTH = 1e-8
@@ -53,7 +54,8 @@ class RGSM(VariableSplitting):
     Args:
         model: trained in place by your loop.
         penalty: a row of `gracile.penalties.GROUPED`, a row with settings, such as
-            ``{"name": "sparse_group_lasso", "l1_ratio": 0.2}``, or an instance.
+            ``{"name": "sparse_group_lasso", "l1_ratio": 0.2}``, or an instance. ``group_l0`` pulls at the groups that are to go and
+            leaves the others alone; ``group_lasso``, the papers' other one, shrinks those too.
         lam: weight of the penalty on u, at least 0 (the papers' lam1).
         beta: strength of the coupling, above 0. A group becomes 0 below the l2 norm ``lam/beta`` for group lasso,
             ``sqrt(2 lam/beta)`` for group l0.
@@ -82,7 +84,7 @@ class RGSM(VariableSplitting):
     >>> model = torch.nn.Conv2d(2, 1, 1, bias=False)
     >>> with torch.no_grad():
     ...     _ = model.weight.copy_(torch.tensor([2.0, 0.1]).view(1, 2, 1, 1))
-    >>> split = RGSM(model, lam=0.5, beta=1.0)
+    >>> split = RGSM(model, "group_lasso", lam=0.5, beta=1.0)
     >>> split.sparse_model().weight.flatten().tolist()
     [1.5, 0.0]
     """
@@ -90,7 +92,7 @@ class RGSM(VariableSplitting):
     def __init__(
         self,
         model: nn.Module,
-        penalty: Named | GroupPenalty = "group_lasso",
+        penalty: Named | GroupPenalty = "group_l0",
         lam: float = 1e-3,
         beta: float = 1.0,
         *,
@@ -131,6 +133,8 @@ class RGSM(VariableSplitting):
         else:
             self._set_groups(within_layers(grouping, self.weights))
         self._scales = self._first_scales = self._group_scales(weighting)
+        # Set by a dial that ranks groups by it.
+        self.worth: Worth | None = None
 
     def _set_groups(self, groups: Grouping) -> None:
         """Lay out index tensors on the weights' device and which slices belong to which layer."""
@@ -315,7 +319,9 @@ class RGSM(VariableSplitting):
     def dead_at(self, mu: float) -> Tensor:
         """Which groups would be zero in u for this mu, ``(groups,)`` bool; zero already counts."""
         fates = self._fates(mu)
-        return (fates.factors * fates.norms == 0)[: self._dummy]
+        gone = (fates.factors * fates.norms == 0)[: self._dummy]
+        # A group none of whose weights is split never goes.
+        return gone & (torch.bincount(self._slice_group, minlength=self._dummy) > 0)
 
     def is_last(self, group: int, dead: Tensor) -> bool:
         """Whether a layer that must keep a group would have none without this one.
@@ -357,28 +363,61 @@ class RGSM(VariableSplitting):
 
     @torch.no_grad()
     def reweigh(self, costs: Tensor) -> None:
-        """Let the groups' weights follow what they cost and what their layers have left; for the dial.
+        """Let the groups' weights c_g follow what they cost, and what they are worth; for the dial.
 
-        A group's weight becomes ``c_g sqrt(cost_g / average cost * r_g)``, with r_g in (0, 1] its rank in its layer by
-        size, the strongest first, over the layer's groups: the fewer a layer has left, the more each is worth. Without it
-        the threshold would take whole layers one after the other, because groups of one layer start alike.
+        Where `worth` is known, ``|w_g| / c_g`` becomes the square root of worth over cost, so that a rising lam takes groups in
+        the order in which the budget is bought with the least harm, as in a knapsack. The r-th of its layer is worth r / (r - 1) as
+        much as its derivative says: behind a normalisation the derivatives of a layer sum to zero, the more so the fewer it has.
+
+        Where it is not, c_g becomes ``c_g sqrt(cost_g / average cost * r_g)``, with r_g in (0, 1] its rank in its layer by size, the
+        strongest first, over the layer's groups: the fewer a layer has left, the more each is worth. Without it the threshold
+        would take whole layers one after the other, because groups of one layer start alike.
 
         Args:
             costs: ``(groups,)``, positive.
         """
-        norms = self._group_norms() / self._first_scales
-        share = torch.ones(self.num_groups + 1, dtype=torch.float64, device=norms.device)
-        for layer in range(len(self.weights)):
-            here = self._slice_group[self._slice_layer == layer]
-            ranks = torch.empty(len(here), dtype=torch.float64, device=norms.device)
-            order = norms[here].argsort(descending=True, stable=True)
-            ranks[order] = torch.arange(1, len(here) + 1, dtype=torch.float64, device=norms.device) / len(here)
-            # A channel that several layers read is worth what it is worth to the one that needs it most.
-            share[here] = torch.minimum(share[here], ranks)
+        norms = self._group_norms()
         relative = (costs.double() / costs.double().mean()).clamp(min=1e-6).to(norms.device)
-        factor = share
+        ones = torch.ones(self.num_groups + 1, dtype=torch.float64, device=norms.device)
+        if self.worth is not None and self.worth.seen:
+            worth = torch.cat([self.worth.mean.double(), ones[:1]]).to(norms.device)
+            if self.keep_last:
+                ranks, _ = self._ranks(worth)
+                # The first of a layer never goes.
+                scarce = torch.where(ranks > 1, ranks / (ranks - 1), 1e12)
+                worth *= ones.scatter_reduce(0, self._slice_group, scarce, "amax")
+            size = (worth[: self._dummy] / relative).sqrt()
+            # Only their order matters; near 1 they are far from the ends of float32.
+            known = size[size > 0]
+            size = (size / (known.median() if len(known) else 1.0)).clamp(1e-12, 1e12)
+            self._scales = torch.cat([norms[: self._dummy].double() / size, ones[:1]]).to(self._scales)
+            self._scales[self._scales == 0] = 1
+            return
+        # A channel that several layers read is worth what it is worth to the one that needs it most.
+        ranks, counts = self._ranks(norms / self._first_scales)
+        factor = ones.scatter_reduce(0, self._slice_group, ranks / counts, "amin")
         factor[: self._dummy] *= relative
         self._scales = self._first_scales * factor.sqrt().to(self._first_scales)
+
+    def _ranks(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """The rank of each slice's group among its layer's, the largest first from 1 on, and how many the layer has."""
+        order = sizes[self._slice_group].argsort(descending=True, stable=True)
+        order = order[self._slice_layer[order].argsort(stable=True)]
+        counts = torch.bincount(self._slice_layer, minlength=len(self.weights))
+        places = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[self._slice_layer[order]]
+        ranks = torch.empty(len(order), dtype=torch.float64, device=order.device)
+        ranks[order] = (places + 1).double()
+        return ranks, counts[self._slice_layer]
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: Any, scale: float | Tensor, overflow: Tensor | None, first: bool) -> None:
+        if self.worth is not None and first:
+            moved, (tensors, parts) = held([optimizer]), self._layout()
+            for weight, w, index, (key, _) in zip(self.weights, tensors, parts, self._parts, strict=True):
+                gradient = weight.tensor.grad
+                if gradient is not None and id(weight.tensor) in moved and gradient.layout is torch.strided:
+                    self.worth.add(index, w, local(gradient), scale, None if key is None else key.reduced_over)
+        super()._before_step(optimizer, scale, overflow, first)
 
     def group_sizes(self) -> Tensor:
         """How many weights each group has, ``(groups,)``."""
@@ -435,14 +474,17 @@ class RGSM(VariableSplitting):
         return {**super()._left_out(), **({"in no group that can be removed": alone} if alone else {})}
 
     def state_dict(self) -> dict[str, Any]:
-        """Coefficients and the groups' weights, which may come from weights that training has left behind."""
-        return {**super().state_dict(), "scales": self._scales, "first_scales": self._first_scales}
+        """Coefficients, the groups' weights, which may come from weights that training has left behind, and their worth."""
+        worth = {} if self.worth is None else {"worth": self.worth.state_dict()}
+        return {**super().state_dict(), "scales": self._scales, "first_scales": self._first_scales, **worth}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` saved."""
         super().load_state_dict(state)
         self._scales = state["scales"].to(self._scales)
         self._first_scales = state["first_scales"].to(self._scales)
+        if self.worth is not None and "worth" in state:
+            self.worth.load_state_dict(state["worth"])
 
     @torch.no_grad()
     def _collapsed(self) -> dict[str, str]:

@@ -36,11 +36,9 @@ class PGD(Adversary):
     steps: int = 10
     alpha: float | None = None
 
-    def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    def attacked(self, model: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         alpha = None if self.alpha is None else share * self.alpha
-        return pgd(
-            network, x, y, eps=share * self.eps, steps=self.steps, alpha=alpha, seed=seed, mode=self.mode, draws=1
-        )
+        return pgd(model, x, y, eps=share * self.eps, steps=self.steps, alpha=alpha, seed=seed, mode=self.mode, draws=1)
 
 
 @dataclass
@@ -53,10 +51,10 @@ class FGSM(Adversary):
 
     alpha: float | None = None
 
-    def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    def attacked(self, model: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         alpha = share * (1.25 * self.eps if self.alpha is None else self.alpha)
         return fgsm(
-            network, x, y, eps=share * self.eps, alpha=alpha, random_start=True, seed=seed, mode=self.mode, draws=1
+            model, x, y, eps=share * self.eps, alpha=alpha, random_start=True, seed=seed, mode=self.mode, draws=1
         )
 
 
@@ -75,16 +73,16 @@ class Trades(Adversary):
     weight: float = 6.0
 
     def outer(
-        self, network: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
+        self, model: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits = network(x)
-        pull = divergence(network(adversarial), logits.log_softmax(dim=1)).mean()
+        logits = model(x)
+        pull = divergence(model(adversarial), logits.log_softmax(dim=1)).mean()
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) + self.weight * pull, logits
 
-    def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    def attacked(self, model: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         eps = share * self.eps
         alpha = eps / 4 if self.alpha is None else share * self.alpha
-        with attacking(network, x, y, eps=eps, draws=1, seed=seed, mode=self.mode, steps=self.steps) as (
+        with attacking(model, x, y, eps=eps, draws=1, seed=seed, mode=self.mode, steps=self.steps) as (
             victim,
             clean,
             _,
@@ -128,15 +126,15 @@ class Free(Adversary):
         self._leaf: Tensor | None = None
         self._eps = 0.0
 
-    def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
         self._eps = self.eps * self.share(progress)
         # The last batch of an epoch is smaller; the perturbations it does not use wait for the next.
         if self._delta is None or len(self._delta) < len(x):
             self._delta = torch.zeros_like(x, memory_format=torch.contiguous_format)
         self._leaf = self._delta[: len(x)].to(x).requires_grad_()
-        return self.outer(network, x, self.attacked(network, x, y, 1.0, seed), y)
+        return self.outer(model, x, self.attacked(model, x, y, 1.0, seed), y)
 
-    def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    def attacked(self, model: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         assert self._leaf is not None
         return (x + self._leaf).clamp(0, 1)
 

@@ -25,11 +25,11 @@ class Objective(Protocol):
 
     replays: int
 
-    def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
         """The loss of a batch, to be differentiated, and the logits that training accuracy is counted on.
 
         Args:
-            network: in training mode; under several ranks the wrapped one, whose backward pass averages gradients.
+            model: in training mode; under several ranks the wrapped one, whose backward pass averages gradients.
             x: (n, ...), in [0, 1] where there is an attack.
             y: int64 (n,).
             progress: epochs done, with their fraction.
@@ -55,8 +55,8 @@ class CrossEntropy:
 
     replays = 1
 
-    def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
-        logits = network(x)
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
+        logits = model(x)
         return F.cross_entropy(logits, y), logits
 
     def follow(self) -> None:
@@ -111,20 +111,20 @@ class Adversary(CrossEntropy, ABC):
         """The share of eps at this point of the ramp."""
         return 1.0 if progress >= self.ramp else progress / self.ramp
 
-    def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
         share = self.share(progress)
-        adversarial = self.attacked(alone(network), x, y, share, seed) if share else x
+        adversarial = self.attacked(alone(model), x, y, share, seed) if share else x
         if self.awp and progress >= self.awp_after:
-            return perturbed(network, lambda one: self.outer(one, x, adversarial, y), self.awp)
-        return self.outer(network, x, adversarial, y)
+            return perturbed(model, lambda one: self.outer(one, x, adversarial, y), self.awp)
+        return self.outer(model, x, adversarial, y)
 
     @abstractmethod
-    def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    def attacked(self, model: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         """The attacked batch, of the shape of x, at this share of eps."""
 
     def outer(
-        self, network: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
+        self, model: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The loss of a batch and of what the attack made of it, and the logits that accuracy is counted on."""
-        logits = network(adversarial)
+        logits = model(adversarial)
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing), logits

@@ -29,9 +29,9 @@ class WeightAverage(Monitor):
 
     Example:
         >>> import torch
-        >>> average, network = WeightAverage(decay=0.9), torch.nn.Linear(2, 2)
-        >>> average.after_step(network)
-        >>> average.network is network
+        >>> average, model = WeightAverage(decay=0.9), torch.nn.Linear(2, 2)
+        >>> average.after_step(model)
+        >>> average.model is model
         False
     """
 
@@ -48,7 +48,7 @@ class WeightAverage(Monitor):
         self._waiting: dict[str, Tensor] = {}
 
     @property
-    def network(self) -> nn.Module:
+    def model(self) -> nn.Module:
         """The averaged network, in evaluation mode.
 
         Raises:
@@ -58,16 +58,16 @@ class WeightAverage(Monitor):
             raise InputError("No step has been averaged yet.", "Train first: gracile.fit(..., observe=[average]).")
         return self._average.eval()
 
-    def after_step(self, network: nn.Module) -> None:
+    def after_step(self, model: nn.Module) -> None:
         if self._average is None:
-            self._average = copy.deepcopy(network).requires_grad_(False)
+            self._average = copy.deepcopy(model).requires_grad_(False)
             if self._waiting:
                 self._average.load_state_dict(self._waiting)
         if not self.steps:
-            self._average.load_state_dict(network.state_dict())
+            self._average.load_state_dict(model.state_dict())
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        now = network.state_dict()
+        now = model.state_dict()
         with torch.no_grad():
             for name, kept in self._average.state_dict().items():
                 if kept.is_floating_point():
@@ -75,10 +75,10 @@ class WeightAverage(Monitor):
                 else:
                     kept.copy_(now[name])
 
-    def observe(self, network: nn.Module) -> dict[str, float]:
+    def observe(self, model: nn.Module) -> dict[str, float]:
         if self.data is None or self._average is None:
             return {}
-        return {"average_val_accuracy": evaluate(self.network, self.data).accuracy}
+        return {"average_val_accuracy": evaluate(self.model, self.data).accuracy}
 
     def state_dict(self) -> dict[str, Any]:
         average = {} if self._average is None else dict(self._average.state_dict())

@@ -27,6 +27,7 @@ class BestRobust(Monitor):
         eps: radius of the l-inf ball.
         steps: of PGD.
         samples: how many are attacked at each record, drawn once; 0 for all.
+        after: records passed over at first, such as those before a sparse method's zeros are final.
         average: judge and keep its averaged weights in place of the last ones.
         seed: of samples and starts.
 
@@ -43,38 +44,43 @@ class BestRobust(Monitor):
 
     def __init__(
         self, data: Dataset, *, eps: float = 8 / 255, steps: int = 10, samples: int = 512,
-        average: WeightAverage | None = None, seed: int = 0,
+        after: int = 0, average: WeightAverage | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         if not len(data) or samples < 0:
             raise InputError(
                 f"{samples} of {len(data)} validation samples cannot be attacked.",
                 "Give data with a validation split, and a number of samples, 0 for all.",
             )
+        if after < 0:
+            raise InputError(f"after is {after}.", "Give a number of records, from 0 on.")
         order = torch.randperm(len(data), generator=generator(seed, "best robust"))[: samples or len(data)]
         self.x, self.y = next(batches(data.subset(order), len(order)))
         self.eps, self.steps, self.average, self.seed = eps, steps, average, seed
-        self.accuracy, self.epoch, self.records = -1.0, 0, 0
+        self.after, self.accuracy, self.epoch, self.records = after, -1.0, 0, 0
         self._best: dict[str, Tensor] = {}
 
-    def observe(self, network: nn.Module) -> dict[str, float]:
-        judged = network if self.average is None else self.average.network
+    def observe(self, model: nn.Module) -> dict[str, float]:
+        judged = model if self.average is None else self.average.model
         device = next(judged.parameters()).device
         found = standing(judged, self.x.to(device), self.y.to(device), eps=self.eps, steps=self.steps, seed=self.seed)
         self.records += 1
-        if found > self.accuracy:
+        if self.records > self.after and found > self.accuracy:
             self.accuracy, self.epoch = found, self.records
             self._best = {name: one.detach().clone() for name, one in judged.state_dict().items()}
         return {"robust_val_accuracy": found}
 
-    def restore(self, network: nn.Module) -> None:
+    def restore(self, model: nn.Module) -> None:
         """Put the best weights into a network.
 
         Raises:
             InputError: nothing has been recorded.
         """
         if not self._best:
-            raise InputError("No record has been made yet.", "Train first: gracile.fit(..., observe=[best]).")
-        network.load_state_dict(self._best)
+            raise InputError(
+                f"No record has been made yet{f' after the first {self.after}' if self.after else ''}.",
+                "Train first, or longer: gracile.fit(..., observe=[best]).",
+            )
+        model.load_state_dict(self._best)
 
     def state_dict(self) -> dict[str, Any]:
         return {"accuracy": self.accuracy, "epoch": self.epoch, "records": self.records, "best": self._best}
@@ -84,11 +90,11 @@ class BestRobust(Monitor):
         self._best = state["best"]
 
 
-def standing(network: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, seed: int = 0) -> float:
+def standing(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, seed: int = 0) -> float:
     """The share of samples that PGD leaves right, in [0, 1], with one draw a gradient and verdicts over fresh ones.
 
     Args:
-        network: in any mode; it is attacked as it predicts.
+        model: in any mode; it is attacked as it predicts.
         x: (n, ...), in [0, 1].
         y: int64 (n,).
         eps: radius of the l-inf ball.
@@ -96,6 +102,6 @@ def standing(network: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int
         seed: of starts and draws.
     """
     once = {"alpha": eps, "random_start": False} if steps == 1 else {}
-    at = pgd(network, x, y, eps=eps, steps=steps, draws=1, seed=seed, **once)
-    with attacking(network, x, y, eps=eps, draws=1, seed=seed + 1) as (victim, _, labels):
+    at = pgd(model, x, y, eps=eps, steps=steps, draws=1, seed=seed, **once)
+    with attacking(model, x, y, eps=eps, draws=1, seed=seed + 1) as (victim, _, labels):
         return 1 - float(victim.verdict(at, labels).double().mean())

@@ -57,11 +57,11 @@ class CatastrophicOverfitting(Monitor):
         self._watched = BestRobust(data, eps=eps, steps=steps, samples=samples, seed=seed)
         self.gap, self.best, self.records, self.message = gap, 0.0, 0, ""
 
-    def observe(self, network: nn.Module) -> dict[str, float]:
+    def observe(self, model: nn.Module) -> dict[str, float]:
         one = self._watched
-        device = next(network.parameters()).device
+        device = next(model.parameters()).device
         once, often = (
-            standing(network, one.x.to(device), one.y.to(device), eps=one.eps, steps=steps, seed=one.seed)
+            standing(model, one.x.to(device), one.y.to(device), eps=one.eps, steps=steps, seed=one.seed)
             for steps in (1, one.steps)
         )
         self.records += 1

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from gracile.core.monitor import Monitor
 from gracile.core.runs import RunFolder
 from gracile.core.sparsifier import Sparsifier
+from gracile.core.tensor_files import reading
 from gracile.training import checkpoints
 from gracile.training.adversarial import Objective
 from gracile.training.checkpoints import CHECKPOINT
@@ -26,7 +27,7 @@ class Checkpointer:
     def __init__(
         self,
         place: RunFolder | None,
-        network: nn.Module,
+        model: nn.Module,
         optimizer: Optimizer,
         sparsifier: Sparsifier | None,
         objective: Objective,
@@ -36,7 +37,7 @@ class Checkpointer:
         *,
         writes: bool = True,
     ) -> None:
-        self.place, self.network, self.optimizer, self.writes = place, network, optimizer, writes
+        self.place, self.model, self.optimizer, self.writes = place, model, optimizer, writes
         self.sparsifier, self.objective, self.monitors, self.history = sparsifier, objective, monitors, history
         self.every_seconds = every_seconds
         self._clock = self._saved = time.monotonic()
@@ -64,13 +65,13 @@ class Checkpointer:
         self.spent()
         if self.place is None or not self.writes:
             return
-        check_weights(self.network, position, self.place)
+        check_weights(self.model, position, self.place)
         if row is not None:
             self.place.record(row)
         state = {
             "position": asdict(position),
             "history": {"rows": self.history.rows, "seconds": self.history.seconds},
-            "network": self.network.state_dict(),
+            "network": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
             "objective": self.objective.state_dict(),
@@ -86,8 +87,16 @@ class Checkpointer:
         if not file.exists():
             return self.begin(position)
         state = checkpoints.load(file)
-        device = position.loss.device
-        self.network.load_state_dict(state["network"])
+        # A file of another network or method, or one that was tampered with, is refused as a whole.
+        with reading(file, checkpoints.DAMAGED):
+            found = self._position(state["position"], position.loss.device)
+            self._take_up(state)
+            return found
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        _check_optimizer(self.optimizer, state["optimizer"])
+        rows, seconds = list(map(dict, state["history"]["rows"])), float(state["history"]["seconds"])
+        self.model.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         # The file holds tensors in logical order. Laid out otherwise than their weights they would go through other
         # kernels, which round differently: an exact resume needs the layout too.
@@ -101,12 +110,39 @@ class Checkpointer:
         for monitor, kept in zip(self.monitors, state.get("monitors", []), strict=False):
             monitor.load_state_dict(kept)
         checkpoints.set_random_state(state["random"])
-        self.history.rows[:] = state["history"]["rows"]
-        self.history.seconds = state["history"]["seconds"]
+        self.history.rows[:], self.history.seconds = rows, seconds
         # Rows are appended before the checkpoint is replaced; a kill in between left one too many.
-        if self.writes:
+        if self.writes and self.place is not None:
             self.place.rewrite_metrics(self.history.rows)
-        found = state["position"]
-        return TrainingState(
-            found["epoch"], found["step"], found["loss"].to(device), found["correct"].to(device), found["seen"]
-        )
+
+    @staticmethod
+    def _position(found: dict[str, Any], device: torch.device) -> TrainingState:
+        sums = found["loss"].double().to(device), found["correct"].long().to(device)
+        for number in (found["epoch"], found["step"], found["seen"], *(int(one.numel() == 1) - 1 for one in sums)):
+            if not isinstance(number, int) or number < 0:
+                raise ValueError(f"{number!r} is no place in a run")
+        return TrainingState(found["epoch"], found["step"], *sums, found["seen"])
+
+
+def _check_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """What torch takes unseen and would only fail over in a step: settings of another type, state of another shape."""
+    groups, known = state["param_groups"], optimizer.state_dict()["param_groups"]
+    for group, own in zip(groups, known, strict=True):
+        for key, value in own.items():
+            number = isinstance(value, (int, float)) and isinstance(group[key], (int, float))
+            if key != "initial_lr" and type(group[key]) is not type(value) and not number:
+                raise ValueError(f"the optimiser's {key} is {group[key]!r}")
+    if not type(optimizer).__module__.startswith("torch.optim") or isinstance(optimizer, torch.optim.LBFGS):
+        # What others keep is theirs to know.
+        return
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    keys = {frozenset(kept) for kept in state["state"].values()}
+    if len(keys) > 1:
+        raise ValueError("the optimiser keeps other things for some parameters than for others")
+    for index, kept in state["state"].items():
+        for key, value in kept.items():
+            expected = torch.Size() if key == "step" else shapes[index]
+            fits = isinstance(value, Tensor) and value.is_floating_point() and value.shape == expected
+            # SGD has none before its first step.
+            if not fits and not (key == "momentum_buffer" and value is None):
+                raise ValueError(f"the optimiser's {key} does not fit its parameter")

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gracile.core.errors import StorageError
 from gracile.core.files import CHECKPOINT as CHECKPOINT
 from gracile.core.files import write_atomically
+from gracile.core.tensor_files import header, read_tensors, reading
 
 TENSOR = "tensor:"
+DAMAGED = "Delete the checkpoint and start that run again, or restore a copy."
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -29,10 +30,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
         StorageError: the disk is full or the folder cannot be written; the old file stands.
     """
     tensors: dict[str, Tensor] = {}
-    header = json.dumps(_take_tensors(state, "", tensors))
+    told = json.dumps(_take_tensors(state, "", tensors))
     # safetensors wants contiguous tensors that share no memory; a header alone needs no tensor.
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(copies, temporary, metadata={"state": header}))
+    write_atomically(path, lambda temporary: save_file(copies, temporary, metadata={"state": told}))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -43,19 +44,14 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise StorageError(f"There is no checkpoint {path}.", "Check the path, or start without --resume.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("state")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file, not a dictionary
-    except (SafetensorError, OSError) as error:
-        raise StorageError(
-            f"The checkpoint {path} is damaged ({error}).", "Delete it and start that run again, or restore a copy."
-        ) from error
-    if header is None:
+    metadata, tensors = read_tensors(path, DAMAGED)
+    state = header(metadata, "state", path, DAMAGED)
+    if not isinstance(state, dict):
         raise StorageError(
             f"{path} is a safetensors file but no checkpoint of gracile.", "Name a run's checkpoint.safetensors."
         )
-    return _put_tensors(json.loads(header), tensors)
+    with reading(path, DAMAGED):
+        return _put_tensors(state, tensors)
 
 
 def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

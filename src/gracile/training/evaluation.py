@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gracile.data import Dataset, batches
+
+# Standard errors above chance up to which a balanced accuracy is not told from it.
+ERRORS = 3.0
+# Samples of each class, on average, from which on it means something that a class is never named.
+SAMPLES_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
@@ -19,16 +26,60 @@ class Evaluation:
         accuracy: share in [0, 1] of right answers.
         loss: mean cross-entropy in nats, or the mean of the loss asked for.
         samples: how many.
+        confusion: (classes, classes) counts: what a sample is down, what it is taken for across.
+        constant: whether the output is the same for every sample, to a millionth.
     """
 
     accuracy: float
     loss: float
     samples: int
+    confusion: Tensor = field(compare=False, repr=False)
+    constant: bool = False
+
+    @property
+    def collapsed(self) -> str:
+        """How the network has failed as a whole, empty where it has not.
+
+        ``constant output``, ``one class only``, ``at chance`` or ``half of the classes never`` named. Chance is judged by the accuracy
+        averaged over the classes that occur, of which answers that do not look have one over their number however uneven the classes
+        are, with three standard errors; what so few samples cannot tell is not claimed.
+        """
+        counts = self.confusion.sum(1).double()
+        present = counts > 0
+        classes = int(present.sum())
+        if self.samples < 2 or classes < 2:
+            return ""
+        if self.constant:
+            return "constant output"
+        answered = self.confusion.sum(0) > 0
+        if int(answered.sum()) == 1:
+            return "one class only"
+        balanced, chance = float((self.confusion.diag()[present] / counts[present]).mean()), 1 / classes
+        bound = chance + ERRORS * math.sqrt(chance * (1 - chance) * float((1 / counts[present]).sum())) / classes
+        if balanced <= bound <= (1 + chance) / 2:
+            return "at chance"
+        unused = 2 * int((answered & present).sum()) <= classes and classes > 2
+        return "half of the classes never" if unused and self.samples >= SAMPLES_PER_CLASS * classes else ""
+
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """For a file; of the confusion, by the classes' names, only what is not 0: a thousand classes have a million pairs."""
+        taken = {
+            name: {classes[other]: int(row[other]) for other in row.nonzero().flatten().tolist()}
+            for name, row in zip(classes, self.confusion, strict=True)
+        }
+        return {
+            "classes": list(classes),
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "samples": self.samples,
+            "confusion": taken,
+            "collapsed": self.collapsed,
+        }
 
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module,
+    model: nn.Module,
     data: Dataset,
     *,
     batch_size: int = 500,
@@ -37,24 +88,37 @@ def evaluate(
     """Evaluate in float32 and evaluation mode; the network's mode is left as found.
 
     Args:
-        network: gives logits ``(n, classes)``; the data are moved to its device batch by batch.
+        model: gives logits ``(n, classes)``; the data are moved to its device batch by batch.
         data: at least one sample.
         batch_size: samples per forward pass.
         loss: from outputs and labels to a scalar, a mean over samples; cross-entropy by default.
     """
-    device = next(network.parameters()).device
-    training = network.training
-    network.eval()
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
+    size = data.num_classes
+    pairs = torch.zeros(size * size, dtype=torch.int64, device=device)
+    low = high = None
     try:
         for x, y in batches(data, batch_size):
-            logits, y = network(x.to(device)), y.to(device)
-            correct += (logits.argmax(dim=1) == y).sum()
+            logits, y = model(x.to(device)), y.to(device)
+            answers = logits.argmax(dim=1)
+            correct += (answers == y).sum()
+            # A network may have more outputs than the data have classes.
+            pairs += torch.bincount(y * size + answers.clamp(max=size - 1), minlength=size * size)
+            least, most = logits.aminmax(dim=0)
+            low = least if low is None else torch.minimum(low, least)
+            high = most if high is None else torch.maximum(high, most)
             if loss is None:
                 total += nn.functional.cross_entropy(logits.float(), y, reduction="sum")
             else:
                 total += loss(logits.float(), y) * len(y)
     finally:
-        network.train(training)
-    return Evaluation(correct.item() / len(data), total.item() / len(data), len(data))
+        model.train(training)
+    assert low is not None
+    assert high is not None
+    constant = bool((high - low).max() <= 1e-6 * torch.maximum(high.abs(), low.abs()).max())
+    confusion = pairs.view(size, size).cpu()
+    return Evaluation(correct.item() / len(data), total.item() / len(data), len(data), confusion, constant)

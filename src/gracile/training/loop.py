@@ -30,7 +30,7 @@ from gracile.training.step import STEPS_BETWEEN_CHECKS, Precision, TrainingStep,
 
 
 def fit(
-    network: nn.Module,
+    model: nn.Module,
     data: Splits,
     *,
     epochs: int | None = None,
@@ -64,7 +64,7 @@ def fit(
     its part: dropout, noise and the random starts of attacks. Only rank 0 writes.
 
     Args:
-        network: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
+        model: maps ``x: (n, c, h, w)`` or ``(n, features)`` to logits ``(n, classes)``; images come in [0, 1].
         data: trained on ``data.train``, watched on ``data.validation`` unless that is empty; ``data.test`` is never
             touched.
         epochs: passes over the training data; the last one counts.
@@ -81,7 +81,7 @@ def fit(
         nesterov: whether the momentum is Nesterov's.
         schedule: a factor on the learning rate by progress in epochs, set before every step.
         learning_rule: fills the gradients in place of an objective and backpropagation, as ``FFNetwork.gradients``.
-        sparsifier: RVSM, RGSM or another method, built on `network`; attached here and detached at the end. Its
+        sparsifier: RVSM, RGSM or another method, built on `model`; attached here and detached at the end. Its
             `end_epoch` is called after whole epochs only.
         objective: what is minimised: cross-entropy by default; a function from outputs and labels to a scalar, whose
             mean is then the validation loss too; or `gracile.training.adversary` for training on attacked samples,
@@ -107,21 +107,21 @@ def fit(
         NonFiniteError: the loss or a weight is no longer finite; the last good checkpoint and all records stand.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
-    device = next(network.parameters()).device
-    _check_fit(network, data.train)
+    device = next(model.parameters()).device
+    _check_fit(model, data.train)
     _check_numbers(epochs, steps, record_every, batch_size)
     place = RunFolder(Path(folder)) if isinstance(folder, (str, Path)) else folder
     if isinstance(optimizer, str):
         optimizer = optimizer_factory(optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
     if channels_last:
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
-    built = optimizer(network.parameters())
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing from torch's stubs
+    built = optimizer(model.parameters())
     train, validation = data.train.to(device), data.validation.to(device)
     per_epoch = steps_per_epoch(len(train), batch_size, drop_last=drop_last)
     total = steps if epochs is None else epochs * per_epoch
     assert total is not None
     minimised = as_objective(objective)
-    recorder = Recorder(network, validation, sparsifier, minimised, observe, per_epoch, record_every, total)
+    recorder = Recorder(model, validation, sparsifier, minimised, observe, per_epoch, record_every, total)
     history = History()
     position = TrainingState.at(device, 0)
     with ExitStack() as stack:
@@ -136,7 +136,7 @@ def fit(
             sparsifier.attach(built)
             stack.callback(sparsifier.detach)
         saver = Checkpointer(
-            place, network, built, sparsifier, minimised, recorder.monitors, history, checkpoint_seconds,
+            place, model, built, sparsifier, minimised, recorder.monitors, history, checkpoint_seconds,
             writes=ranks.rank == 0,
         )  # fmt: skip
         if place is not None:
@@ -159,12 +159,10 @@ def fit(
         recorder.begin(built)
         autocast = autocast_of(precision, device)
         learning = learning_rule or minimised
-        stepper = TrainingStep(
-            network, built, learning, schedule or Constant(), per_epoch, autocast, seed, place, ranks
-        )
+        stepper = TrainingStep(model, built, learning, schedule or Constant(), per_epoch, autocast, seed, place, ranks)
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, total, position.taken(per_epoch)))
-        network.train()
+        model.train()
         while (taken := position.taken(per_epoch)) < total:
             stream = _batches(train, batch_size, seed, position.epoch, augment, device, drop_last=drop_last)
             # The epoch's end, or the run's where it ends earlier.
@@ -179,11 +177,11 @@ def fit(
                 whole = position.step == per_epoch
                 if recorded:
                     position.loss, position.correct, position.seen = ranks.sums(*position.sums)
-                    check_finite(position, network, None, place)
+                    check_finite(position, model, None, place)
                 if whole and sparsifier is not None:
                     sparsifier.end_epoch()
                 if recorded:
-                    check_weights(network, position, place)
+                    check_weights(model, position, place)
                     row = recorder.row(position, first=not history.rows)
                     row.update(lr=stepper.last_rate(position), seconds=round(saver.spent(), 3))
                     check_row(row, place)
@@ -255,22 +253,22 @@ def _check_numbers(epochs: int | None, steps: int | None, record_every: int | No
             raise InputError(f"{name} is {value}; it must be at least 1.", f"Pass {name}=1 or more.")
 
 
-def _check_fit(network: nn.Module, train: Dataset) -> None:
+def _check_fit(model: nn.Module, train: Dataset) -> None:
     """Refuse, before anything is trained, what the network cannot take."""
-    device = next(network.parameters()).device
+    device = next(model.parameters()).device
     x, _ = next(batches(train.subset(torch.arange(min(2, len(train)))), 2))
-    training = network.training
-    network.eval()
+    training = model.training
+    model.eval()
     try:
         with torch.no_grad():
-            logits = network(x.to(device))
+            logits = model(x.to(device))
     except RuntimeError as error:
         raise InputError(
             f"The network does not take inputs of shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}.",
             "Build it with the data's in_channels and image_size.",
         ) from error
     finally:
-        network.train(training)
+        model.train(training)
     if logits.ndim != 2:
         raise InputError(
             f"The network's output has shape {tuple(logits.shape)}.", "A classifier must give logits (n, classes)."

@@ -29,16 +29,14 @@ class Mart(Adversary):
     alpha: float | None = None
     weight: float = 5.0
 
-    def attacked(self, network: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    def attacked(self, model: nn.Module, x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
         alpha = None if self.alpha is None else share * self.alpha
-        return pgd(
-            network, x, y, eps=share * self.eps, steps=self.steps, alpha=alpha, seed=seed, mode=self.mode, draws=1
-        )
+        return pgd(model, x, y, eps=share * self.eps, steps=self.steps, alpha=alpha, seed=seed, mode=self.mode, draws=1)
 
     def outer(
-        self, network: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
+        self, model: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits, moved = network(x), network(adversarial)
+        logits, moved = model(x), model(adversarial)
         rival = moved.softmax(dim=1).scatter(1, y[:, None], 0.0).amax(dim=1)
         # The published code's 1.0001 keeps the slope finite where the rival has the whole probability.
         smoothed = F.cross_entropy(moved, y, label_smoothing=self.label_smoothing)

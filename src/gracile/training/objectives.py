@@ -22,9 +22,14 @@ class LossObjective(CrossEntropy):
     def __init__(self, function: Loss) -> None:
         self.function = function
 
-    def loss(self, network: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
-        outputs = network(x)
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
+        outputs = model(x)
         return self.function(outputs, y), outputs
+
+
+def on_probabilities(loss: Loss) -> Loss:
+    """A loss of logits and labels by one of probabilities and one-hot targets, both (b, classes), such as ``mse_loss``."""
+    return lambda logits, y: loss(logits.softmax(1), nn.functional.one_hot(y, logits.shape[1]).to(logits.dtype))
 
 
 def as_objective(wanted: Objective | Loss | None) -> Objective:

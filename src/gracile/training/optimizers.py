@@ -42,6 +42,8 @@ def _rmsprop(lr: float, momentum: float, weight_decay: float, nesterov: bool) ->
 
 
 OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw, "adagrad": _adagrad, "rmsprop": _rmsprop}
+# The momentum each is usually written with, where `sgd` is plain descent.
+USUAL_MOMENTUM = {"sgd": 0.0, "adagrad": 0.0, "rmsprop": 0.9, "adam": 0.9, "adamw": 0.9}
 
 
 def optimizer_factory(

@@ -32,9 +32,9 @@ class Ranks:
         """Those of the process group that stands; this process alone where there is none."""
         return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
 
-    def parallel(self, network: nn.Module) -> nn.Module:
+    def parallel(self, model: nn.Module) -> nn.Module:
         """The network whose backward pass averages gradients over all ranks, after rank 0's weights went to all."""
-        return DistributedDataParallel(network) if self.size > 1 else network
+        return DistributedDataParallel(model) if self.size > 1 else model
 
     def share(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
         """This rank's part of a batch, and the factor on its mean loss that makes the mean over ranks the joint batch's.
@@ -71,13 +71,13 @@ class Ranks:
             dist.barrier()
 
 
-def alone(network: nn.Module) -> nn.Module:
+def alone(model: nn.Module) -> nn.Module:
     """The network without the exchange between ranks.
 
     What a rank asks of it beyond the loss, such as an attack on its part of a batch, must go this way: passes of the
     wrapped network meet those of the other ranks, which need not take as many.
     """
-    return network.module if isinstance(network, DistributedDataParallel) else network
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @contextmanager

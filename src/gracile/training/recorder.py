@@ -23,7 +23,7 @@ class Recorder:
     """Makes the rows of a run's history.
 
     Args:
-        network: what is trained.
+        model: what is trained.
         validation: what it is watched on; may be empty.
         sparsifier: see `gracile.fit`.
         objective: what is minimised; of a loss of outputs the validation loss is taken, else cross-entropy.
@@ -35,7 +35,7 @@ class Recorder:
 
     def __init__(
         self,
-        network: nn.Module,
+        model: nn.Module,
         validation: Dataset,
         sparsifier: Sparsifier | None,
         objective: Objective,
@@ -44,7 +44,7 @@ class Recorder:
         every: int | None,
         total: int,
     ) -> None:
-        self.network, self.validation, self.sparsifier = network, validation, sparsifier
+        self.model, self.validation, self.sparsifier = model, validation, sparsifier
         self.loss: Loss | None = objective.function if isinstance(objective, LossObjective) else None
         self.observers = list(observe) if isinstance(observe, Sequence) else [observe]
         self.monitors = [one for one in self.observers if isinstance(one, Monitor)]
@@ -72,7 +72,7 @@ class Recorder:
     def after_step(self) -> None:
         """Show the monitors the network after a step."""
         for monitor in self.monitors:
-            monitor.after_step(self.network)
+            monitor.after_step(self.model)
 
     def row(self, position: TrainingState, *, first: bool) -> dict[str, Any]:
         """A record, of the step just taken.
@@ -90,9 +90,9 @@ class Recorder:
             "train_accuracy": position.correct.item() / position.seen,
         }
         if len(self.validation):
-            watched = evaluate(self.network, self.validation, loss=self.loss)
+            watched = evaluate(self.model, self.validation, loss=self.loss)
             row.update(val_loss=watched.loss, val_accuracy=watched.accuracy)
-        kept = self.network
+        kept = self.model
         if self.sparsifier is not None:
             kept = self.sparsifier.sparse_model()
             summary = self.sparsifier.summary()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gracile.core.errors import InputError, nearest, pick
@@ -37,3 +37,20 @@ def robust_monitor(name: str, data: Dataset, **options: Any) -> Any:
         if key not in known:
             raise InputError(f"The monitor '{name}' has no option '{key}'.", nearest(key, known))
     return made(data=data, **options)
+
+
+def robust_monitors(asked: Mapping[str, Mapping[str, Any]], data: Dataset) -> dict[str, Monitor]:
+    """Several of them, in the order in which they must look.
+
+    Args:
+        asked: options by row; where ``average`` is among them, ``best`` judges and keeps averaged weights.
+        data: validation samples.
+
+    Raises:
+        InputError: as `robust_monitor`.
+    """
+    made: dict[str, Monitor] = {}
+    for name in sorted(asked, key=lambda name: name != "average"):
+        more = {"average": made["average"]} if name == "best" and "average" in made else {}
+        made[name] = robust_monitor(name, data, **asked[name], **more)
+    return made

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gracile.core.errors import InputError
+from gracile.core.errors import InputError, pick
 
 
 class Schedule(Protocol):
@@ -113,3 +113,48 @@ class Averaged:
     def factor(self, progress: float) -> float:
         """See `Schedule.factor`."""
         return math.sqrt(round(progress * self.steps_per_epoch) + 1)
+
+
+def schedule_named(
+    name: str,
+    *,
+    epochs: float,
+    steps: int,
+    lr: float,
+    milestones: Sequence[float] = (),
+    gamma: float = 0.1,
+    warmup: float = 0.0,
+    decay: float = 1e-3,
+) -> Schedule:
+    """A schedule by its name, of a training whose numbers are known.
+
+    Args:
+        name: ``constant``, ``milestones``, ``cosine``, ``diminishing`` or ``averaged``.
+        epochs: of the training.
+        steps: per epoch.
+        lr: the learning rate, which ``diminishing`` depends on: it becomes ``lr / (1 + decay lr l)`` at step l.
+        milestones: of `Milestones`.
+        gamma: of `Milestones`.
+        warmup: epochs, of `Cosine`.
+        decay: of ``diminishing``.
+
+    Raises:
+        InputError: no such schedule, a warm-up that does not fit, or milestones or a warm-up that the schedule would not look at.
+    """
+    if name == "cosine" and not 0 <= warmup < epochs:
+        raise InputError(
+            f"A warm-up of {warmup:g} epochs does not fit into {epochs}.",
+            "Set training.warmup below training.epochs, as with --set training.warmup=0.",
+        )
+    if name == "constant" and (milestones or warmup):
+        raise InputError(
+            "milestones or warmup are given, and schedule is 'constant'.", "Set schedule to 'milestones' or 'cosine'."
+        )
+    made: dict[str, Callable[[], Schedule]] = {
+        "constant": Constant,
+        "milestones": lambda: Milestones(milestones, gamma),
+        "cosine": lambda: Cosine(epochs, warmup),
+        "diminishing": lambda: Diminishing(decay * lr, steps),
+        "averaged": lambda: Averaged(steps),
+    }
+    return pick(made, name, "schedule")()

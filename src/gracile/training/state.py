@@ -69,23 +69,23 @@ class TrainingState:
         return self.loss, self.correct, self.seen
 
 
-def check_finite(position: TrainingState, network: nn.Module, x: Tensor | None, place: RunFolder | None) -> None:
+def check_finite(position: TrainingState, model: nn.Module, x: Tensor | None, place: RunFolder | None) -> None:
     """Stop at a loss that is no longer a number, and say where it began."""
     if torch.isfinite(position.loss):
         return
     if x is not None and not torch.isfinite(x).all():
         cause = "the batch holds NaN or infinity"
     else:
-        broken = [name for name, tensor in network.named_parameters() if not torch.isfinite(tensor).all()]
+        broken = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
         cause = f"'{broken[0]}' holds NaN or infinity" if broken else "its weights are still finite"
     raise _not_finite(
         f"The loss is no longer finite in epoch {position.epoch + 1}, step {position.step}: {cause}.", place
     )
 
 
-def check_weights(network: nn.Module, position: TrainingState, place: RunFolder | None) -> None:
+def check_weights(model: nn.Module, position: TrainingState, place: RunFolder | None) -> None:
     """A checkpoint must never replace a good one with weights that are not numbers."""
-    for name, tensor in network.named_parameters():
+    for name, tensor in model.named_parameters():
         if not torch.isfinite(tensor).all():
             raise _not_finite(
                 f"'{name}' is no longer finite after epoch {position.epoch}, step {position.step}.", place

@@ -27,7 +27,7 @@ class TrainingStep:
 
     def __init__(
         self,
-        network: nn.Module,
+        model: nn.Module,
         optimizer: Optimizer,
         learning: LearningRule | Objective,
         schedule: Schedule,
@@ -37,8 +37,8 @@ class TrainingStep:
         place: RunFolder | None,
         ranks: Ranks,
     ) -> None:
-        self.network, self.optimizer, self.schedule = network, optimizer, schedule
-        self.ranks, self.parallel = ranks, ranks.parallel(network)
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.ranks, self.parallel = ranks, ranks.parallel(model)
         self.learning = learning
         self.steps, self.autocast, self.seed, self.place = steps, autocast, seed, place
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -65,7 +65,7 @@ class TrainingStep:
             position.loss += loss * len(y)
             position.correct += correct
         if position.step % STEPS_BETWEEN_CHECKS[x.device.type] == 0:
-            check_finite(position, self.network, x, self.place)
+            check_finite(position, self.model, x, self.place)
 
     def _descend(
         self, objective: Objective, x: Tensor, y: Tensor, weight: float, progress: float, seed: int

@@ -11,7 +11,7 @@ from gracile.core.figures import new_figure, save
 from gracile.walks.rates import Point, Rate, fitted
 from gracile.walks.walk import SenileWalk
 
-COLOURS = ("#3b6ea8", "#c8553d", "#4f9d69", "#8d6a9f", "#d19c1d", "#5b5b5b", "#2a9d8f")
+COLOURS = tuple(f"C{number}" for number in range(10))
 
 
 def _figure(width: float, height: float, columns: int = 1):
@@ -23,7 +23,7 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
     """Draw nu (d = 1) or nu - nu_0 (d >= 2) against the derived axis, with the predicted lines, and the quotient of both.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         dim: d.
         curves: law to its rate and exact points.
         title: above the picture.
@@ -55,9 +55,17 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
         axis.grid(alpha=0.25)
     last = axes[-1]
     last.axhline(1, color="black", lw=0.8, ls="--")
-    # Decades reach 1e256, beyond what a logarithmic axis of doubles can label.
+    # Decades reach 1e256, beyond what a logarithmic axis of doubles can label: their logarithm, plain to 3, is the axis.
+    furthest = max(np.log10(p.decades) for _, points in curves.values() for p in points)
     last.set_xscale("symlog", linthresh=3)
-    last.set_xlim(left=-0.2)
+    last.set_xlim(-0.2, max(1.0, 1.05 * furthest))
+    marks = [
+        mark
+        for mark in (0, 0.5, 1, 2, 3, 10, 30, 100, 250)
+        if mark <= 1.05 * furthest and (mark != 0.5 or furthest < 2)
+    ]
+    last.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    last.minorticks_off()
     last.set_xlabel("log₁₀(−log₁₀ δ)")
     last.set_ylim(0, 3)
     last.set_ylabel(f"{quotient} / (predicted slope × axis)")
@@ -74,7 +82,7 @@ def trajectories(path: Path, walks: Mapping[str, SenileWalk], steps: int, seed: 
     """Trajectories in the plane, one panel per walk, all from the same seed.
 
     Args:
-        path: the PNG.
+        path: the file, ``.svg`` or ``.png``.
         walks: title to a walk in d = 2.
         steps: how many.
         seed: of all.

@@ -242,3 +242,52 @@ def reach(points: Sequence[Point], slope: float, tolerance: float) -> float | No
             break
         good = point.decades
     return good
+
+
+@dataclass(frozen=True)
+class Held:
+    """A theorem's rate held against exact values.
+
+    Attributes:
+        derived: the rate with its constant.
+        axis: the one the theorem names.
+        points: the exact values.
+        slope: fitted to the last of them.
+        end_ratio: the last gain over its predicted one.
+        seen: decades of delta from which on gain / x stays near the derived slope; None if it never does.
+        growth: of gain over the theorem's own x between the last two points: 1 where its O(x) is sharp.
+        error_bound: the largest relative bound on the error of a gain.
+    """
+
+    derived: Rate
+    axis: str
+    points: list[Point]
+    slope: float
+    end_ratio: float
+    seen: float | None
+    growth: float
+    error_bound: float
+
+
+def held_against(
+    dim: int, noise: object, decades: Sequence[float], *, fit_last: int = 3, tolerance: float = 0.05
+) -> Held:
+    """Exact diffusivities at delta = 10^-decades beside the rates that are derived and published for them.
+
+    Args:
+        dim: d.
+        noise: as for `SenileWalk`.
+        decades: as for `sweep`, two at least.
+        fit_last: how many of the smallest deltas the slope is fitted to.
+        tolerance: see `reach`.
+    """
+    rate, (axis, x), points = derived(dim, noise), published(dim, noise), sweep(dim, noise, decades)
+    # By the theorem's own axis: O(x) holds if gain / x stays bounded, and is sharp if it tends to a constant.
+    size = [point.decades * math.log(10) for point in points]
+    return Held(
+        rate, axis, points, fitted(points[-fit_last:]),
+        end_ratio=points[-1].gain / points[-1].x / rate.slope,
+        seen=reach(points, rate.slope, tolerance),
+        growth=(points[-1].gain / x(size[-1])) / (points[-2].gain / x(size[-2])),
+        error_bound=max(point.error_bound / abs(point.gain) for point in points),
+    )  # fmt: skip

@@ -139,7 +139,7 @@ def walk(
             from gracile.walks import pictures
 
             picture = pictures.growth(
-                Path(folder) / "growth.png", simulated.times, simulated.mean_square, simulated.standard_error, exact.nu,
+                Path(folder) / "growth.svg", simulated.times, simulated.mean_square, simulated.standard_error, exact.nu,
                 f"d = {dim}, delta = {delta:g}",
             )  # fmt: skip
     return WalkSummary(found, exact, recurrence, undecided, simulated, picture)
@@ -194,13 +194,13 @@ def sweep(folder: Path | str, seed: int = 0) -> Sweep:
             })  # fmt: skip
         words = "ν(δ)" if dim == 1 else "ν(δ) − ν(0)"
         title = f"{words} in d = {dim}, f(m) = m"
-        found.pictures.append(pictures.rates(Path(folder) / f"rates-d{dim}.png", dim, curves, title))
+        found.pictures.append(pictures.rates(Path(folder) / f"rates-d{dim}.svg", dim, curves, title))
     shown: Mapping[str, SenileWalk] = {
         "simple random walk": SenileWalk(2, 0.0),
         "senile, f(m) = m": SenileWalk(2),
         "senile, model I, δ = 0.1": SenileWalk(2, delta=0.1),
     }
-    found.pictures.append(pictures.trajectories(Path(folder) / "trajectories.png", shown, 20_000, seed))
+    found.pictures.append(pictures.trajectories(Path(folder) / "trajectories.svg", shown, 20_000, seed))
     return found
 
 
@@ -208,11 +208,11 @@ def _noise(model: str | None, noise: Any) -> Any:
     """The law that a model has."""
     if model == "I" and noise:
         raise InputError("Model I has no random noise.", "Leave the noise out, or take model II.")
-    if model == "II" and (not noise or noise == GROWING):
+    if model == "II" and (not noise or str(noise).endswith("-n")):
         raise InputError("Model II needs a noise that does not grow.", "Add one, such as half-cauchy.")
-    if model == "III" and noise not in (None, GROWING):
+    if model == "III" and not (noise is None or str(noise).endswith("-n")):
         raise InputError(f"Model III needs a noise that grows with n; '{noise}' does not.", f"Use {GROWING}.")
-    return GROWING if model == "III" else noise
+    return noise or GROWING if model == "III" else noise
 
 
 def _reinforcement(given: Any) -> Any:

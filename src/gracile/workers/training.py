@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gracile.core.errors import InputError, NonFiniteError, StorageError
 from gracile.core.files import write_atomically
+from gracile.core.tensor_files import read_tensors, reading
 from gracile.workers.methods import Method, State
 from gracile.workers.network import WorkerNetwork
 from gracile.workers.problem import Buffered, Problem
@@ -178,19 +178,15 @@ def restore(folder: Path, network: WorkerNetwork, state: State, row: int) -> int
     path = _file(folder, network.local[row])
     if not path.exists():
         return 0
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118 - a file, not a dictionary
-                state[name][row].copy_(file.get_tensor(name))
-        network.go_on_from(json.loads(header["network"]))
+    remedy = "It is damaged or of another run: delete it."
+    header, tensors = read_tensors(path, remedy)
+    with reading(path, remedy):
         if int(header["of"]) != network.workers:
             raise StorageError(
                 f"{path} belongs to a network of {header['of']} workers, not {network.workers}.",
                 "Use its folder with as many workers.",
             )
+        for name, tensor in tensors.items():
+            state[name][row].copy_(tensor)
+        network.go_on_from(json.loads(header["network"]))
         return int(header["round"])
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise StorageError(
-            f"The checkpoint {path} is damaged or of another run ({json.dumps(str(error)[:80])}).", "Delete it."
-        ) from error

@@ -8,36 +8,27 @@ there); else it does everything at one go (`WholeKind`).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gracile.core.errors import pick
 from gracile.core.runs import RunFolder
 from gracile.recipes.schema import Strict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Names, not modules: a recipe needs one kind, and each imports its own rooms and this one, so that all of them would make a
 # start slow and a circle. A kind's module bears its name.
 KINDS = {
     name: f"gracile.recipes.kinds.{name.replace('-', '_')}"
     for name in (
-        "conserved",
-        "ff-random-layer",
-        "ff-sparsity",
-        "file-size",
-        "layerwise-redense",
-        "layerwise-rho",
-        "layerwise-workers",
-        "low-rank",
-        "one-layer",
-        "study",
-        "train",
-        "tree",
-        "walk-rates",
-        "workers",
+        "conserved", "ff-random-layer", "ff-sparsity", "file-size", "layerwise-redense", "layerwise-rho", "layerwise-workers",
+        "low-rank", "one-layer", "perceptron", "train", "tree", "walk-rates", "workers",
     )
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,16 +36,16 @@ class Outcome:
     """What a run found.
 
     Attributes:
-        rows: the result table, one dictionary a row, columns in order of first appearance.
+        rows: the result table, one dictionary per row, columns in order of first appearance.
         values: named numbers that accept-criteria and results files speak of.
-        plots: name to PNG, inside the run's folder; relative to it once the run has ended.
-        notes: sentences the reader needs: warnings, what did not hold.
+        plots: by name, figures, which the runner writes, or files inside the run's folder.
+        notes: sentences the reader needs: warnings, what did not hold; empty ones are left out.
     """
 
-    rows: list[dict[str, Any]]
-    values: dict[str, float]
-    plots: dict[str, Path] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+    plots: Mapping[str, Path | Figure] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class Kind(Protocol):
@@ -67,12 +58,7 @@ class WholeKind(Kind, Protocol):
     """A kind that is run at one go."""
 
     def execute(self, settings: Any, folder: RunFolder) -> Outcome:
-        """Run; minutes at most, so nothing is kept of an interrupted run.
-
-        Args:
-            settings: an instance of the kind's `Settings`.
-            folder: where everything goes.
-        """
+        """Run with the kind's `Settings`; minutes at most, so nothing is kept of an interrupted run but what `folder` records."""
         ...
 
 

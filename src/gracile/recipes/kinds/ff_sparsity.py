@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field
 
+from gracile.core.figures import new_figure
 from gracile.core.runs import RunFolder
-from gracile.core.seeding import derive_seed, generator
-from gracile.data import Dataset, batches
+from gracile.forward_forward import pictures
+from gracile.forward_forward.descent import correlation, watched_descent
 from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import DataSettings
-from gracile.report.figures import new_figure, save_all
-
-log = logging.getLogger("gracile")
-
-SAMPLES = ("positive", "negative")
+from gracile.recipes.tables import Results, Rows
 
 
 class Descent(Strict):
-    """One run of plain gradient descent on the sum over each batch.
-
-    Attributes:
-        loss: ``decrease`` (theorem 1: the goodness of right-labelled images goes down), or of `gracile.forward_forward.losses.LOSSES`.
-        lr: step size.
-        epochs: passes over the training data.
-        widths: of the layers; more than one are trained as a network, each layer on the length-normalised answer of the one below.
-        threshold: of the loss.
-        sharpness: of the loss.
-    """
+    """One run, as `gracile.forward_forward.descent.watched_descent` takes it."""
 
     loss: str
     lr: float
@@ -69,147 +55,50 @@ class Settings(Parts):
         return [self.seed]
 
 
-def outcome(
-    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
-) -> Outcome:
-    """Set the table and draw."""
-    from gracile.forward_forward import pictures
+def train(settings: Settings, part: Part) -> dict[str, Any]:
+    """One run; per layer what was seen: ``shares`` by kind (``predicted``, ``real``, ``agree`` by iteration) and ``probes``."""
+    asked = settings.runs[part.arm].model_dump() | settings.model_dump(
+        include={"batch_size", "probes", "probe_steps", "seed"}
+    )
+    return {"layers": [layer.to_json() for layer in watched_descent(settings.data.splits().train, **asked)]}
 
-    note = settings.data.splits().train.note
-    rows: list[dict[str, Any]] = []
-    values: dict[str, float] = {}
-    shares: dict[str, Any] = {}
-    probes: dict[str, Any] = {}
-    for name, (found,) in results.items():
-        layers = found["layers"]
-        for number, layer in enumerate(layers):
-            single = len(layers) == 1
-            label, key = (name, name) if single else (f"{name}, layer {number + 1}", f"{name}.layer{number + 1}")
-            title = f"{label} (step {settings.runs[name].lr:g})"
+
+def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
+    """Set the table and draw."""
+    found, shares, probes = Outcome(), {}, {}
+    for name, (run,) in results.items():
+        for number, layer in enumerate(run["layers"], 1):
+            single, lr = len(run["layers"]) == 1, settings.runs[name].lr
+            label, key = (name, name) if single else (f"{name}, layer {number}", f"{name}.layer{number}")
+            title = f"{label} (step {lr:g})"
             shares[title], probes[title] = layer["shares"], layer["probes"]
-            first, last = layer["probes"][0], layer["probes"][-1]
-            row: dict[str, Any] = {"run": label, "step size": settings.runs[name].lr}
-            for kind, curves in layer["shares"].items():
-                real, predicted = np.array(curves["real"]), np.array(curves["predicted"])
-                row |= {f"{kind}: sparser %": 100 * real.mean(), f"{kind}: predicted %": 100 * predicted.mean()}
-                values |= {
-                    f"{key}.{kind}_real": 100 * real.mean(),
-                    f"{key}.{kind}_predicted": 100 * predicted.mean(),
-                    f"{key}.{kind}_first": 100 * real[0],
-                    f"{key}.{kind}_first_predicted": 100 * predicted[0],
-                    f"{key}.{kind}_over_half": 100 * float((real > 0.5).mean()),
-                    f"{key}.{kind}_agree": 100 * float(np.mean(curves["agree"])),
-                    f"{key}.{kind}_correlation": _correlation(real, predicted),
-                    f"{key}.{kind}_sparsity_start": first[kind],
-                    f"{key}.{kind}_sparsity_end": last[kind],
-                }
-            row |= {
-                "agree %": values[f"{key}.positive_agree"],
-                "most steps over half %": values[f"{key}.positive_over_half"],
-            }
-            row |= {"S at start": first["positive"], "S at end": last["positive"], "dead units % at end": last["dead"]}
-            values[f"{key}.dead_end"] = last["dead"]
-            rows.append(row)
+            found.rows.append({"run": label, "step size": lr, **_row(layer, key, found.values)})
     drawn = {
         "shares": pictures.shares_by_step(new_figure(9.5, 2.2 * len(shares) + 0.6), shares),
         "sparsity": pictures.over_training(new_figure(10.0, 4.0), probes),
     }
-    return Outcome(rows, values, save_all(drawn, folder.path / "plots"), [note] if note else [])
+    return Outcome(found.rows, found.values, drawn, [settings.data.splits().train.note])
 
 
-def _correlation(real: np.ndarray, predicted: np.ndarray) -> float:
-    """Of real and predicted shares over iterations; 1 where both stand still."""
-    if len(real) < 2 or real.std() == 0 or predicted.std() == 0:
-        return float(np.allclose(real, predicted))
-    return float(np.corrcoef(real, predicted)[0, 1])
-
-
-def train(settings: Settings, part: Part) -> dict[str, Any]:
-    """One run; per layer what was seen: ``shares`` by kind (``predicted``, ``real``, ``agree`` by iteration) and ``probes``."""
-    one, name = settings.runs[part.arm], part.arm
-    layers = _Descent(settings, one, settings.data.splits().train)
-    kinds = SAMPLES[:1] if layers.decrease else SAMPLES
-    found: list[dict[str, Any]] = [
-        {"shares": {kind: {"predicted": [], "real": [], "agree": []} for kind in kinds}, "probes": []}
-        for _ in one.widths
-    ]
-    for iteration, steps in layers.steps(found):
-        for layer, seen in zip(found, zip(*(steps[kind] for kind in kinds), strict=True), strict=True):
-            for kind, shares in zip(kinds, seen, strict=True):
-                for key in ("predicted", "real", "agree"):
-                    layer["shares"][kind][key].append(round(getattr(shares, key), 6))
-        if iteration % 500 == 0:
-            told = found[0]["shares"]["positive"]
-            log.info("%s, iteration %d: %.1f %% sparser", name, iteration, 100 * np.mean(told["real"][-100:]))
-    return {"layers": found}
-
-
-class _Descent:
-    """A layer, or a network of them, descending."""
-
-    def __init__(self, settings: Settings, one: Descent, train: Dataset) -> None:
-        from gracile.forward_forward import FFNetwork, watching
-
-        self.settings, self.one, self.train = settings, one, train
-        self.decrease = one.loss == watching.DECREASE
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(settings.seed, "layers"))
-            self.network = FFNetwork(
-                int(np.prod(train.input_shape)), train.num_classes, one.widths, goodness="squared_sum",
-                loss="difference" if self.decrease else one.loss, label="overlay", normalize="length", bias=False,
-                # The threshold of a squared sum counts in widths, and of lengths about 1 the sum is about 1.
-                threshold=0.0, sharpness=one.sharpness,
-            )  # fmt: skip
-        self.network.thresholds = [one.threshold] * len(one.widths)
-        self.random = generator(settings.seed, "negatives")
-        chosen = torch.randperm(len(train), generator=generator(settings.seed, "probes"))[: settings.probes]
-        self.probe, self.labels = next(batches(train, settings.probes, order=chosen))
-        self.wrong = self._draw(self.labels)
-
-    def steps(self, found: list[dict[str, Any]]) -> Any:
-        """Yield (iteration, what was seen by kind and layer); measure the probes on the way."""
-        iteration = 0
-        self._measure(found, iteration)
-        for epoch in range(self.one.epochs):
-            order = torch.randperm(len(self.train), generator=generator(self.settings.seed, "order", epoch))
-            for x, y in batches(self.train, self.settings.batch_size, order=order, drop_last=True):
-                iteration += 1
-                yield iteration, self._step(x, y)
-                if iteration % self.settings.probe_steps == 0:
-                    self._measure(found, iteration)
-        self._measure(found, iteration)
-
-    def _step(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-        from gracile.forward_forward import watching
-
-        one = self.one
-        if len(one.widths) > 1:
-            return watching.step_network(self.network, x, y, self._draw(y), one.lr)
-        positive, negative = watching.unit_pairs(x.flatten(1), y, self.train.num_classes, self.random)
-        weights = self.network.linear[0].weight.data
-        seen = watching.step_layer(
-            weights, positive, None if self.decrease else negative, one.lr,
-            loss=one.loss, threshold=one.threshold, sharpness=one.sharpness,
-        )  # fmt: skip
-        return {kind: [shares] for kind, shares in seen.items()}
-
-    def _draw(self, y: torch.Tensor) -> torch.Tensor:
-        from gracile.forward_forward import random_wrong
-
-        return random_wrong(y, self.train.num_classes, self.random)
-
-    @torch.no_grad()
-    def _measure(self, found: list[dict[str, Any]], iteration: int) -> None:
-        from gracile.forward_forward import hoyer_sparsity
-        from gracile.forward_forward.watching import dead_units
-
-        shown = {"positive": self.labels, "negative": self.wrong}
-        active = {kind: self.network.activations(self.probe, labels) for kind, labels in shown.items()}
-        for number, dead in enumerate(dead_units(active["positive"])):
-            means = {
-                kind: hoyer_sparsity(layers[number], undefined="nan").nanmean().item()
-                for kind, layers in active.items()
-            }
-            record = {"iteration": iteration, **means, "dead": 100 * dead}
-            if not found[number]["probes"] or found[number]["probes"][-1]["iteration"] != iteration:
-                found[number]["probes"].append(record)
+def _row(layer: dict[str, Any], key: str, values: dict[str, float]) -> dict[str, Any]:
+    """A layer's row; what criteria speak of goes into `values`, all in percent but sparsity and correlation."""
+    first, last = layer["probes"][0], layer["probes"][-1]
+    row = {}
+    for kind, curves in layer["shares"].items():
+        real, predicted = np.array(curves["real"]), np.array(curves["predicted"])
+        row |= {f"{kind}: sparser %": 100 * real.mean(), f"{kind}: predicted %": 100 * predicted.mean()}
+        numbers = {
+            "real": 100 * real.mean(),
+            "predicted": 100 * predicted.mean(),
+            "first": 100 * real[0],
+            "first_predicted": 100 * predicted[0],
+            "over_half": 100 * float((real > 0.5).mean()),
+            "agree": 100 * float(np.mean(curves["agree"])),
+            "correlation": correlation(real, predicted),
+            "sparsity_start": first[kind],
+            "sparsity_end": last[kind],
+        }
+        values |= {f"{key}.{kind}_{name}": value for name, value in numbers.items()}
+    values[f"{key}.dead_end"] = last["dead"]
+    row |= {"agree %": values[f"{key}.positive_agree"], "most steps over half %": values[f"{key}.positive_over_half"]}
+    return row | {"S at start": first["positive"], "S at end": last["positive"], "dead units % at end": last["dead"]}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from gracile.core.errors import InputError, nearest
+from gracile.core.errors import pick
 from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.data import Splits
@@ -19,6 +18,7 @@ from gracile.recipes.arms import Part
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.kinds import train as training
 from gracile.recipes.kinds.train import load_trained, train
+from gracile.recipes.tables import Results, Rows
 from gracile.shrinking import shrink
 
 __all__ = ["Settings", "outcome", "train"]
@@ -39,40 +39,25 @@ class Settings(training.Settings):
     calibration: int = 512
     max_drop: float = 1.0
 
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         for arm in (self.dense, self.sparse):
-            if arm not in self.trained():
-                raise InputError(f"There is no arm '{arm}' to weigh.", nearest(arm, self.trained()))
+            pick(self.trained(), arm, "arm")
         super().check(published)
 
 
-def outcome(
-    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
-) -> Outcome:
+def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
     """The table of the trained arms, then the files of the first seed, written and weighed."""
     trained = training.outcome(settings, folder, results, published)
-    notes: list[str] = []
-    sizes = _weigh(settings, folder, settings.data.splits(), notes)
+    sizes = _weigh(settings, folder, settings.data.splits(), trained.notes)
     write_json(folder.path / "sizes.json", sizes)
-    dense = sizes["dense"]
-    rows, values = [], dict(trained.values)
     for name, found in sizes.items():
-        ratio = dense["bytes"] / found["bytes"]
-        rows.append(
-            {
-                "arm": f"file, {name}",
-                "accuracy %": f"{found['accuracy']:.2f}",
-                "bytes": found["bytes"],
-                "x smaller": f"{ratio:.2f}",
-            }
-        )
-        values |= {
-            f"{name}.bytes": found["bytes"],
-            f"{name}.times_smaller": ratio,
-            f"{name}.file_accuracy": found["accuracy"],
-        }
-    values["int8_costs"] = sizes["shrunk"]["accuracy"] - sizes["int8"]["accuracy"]
-    return Outcome([*trained.rows, *rows], values, trained.plots, [*trained.notes, *notes])
+        ratio, accuracy = sizes["dense"]["bytes"] / found["bytes"], found["accuracy"]
+        row = {"arm": f"file, {name}", "accuracy %": f"{accuracy:.2f}", "bytes": found["bytes"]}
+        trained.rows.append({**row, "x smaller": f"{ratio:.2f}"})
+        numbers = {"bytes": found["bytes"], "times_smaller": ratio, "file_accuracy": accuracy}
+        trained.values.update({f"{name}.{key}": value for key, value in numbers.items()})
+    trained.values["int8_costs"] = sizes["shrunk"]["accuracy"] - sizes["int8"]["accuracy"]
+    return trained
 
 
 def _weigh(settings: Settings, folder: RunFolder, splits: Splits, notes: list[str]) -> dict[str, dict[str, float]]:

@@ -17,23 +17,27 @@ from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
 from gracile.data import Dataset, Splits
+from gracile.data.batching import arrays
 from gracile.layerwise import Consensus, SSFNClassifier
 from gracile.models.mlp import mlp
-from gracile.recipes.arms import Part, Parts
+from gracile.recipes.arms import Part, Seeded
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import Amounts
-from gracile.recipes.tables import mean, spread
-from gracile.report.figures import save_all
+from gracile.recipes.tables import Results, Rows, mean, spread
 from gracile.report.layerwise_figures import accuracy_by_bytes
-from gracile.workers import Classification, method, network, shards
+from gracile.workers import Classification, WorkerNetwork, method, network, shards
 from gracile.workers import train as train_workers
 
 log = logging.getLogger("gracile")
 
-
 # The learner in one place, whose cost the arms' is held against, and the arm whose accuracy the baselines have to reach.
 CENTRAL, TARGET = "central", "admm"
+GROWTH = {"alpha": 2.0, "max_layers": 20, "node_step": 50, "layer_gain": 0.1, "scale": None, "dtype": "float32"}
+ABOUT = (
+    "MB are those of all links together, until the network was first found at least as accurate on the validation split as SSFN "
+    "by ADMM was. Baselines that never were show what they sent in all, marked >."
+)
 
 
 class ConsensusArm(Strict):
@@ -76,7 +80,7 @@ class Baseline(Strict):
     split: str = "iid"
 
 
-class Settings(Parts, Amounts):
+class Settings(Seeded, Amounts):
     """What a recipe of this kind may say.
 
     Attributes:
@@ -86,7 +90,6 @@ class Settings(Parts, Amounts):
         learner: parameters of `SSFNClassifier`; `lam` is a number.
         arms: by name; the others' bytes are compared with those of "admm".
         baselines: by name.
-        seeds: of the split, the weights and R.
     """
 
     data: str = "mnist"
@@ -95,18 +98,14 @@ class Settings(Parts, Amounts):
     learner: dict[str, Any] = Field(default_factory=dict)
     arms: dict[str, ConsensusArm]
     baselines: dict[str, Baseline]
-    seeds: list[int] = Field(default=[0])
 
     def names(self) -> list[str]:
         return [CENTRAL, *self.arms, *self.baselines]
 
-    def seeds_of(self, arm: str) -> list[int]:
-        return self.seeds
-
     def needs(self, arm: str) -> list[str]:
         return [] if arm == CENTRAL else [CENTRAL] if arm in self.arms else [TARGET]
 
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         super().check(published)
         if TARGET not in self.arms or CENTRAL in (self.arms | self.baselines):
             raise InputError(
@@ -115,162 +114,107 @@ class Settings(Parts, Amounts):
             )
 
 
-def outcome(
-    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
-) -> Outcome:
-    """Set the table and draw."""
-    note = results.pop(CENTRAL)[-1]["note"]
-    rows = [_row(name, found, results[TARGET]) for name, found in results.items()]
-    firsts = {name: found[0] for name, found in results.items()}
-    figure = accuracy_by_bytes(firsts, firsts[TARGET]["validation"])
-    notes = [f"{settings.data}: {note}."] if note else []
-    notes.append(
-        "MB are those of all links together, until the network was first found at least as accurate on the validation "
-        "split as SSFN by ADMM was. Baselines that never were show what they sent in all, marked >."
-    )
-    return Outcome(rows, _values(settings, results), save_all({"bytes": figure}, folder.path / "plots"), notes)
-
-
 def train(settings: Settings, part: Part) -> dict[str, Any]:
     """The learner in one place, an arm, or a baseline until it is as accurate as the arm "admm"."""
-    task = _Task(settings, settings.load(settings.data, part.seed), part.seed)
+    splits, began = settings.load(settings.data, part.seed), time.perf_counter()
     if part.arm == CENTRAL:
-        return task.central()
+        model = _learner(settings, part.seed).fit(*_arrays(splits.train))
+        test = 100 * model.score(*_arrays(splits.test))
+        return {"cost": model.costs_[-1], "layers": len(model.widths_), "test": test, "note": splits.test.note}
+    joined = network(settings.graph, settings.workers, seed=part.seed)
     if part.arm in settings.arms:
-        found = task.consensus(settings.arms[part.arm], part.beside(settings, CENTRAL).numbers())
+        central = part.beside(settings, CENTRAL).numbers()
+        found = _consensus(settings, settings.arms[part.arm], splits, part.seed, joined)
+        found |= {f"central_{key}": central[key] for key in ("cost", "layers", "test")}
     else:
         target = part.beside(settings, TARGET).numbers()["validation"]
-        found = task.descent(settings.baselines[part.arm], target)
+        found = _descent(settings.baselines[part.arm], splits, part.seed, joined, target)
     log.info("%s: %.2f %% of validation, %.4g MB", part.label, found["validation"], found["bytes"] / 1e6)
-    return found
+    return found | {"seconds": time.perf_counter() - began}
 
 
-class _Task:
-    """The data of one seed and what is learned from them."""
+def _learner(settings: Settings, seed: int) -> SSFNClassifier:
+    return SSFNClassifier(**GROWTH | settings.learner, seed=seed)
 
-    def __init__(self, settings: Settings, splits: Splits, seed: int) -> None:
-        self.settings, self.splits, self.seed = settings, splits, seed
 
-    def central(self) -> dict[str, Any]:
-        """The same learner where all samples are in one place."""
-        model = self._learner().fit(*_arrays(self.splits.train))
-        score = 100 * model.score(*_arrays(self.splits.test))
-        note = self.splits.test.note
-        return {"cost": model.costs_[-1], "layers": len(model.widths_), "test": score, "note": note}
-
-    def consensus(self, arm: ConsensusArm, central: dict[str, Any]) -> dict[str, Any]:
-        """One arm: accuracy, cost against the central one's, bytes."""
-        joined = network(self.settings.graph, self.settings.workers, seed=self.seed)
-        order = torch.cat(self._shards(arm.split))
-        options = arm.model_dump(exclude={"split"})
-        began = time.perf_counter()
-        model = self._learner().fit(*_arrays(self.splits.train, order), workers=Consensus(joined, **options))
-        seconds = time.perf_counter() - began
-        return {
-            "cost": model.costs_[-1],
-            "central_cost": central["cost"],
-            "layers": len(model.widths_),
-            "central_layers": central["layers"],
-            "validation": 100 * model.score(*_arrays(self.splits.validation)),
-            "test": 100 * model.score(*_arrays(self.splits.test)),
-            "central_test": central["test"],
-            "bytes": joined.bytes_sent,
-            "seconds": seconds,
-            "reached": True,
-        }
-
-    def descent(self, baseline: Baseline, target: float) -> dict[str, Any]:
-        """One baseline, measured every few rounds until its validation accuracy reaches the target."""
-        joined = network(self.settings.graph, self.settings.workers, seed=self.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "weights", "baseline"))
-            features = int(self.splits.train.inputs[:1].numel())
-            template = mlp(num_classes=self.splits.train.num_classes, in_features=features, widths=baseline.widths)
-        parts = dict(enumerate(self._shards(baseline.split)))
-        problem = Classification(template, self.splits.train, parts, batch_size=baseline.batch_size, seed=self.seed)
-
-        def accuracy(x: Tensor) -> dict[str, Tensor]:
-            # After an exact mean all workers hold the same weights.
-            of = lambda data: problem.evaluate(x[:1], data)[0].expand(len(x))
-            return {"validation": of(self.splits.validation), "test": of(self.splits.test)}
-
-        rows: list[dict[str, Any]] = []
-
-        def watch(row: dict[str, Any]) -> None:
-            numbers = {key: 100 * row[key][0] for key in ("validation", "test")}
-            rows.append({"round": row["round"], "bytes": row["bytes"], **numbers})
-            if numbers["validation"] >= target:
-                raise Reached
-
-        rule = method("average", lr=baseline.lr, local_steps=baseline.local_steps)
-        began = time.perf_counter()
-        with suppress(Reached):
-            train_workers(
-                joined, rule, problem, baseline.rounds, evaluate=accuracy, every=baseline.every, observe=watch
-            )
-        last = rows[-1]
-        return {**last, "reached": last["validation"] >= target, "seconds": time.perf_counter() - began, "curve": rows}
-
-    def _learner(self) -> SSFNClassifier:
-        growth = {"alpha": 2.0, "max_layers": 20, "node_step": 50, "layer_gain": 0.1}
-        published = {**growth, "scale": None, "dtype": "float32"}
-        return SSFNClassifier(**published | self.settings.learner, seed=self.seed)
-
-    def _shards(self, split: str) -> list[Tensor]:
-        return shards(self.splits.train.labels, self.settings.workers, split, seed=self.seed)
+def _consensus(
+    settings: Settings, arm: ConsensusArm, splits: Splits, seed: int, joined: WorkerNetwork
+) -> dict[str, Any]:
+    """SSFN by consensus: accuracy, cost, bytes."""
+    order = torch.cat(shards(splits.train.labels, joined.workers, arm.split, seed=seed))
+    consensus = Consensus(joined, **arm.model_dump(exclude={"split"}))
+    model = _learner(settings, seed).fit(*_arrays(splits.train, order), workers=consensus)
+    scores = {key: 100 * model.score(*_arrays(getattr(splits, key))) for key in ("validation", "test")}
+    cost, layers = model.costs_[-1], len(model.widths_)
+    return {"cost": cost, "layers": layers, **scores, "bytes": joined.bytes_sent, "reached": True}
 
 
 class Reached(Exception):
     """The baseline is as accurate as it has to be."""
 
 
+def _descent(baseline: Baseline, splits: Splits, seed: int, joined: WorkerNetwork, target: float) -> dict[str, Any]:
+    """One baseline, measured every few rounds until its validation accuracy reaches the target."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights", "baseline"))
+        features = int(splits.train.inputs[:1].numel())
+        template = mlp(num_classes=splits.train.num_classes, in_features=features, widths=baseline.widths)
+    parts = dict(enumerate(shards(splits.train.labels, joined.workers, baseline.split, seed=seed)))
+    problem = Classification(template, splits.train, parts, batch_size=baseline.batch_size, seed=seed)
+    rows: Rows = []
+
+    def accuracy(x: Tensor) -> dict[str, Tensor]:
+        # After an exact mean all workers hold the same weights.
+        of = lambda data: problem.evaluate(x[:1], data)[0].expand(len(x))
+        return {"validation": of(splits.validation), "test": of(splits.test)}
+
+    def watch(row: dict[str, Any]) -> None:
+        numbers = {key: 100 * row[key][0] for key in ("validation", "test")}
+        rows.append({"round": row["round"], "bytes": row["bytes"], **numbers})
+        if numbers["validation"] >= target:
+            raise Reached
+
+    averaging = method("average", lr=baseline.lr, local_steps=baseline.local_steps)
+    with suppress(Reached):
+        train_workers(
+            joined, averaging, problem, baseline.rounds, evaluate=accuracy, every=baseline.every, observe=watch
+        )
+    return {**rows[-1], "reached": rows[-1]["validation"] >= target, "curve": rows}
+
+
 def _arrays(data: Dataset, order: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs in [0, 1], flattened, and labels."""
-    rows = torch.arange(len(data)) if order is None else order
-    inputs = data.inputs[rows].flatten(1)
-    inputs = inputs if inputs.is_floating_point() else inputs / 255.0
-    return inputs.float().numpy(), data.labels[rows].numpy()
+    """Inputs in [0, 1], and labels."""
+    x, y = arrays(data, order)
+    return (x if x.dtype.kind == "f" else x / np.float32(255)).astype(np.float32), y
 
 
-def _row(name: str, results: list[dict[str, Any]], admm: list[dict[str, Any]]) -> dict[str, Any]:
-    over = lambda key: (result[key] for result in results)
-    sign = "" if all(result["reached"] for result in results) else "> "
-    row: dict[str, Any] = {
-        "arm": name,
-        "validation %": spread(over("validation")),
-        "test %": spread(over("test")),
-        "MB sent": f"{sign}{mean(results, 'bytes') / 1e6:.4g}",
-        "over ADMM's": f"{sign}{_ratio(results, admm):.3g}",
-        "seconds": f"{mean(results, 'seconds'):.0f}",
-    }
-    if "cost" in results[0]:
-        row |= {
-            "layers": "/".join(str(result["layers"]) for result in results),
-            "cost over central": f"{max(_gap(result) for result in results):+.1e}",
-            "central test %": f"{mean(results, 'central_test'):.2f}",
-        }
+def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
+    """Set the table and draw."""
+    note, found = results.pop(CENTRAL)[-1]["note"], Outcome()
+    for name, seeds in results.items():
+        found.rows.append({"arm": name, **_row(name, seeds, results[TARGET], found.values)})
+    firsts = {name: seeds[0] for name, seeds in results.items()}
+    figure = accuracy_by_bytes(firsts, firsts[TARGET]["validation"])
+    return Outcome(found.rows, found.values, {"bytes": figure}, [note and f"{settings.data}: {note}.", ABOUT])
+
+
+def _row(name: str, seeds: Rows, admm: Rows, values: dict[str, float]) -> dict[str, Any]:
+    """An arm's row; what criteria speak of goes into `values`."""
+    reached = all(one["reached"] for one in seeds)
+    sign = "" if reached else "> "
+    ratio = statistics.fmean(own["bytes"] / other["bytes"] for own, other in zip(seeds, admm, strict=True))
+    numbers = {
+        "test": mean(seeds, "test"), "bytes": mean(seeds, "bytes"), "bytes_over_admm": ratio, "reached": float(reached),
+    }  # fmt: skip
+    row = {f"{key} %": spread(one[key] for one in seeds) for key in ("validation", "test")}
+    row |= {"MB sent": f"{sign}{numbers['bytes'] / 1e6:.4g}", "over ADMM's": f"{sign}{ratio:.3g}"}
+    row["seconds"] = f"{mean(seeds, 'seconds'):.0f}"
+    if "cost" in seeds[0]:
+        gap = max(one["cost"] / one["central_cost"] - 1 for one in seeds)
+        numbers |= {"cost_gap": gap, "below_central": max(one["central_test"] - one["test"] for one in seeds)}
+        row |= {"layers": "/".join(str(one["layers"]) for one in seeds), "cost over central": f"{gap:+.1e}"}
+        row["central test %"] = f"{mean(seeds, 'central_test'):.2f}"
     else:
-        row["rounds"] = f"{mean(results, 'round'):.0f}"
+        row["rounds"] = f"{mean(seeds, 'round'):.0f}"
+    values |= {f"{name}.{key}": value for key, value in numbers.items()}
     return row
-
-
-def _gap(result: dict[str, Any]) -> float:
-    return result["cost"] / result["central_cost"] - 1
-
-
-def _ratio(results: list[dict[str, Any]], admm: list[dict[str, Any]]) -> float:
-    """Bytes over those of SSFN by ADMM, mean over seeds."""
-    return statistics.fmean(own["bytes"] / other["bytes"] for own, other in zip(results, admm, strict=True))
-
-
-def _values(settings: Settings, found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for name, results in found.items():
-        values[f"{name}.test"] = mean(results, "test")
-        values[f"{name}.bytes"] = mean(results, "bytes")
-        values[f"{name}.bytes_over_admm"] = _ratio(results, found[TARGET])
-        values[f"{name}.reached"] = float(all(result["reached"] for result in results))
-        if name in settings.arms:
-            values[f"{name}.cost_gap"] = max(_gap(result) for result in results)
-            values[f"{name}.below_central"] = max(result["central_test"] - result["test"] for result in results)
-    return values

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from gracile import one_layer
+from gracile.core.power_law import exponent
 from gracile.core.runs import RunFolder
+from gracile.one_layer import Verification, pictures
+from gracile.one_layer.conditions import PEAK
+from gracile.one_layer.measures import LEAST, share_error, statements
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 
-if TYPE_CHECKING:
-    from gracile.one_layer import Verification
-
 log = logging.getLogger("gracile")
+
+Points = list[tuple[float, float]]
 
 
 class Settings(Strict):
@@ -58,179 +62,131 @@ class Settings(Strict):
     sample_steps: int = 200
     seed: int = 0
 
+    def coupling(self, delta: float) -> float:
+        """The largest beta that the theorem admits."""
+        return one_layer.largest_beta(self.theorem, delta, self.k)
+
+    def run(
+        self, penalty: str, beta: float, starts: int, *, seed: int, d: int, nonzero: int, **options: Any
+    ) -> Verification:
+        """The iteration from random starts, lam zeroing weights up to `ratio`."""
+        return one_layer.verify(
+            self.theorem, one_layer.random_starts(starts, d, seed), one_layer.sparse_teacher(d, nonzero, self.seed), self.k, beta=beta,
+            lam=one_layer.critical_lam(penalty, beta, d, self.ratio), steps=self.steps, penalty=penalty, **options,
+        )  # fmt: skip
+
 
 def execute(settings: Settings, folder: RunFolder) -> Outcome:
-    """Run all parts; they take minutes at most, so nothing is kept of an interrupted one."""
-    from gracile.one_layer import pictures
-
-    folder.rewrite_metrics([])
-    values: dict[str, float] = {}
-    rows, distances, drawn = _theorem(settings, folder, values)
-    panels = _curves(settings, folder, values)
-    deviations = _samples(settings, folder, values)
-    plots = folder.path / "plots"
+    """The theorem at every delta, curves of probabilities, and the iteration on data."""
+    found, plots = Outcome(), folder.path / "plots"
+    distances, drawn = _theorem(settings, folder, found)
+    panels = _curves(settings, folder, found.values)
+    deviations = _samples(settings, folder, found.values)
     words = f"theorem {settings.theorem}, d = {settings.d}, k = {settings.k}, {settings.starts} random starts"
-    delta = settings.deltas[-1]
-    paths = {"trajectories": pictures.trajectories(plots / "trajectories.png", drawn, words, delta)}
+    paths = {"trajectories": pictures.trajectories(plots / "trajectories.svg", drawn, words, settings.deltas[-1])}
     if panels:
-        paths["probabilities"] = pictures.probabilities(
-            plots / "probabilities.png", panels, f"Theorem {settings.theorem}"
-        )
+        title = f"Theorem {settings.theorem}"
+        paths["probabilities"] = pictures.probabilities(plots / "probabilities.svg", panels, title)
     lines = {"limit": ("β", "largest |w − w*|", distances)}
     if deviations:
         lines["finite samples"] = ("inputs n", "|w_n − w|, root mean square", {settings.penalties[0]: deviations})
-    paths["powers"] = pictures.powers(plots / "powers.png", lines)
-    return Outcome(rows, values, paths, _notes(values))
+    paths["powers"] = pictures.powers(plots / "powers.svg", lines)
+    return Outcome(found.rows, found.values, paths, _notes(found.values))
 
 
-def _theorem(
-    settings: Settings, folder: RunFolder, values: dict[str, float]
-) -> tuple[list[dict[str, Any]], dict[str, list[tuple[float, float]]], dict[str, Any]]:
-    """Every penalty at every delta: rows, the largest distance by beta, and the trajectories at the last delta."""
-    from gracile.core.power_law import exponent
-    from gracile.one_layer import critical_lam, largest_beta, random_starts, sparse_teacher, verify
-
-    w_star = sparse_teacher(settings.d, settings.nonzero, settings.seed)
-    starts = random_starts(settings.starts, settings.d, settings.seed)
-    rows, drawn = [], {}
-    distances: dict[str, list[tuple[float, float]]] = {}
+def _theorem(settings: Settings, folder: RunFolder, found: Outcome) -> tuple[dict[str, Points], dict[str, Any]]:
+    """Every penalty at every delta: rows; the largest distance by beta, and the trajectories at the last delta."""
+    drawn, values = {}, found.values
+    distances: dict[str, Points] = {penalty: [] for penalty in settings.penalties}
     for penalty in settings.penalties:
         for delta in settings.deltas:
-            beta = largest_beta(settings.theorem, delta, settings.k)
-            lam = critical_lam(penalty, beta, settings.d, settings.ratio)
             log.info("theorem %s: %s, delta %g", settings.theorem, penalty, delta)
-            found = verify(
-                settings.theorem, starts, w_star, settings.k, lam=lam, beta=beta, steps=settings.steps,
-                delta=delta, penalty=penalty,
-            )  # fmt: skip
-            row, numbers = _measured(found, settings, delta, beta, lam)
-            rows.append({"penalty": penalty, **row})
-            folder.record({"penalty": penalty, **row, **numbers})
-            for name, (number, most) in _extremes(numbers).items():
-                values[name] = (max if most else min)(values.get(name, number), number)
-            distances.setdefault(penalty, []).append((beta, row["largest |w - w*|"]))
-            if delta == settings.deltas[-1]:
-                drawn[penalty] = found.seen
+            beta = settings.coupling(delta)
+            verified = settings.run(
+                penalty, beta, settings.starts, seed=settings.seed, d=settings.d, nonzero=settings.nonzero, delta=delta
+            )
+            numbers = statements(verified, settings.k, delta=delta, beta=beta)
+            lam = one_layer.critical_lam(penalty, beta, settings.d, settings.ratio)
+            row = {"penalty": penalty, "delta": delta, "beta": beta, "lam": lam, **_row(verified, numbers)}
+            found.rows.append(row)
+            folder.record({**row, **numbers})
+            for name, number in numbers.items():
+                extreme, key = (min, f"least_{name}") if name in LEAST else (max, f"largest_{name}")
+                values[key] = extreme(values.get(key, number), number)
+            distances[penalty].append((beta, row["largest |w - w*|"]))
+            drawn[penalty] = verified.seen
     slopes = [exponent(points) for points in distances.values()]
     values["least_distance_exponent"], values["largest_distance_exponent"] = min(slopes), max(slopes)
-    return rows, distances, drawn
+    return distances, drawn
 
 
-def _measured(
-    found: Verification, settings: Settings, delta: float, beta: float, lam: float
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """A row of the table, and the numbers that criteria speak of, over the starts that the theorem admits."""
-    from gracile.one_layer import gradient_ratio
-
+def _row(found: Verification, numbers: dict[str, float]) -> dict[str, float]:
+    """What the table tells of the starts that the theorem admits."""
     seen, limit, here = found.seen, found.limit, found.admitted
-    lr = next(c.value for c in found.conditions.conditions if "step" in c.name)
-    error = math.sqrt(max(found.exact * (1 - found.exact), 0.25 / len(here)) / len(here))
-    admitted = float(here.double().mean())
-    rose = (seen.lagrangian_rise_from > 0)[here].double().mean()
-    turned = (seen.angle_rise_from > 0)[here].double().mean()
-    row = {
-        "delta": delta, "beta": beta, "lam": lam, "lr": lr,
-        "admitted": admitted, "exact": found.exact, "concluded of these": float(found.concluded[here].double().mean()),
-        "L rose somewhere": float(rose), "angle rose somewhere": float(turned),
-        "largest angle": float(limit.theta[here].max()), "largest |w - w*|": float(limit.distance[here].max()),
-        "zeros in u": float(seen.sparsity[-1][here].mean()), "support recovered": float(seen.support[-1][here].mean()),
-    }  # fmt: skip
-    numbers = {
-        "z": abs(admitted - found.exact) / error,
-        "concluded": row["concluded of these"],
-        "lagrangian_rise_from": float(seen.lagrangian_rise_from[here].max()) / delta,
-        "lagrangian_rose": float(rose),
-        "lagrangian_rise": float(seen.lagrangian_rise[here].max()),
-        "angle_rise_from": float(seen.angle_rise_from[here].max()) / delta,
-        "potential_rise": float(seen.potential_rise[here].max()),
-        "angle_over_delta": row["largest angle"] / delta,
-        "residual": float(limit.residual[here].max()),
-        "constant": float(limit.constant[here].min()),
+    return {
+        "lr": next(one.value for one in found.conditions.conditions if "step" in one.name),
+        "admitted": float(here.double().mean()),
+        "exact": found.exact,
+        "concluded of these": numbers["concluded"],
+        "L rose somewhere": numbers["lagrangian_rose"],
+        "angle rose somewhere": float((seen.angle_rise_from > 0)[here].double().mean()),
+        "largest angle": float(limit.theta[here].max()),
+        "largest |w - w*|": float(limit.distance[here].max()),
+        "zeros in u": float(seen.sparsity[-1][here].mean()),
+        "support recovered": float(seen.support[-1][here].mean()),
     }
-    if settings.theorem == "3.1":
-        numbers["gradient_ratio"] = float(gradient_ratio(seen, settings.k, beta=beta, lr=lr)[here].max())
-        bound = settings.k * math.pi / (math.pi - limit.theta)
-        numbers["constant_over_bound"] = float((limit.constant / bound)[here].max())
-    else:
-        numbers["distance_over_bound"] = float((limit.distance / limit.bound)[here].max())
-    return row, numbers
-
-
-def _extremes(numbers: dict[str, float]) -> dict[str, tuple[float, bool]]:
-    """The named value each number goes into, and whether the largest counts."""
-    least = {"concluded", "constant"}
-    return {("least_" if name in least else "largest_") + name: (at, name not in least) for name, at in numbers.items()}
 
 
 def _curves(
     settings: Settings, folder: RunFolder, values: dict[str, float]
 ) -> dict[str, list[tuple[float, float, float, float]]]:
     """How often hypotheses and conclusions hold of a random start, against beta and against d."""
-    from gracile.one_layer import largest_beta
-    from gracile.one_layer.conditions import PEAK
-
-    most = largest_beta(settings.theorem, PEAK if settings.theorem == "3.1" else math.pi / 2, settings.k)
-    panels = {}
-    if settings.couplings:
-        panels["β over the largest admissible"] = [
+    most = settings.coupling(PEAK if settings.theorem == "3.1" else math.pi / 2)
+    beta = settings.coupling(settings.curve_delta) if settings.dims else math.nan
+    panels = {
+        "β over the largest admissible": [
             (share, *_shares(settings, settings.d, settings.nonzero, share * most)) for share in settings.couplings
-        ]
-    if settings.dims:
-        beta = largest_beta(settings.theorem, settings.curve_delta, settings.k)
-        panels[f"d, at δ = {settings.curve_delta:g}"] = [
+        ],
+        f"d, at δ = {settings.curve_delta:g}": [
             (d, *_shares(settings, d, max(1, d * settings.nonzero // settings.d), beta)) for d in settings.dims
-        ]
+        ],
+    }
+    panels = {name: points for name, points in panels.items() if points}
     for name, points in panels.items():
         folder.record({"curve": name, "columns": ["x", "exact", "hypotheses", "conclusions"], "points": points})
+        key = "d" if name.startswith("d") else "beta"
         for x, exact, measured, concluded in points:
-            error = math.sqrt(max(exact * (1 - exact), 0.25 / settings.curve_starts) / settings.curve_starts)
-            values["largest_z"] = max(values.get("largest_z", 0.0), abs(measured - exact) / error)
-            key = "d" if name.startswith("d") else "beta"
+            z = abs(measured - exact) / share_error(exact, settings.curve_starts)
+            values["largest_z"] = max(values.get("largest_z", 0.0), z)
             values[f"hypotheses_at_{key}_{x:g}"], values[f"conclusions_at_{key}_{x:g}"] = measured, concluded
     return panels
 
 
 def _shares(settings: Settings, d: int, nonzero: int, beta: float) -> tuple[float, float, float]:
     """Exact and measured share of starts that meet the hypotheses, and share that meet the conclusions."""
-    from gracile.one_layer import critical_lam, random_starts, sparse_teacher, verify
-
     log.info("theorem %s: curve at d = %d, beta = %g", settings.theorem, d, beta)
-    penalty = settings.penalties[0]
-    found = verify(
-        settings.theorem, random_starts(settings.curve_starts, d, settings.seed + 1),
-        sparse_teacher(d, nonzero, settings.seed), settings.k, beta=beta, lam=critical_lam(penalty, beta, d, settings.ratio),
-        steps=settings.steps, penalty=penalty, records=2,
-    )  # fmt: skip
+    found = settings.run(
+        settings.penalties[0], beta, settings.curve_starts, seed=settings.seed + 1, d=d, nonzero=nonzero, records=2
+    )
     return found.exact, float(found.admitted.double().mean()), float(found.concluded.double().mean())
 
 
-def _samples(settings: Settings, folder: RunFolder, values: dict[str, float]) -> list[tuple[float, float]]:
-    """The iteration on data beside the exact one."""
-    from gracile.core.power_law import exponent
-    from gracile.one_layer import (
-        check_conditions,
-        critical_lam,
-        largest_beta,
-        random_starts,
-        sample_deviation,
-        sparse_teacher,
-    )
-
+def _samples(settings: Settings, folder: RunFolder, values: dict[str, float]) -> Points:
+    """The iteration on data beside the exact one: its deviation by the number of inputs."""
     if not settings.samples:
         return []
-    penalty, delta = settings.penalties[0], settings.deltas[-1]
-    beta = largest_beta(settings.theorem, delta, settings.k)
-    lam = critical_lam(penalty, beta, settings.d, settings.ratio)
-    setting = check_conditions(
-        settings.theorem, k=settings.k, d=settings.d, lam=lam, beta=beta, lr=1e-9, theta=0.0, delta=delta
+    theorem, penalty, delta = settings.theorem, settings.penalties[0], settings.deltas[-1]
+    beta = settings.coupling(delta)
+    lam = one_layer.critical_lam(penalty, beta, settings.d, settings.ratio)
+    setting = one_layer.check_conditions(
+        theorem, k=settings.k, d=settings.d, lam=lam, beta=beta, lr=1e-9, theta=0.0, delta=delta
     )
-    log.info("theorem %s: on data", settings.theorem)
-    found = sample_deviation(
-        settings.theorem, random_starts(settings.sample_starts, settings.d, settings.seed),
-        sparse_teacher(settings.d, settings.nonzero, settings.seed), settings.k, settings.samples,
+    log.info("theorem %s: on data", theorem)
+    found = one_layer.sample_deviation(
+        theorem, one_layer.random_starts(settings.sample_starts, settings.d, settings.seed),
+        one_layer.sparse_teacher(settings.d, settings.nonzero, settings.seed), settings.k, settings.samples,
         # A sample's curvature exceeds the expected one.
-        lam=lam, beta=beta, lr=setting.sufficient_lr / 2, steps=settings.sample_steps, penalty=penalty,
-        seed=settings.seed,
+        lam=lam, beta=beta, lr=setting.sufficient_lr / 2, steps=settings.sample_steps, penalty=penalty, seed=settings.seed,
     )  # fmt: skip
     for n, deviation in found:
         folder.record({"inputs": n, "deviation": deviation})

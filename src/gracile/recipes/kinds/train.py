@@ -2,69 +2,69 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
+import timeit
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file as load_weights
 from torch import nn
 
-from gracile.channels import trace
-from gracile.channels.layer_sizes import write_layers
+from gracile.channels.layer_sizes import shares_left, write_layers
+from gracile.core.console import muted
+from gracile.core.devices import device_named
 from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_json
 from gracile.core.learning_rule import LearningRule
-from gracile.core.monitor import Monitor
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
+from gracile.core.tensor_files import load_weights, save_weights
 from gracile.data import Augmentation, Splits, batches
 from gracile.dynamics import monitors
 from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
+from gracile.recipes.described import write_data
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.robust import AttackSettings, robustness, titles, tried_on
-from gracile.recipes.schema import Strict, merged, parse
-from gracile.recipes.settings import DataSettings, ModelSettings, build_network, device_named
-from gracile.recipes.tables import Column, published_row
+from gracile.recipes.schema import Strict, changed
+from gracile.recipes.settings import DataSettings, ModelSettings, build_network
+from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
-from gracile.recipes.weights import save_weights
-from gracile.report import figures, read, weights
-from gracile.training import Objective, Schedule, evaluate, fit, steps_per_epoch
+from gracile.report import read, weights
+from gracile.training import CatastrophicOverfitting, Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
 
 # What a run beside this one has to have of an arm for it to be taken over; the first says that its training is whole.
-TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "robust.json")
+TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "answers.json", "robust.json")
 # Steps that a rehearsal takes of each arm.
 TIMED = 4
 # What of a recipe's training is an argument of `fit` under the same name.
 GIVEN = {
-    "epochs",
-    "batch_size",
-    "optimizer",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "nesterov",
-    "precision",
-    "checkpoint_seconds",
-}
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision", "checkpoint_seconds",
+}  # fmt: skip
 
 
 class Target(Strict):
-    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first three.
+    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first five at least.
 
     Attributes:
         macs: share of multiply-adds that stays after physical removal.
         params: share of parameters that stays.
         sparsity: share of exact zeros.
+        latency: share of the latency that stays, measured by `gracile.deploy.Latency` with `runtime`, `threads` and `batch_size`.
+        file_size: share of the file's bytes that stays, measured by `gracile.deploy.FileSize` with `form`.
+        runtime: ``onnxruntime`` or ``torch``.
+        threads: of the runtime.
+        batch_size: samples per run.
+        form: ``lean`` or ``onnx``.
+        ranking: ``worth`` or ``size``: what orders groups.
         by_cost: weigh groups by what they cost of the budget.
         begin: share of the run, at its start, without any pull.
         ramp: share of the run, after that, during which the budget shrinks.
@@ -74,9 +74,16 @@ class Target(Strict):
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    latency: float | None = None
+    file_size: float | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    batch_size: int | None = None
+    form: str | None = None
+    ranking: str = "worth"
     by_cost: bool = True
-    begin: float = 0.0
-    ramp: float = 0.5
+    begin: float = 0.3
+    ramp: float = 0.2
     settle: float = 0.5
 
 
@@ -84,11 +91,12 @@ class MethodArm(arms.Arm):
     """One method.
 
     Attributes:
-        method: a row of `gracile.recipes.methods.METHODS` or `RULES`, or ``FILE.py:NAME``, a class of the user's own; None
+        method: a row of `gracile.recipes.methods.METHODS` or `LEARNING_RULES`, or ``FILE.py:NAME``, a class of the user's own; None
             trains densely by backpropagation.
         options: what the method takes.
         target: a budget in place of lam.
         found: an earlier arm whose sparse network the method starts from.
+        start: an earlier arm whose trained weights this one begins with, in place of fresh ones.
         model: another network than the recipe's.
         training: what differs from the recipe's training.
         natural: train on clean samples where the recipe trains on attacked ones.
@@ -98,6 +106,7 @@ class MethodArm(arms.Arm):
     options: dict[str, Any] = Field(default_factory=dict)
     target: Target | None = None
     found: str | None = None
+    start: str | None = None
     model: ModelSettings | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     natural: bool = False
@@ -128,7 +137,7 @@ class Settings(arms.ArmSettings[MethodArm]):
     def comparisons(self) -> dict[str, Comparison]:
         """Those that speak of no arm this size leaves out."""
         left_out = set(self.leave_out)
-        return {name: one for name, one in self.compare.items() if not left_out & {one.arm, one.to}}
+        return {name: one for name, one in self.compare.items() if not left_out & {one.arm, *one.others}}
 
     def model_of(self, arm: str) -> ModelSettings:
         """The arm's network."""
@@ -136,34 +145,56 @@ class Settings(arms.ArmSettings[MethodArm]):
 
     def training_of(self, arm: str) -> TrainingSettings:
         """The recipe's training with what the arm changes."""
-        values = merged(self.training.model_dump(), self.arms[arm].training)
-        return parse(TrainingSettings, values, f"[settings.arms.{arm}.training]")
+        return changed(self.training, self.arms[arm].training, f"[settings.arms.{arm}.training]")
+
+    def sparse_arms(self) -> list[str]:
+        """The arms with a method of sparse training."""
+        return [
+            name
+            for name, arm in self.trained().items()
+            if arm.method is not None and arm.method not in methods.LEARNING_RULES
+        ]
 
     def needs(self, arm: str) -> list[str]:
-        found = self.arms[arm].found
-        return [] if found is None else [found]
+        return [one for one in (self.arms[arm].found, self.arms[arm].start) if one is not None]
 
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         super().check(published)
         check_comparisons(self.comparisons(), self.names())
         device_named(self.device)
         earlier: list[str] = []
+        trained: list[str] = []
         for name, arm in self.trained().items():
             if arm.found is not None and arm.found not in earlier:
                 raise InputError(
                     f"The arm '{name}' starts from '{arm.found}', which is no sparse arm above it.",
                     nearest(arm.found, earlier) if earlier else "Put a sparse arm above it.",
                 )
+            if arm.start is not None:
+                fits = [one for one in trained if self.model_of(one) == self.model_of(name)]
+                if arm.start not in fits:
+                    raise InputError(
+                        f"The arm '{name}' begins with the weights of '{arm.start}', which is no arm above it with the same network.",
+                        nearest(arm.start, fits) if fits else "Put an arm with the same network above it.",
+                    )
             if arm.method is not None:
                 earlier.append(name)
+            if arm.method not in methods.LEARNING_RULES:
+                trained.append(name)
+            settle = arm.target.settle if arm.target else arm.options.get("retrain")
+            self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
             # A rule that fills the gradients itself knows no attacked batches.
-            if arm.method in methods.RULES and not arm.natural and self.training_of(name).adversarial is not None:
+            if (
+                arm.method in methods.LEARNING_RULES
+                and not arm.natural
+                and self.training_of(name).adversarial is not None
+            ):
                 raise InputError(
                     f"The arm '{name}' learns by a rule of its own, and the recipe trains on attacked samples.",
                     "Set natural = true for it, or leave training.adversarial out.",
                 )
 
-    def rehearse(self, *, timed: bool = False) -> list[dict[str, Any]]:
+    def rehearse(self, *, timed: bool = False) -> Rows:
         device = device_named(self.device)
         splits = self.data.splits(device)
         rows = []
@@ -171,16 +202,14 @@ class Settings(arms.ArmSettings[MethodArm]):
             seed, training = self.seeds[0], self.training_of(name)
             # A network of the same shape stands for the one that is found later.
             found = None if arm.found is None else build_network(self.model_of(arm.found), splits, seed).to(device)
-            built = _build(self, name, seed, splits, device, found)
+            # What building warns of is said when the arm is trained.
+            with muted(not timed):
+                built = _build(self, name, seed, splits, device, found)
+            parameters = sum(one.numel() for one in built.network.parameters())
             row = {
-                "arm": name,
-                "method": arm.method or "dense",
-                "seeds": len(self.seeds),
-                "parameters": sum(one.numel() for one in built.network.parameters()),
-                "samples": len(splits.train),
-                "epochs": training.epochs,
-                "steps": built.steps,
-            }
+                "arm": name, "method": arm.method or "dense", "seeds": len(self.seeds), "parameters": parameters,
+                "samples": len(splits.train), "epochs": training.epochs, "steps": built.steps,
+            }  # fmt: skip
             if timed:
                 each = _seconds_per_step(built, splits, training.batch_size, device)
                 row["seconds"] = each * built.steps * len(self.seeds)
@@ -192,42 +221,40 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     """One arm from one seed, trained and attacked: its numbers."""
     device = device_named(settings.device)
     splits = settings.data.splits(device)
+    write_data(part.path.parent, splits)
     result = _trained(settings, part, splits, device)
     part.notes.extend(result.pop("notes", []))
     if settings.attacks is not None:
         network = load_trained(settings, part, splits).to(device)
         found = robustness(network, splits.test, settings.attacks, part.folder)
-        result |= found["accuracies"]
+        result |= found["accuracies"] | {"stands": found.get("stands", {})}
         part.notes.extend(f"{part.path.name}: {warning}" for warning in found["warnings"])
     return result
 
 
 def load_trained(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
     """A trained arm as it is kept, in evaluation mode."""
-    network = build_network(settings.model_of(part.arm), splits, part.seed)
-    network.load_state_dict(load_weights(part.path / "model.safetensors"))
+    network = build_network(settings.model_of(part.arm), splits, part.seed, empty=True)
+    load_weights(network, part.path / "model.safetensors", "Restore a copy, or train the arm again.")
     return network.eval()
 
 
 def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.device) -> dict[str, Any]:
     """The numbers of the trained arm, from the folder where it is trained already, here or in a run beside this one."""
     done, arm = part.path / TRAINED[0], settings.arms[part.arm]
-    mark = arms.fingerprint(
-        {
-            "data": settings.data.model_dump(),
-            "training": settings.training_of(part.arm).model_dump(exclude={"checkpoint_seconds"}),
-            **arm.model_dump(include={"method", "options", "target", "natural"}),
-            "model": settings.model_of(part.arm).model_dump(),
-            "seed": part.seed,
-        }
-    )
-    if settings.reuse and arm.found is None and not done.exists():
-        arms.take_over(part, mark, TRAINED)
+    training = settings.training_of(part.arm).model_dump(exclude={"checkpoint_seconds"})
+    own = arm.model_dump(include={"method", "options", "target", "natural"})
+    data, model = settings.data.model_dump(), settings.model_of(part.arm).model_dump()
+    asked = {"data": data, "training": training, **own, "model": model, "seed": part.seed}
+    if model["weights"]:
+        asked["weights"] = _digest(model["weights"])
+    if settings.reuse and not settings.needs(part.arm) and not done.exists():
+        arms.take_over(part, asked, TRAINED)
     if not done.exists():
         with arms.heeded_warnings() as heard:
             result = _fitted(settings, part, splits, device)
-        arms.leave_mark(part, mark)
-        write_json(done, result | {"notes": heard})
+        arms.leave_mark(part, asked)
+        write_json(done, result | {"notes": [*result.get("notes", []), *heard]})
     return json.loads(done.read_text(encoding="utf-8"))
 
 
@@ -235,38 +262,43 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     """Train the arm; its numbers."""
     started = time.monotonic()
     seed, arm, training = part.seed, settings.arms[part.arm], settings.training_of(part.arm)
-    found = None if arm.found is None else _found(settings, part, splits).to(device)
-    built = _build(settings, part.arm, seed, splits, device, found)
+    # What earlier arms left from the same seed: a sparse network, weights to begin with.
+    found = None if arm.found is None else load_trained(settings, part.beside(settings, arm.found), splits).to(device)
+    start = None if arm.start is None else load_trained(settings, part.beside(settings, arm.start), splits)
+    with muted(seed != settings.seeds[0]):
+        built = _build(settings, part.arm, seed, splits, device, found, start)
+    if begun := arm.start or settings.model_of(part.arm).weights:
+        _say_beginning(built.network, splits, part, begun)
     network, sparsifier, rule = built.network, built.sparsifier, built.rule
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     # The graph of channels knows networks that give logits; what a rule trains has none to remove.
-    left = lambda kept: {} if rule is not None else _what_is_left(kept, example)
-    augment = Augmentation(flip=settings.data.flip, crop=settings.data.crop)
-    watched = _monitors(network, splits, training, seed, device) if settings.watch else []
-    taken = training.model_dump(include=GIVEN)
+    left = lambda kept: {} if rule is not None else shares_left(kept, example)
+    augment, watched = Augmentation(flip=settings.data.flip, crop=settings.data.crop), []
+    if settings.watch:
+        order = torch.randperm(len(splits.train), generator=generator(seed, "smoothness"))
+        x, y = next(iter(batches(splits.train, training.batch_size, order=order)))
+        watched = monitors(network, x.to(device), y.to(device), lr=training.lr)
+    robust = training.robust_monitors(splits.validation)
     history = fit(
-        network,
-        splits,
-        **taken,
-        schedule=built.schedule,
-        learning_rule=rule,
-        sparsifier=sparsifier,
-        objective=None if rule is not None else built.objective,
-        augment=augment if settings.data.flip or settings.data.crop else None,
-        seed=seed,
-        folder=part.folder,
-        resume=True,
-        observe=[*watched, left],
+        network, splits, **training.model_dump(include=GIVEN), schedule=built.schedule, learning_rule=rule,
+        sparsifier=sparsifier, objective=None if rule is not None else built.objective,
+        augment=augment if settings.data.flip or settings.data.crop else None, seed=seed, folder=part.folder, resume=True,
+        observe=[*watched, *robust.values(), left],
         progress=part.label if part.shown else None,
-    )
-    kept = network if sparsifier is None else sparsifier.sparse_model()
-    save_weights(kept, part.path / "model.safetensors")
+    )  # fmt: skip
+    kept, file = network if sparsifier is None else sparsifier.sparse_model(), part.path / "model.safetensors"
+    chosen = training.choose(kept, robust, history)
+    save_weights(kept, file)
     if rule is None:
         write_layers(kept, example, part.path / "layers.json")
-    result = _measured(kept, splits, seed, device) | _sparsity(network, sparsifier, part)
-    result |= {key: 100 * share for key, share in left(kept).items()}
-    result["seconds"] = history.seconds
-    result["small_weights"] = 100 * weights.small_share(weights.read_weights(part.path / "model.safetensors"))
+    result = _measured(kept, splits, part, device) | _sparsity(network, sparsifier, part)
+    result |= chosen | {key: 100 * share for key, share in left(kept).items()}
+    result |= {"seconds": history.seconds, "small_weights": 100 * weights.small_share(weights.read_weights(file))}
+    result["notes"] = [
+        f"{part.path.name}: {one.message}"
+        for one in robust.values()
+        if isinstance(one, CatastrophicOverfitting) and one.message
+    ]
     log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
 
@@ -284,7 +316,13 @@ class Built:
 
 
 def _build(
-    settings: Settings, name: str, seed: int, splits: Splits, device: torch.device, found: nn.Module | None
+    settings: Settings,
+    name: str,
+    seed: int,
+    splits: Splits,
+    device: torch.device,
+    found: nn.Module | None,
+    start: nn.Module | None = None,
 ) -> Built:
     """An arm from one seed, before its first step.
 
@@ -295,11 +333,14 @@ def _build(
         splits: its data.
         device: where it is trained.
         found: the network that the arm's `found` left.
+        start: the network whose weights it begins with.
     """
     arm, training = settings.arms[name], settings.training_of(name)
     network = build_network(settings.model_of(name), splits, seed)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     rule = None
-    if arm.method in methods.RULES:
+    if arm.method in methods.LEARNING_RULES:
         network, rule = methods.learn_by_rule(arm.method, network, splits.train, seed, arm.options)
     network.to(device)
     example = torch.zeros(2, *splits.train.input_shape, device=device)
@@ -314,28 +355,37 @@ def _build(
     return Built(network, rule, sparsifier, objective, training.rates(an_epoch), steps)
 
 
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _say_beginning(network: nn.Module, splits: Splits, part: arms.Part, source: str) -> None:
+    """How good the weights are that training begins with; a warning where they are worth nothing on these data."""
+    watched = splits.validation if len(splits.validation) else splits.train
+    found = evaluate(network, watched)
+    log.info("%s begins with %s: %.2f %% accuracy on %d samples", part.label, source, 100 * found.accuracy, len(watched))
+    if found.collapsed:
+        log.warning(
+            "%s begins with %s, which is worth nothing on these data (%s). Look whether its classes are numbered as in the data, and "
+            "whether it takes images in [0, 1] (model.normalized).", part.label, source, found.collapsed,
+        )  # fmt: skip
+
+
 def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: torch.device) -> float:
     """Of a forward and a backward pass, the second best of a few: the first pays for what is set up once."""
-    x, y = next(iter(batches(splits.train, batch_size)))
-    x, y = x.to(device), y.to(device)
-    times = []
-    for _ in range(TIMED):
-        began = time.perf_counter()
-        if built.rule is not None:
-            built.rule(x, y)
-        else:
-            built.network.train()
-            built.objective.loss(built.network, x, y, 0.0, 0)[0].backward()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[1]
+    x, y = (one.to(device) for one in next(iter(batches(splits.train, batch_size))))
+    built.network.train()
+    learn = built.rule or (lambda x, y: built.objective.loss(built.network, x, y, 0.0, 0)[0].backward())
+    return sorted(timeit.repeat(lambda: learn(x, y), number=1, repeat=TIMED))[1]
 
 
-def _measured(kept: nn.Module, splits: Splits, seed: int, device: torch.device) -> dict[str, Any]:
+def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.device) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Some networks draw noise in evaluation too.
-        torch.manual_seed(derive_seed(seed, "test"))
+        torch.manual_seed(derive_seed(part.seed, "test"))
         test = evaluate(kept, splits.test)
-    return {"accuracy": 100 * test.accuracy, "loss": test.loss}
+    write_json(part.path / "answers.json", test.to_json(splits.test.classes))
+    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
 
 
 def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part) -> dict[str, Any]:
@@ -352,76 +402,25 @@ def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part
     }
 
 
-def _found(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
-    """The sparse network that the arm's `found` left from the same seed."""
-    arm = settings.arms[part.arm].found
-    assert arm is not None
-    return load_trained(settings, part.beside(settings, arm), splits)
-
-
-def _monitors(
-    network: nn.Module, splits: Splits, training: TrainingSettings, seed: int, device: torch.device
-) -> list[Monitor]:
-    """What is recorded of a watched arm: every monitor there is, on one batch of training data."""
-    order = torch.randperm(len(splits.train), generator=generator(seed, "smoothness"))
-    x, y = next(iter(batches(splits.train, training.batch_size, order=order)))
-    return monitors(network, x.to(device), y.to(device), lr=training.lr)
-
-
-def _what_is_left(kept: nn.Module, example: torch.Tensor) -> dict[str, float]:
-    """Shares of channels, parameters and multiply-adds that would stay after physical removal of exact zeros."""
-    graph = trace(kept, example)
-    dense, left = graph.dense(), graph.count()
-    return {
-        "channels_left": left.channels / max(1, dense.channels),
-        "parameters_left": left.parameters / dense.parameters,
-        "macs_left": left.macs / dense.macs,
-    }
-
-
-def outcome(
-    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
-) -> Outcome:
+def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
     """Set the table, compare, draw."""
     splits = settings.data.splits(device_named(settings.device))
     columns = [
-        Column("accuracy", "accuracy %"),
-        *(Column(key, title) for key, title in titles().items()),
-        Column("loss", "loss", 4),
-        Column("sparsity", "sparsity %"),
-        Column("channel_sparsity", "channel sparsity %"),
+        Column("accuracy", "accuracy %"), *(Column(key, title) for key, title in titles().items()), Column("loss", "loss", 4),
+        Column("sparsity", "sparsity %"), Column("channel_sparsity", "channel sparsity %"),
         Column("nonzero", "nonzero parameters", 0),
         *([Column("small_weights", "weights below 1e-3 %")] if settings.weights else []),
-        Column("macs_left", "MACs left %"),
-        Column("seconds", "seconds", 1),
-    ]
-    rows = tables.arm_rows(
-        results, columns, last=lambda arm: published_row(arm, settings.arms[arm].published, published)
-    )
-    differences, sentences = compared(settings.comparisons(), results)
-    notes = [splits.train.note] if splits.train.note else []
+        Column("macs_left", "MACs left %"), Column("seconds", "seconds", 1),
+    ]  # fmt: skip
+    answer = lambda arm: published_row(arm, settings.arms[arm].published, published)
+    rows = tables.arm_rows(results, columns, last=answer)
+    differences, notes = compared(settings.comparisons(), results)
+    notes.append(splits.train.note)
     if settings.attacks is not None:
         notes.append(tried_on(settings.attacks, len(splits.test)))
-    return Outcome(rows, tables.means(results) | differences, _plots(settings, folder), sentences + notes)
+    return Outcome(rows, tables.means(results) | differences, _plots(settings, folder), notes)
 
 
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
-    rows = arms.records_of(settings, folder)
-    flat: dict[str, np.ndarray] = {}
-    for part in arms.all_parts(settings, folder):
-        if part.arm not in flat:
-            kept = weights.read_weights(part.path / "model.safetensors")
-            flat[part.arm] = np.concatenate([one.ravel() for one in kept.values()])
-    plots = folder.path / "plots"
-    drawn = {"learning curves": figures.learning_curves(rows, plots / "learning.png")}
-    sparse = {
-        arm: found
-        for arm, found in rows.items()
-        if settings.arms[arm].method is not None and settings.arms[arm].method not in methods.RULES
-    }
-    if sparse:
-        drawn["zeros"] = figures.sparsity_curves(sparse, plots / "zeros.png")
-    drawn["weights"] = figures.weight_histograms(flat, plots / "weights.png")
-    if settings.weights:
-        drawn |= weights.draw(read(folder.path), plots, only=list(flat))
-    return drawn
+    """The figures of `gracile weights` where they are asked for; the page itself draws the rest."""
+    return weights.draw(read(folder.path), folder.path / "plots", only=settings.names()) if settings.weights else {}

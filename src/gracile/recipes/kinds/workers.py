@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import logging
 import statistics
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from gracile import workers
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.recipes import arms, tables
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict, parse
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
-from gracile.recipes.tables import Column, published_row
+from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.report import worker_figures
-from gracile.workers import (
-    Classification,
-    InProcess,
-    Processes,
-    Transport,
-    from_environment,
-    graph,
-    label_skew,
-    launch,
-    method,
-    mixing_matrix,
-    network,
-    shards,
-    spectral_gap,
-    under_torchrun,
-)
-from gracile.workers import (
-    train as train_workers,
-)
+from gracile.workers import InProcess, Processes, Transport
 
 log = logging.getLogger("gracile")
 
@@ -107,7 +91,9 @@ class NetworkArm(arms.Arm):
 
     def network(self, transport: Transport, seed: int):
         """The network of this process's workers."""
-        return network(self.joined, self.workers, mixing=self.mixing, drop=self.drop, seed=seed, transport=transport)
+        return workers.network(
+            self.joined, self.workers, mixing=self.mixing, drop=self.drop, seed=seed, transport=transport
+        )
 
 
 class Settings(arms.ArmSettings[NetworkArm]):
@@ -127,12 +113,12 @@ class Settings(arms.ArmSettings[NetworkArm]):
     patience: float | None = None
     restarts: int = 0
 
-    def check(self, published: list[dict[str, Any]]) -> None:
+    def check(self, published: Rows) -> None:
         super().check(published)
         for arm in self.trained().values():
             # What the method or graph cannot be, before any data are read or any process is started.
             arm.network(InProcess(arm.workers), 0)
-            method(arm.method, **arm.options)
+            workers.method(arm.method, **arm.options)
 
 
 def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
@@ -140,22 +126,20 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     arm = settings.arms[part.arm]
     given = (settings.model_dump(exclude_none=True), part.arm, part.seed, str(part.path))
     part.folder.rewrite_metrics([])
-    if arm.workers == 1 or (settings.processes == 1 and not under_torchrun()):
-        found = program(InProcess(arm.workers), *given)
-    elif under_torchrun():
-        transport = from_environment(arm.workers, name=f"{part.arm}-{part.seed}", patience=settings.patience)
-        try:
+    if arm.workers > 1 and workers.under_torchrun():
+        name = f"{part.arm}-{part.seed}"
+        with closing(workers.from_environment(arm.workers, name=name, patience=settings.patience)) as transport:
             found = program(transport, *given)
-        finally:
-            transport.close()
-    else:
+    elif arm.workers > 1 and settings.processes > 1:
         found = _launched(settings, arm, given)
+    else:
+        found = program(InProcess(arm.workers), *given)
     log.info("%s: %.2f %% mean test accuracy", part.label, found["accuracy"])
     return found
 
 
 def _launched(settings: Settings, arm: NetworkArm, given: tuple[Any, ...]) -> dict[str, Any]:
-    launched = launch(
+    launched = workers.launch(
         program, arm.workers, settings.processes, *given, restarts=settings.restarts, patience=settings.patience
     )
     for process, code in launched.deaths:
@@ -182,25 +166,20 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
     asked = parse(Settings, settings, "the settings of a process")
     arm, training, part = asked.arms[name], asked.training, RunFolder(Path(place))
     splits = asked.data.splits()
-    parts = shards(splits.train.labels, arm.workers, arm.split, seed=seed)
+    parts = workers.shards(splits.train.labels, arm.workers, arm.split, seed=seed)
     joined = arm.network(transport, seed)
-    problem = Classification(
-        build_network(asked.model, splits, seed),
-        splits.train,
-        {worker: parts[worker] for worker in joined.local},
-        batch_size=arm.batch_size or training.batch_size,
-        weight_decay=training.weight_decay,
-        exact=training.exact or not joined.alone,
-        statistics=training.statistics,
-        seed=seed,
-    )
+    problem = workers.Classification(
+        build_network(asked.model, splits, seed), splits.train, {worker: parts[worker] for worker in joined.local},
+        batch_size=arm.batch_size or training.batch_size, weight_decay=training.weight_decay,
+        exact=training.exact or not joined.alone, statistics=training.statistics, seed=seed,
+    )  # fmt: skip
 
     def watched(x: Tensor) -> dict[str, Tensor]:
         accuracy, loss = problem.evaluate(x, splits.validation)
         return {"accuracy": accuracy, "loss": loss}
 
-    trained = train_workers(
-        joined, method(arm.method, **arm.options), problem, arm.rounds or training.rounds,
+    trained = workers.train(
+        joined, workers.method(arm.method, **arm.options), problem, arm.rounds or training.rounds,
         evaluate=watched, every=arm.every or training.every,
         observe=part.record if 0 in joined.local else None,
         folder=part.path, checkpoint_every=0 if joined.alone else training.every,
@@ -221,29 +200,21 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
         "bytes": last["bytes"],
         "rounds": last["round"],
         "seconds": last["seconds"],
-        "gap": spectral_gap(mixing_matrix(joined.graph, arm.mixing)),
-        "skew": label_skew(splits.train.labels, parts),
+        "gap": workers.spectral_gap(workers.mixing_matrix(joined.graph, arm.mixing)),
+        "skew": workers.label_skew(splits.train.labels, parts),
         "workers": test,
         "digest": trained.digests()[0] if 0 in joined.local else None,
         "note": splits.train.note,
     }
 
 
-def outcome(
-    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
-) -> Outcome:
+def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
     """Set the table and draw."""
     columns = [
-        Column("accuracy", "mean accuracy %"),
-        Column("worst", "worst worker %"),
-        Column("mean_model", "mean model %"),
-        Column("distance", "distance", 3),
-        Column("rounds", "rounds", 0, spread=False),
-        Column("seconds", "seconds", 1),
-    ]
-    lead = lambda name: {
-        "graph": (arm := settings.arms[name]).title, "method": arm.method, "split": arm.split,
-    }  # fmt: skip
+        Column("accuracy", "mean accuracy %"), Column("worst", "worst worker %"), Column("mean_model", "mean model %"),
+        Column("distance", "distance", 3), Column("rounds", "rounds", 0, spread=False), Column("seconds", "seconds", 1),
+    ]  # fmt: skip
+    lead = lambda name: {"graph": (arm := settings.arms[name]).title, "method": arm.method, "split": arm.split}
     last = lambda name: {
         "MB sent": f"{tables.mean(results[name], 'bytes') / 1e6:.4g}",
         "spectral gap": f"{results[name][0]['gap']:.4f}",
@@ -252,9 +223,9 @@ def outcome(
     rows = tables.arm_rows(results, columns, lead=lead, last=last)
     values = tables.means(results)
     values |= _compared(values)
-    notes = [found[0]["note"] for found in results.values() if found[0]["note"]][:1]
+    note = next((found[0]["note"] for found in results.values() if found[0]["note"]), "")
     marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
-    return Outcome(rows, values, _plots(settings, folder, results, marks), notes)
+    return Outcome(rows, values, _plots(settings, folder, results, marks), [note])
 
 
 def _compared(values: dict[str, float]) -> dict[str, float]:
@@ -273,9 +244,7 @@ def _compared(values: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def _plots(
-    settings: Settings, folder: RunFolder, results: dict[str, list[dict[str, Any]]], published: dict[str, float]
-) -> dict[str, Path]:
+def _plots(settings: Settings, folder: RunFolder, results: Results, published: dict[str, float]) -> dict[str, Path]:
     """For few arms a page each and their curves; for many, where their workers end."""
     drawn = settings.trained()
     curves = {arm: seeds[0] for arm, seeds in arms.records_of(settings, folder).items()}
@@ -285,15 +254,15 @@ def _plots(
     place = folder.path / "plots"
     if len(drawn) > MANY:
         spread = {name: [value for result in found for value in result["workers"]] for name, found in results.items()}
-        return {"where workers end": worker_figures.spread(place / "spread.png", spread)}
+        return {"where workers end": worker_figures.spread(place / "spread.svg", spread)}
     plots = {}
     if len(drawn) > 1:
-        plots["accuracy by round and by bytes"] = worker_figures.comparison(place / "comparison.png", curves, published)
+        plots["accuracy by round and by bytes"] = worker_figures.comparison(place / "comparison.svg", curves, published)
     for name, arm in drawn.items():
         if arm.workers == 1 or len(drawn) > FEW:
             continue
         title = f"{arm.method} on {arm.title} workers, {arm.split} shards"
         title = title if name == arm.method else f"{name}: {title}"
-        built, accuracy = graph(arm.joined, arm.workers), results[name][0]["workers"]
-        plots[name] = worker_figures.overview(place / f"{name}.png", built, curves[name], accuracy, title)
+        built, accuracy = workers.graph(arm.joined, arm.workers), results[name][0]["workers"]
+        plots[name] = worker_figures.overview(place / f"{name}.svg", built, curves[name], accuracy, title)
     return plots

@@ -1,4 +1,4 @@
-"""What the study's perceptrons are trained with: losses before the last activation, and steps by explicit formulas."""
+"""A perceptron's plain gradient descent by explicit formulas, and the losses these know, taken before the last activation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch.optim import Optimizer
 
 from gracile.models import ACTIVATIONS, sgd_step_
 from gracile.models.backpropagation import Loss, Reduction
-from gracile.penalties import L1
-from gracile.training.optimizers import OptimizerFactory
 
 # Layers the explicit formulas know.
 PLAIN = {nn.Flatten, nn.Linear, *(type(row.module()) for row in ACTIVATIONS.values())}
@@ -40,30 +38,30 @@ class OutputLoss:
         return each.mean() if self.reduction == "mean" else each.sum()
 
 
-def is_plain(network: nn.Sequential) -> bool:
-    """Whether the explicit formulas know every layer of the perceptron at the end of `network`."""
-    return all(type(module) in PLAIN for module in network[-1].children())
+def is_plain(model: nn.Sequential) -> bool:
+    """Whether the explicit formulas know every layer of the perceptron at the end of `model`."""
+    return all(type(module) in PLAIN for module in model[-1].children())
 
 
 class ExplicitDescent:
-    """Plain gradient descent by the explicit formulas: at batch 1 twice as fast as autograd and an optimiser.
+    """Plain gradient descent by the explicit formulas: at batch 1 twice as fast as autograd and an optimiser (see docs/study.md).
 
     It takes its steps itself, at the rate of its optimiser, which finds no gradients left; for ``gracile.fit(...,
     learning_rule=...)``, with `optimizer` as its optimiser.
 
     Args:
-        network: a plain perceptron behind what scales its inputs, as `gracile.recipes.kinds.study.build` makes it.
+        model: a perceptron for which `is_plain` holds, behind what scales its inputs; trained in place.
         loss: of its outputs.
         lr: learning rate.
         lam: l2 penalty on all parameters.
     """
 
-    def __init__(self, network: nn.Sequential, loss: OutputLoss, lr: float, lam: float) -> None:
-        self.before, self.loss, self.lam, self.lr = network[:-1], loss, lam, lr
-        layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    def __init__(self, model: nn.Sequential, loss: OutputLoss, lr: float, lam: float) -> None:
+        self.before, self.loss, self.lam, self.lr = model[:-1], loss, lam, lr
+        layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
         self.weights = [one.weight.detach() for one in layers]
         self.biases = [None if one.bias is None else one.bias.detach() for one in layers]
-        self.activations = [*(name for one in network[-1].children() if (name := _activation(one))), loss.output]
+        self.activations = [*(name for one in model[-1].children() if (name := _activation(one))), loss.output]
         self.built: Optimizer | None = None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -85,20 +83,3 @@ class ExplicitDescent:
 
 def _activation(module: nn.Module) -> str:
     return next((name for name, row in ACTIVATIONS.items() if type(row.module()) is type(module)), "")
-
-
-def with_l1(factory: OptimizerFactory, network: nn.Module, l1: float) -> OptimizerFactory:
-    """An optimiser after each of whose steps every weight of a linear layer goes through the proximal map of ``lr l1 |w|_1``."""
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-
-    @torch.no_grad()
-    def shrink(optimizer: Optimizer, *_: object) -> None:
-        for layer in layers:
-            layer.weight.copy_(L1().prox(layer.weight, optimizer.param_groups[0]["lr"] * l1))
-
-    def build(parameters: Iterable[nn.Parameter]) -> Optimizer:
-        built = factory(parameters)
-        built.register_step_post_hook(shrink)
-        return built
-
-    return build if l1 else factory

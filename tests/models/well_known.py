@@ -186,7 +186,7 @@ def l1_normed() -> nn.Module:
 IMAGE = (3, 16, 16)
 
 # Name to (factory, shape of one sample).
-ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+WELL_KNOWN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet": (lambda: lenet(in_channels=3, image_size=16), IMAGE),
     "mlp": (lambda: normalized(mlp(in_features=20, widths=(16, 12)), [0.1] * 20, [0.5] * 20), (20,)),
     "resnet20-A": (lambda: normalized(resnet20(image_size=16), [0.5] * 3, [0.25] * 3), IMAGE),

@@ -1,0 +1,57 @@
+"""Methods that choose their channels once, at a moment of the run, and fine-tune what stays."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from gracile.pruning.base import Pruning, at_step
+from gracile.pruning.shares import Scope, amount, check_scope
+from gracile.pruning.units import Channels
+
+
+class OnceChosen(Pruning):
+    """Train, drop the smallest channels, fine-tune.
+
+    Args:
+        model: trained in place by your loop.
+        steps: optimiser steps of the whole run.
+        example: one input batch, to find the channels with.
+        channels: share in [0, 1) of channels that go.
+        macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
+        prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
+        scope: the share is taken from each ``layer`` or from the whole ``network``.
+
+    Raises:
+        InputError: a value out of range, or channels that cannot be found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        example: Tensor,
+        channels: float,
+        macs: float | None,
+        prune_at: float,
+        scope: Scope,
+    ) -> None:
+        super().__init__(model, steps=steps, layers="all")
+        share = amount("channels", channels, macs)
+        self.scope: Scope = check_scope(scope)
+        self.at = at_step(prune_at, self.steps)
+        self.units = self._channels = Channels(self.model, example, self.weights)
+        self.amount = self._channels.check(share)
+
+    @abstractmethod
+    def _sizes(self) -> Tensor:
+        """What channels are ranked by, ``(channels,)``; the smallest go."""
+
+    @torch.no_grad()
+    def _after(self) -> None:
+        if self.step == self.at and self.amount != 0:
+            kept, guarded = self._channels.keep(self._sizes(), self.amount, self.scope)
+            self._cut(self._channels.masks(kept), guarded)

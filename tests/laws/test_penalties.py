@@ -19,6 +19,7 @@ from gracile.penalties import (
     SCAD,
     TABLE,
     ElasticNet,
+    Grid,
     GroupLasso,
     LHalf,
     SparseGroupLasso,
@@ -48,16 +49,19 @@ GROUP_MEMBERS = {
     "sparse_group_lasso(l1_ratio=1)": SparseGroupLasso(1.0),
 }
 CONSTRAINT_MEMBERS = {
-    **{name: row() for name, row in CONSTRAINTS.items()},
+    **{name: row() for name, row in CONSTRAINTS.items() if row is not Grid},
     "top_k(k=3)": TopK(k=3),
     "n_m(1, 3)": NM(1, 3),
 }
+# Constraints on where weights lie, and not on how many there are.
+GRIDS = {"grid": Grid(), "grid(levels=127)": Grid(127), "grid(levels=1)": Grid(1)}
 PENALTIES = {**ELEMENT_MEMBERS, **GROUP_MEMBERS}
-MEMBERS = {**PENALTIES, **CONSTRAINT_MEMBERS}
+MEMBERS = {**PENALTIES, **CONSTRAINT_MEMBERS, **GRIDS}
 
 each_element = pytest.mark.parametrize("penalty", ELEMENT_MEMBERS.values(), ids=ELEMENT_MEMBERS.keys())
 each_group = pytest.mark.parametrize("penalty", GROUP_MEMBERS.values(), ids=GROUP_MEMBERS.keys())
 each_constraint = pytest.mark.parametrize("penalty", CONSTRAINT_MEMBERS.values(), ids=CONSTRAINT_MEMBERS.keys())
+each_grid = pytest.mark.parametrize("penalty", GRIDS.values(), ids=GRIDS.keys())
 each_penalty = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES.keys())
 each = pytest.mark.parametrize("penalty", MEMBERS.values(), ids=MEMBERS.keys())
 precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -221,7 +225,7 @@ def test_nan_surfaces_as_an_error_and_not_as_zero(penalty, dtype):
         penalty.prox(w, 0.5)
 
 
-@pytest.mark.parametrize("penalty", [*ELEMENT_MEMBERS.values(), *CONSTRAINT_MEMBERS.values()])
+@pytest.mark.parametrize("penalty", [*ELEMENT_MEMBERS.values(), *CONSTRAINT_MEMBERS.values(), *GRIDS.values()])
 def test_the_unchecked_proximal_map_lets_nan_through(penalty):
     w = torch.tensor([[math.nan, 1.0, 0.5, 0.3, 2.0]])
     assert penalty.unchecked_prox(w, 0.5)[0, 0].isnan()
@@ -239,7 +243,7 @@ def test_a_negative_mu_is_refused(penalty, mu: float):
         penalty.prox(torch.ones(1, 1), mu)
 
 
-@pytest.mark.parametrize("penalty", [*GROUP_MEMBERS.values(), *CONSTRAINT_MEMBERS.values()])
+@pytest.mark.parametrize("penalty", [*GROUP_MEMBERS.values(), *CONSTRAINT_MEMBERS.values(), *GRIDS.values()])
 def test_members_that_act_on_rows_want_a_matrix(penalty):
     with pytest.raises(InputError, match=r"\((groups|vectors), members\)"):
         penalty.prox(torch.ones(3), 0.1)
@@ -336,6 +340,29 @@ def test_equals_are_kept_in_order_and_never_more_than_allowed(penalty):
     assert penalty.value(penalty.prox(w, 0.5)) == 0
 
 
+@each_grid
+@precisions
+@given(seed=st.integers(0, 999), scale=st.floats(1e-3, 1e3))
+@settings(max_examples=40, deadline=None)
+def test_a_grid_takes_the_nearest_of_its_points_and_leaves_them_be(penalty, dtype, seed: int, scale: float):
+    w = scale * torch.randn(3, 12, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    found, most = penalty.prox(w, 0.3), w.abs().amax(1, keepdim=True)
+    points = torch.arange(-penalty.levels, penalty.levels + 1, dtype=dtype) / penalty.levels
+    nearest = (w[..., None] - most[..., None] * points).abs().amin(-1)
+    torch.testing.assert_close((w - found).abs(), nearest, rtol=0, atol=4 * torch.finfo(dtype).eps * float(most.max()))
+    # To the last bit, so that u stays where it is once w is there.
+    assert torch.equal(penalty.prox(found, 7.0), found)
+    assert torch.equal(penalty.prox(-w, 0.3), -found)
+    assert torch.equal(found.abs().amax(1, keepdim=True), most)
+    assert penalty.value(found) == 0
+    assert penalty.value(w).isinf()
+
+
+def test_half_way_between_two_points_goes_to_the_one_nearer_to_zero():
+    w = torch.tensor([[1.0, 0.5, -0.5, 0.25, 0.75]])
+    assert Grid(1).prox(w, 1.0).tolist() == [[1.0, 0.0, 0.0, 0.0, 1.0]]
+
+
 # Closed forms and limits of single members.
 
 
@@ -408,6 +435,7 @@ def test_sparse_group_lasso_lies_between_its_parts():
     (lambda: TopK(k=0), "k=0"),
     (lambda: TopK(keep=0.5, k=2), "not both"),
     (lambda: NM(5, 4), "5:4 sparsity cannot be"),
+    (lambda: Grid(0), "levels=0 has no points"),
     (lambda: elementwise({"name": "mcp", "gama": 0.1}), "no setting 'gama'.*Did you mean 'gamma'"),
     (lambda: elementwise({"name": "l0", "a": 0.1}), "no setting 'a'. It has none"),
     (lambda: elementwise({"gamma": 0.1}), "do not say which penalty"),

@@ -91,10 +91,13 @@ def to_vectors(tensor: Tensor, input_dim: int, block: int | None) -> Tensor:
     Args:
         tensor: a weight.
         input_dim: its dimension over input channels or features.
-        block: so many consecutive inputs a vector, the last one of each row filled up with zeros; None for one vector.
+        block: so many consecutive inputs a vector, the last one of each row filled up with zeros; None for one vector, 0 for one of all
+            that an output reads.
     """
     if block is None:
         return tensor.reshape(1, -1)
+    if block == 0:
+        return tensor.movedim(1 - input_dim, 0).flatten(1)
     moved = tensor.movedim(input_dim, -1)
     return pad(moved, (0, -moved.shape[-1] % block)).reshape(-1, block)
 
@@ -103,6 +106,9 @@ def from_vectors(rows: Tensor, tensor: Tensor, input_dim: int, block: int | None
     """What `to_vectors` arranged, shaped and laid out like `tensor` again."""
     if block is None:
         return torch.empty_like(tensor).copy_(rows.view(tensor.shape))
+    if block == 0:
+        moved = tensor.movedim(1 - input_dim, 0)
+        return torch.empty_like(tensor).copy_(rows.view(moved.shape).movedim(0, 1 - input_dim))
     moved = tensor.movedim(input_dim, -1)
     filled = rows.view(*moved.shape[:-1], -1)[..., : moved.shape[-1]]
     return torch.empty_like(tensor).copy_(filled.movedim(-1, input_dim))
@@ -142,5 +148,13 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
 
     graph = trace(model, example)
     by_name = graph.group_index()
-    index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)) for weight in weights]
+    names = {weight.name for weight in weights}
+    # Zeroing a part of a channel's slices removes nothing.
+    whole = torch.ones(graph.num_groups + 1, dtype=torch.bool)
+    for name, groups in by_name.items():
+        if name not in names:
+            whole[groups.flatten().cpu()] = False
+    whole[-1] = False
+    index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
+    index = [groups.masked_fill(~whole[groups], -1) for groups in index]
     return Grouping(index, graph.num_groups)

@@ -3,9 +3,10 @@
 from gracile.deploy.attack import Attacked, attack
 from gracile.deploy.compress import Compressed, compress
 from gracile.deploy.hub import Architecture, from_pretrained, save_pretrained
+from gracile.deploy.measures import FileSize, Latency
 from gracile.deploy.networks import Candidate, from_file
 
 __all__ = [
-    "Architecture", "Attacked", "Candidate", "Compressed", "attack", "compress", "from_file", "from_pretrained",
-    "save_pretrained",
+    "Architecture", "Attacked", "Candidate", "Compressed", "FileSize", "Latency", "attack", "compress", "from_file",
+    "from_pretrained", "save_pretrained",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from gracile.penalties.base import Constraint, GroupPenalty, Penalty, soft_threshold
 from gracile.penalties.elastic_net import ElasticNet
+from gracile.penalties.grid import Grid, nearest_on_grid
 from gracile.penalties.group_l0 import GroupL0, group_hard_scale
 from gracile.penalties.group_lasso import GroupLasso, group_soft_scale
 from gracile.penalties.l0 import L0, hard_threshold
@@ -24,6 +25,7 @@ __all__ = [
     "TABLE",
     "Constraint",
     "ElasticNet",
+    "Grid",
     "GroupL0",
     "GroupLasso",
     "GroupPenalty",
@@ -41,6 +43,7 @@ __all__ = [
     "hard_threshold",
     "keep_largest",
     "largest",
+    "nearest_on_grid",
     "scad_threshold",
     "soft_threshold",
     "transformed_threshold",

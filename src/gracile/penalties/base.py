@@ -112,7 +112,7 @@ class Constraint(Protocol):
     ``mu > 0`` does not matter, and with ``mu = 0`` there is no penalty: the proximal map is then the identity.
 
     Attributes:
-        block: how many consecutive inputs make a vector; None for the whole weight of a layer.
+        block: how many consecutive inputs make a vector; None for the whole weight of a layer, 0 for what each output reads.
     """
 
     @property

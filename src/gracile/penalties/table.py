@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from gracile.core.errors import InputError, nearest, pick
 from gracile.penalties.base import Constraint, GroupPenalty, Penalty
 from gracile.penalties.elastic_net import ElasticNet
+from gracile.penalties.grid import Grid
 from gracile.penalties.group_l0 import GroupL0
 from gracile.penalties.group_lasso import GroupLasso
 from gracile.penalties.l0 import L0
@@ -22,7 +23,7 @@ from gracile.penalties.top_k import TopK
 from gracile.penalties.transformed_l1 import TransformedL1
 
 ELEMENTWISE: dict[str, type[Penalty]] = {row.name: row for row in (L1, L0, TransformedL1, MCP, SCAD, LHalf, ElasticNet)}
-CONSTRAINTS: dict[str, type[Constraint]] = {row.name: row for row in (TopK, NM)}
+CONSTRAINTS: dict[str, type[Constraint]] = {row.name: row for row in (TopK, NM, Grid)}
 GROUPED: dict[str, type[GroupPenalty]] = {row.name: row for row in (GroupLasso, GroupL0, SparseGroupLasso)}
 TABLE: dict[str, type[Penalty] | type[Constraint] | type[GroupPenalty]] = {**ELEMENTWISE, **CONSTRAINTS, **GROUPED}
 

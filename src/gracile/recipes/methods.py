@@ -12,6 +12,7 @@ from gracile.core.errors import InputError, pick, refuse_unknown
 from gracile.core.learning_rule import LearningRule
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Dataset
+from gracile.deploy import FileSize, Latency
 from gracile.forward_forward import FFNetwork, learner_like
 from gracile.pruning import (
     ADMM,
@@ -24,6 +25,7 @@ from gracile.pruning import (
 )
 from gracile.recipes.own import is_own, own
 from gracile.splitting import RGSM, RVSM, Dial
+from gracile.splitting.measured import Measure
 
 # A method is a class whose first argument is the model and which is a `core.sparsifier.Sparsifier`.
 METHODS: dict[str, Callable[..., Sparsifier]] = {
@@ -123,11 +125,25 @@ def steer(sparsifier: Sparsifier | None, example: Tensor, steps: int, target: di
         sparsifier: a splitting, fresh from `build`.
         example: one input batch.
         steps: optimiser steps of the run.
-        target: the dial's budget and ramp.
+        target: the dial's budget and ramp; of a latency ``runtime``, ``threads`` and ``batch_size``, of a file size ``form``.
 
     Raises:
         InputError: the method has no lam to steer, or the budget makes no sense.
     """
     if not isinstance(sparsifier, (RVSM, RGSM)):
         raise InputError("A target steers lam, which this arm's method does not have.", "Use rvsm or rgsm.")
-    return Dial(sparsifier, steps=steps, example=example, **target)
+    target = dict(target)
+    measured: dict[str, tuple[Callable[..., Measure], tuple[str, ...]]] = {
+        "latency": (Latency, ("runtime", "threads", "batch_size")),
+        "file_size": (FileSize, ("form",)),
+    }
+    measures = []
+    for budget, (kind, options) in measured.items():
+        given = {name: target.pop(name) for name in options if name in target}
+        if budget in target:
+            measures.append(kind(example, **given))
+        elif given:
+            raise InputError(
+                f"{next(iter(given))} belongs to a target of {budget}.", f"Give {budget}, or leave it out."
+            )
+    return Dial(sparsifier, steps=steps, example=example, measure=measures, **target)

@@ -15,9 +15,12 @@ from gracile.core.console import told
 from gracile.core.errors import InputError, StorageError
 from gracile.core.runs import RUNS, latest_folder, new_folder
 from gracile.recipes import runner, schema
+from gracile.recipes.settings import ModelSettings
 
 # What a target may speak of, with the methods that can be steered to it: single zeros save no multiply-adds.
-TARGETS = {"macs": ("rgsm",), "params": ("rgsm",), "sparsity": ("rvsm", "rgsm")}
+TARGETS = {
+    "macs": ("rgsm",), "params": ("rgsm",), "sparsity": ("rvsm", "rgsm"), "latency": ("rgsm",), "file_size": ("rgsm",),
+}  # fmt: skip
 # Kinds of recipe that several processes of torchrun can share.
 TOGETHER = ("train", "workers")
 
@@ -36,7 +39,7 @@ def run(
     """Run a recipe in a folder of its own.
 
     Args:
-        recipe: a shipped one's name, a TOML file, or a recipe; ``classify`` by default, which needs `data`.
+        recipe: a shipped one's name, a TOML file, or a recipe; by default ``classify``, with `weights` ``fine-tune``, which need `data`.
         folder: the run's folder; ``runs/NAME-1``, ``-2``, ... by default.
         resume: continue the run in `folder`, or the newest of this recipe.
         only: train these arms, ``ARM`` or ``ARM:SEED``, and what they need; all by default.
@@ -104,6 +107,7 @@ def prepare(
     missing: str | None = None,
     skip_corrupt: bool | None = None,
     model: str | None = None,
+    weights: str | Path | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -117,7 +121,7 @@ def prepare(
     An arm that cannot take a change, or has a setting of its own there, is named in the log.
 
     Args:
-        recipe: a shipped one's name, or a TOML file; ``classify`` by default.
+        recipe: a shipped one's name, or a TOML file; ``classify`` by default, with `weights` ``fine-tune``.
         size: one of the recipe's sizes.
         data: a path, a data set's name, or ``owner/name`` on the hub.
         label: the label's column, where it is not found by itself.
@@ -126,13 +130,14 @@ def prepare(
         missing: what becomes of empty cells of a table: ``error``, ``mean`` or ``drop``.
         skip_corrupt: leave out images that cannot be read.
         model: a network's name, or ``FILE.py:NAME``, a function of your own.
+        weights: a safetensors file that the network begins from.
         epochs: passes over the training data; a warm-up that would not fit keeps its share of them.
         batch_size: samples per step.
         lr: learning rate.
         seeds: each arm is trained once from each.
         device: ``cpu``, ``cuda`` or ``auto``.
-        target: ``macs`` or ``params``, the share that stays after physical removal, or ``sparsity``, the share of zeros; lam is
-            steered to it in the arms that can take it.
+        target: ``macs``, ``params``, ``latency`` or ``file_size``, the share that stays after physical removal, or ``sparsity``, the
+            share of zeros; lam is steered to it in the arms that can take it.
         settings: any others, by dotted key, such as ``{"arms.rgsm.options.lam": 0.05}``, or as nested tables.
 
     Raises:
@@ -140,11 +145,11 @@ def prepare(
     """
     if recipe is None and data is None:
         raise InputError("There is nothing to run.", "Name a recipe, such as digits, or your data with --data.")
-    found = schema.resized(schema.load(str(recipe or "classify")), size)
+    found = schema.resized(schema.load(str(recipe or ("classify" if weights is None else "fine-tune"))), size)
     reading = {"label": label, "image_size": image_size, "channels": channels, "missing": missing}
     wanted = {
         "data": given({"name": data, **reading, "skip_corrupt": skip_corrupt}),
-        "model": given({"name": model}),
+        "model": given({"name": model}) | ({} if weights is None else _begun(weights)),
         "training": given({"epochs": epochs, "batch_size": batch_size, "lr": lr}),
     }
     changes: dict[str, Any] = {table: values for table, values in wanted.items() if values}
@@ -165,6 +170,11 @@ def prepare(
         _fit_warmup(asked["training"], found.settings.get("training", {}).get("epochs"))
     _aim(arms, given(target or {}))
     return found.model_copy(update={"settings": asked})
+
+
+def _begun(weights: str | Path) -> dict[str, Any]:
+    """What the model's table says of weights that it begins from, also to who opens the run when their file is gone."""
+    return {"weights": str(weights), "normalized": ModelSettings(weights=str(weights)).standardised()}
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +214,7 @@ def _aim(arms: Mapping[str, dict[str, Any]], target: Mapping[str, float]) -> Non
             ramp = {key: value for key, value in (arm.get("target") or {}).items() if key not in TARGETS}
             arm["target"] = ramp | fits
             steered.append(name)
-    names = " and ".join(f"--target-{budget}" for budget in target)
+    names = " and ".join(f"--target-{budget.replace('_', '-')}" for budget in target)
     if not steered:
         methods = " or ".join(dict.fromkeys(method for budget in target for method in TARGETS[budget]))
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import nn
 from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
+from gracile.core.tensor_files import SAVE, load_weights, read_tensors
+from gracile.core.user_code import known_of, made
 from gracile.data import Splits
 from gracile.data.source import Missing
-from gracile.deploy.networks import known_of, made
 from gracile.models import build, normalized
 from gracile.recipes.own import is_own
 from gracile.recipes.schema import Strict
@@ -96,10 +98,25 @@ class ModelSettings(Strict):
         name: a row of `gracile.models.MODELS`; ``FILE.py:NAME``, a function of the user's own; or ``auto``: resnet20 for
             images of 24 pixels and more, lenet below, mlp for features.
         options: what its factory takes beyond what the data fix.
+        weights: a safetensors file that it begins from, instead of weights drawn from the seed.
+        normalized: put a layer in front that standardises inputs by the data's statistics; without it the network is given images in
+            [0, 1], or features as they stand. By default yes, unless `weights` are of a network without it.
     """
 
     name: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict)
+    weights: str = ""
+    normalized: bool | None = None
+
+    def standardised(self) -> bool:
+        """Whether the layer stands in front.
+
+        Raises:
+            StorageError: the weights are to tell, and cannot be read.
+        """
+        if self.normalized is None and self.weights:
+            return any(name.startswith("normalize.") for name in read_tensors(Path(self.weights), SAVE)[1])
+        return self.normalized is not False
 
 
 def named_network(settings: ModelSettings, splits: Splits) -> tuple[str, dict[str, Any]]:
@@ -116,13 +133,20 @@ def named_network(settings: ModelSettings, splits: Splits) -> tuple[str, dict[st
         raise InputError(
             f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
         )
-    return name, known_of(splits)
+    return name, known_of(shape, splits.train.num_classes)
 
 
-def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Module:
-    """The recipe's network, its inputs standardised by a first layer of its own, initialised from the seed.
+def build_network(settings: ModelSettings, splits: Splits, seed: int, *, empty: bool = False) -> nn.Module:
+    """The recipe's network, its inputs standardised by a first layer of its own, with the weights named or drawn from the seed.
+
+    Args:
+        settings: which.
+        splits: the data it is for.
+        seed: of its weights.
+        empty: leave the weights of the file out: others are laid over it.
 
     Raises:
+        StorageError: the weights cannot be read.
         InputError: no such model, or one that does not take the data or the options.
     """
     name, known = named_network(settings, splits)
@@ -133,4 +157,8 @@ def build_network(settings: ModelSettings, splits: Splits, seed: int) -> nn.Modu
             network = made(name, known, settings.options)
         else:
             network = build(name, **known, **settings.options)
-    return normalized(network, *splits.train.statistics())
+    if settings.standardised():
+        network = normalized(network, *splits.train.statistics())
+    if settings.weights and not empty:
+        load_weights(network, Path(settings.weights), SAVE)
+    return network

@@ -76,7 +76,8 @@ WHY = {
     "constant output": "Every sample gets the same output, as where a layer has lost all its channels. Lower lam, or ask for a larger "
     "target, and train anew.",
     "one class only": "Every sample gets the same class. Lower lam or lr, or ask for a larger target, and train anew.",
-    "at chance": "It is right no more often than who always names the most frequent class. Train longer, or lower lam or lr.",
+    "at chance": "It is right no more often, averaged over the classes, than who guesses. Train longer, or lower lam or lr.",
+    "half of the classes never": "It names at most half of the classes there are. Train longer, or ask for a larger target.",
 }
 
 

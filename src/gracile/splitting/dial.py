@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from gracile.channels import ChannelGraph, trace
+from gracile.channels.op import Layer
 from gracile.core.errors import InputError, nearest
 from gracile.core.optimizers import StepHooks, opened
 from gracile.core.shards import check_whole, full, local, local_part
 from gracile.core.summary import Summary
+from gracile.splitting.measured import Estimate, Measure, lives
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
 from gracile.splitting.worth import Worth
@@ -26,6 +28,11 @@ log = logging.getLogger("gracile")
 SETTINGS_PER_RUN = 100
 # A run ends between a budget and this share of it below.
 LANDING = 0.01
+# Budgets that are measured; between a measurement and this share of it below a run ends there, aimed at by a margin, in so many tries.
+MEASURED = ("latency", "file_size")
+MEASURED_LANDING = 0.05
+MARGIN = 0.01
+TRIES = 8
 # The share of the run over which the groups' worth is averaged.
 MEMORY = 1 / 20
 # Halvings of mu where zeros come entry by entry: to float32's precision.
@@ -38,10 +45,9 @@ class Dial:
     """Steers a splitting's lam so that the run ends at a budget, or at several at once.
 
     At any moment the weights' sizes tell exactly which lam would zero which of them, so no search over runs is needed:
-    the dial asks for the share that the budget's schedule names at this step, a cubic from everything to the target over
-    the first part of the run [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move.
-    Groups go in the order of what they are worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the
-    run tell it (`Worth`).
+    the dial asks for the share that the budget's schedule names at this step, everything at first, then a cubic to the target
+    [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move. Groups go in the order of what they are
+    worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the run tell it (`Worth`).
 
     A budget is a cap. At the last setting the groups that lam leaves and the budget does not are looked through from the weakest
     on: one that is too dear is passed over, and cheaper ones go, so that the run ends at most a percent of the budget below it
@@ -61,14 +67,19 @@ class Dial:
         macs: share in (0, 1) of multiply-adds that stay at most after physical removal; needs an RGSM and an example.
         params: likewise of parameters. One of a single budget or any of these together may be given.
         sparsity: share in (0, 1) of exact zeros over all parameters, at least.
+        latency: share in (0, 1) of the dense network's latency that stays at most, as `measure` finds it; needs an RGSM and an
+            example. A few networks are measured beforehand and the chosen one at the end, which ends at most 5 % below the budget;
+            two runs from one seed measure differently, so they may choose differently.
+        file_size: likewise of the bytes of the network's file.
+        measure: what measures them, such as `gracile.deploy.Latency` and `gracile.deploy.FileSize`; one, or one for each.
         example: one input batch, to trace the network with.
         ranking: ``worth`` orders groups by the squared derivative of the loss along their gates; ``size`` by their norms, relative to
             the start, and by what their layer has left, which needs no gradients. For an RGSM with ``grouping="coupled"`` or a
             budget of sparsity alone; norms rank the rest.
         by_cost: weigh groups by what they cost of the budget. A budget of multiply-adds then takes first of the early layers,
             whose channels are few and dear; without it layers lose nearly alike.
-        begin: share in [0, 1) of the run, at its start, that trains densely: until then sizes tell little of what a group is
-            worth.
+        begin: share in [0, 1) of the run, at its start, that trains densely: until then little tells what a group is worth, and what goes
+            early does not come back, since beta takes its weights within some tens of steps.
         ramp: share in (0, 1] of the run, after that, during which the budget shrinks.
         settle: share in [0, 1) of the run, at its end, during which the choice is final; 0 for plain splitting to the end.
 
@@ -78,8 +89,8 @@ class Dial:
         reached: the shares that stayed at the last setting, by the budget's name.
 
     Raises:
-        InputError: no budget, one out of range, a budget of multiply-adds for single weights, one the network cannot reach, or
-            a penalty that does not say which lam zeroes what.
+        InputError: no budget, one out of range, one that nothing measures, multiply-adds for single weights, a budget that the network
+            cannot reach, or a penalty that does not say which lam zeroes what.
     """
 
     def __init__(
@@ -90,20 +101,21 @@ class Dial:
         macs: float | None = None,
         params: float | None = None,
         sparsity: float | None = None,
+        latency: float | None = None,
+        file_size: float | None = None,
+        measure: Measure | Sequence[Measure] = (),
         example: Tensor | None = None,
         ranking: Ranking = "worth",
         by_cost: bool = True,
-        begin: float = 0.0,
-        ramp: float = 0.5,
+        begin: float = 0.3,
+        ramp: float = 0.2,
         settle: float = 0.5,
     ) -> None:
-        given = {
-            key: value
-            for key, value in (("macs", macs), ("params", params), ("sparsity", sparsity))
-            if value is not None
-        }
+        asked = {"macs": macs, "params": params, "sparsity": sparsity, "latency": latency, "file_size": file_size}
+        given = {budget: value for budget, value in asked.items() if value is not None}
         if not given:
-            raise InputError("A dial takes a budget, and none is given.", "Give macs, params or sparsity.")
+            raise InputError("A dial takes a budget, and none is given.", f"Give one of {', '.join(asked)}.")
+        measures = _measures(measure, given)
         for budget, value in given.items():
             if not 0 < value < 1:
                 raise InputError(
@@ -127,7 +139,7 @@ class Dial:
         self._chosen = False
         self._kept: list[Tensor] | None = None
         self._hooks: StepHooks | None = None
-        self._prepare(example)
+        self._prepare(example, measures)
         self._check_reach()
         if ranking == "worth" and isinstance(split, RGSM) and self._costs:
             split.worth = Worth(split.num_groups, MEMORY * steps)
@@ -140,10 +152,11 @@ class Dial:
 
     # What a choice leaves of the budgets.
 
-    def _prepare(self, example: Tensor | None) -> None:
+    def _prepare(self, example: Tensor | None, measures: Mapping[str, Measure]) -> None:
         """Trace the network, and set out the costs of its groups."""
         split, physical = self.split, [name for name in self.budgets if name != "sparsity"]
         self._graph: ChannelGraph | None = None
+        self._estimates: dict[str, Estimate] = {}
         # What groups cost of each budget, and of all together: ways to weigh them, of which the best serves.
         self._costs: list[Tensor] = []
         self._sizes: Tensor | None = None
@@ -167,6 +180,7 @@ class Dial:
             self._graph = trace(split.model, example)
             dense = self._graph.dense()
             self._dense = {"macs": dense.macs, "params": dense.parameters}
+            self._estimates = {name: Estimate(one, split, self._graph) for name, one in measures.items()}
         if split.grouping != "coupled" and physical:
             return
         if physical and not self.by_cost:
@@ -177,7 +191,9 @@ class Dial:
                 own = self._sizes.cpu().double()
             else:
                 assert self._graph is not None
-                own = _costs(self._graph, macs=name == "macs")
+                own = _costs(
+                    self._graph, self._estimates[name].price if name in measures else _price(self._graph, name)
+                )
             self._costs.append(own / own.mean())
         if len(self._costs) > 1:
             self._costs.append(torch.stack(self._costs).sum(0))
@@ -220,12 +236,10 @@ class Dial:
         assert isinstance(self.split, RGSM)
         left: dict[str, float] = {}
         if self._graph is not None:
-            if self.split.grouping == "coupled":
-                counts = self._graph.count(dead)
-            else:
-                with self.split.without(dead):
-                    counts = self._graph.count()
+            live = lives(self.split, self._graph, dead)
+            counts = self._graph.sizes(live)
             left = {"macs": counts.macs / self._dense["macs"], "params": counts.parameters / self._dense["params"]}
+            left |= {budget: estimate.share(live) for budget, estimate in self._estimates.items()}
         if "sparsity" in self.budgets:
             assert self._sizes is not None
             left["sparsity"] = 1 - float(self._sizes[dead].sum()) / self._parameters
@@ -325,6 +339,8 @@ class Dial:
             self.reached = self._left_at(low)
         elif self._by_entries():
             self.set_to(plan)
+        elif self._estimates:
+            self._land_measured()
         else:
             low, high = self._edges(plan)
             extra = self._extra_groups(low, high)
@@ -334,6 +350,52 @@ class Dial:
             self.reached = self._left_at(split.mu)
         shares = {budget: 1 - kept if budget == "sparsity" else kept for budget, kept in self.reached.items()}
         log.info("The dial ended at %s.", ", ".join(f"{budget}={share:.4f}" for budget, share in shares.items()))
+
+    def _land_measured(self) -> None:
+        """Choose, measure what was chosen, and choose anew with what that tells, until it lies at the budget."""
+        split, graph = self.split, self._graph
+        assert isinstance(split, RGSM)
+        assert graph is not None
+        best, least, chosen = math.inf, {}, torch.empty(0)
+        # Common factors of the estimates at which what was chosen lay above the budget, and too far below.
+        above, below, factor = 0.0, math.inf, 1.0
+        for attempt in range(TRIES):
+            low, high = self._edges(self.budgets)
+            extra = self._extra_groups(low, high)
+            dead = split.dead_at(high) if extra is None else split.dead_at(low) | extra
+            left, live = self._left(dead), lives(split, graph, dead)
+            left |= {budget: one.measured(split, dead) / one.dense for budget, one in self._estimates.items()}
+            used = _nearest(left, self.budgets)
+            # A budget is a cap, if any choice is below it.
+            missed = used if used > 1 else max(0.0, 1 - MEASURED_LANDING - used)
+            if missed < best:
+                best, least, chosen = missed, left, dead
+            if not best:
+                break
+            if not attempt:
+                for budget, estimate in self._estimates.items():
+                    estimate.calibrate(live, left[budget] * (1 + MARGIN))
+                continue
+            above, below = (factor, below) if used > 1 else (above, factor)
+            wanted = math.sqrt(above * below) if above and below < math.inf else factor * used * (1 + MARGIN)
+            for estimate in self._estimates.values():
+                estimate.scale *= wanted / factor
+            factor = wanted
+        # Chosen by measurement, so that no lam need have it.
+        split.zero_(chosen)
+        split.lam, self.reached = 0.0, least
+        for budget, estimate in self._estimates.items():
+            log.info(
+                "%s: %.4g of the dense network's %.4g %s (%s).",
+                budget, least[budget] * estimate.dense, estimate.dense, estimate.measure.unit, estimate.measure,
+            )  # fmt: skip
+            if least[budget] > self.budgets[budget]:
+                log.warning(
+                    "The budget %s=%.3g was missed: %.3f was measured at the end.",
+                    budget,
+                    self.budgets[budget],
+                    least[budget],
+                )
 
     def _zero_weights(self, mu: float, count: int) -> None:
         """Zero of the single weights that die up to this mu so many that `count` are; equals go in order, and no more."""
@@ -360,11 +422,11 @@ class Dial:
         assert isinstance(split, RGSM)
         if _landed(self._left_at(high), self.budgets):
             return None
-        dead = split.dead_at(low)
+        dead, able = split.dead_at(low), split.split_groups()
         extra = torch.zeros_like(dead)
         best, least = None, self._left_at(high)
         for group in split.critical_mus().argsort(stable=True).tolist():
-            if dead[group] or split.is_last(group, dead | extra):
+            if dead[group] or not able[group] or split.is_last(group, dead | extra):
                 continue
             extra[group] = True
             left = self._left(dead | extra)
@@ -475,7 +537,8 @@ class Dial:
 
     def state_dict(self) -> dict[str, Any]:
         """The splitting's coefficients, the step, and whether the choice is final."""
-        return {"split": self.split.state_dict(), "step": self.step, "chosen": self._chosen, "reached": self.reached}
+        state = {"split": self.split.state_dict(), "step": self.step, "chosen": self._chosen, "reached": self.reached}
+        return state | {"estimates": {budget: one.state_dict() for budget, one in self._estimates.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
@@ -485,6 +548,27 @@ class Dial:
         self._chosen = bool(state.get("chosen", self.final <= self.step and self.final < self.steps))
         self.reached = dict(state.get("reached", {}))
         self._kept = None
+        for budget, measured in state.get("estimates", {}).items():
+            self._estimates[budget].load_state_dict(measured)
+
+
+def _measures(measure: Measure | Sequence[Measure], given: Mapping[str, float]) -> dict[str, Measure]:
+    """What measures each of the budgets that need it."""
+    every = list(measure) if isinstance(measure, Sequence) else [measure]
+    measures = {one.budget: one for one in every}
+    asked = [budget for budget in MEASURED if budget in given]
+    for budget in asked:
+        if budget not in measures:
+            raise InputError(
+                f"A budget of {budget} is measured, and nothing to measure it with is given.",
+                f"Pass measure=gracile.deploy.{'Latency' if budget == 'latency' else 'FileSize'}(example).",
+            )
+    for budget in measures:
+        if budget not in asked:
+            raise InputError(
+                f"measure= measures {budget}, for which there is no budget.", f"Give {budget}= too, or leave it out."
+            )
+    return {budget: measures[budget] for budget in asked}
 
 
 def _within(left: Mapping[str, float], plan: Mapping[str, float]) -> bool:
@@ -501,13 +585,17 @@ def _landed(left: Mapping[str, float], plan: Mapping[str, float]) -> bool:
     return _within(left, plan) and _nearest(left, plan) >= 1 - LANDING
 
 
-def _costs(graph: ChannelGraph, *, macs: bool) -> Tensor:
-    """What each group costs in the dense network, in multiply-adds or parameters, ``(groups,)``: its slices and its filters."""
+def _price(graph: ChannelGraph, budget: str) -> Callable[[Layer], float]:
+    """What a layer of the dense network costs, in multiply-adds or parameters."""
+    return lambda layer: graph.parameter(layer.weight).numel() * (layer.positions if budget == "macs" else 1)
+
+
+def _costs(graph: ChannelGraph, price: Callable[[Layer], float]) -> Tensor:
+    """What each group costs in the dense network, ``(groups,)``: its slices and its filters, by what their layers cost."""
     costs = np.zeros(graph.num_groups)
     for layer in graph.layers:
-        price = graph.parameter(layer.weight).numel() * (layer.positions if macs else 1)
         for side in (layer.inputs, layer.outputs):
             if side is not None:
                 groups = graph.groups_of(side[1])
-                np.add.at(costs, groups[groups >= 0], price / len(groups))
+                np.add.at(costs, groups[groups >= 0], price(layer) / len(groups))
     return torch.from_numpy(costs)

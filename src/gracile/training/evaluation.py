@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from gracile.data import Dataset, batches
+
+# Standard errors above chance up to which a balanced accuracy is not told from it.
+ERRORS = 3.0
+# Samples of each class, on average, from which on it means something that a class is never named.
+SAMPLES_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
@@ -33,28 +38,41 @@ class Evaluation:
 
     @property
     def collapsed(self) -> str:
-        """How the network has failed as a whole: ``constant output``, ``one class only`` or ``at chance``; empty where it has not.
+        """How the network has failed as a whole, empty where it has not.
 
-        Chance is the share of the most frequent class, with two standard errors of this many samples.
+        ``constant output``, ``one class only``, ``at chance`` or ``half of the classes never`` named. Chance is judged by the accuracy
+        averaged over the classes that occur, of which answers that do not look have one over their number however uneven the classes
+        are, with three standard errors; what so few samples cannot tell is not claimed.
         """
-        classes = self.confusion.sum(1)
-        if self.samples < 2 or int((classes > 0).sum()) < 2:
+        counts = self.confusion.sum(1).double()
+        present = counts > 0
+        classes = int(present.sum())
+        if self.samples < 2 or classes < 2:
             return ""
         if self.constant:
             return "constant output"
-        if int((self.confusion.sum(0) > 0).sum()) == 1:
+        answered = self.confusion.sum(0) > 0
+        if int(answered.sum()) == 1:
             return "one class only"
-        chance = classes.max().item() / self.samples
-        doubt = 2 * math.sqrt(chance * (1 - chance) / self.samples)
-        return "at chance" if self.accuracy <= chance + doubt else ""
+        balanced, chance = float((self.confusion.diag()[present] / counts[present]).mean()), 1 / classes
+        bound = chance + ERRORS * math.sqrt(chance * (1 - chance) * float((1 / counts[present]).sum())) / classes
+        if balanced <= bound <= (1 + chance) / 2:
+            return "at chance"
+        unused = 2 * int((answered & present).sum()) <= classes and classes > 2
+        return "half of the classes never" if unused and self.samples >= SAMPLES_PER_CLASS * classes else ""
 
-    def to_json(self) -> dict[str, Any]:
-        """For a file."""
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """For a file; of the confusion, by the classes' names, only what is not 0: a thousand classes have a million pairs."""
+        taken = {
+            name: {classes[other]: int(row[other]) for other in row.nonzero().flatten().tolist()}
+            for name, row in zip(classes, self.confusion, strict=True)
+        }
         return {
+            "classes": list(classes),
             "accuracy": self.accuracy,
             "loss": self.loss,
             "samples": self.samples,
-            "confusion": self.confusion.tolist(),
+            "confusion": taken,
             "collapsed": self.collapsed,
         }
 

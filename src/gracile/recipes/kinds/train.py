@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -51,12 +52,18 @@ GIVEN = {
 
 
 class Target(Strict):
-    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first three.
+    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first five at least.
 
     Attributes:
         macs: share of multiply-adds that stays after physical removal.
         params: share of parameters that stays.
         sparsity: share of exact zeros.
+        latency: share of the latency that stays, measured by `gracile.deploy.Latency` with `runtime`, `threads` and `batch_size`.
+        file_size: share of the file's bytes that stays, measured by `gracile.deploy.FileSize` with `form`.
+        runtime: ``onnxruntime`` or ``torch``.
+        threads: of the runtime.
+        batch_size: samples per run.
+        form: ``lean`` or ``onnx``.
         ranking: ``worth`` or ``size``: what orders groups.
         by_cost: weigh groups by what they cost of the budget.
         begin: share of the run, at its start, without any pull.
@@ -67,10 +74,16 @@ class Target(Strict):
     macs: float | None = None
     params: float | None = None
     sparsity: float | None = None
+    latency: float | None = None
+    file_size: float | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    batch_size: int | None = None
+    form: str | None = None
     ranking: str = "worth"
     by_cost: bool = True
-    begin: float = 0.0
-    ramp: float = 0.5
+    begin: float = 0.3
+    ramp: float = 0.2
     settle: float = 0.5
 
 
@@ -83,6 +96,7 @@ class MethodArm(arms.Arm):
         options: what the method takes.
         target: a budget in place of lam.
         found: an earlier arm whose sparse network the method starts from.
+        start: an earlier arm whose trained weights this one begins with, in place of fresh ones.
         model: another network than the recipe's.
         training: what differs from the recipe's training.
         natural: train on clean samples where the recipe trains on attacked ones.
@@ -92,6 +106,7 @@ class MethodArm(arms.Arm):
     options: dict[str, Any] = Field(default_factory=dict)
     target: Target | None = None
     found: str | None = None
+    start: str | None = None
     model: ModelSettings | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     natural: bool = False
@@ -141,22 +156,31 @@ class Settings(arms.ArmSettings[MethodArm]):
         ]
 
     def needs(self, arm: str) -> list[str]:
-        found = self.arms[arm].found
-        return [] if found is None else [found]
+        return [one for one in (self.arms[arm].found, self.arms[arm].start) if one is not None]
 
     def check(self, published: Rows) -> None:
         super().check(published)
         check_comparisons(self.comparisons(), self.names())
         device_named(self.device)
         earlier: list[str] = []
+        trained: list[str] = []
         for name, arm in self.trained().items():
             if arm.found is not None and arm.found not in earlier:
                 raise InputError(
                     f"The arm '{name}' starts from '{arm.found}', which is no sparse arm above it.",
                     nearest(arm.found, earlier) if earlier else "Put a sparse arm above it.",
                 )
+            if arm.start is not None:
+                fits = [one for one in trained if self.model_of(one) == self.model_of(name)]
+                if arm.start not in fits:
+                    raise InputError(
+                        f"The arm '{name}' begins with the weights of '{arm.start}', which is no arm above it with the same network.",
+                        nearest(arm.start, fits) if fits else "Put an arm with the same network above it.",
+                    )
             if arm.method is not None:
                 earlier.append(name)
+            if arm.method not in methods.LEARNING_RULES:
+                trained.append(name)
             settle = arm.target.settle if arm.target else arm.options.get("retrain")
             self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
             # A rule that fills the gradients itself knows no attacked batches.
@@ -210,7 +234,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
 
 def load_trained(settings: Settings, part: arms.Part, splits: Splits) -> nn.Module:
     """A trained arm as it is kept, in evaluation mode."""
-    network = build_network(settings.model_of(part.arm), splits, part.seed)
+    network = build_network(settings.model_of(part.arm), splits, part.seed, empty=True)
     load_weights(network, part.path / "model.safetensors", "Restore a copy, or train the arm again.")
     return network.eval()
 
@@ -222,7 +246,9 @@ def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.
     own = arm.model_dump(include={"method", "options", "target", "natural"})
     data, model = settings.data.model_dump(), settings.model_of(part.arm).model_dump()
     asked = {"data": data, "training": training, **own, "model": model, "seed": part.seed}
-    if settings.reuse and arm.found is None and not done.exists():
+    if model["weights"]:
+        asked["weights"] = _digest(model["weights"])
+    if settings.reuse and not settings.needs(part.arm) and not done.exists():
         arms.take_over(part, asked, TRAINED)
     if not done.exists():
         with arms.heeded_warnings() as heard:
@@ -236,10 +262,13 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     """Train the arm; its numbers."""
     started = time.monotonic()
     seed, arm, training = part.seed, settings.arms[part.arm], settings.training_of(part.arm)
-    # The sparse network that an earlier arm left from the same seed.
+    # What earlier arms left from the same seed: a sparse network, weights to begin with.
     found = None if arm.found is None else load_trained(settings, part.beside(settings, arm.found), splits).to(device)
+    start = None if arm.start is None else load_trained(settings, part.beside(settings, arm.start), splits)
     with muted(seed != settings.seeds[0]):
-        built = _build(settings, part.arm, seed, splits, device, found)
+        built = _build(settings, part.arm, seed, splits, device, found, start)
+    if begun := arm.start or settings.model_of(part.arm).weights:
+        _say_beginning(built.network, splits, part, begun)
     network, sparsifier, rule = built.network, built.sparsifier, built.rule
     example = torch.zeros(2, *splits.train.input_shape, device=device)
     # The graph of channels knows networks that give logits; what a rule trains has none to remove.
@@ -287,7 +316,13 @@ class Built:
 
 
 def _build(
-    settings: Settings, name: str, seed: int, splits: Splits, device: torch.device, found: nn.Module | None
+    settings: Settings,
+    name: str,
+    seed: int,
+    splits: Splits,
+    device: torch.device,
+    found: nn.Module | None,
+    start: nn.Module | None = None,
 ) -> Built:
     """An arm from one seed, before its first step.
 
@@ -298,9 +333,12 @@ def _build(
         splits: its data.
         device: where it is trained.
         found: the network that the arm's `found` left.
+        start: the network whose weights it begins with.
     """
     arm, training = settings.arms[name], settings.training_of(name)
     network = build_network(settings.model_of(name), splits, seed)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     rule = None
     if arm.method in methods.LEARNING_RULES:
         network, rule = methods.learn_by_rule(arm.method, network, splits.train, seed, arm.options)
@@ -317,6 +355,22 @@ def _build(
     return Built(network, rule, sparsifier, objective, training.rates(an_epoch), steps)
 
 
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _say_beginning(network: nn.Module, splits: Splits, part: arms.Part, source: str) -> None:
+    """How good the weights are that training begins with; a warning where they are worth nothing on these data."""
+    watched = splits.validation if len(splits.validation) else splits.train
+    found = evaluate(network, watched)
+    log.info("%s begins with %s: %.2f %% accuracy on %d samples", part.label, source, 100 * found.accuracy, len(watched))
+    if found.collapsed:
+        log.warning(
+            "%s begins with %s, which is worth nothing on these data (%s). Look whether its classes are numbered as in the data, and "
+            "whether it takes images in [0, 1] (model.normalized).", part.label, source, found.collapsed,
+        )  # fmt: skip
+
+
 def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: torch.device) -> float:
     """Of a forward and a backward pass, the second best of a few: the first pays for what is set up once."""
     x, y = (one.to(device) for one in next(iter(batches(splits.train, batch_size))))
@@ -330,7 +384,7 @@ def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.de
         # Some networks draw noise in evaluation too.
         torch.manual_seed(derive_seed(part.seed, "test"))
         test = evaluate(kept, splits.test)
-    write_json(part.path / "answers.json", {"classes": list(splits.test.classes), **test.to_json()})
+    write_json(part.path / "answers.json", test.to_json(splits.test.classes))
     return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
 
 

@@ -425,9 +425,11 @@ class Dial:
             return None
         dead = split.dead_at(low)
         extra = torch.zeros_like(dead)
+        # Groups none of whose weights is split have nothing to be zeroed.
+        sizes = split.group_sizes().tolist()
         best, least = None, self._left_at(high)
         for group in split.critical_mus().argsort(stable=True).tolist():
-            if dead[group] or split.is_last(group, dead | extra):
+            if dead[group] or not sizes[group] or split.is_last(group, dead | extra):
                 continue
             extra[group] = True
             left = self._left(dead | extra)

@@ -388,7 +388,9 @@ class RGSM(VariableSplitting):
                 worth *= ones.scatter_reduce(0, self._slice_group, scarce, "amax")
             size = (worth[: self._dummy] / relative).sqrt()
             # Only their order matters; near 1 they are far from the ends of float32.
-            size = (size / size.median().clamp(min=1e-30)).clamp(1e-12, 1e12)
+            # Groups none of whose weights is split have none.
+            middle = size[size > 0].median() if bool((size > 0).any()) else size.new_ones(())
+            size = (size / middle).clamp(1e-12, 1e12)
             self._scales = torch.cat([norms[: self._dummy].double() / size, ones[:1]]).to(self._scales)
             self._scales[self._scales == 0] = 1
             return

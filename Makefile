@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint peers docs fuzz killed clean
+.PHONY: demo test lint peers docs fuzz killed wheel clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -53,5 +53,9 @@ peers: .venv/.peers
 docs: .venv/.docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
 
+# The sdist and the wheel, in dist/, checked and tried outside of the checkout.
+wheel: .venv/.dev
+	$(BIN)/python tools/wheel.py
+
 clean:
-	rm -rf .venv docs/_build docs/api
+	rm -rf .venv dist docs/_build docs/api

@@ -1,23 +1,13 @@
-"""What adversarial training and EnResNet cost, against plain training steps, alternating in one run.
-
-    python benchmarks/adversarial.py [--batch 64] [--rounds 3] [--width 16] [--size 32]
-
-Prints per method the time of a step over that of a plain step of the same ResNet-20; the goal for PGD-10 is at most 11.5. Then the
-time of a training step and of a prediction of En2 and En5 over 2 and 5 times that of a single member; the goal is at most 1.15.
-What the noise costs stands beside it: the same over a single network without any.
-"""
+"""What adversarial training and EnResNet cost: steps on attacked samples beside plain ones, ensembles beside a single member."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
-from gracile.core.memory import keep_freed_memory
+from benchmarks.protocol import Case
 from gracile.models import enresnet, resnet20
 from gracile.training import CrossEntropy, Objective, adversary
 
@@ -29,14 +19,6 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "pgd-10 in training mode": lambda: adversary("pgd", steps=10, mode="found"),
     "trades-10": lambda: adversary("trades", steps=10),
 }
-
-
-def timed(work: Callable[[], None], device: torch.device) -> float:
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def stepper(network: nn.Module, objective: Objective, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
@@ -66,47 +48,15 @@ def predictor(network: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     return predict
 
 
-def alternate(works: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            taken = timed(work, device)
-            if number:  # The first round warms up.
-                times[name].append(taken)
-    return times
-
-
-def show(title: str, times: dict[str, list[float]], bases: list[str], units: dict[str, int]) -> None:
-    heads = "".join(f" over {base} |" for base in bases)
-    print(f"\n| {title} | median ms |{heads}\n|---|---|{'---|' * len(bases)}")
-    for name, found in times.items():
-        ratios = [
-            statistics.median(a / b for a, b in zip(found, times[base], strict=True)) / units.get(name, 1)
-            for base in bases
-        ]
-        cells = "".join(f" {ratio:.2f} |" for ratio in ratios)
-        print(f"| {name} | {1000 * statistics.median(found):.0f} |{cells}", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
-    keep_freed_memory()
+def cases(small: bool) -> Iterator[Case]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch, shape = (4, {"width": 4, "image_size": 16}) if small else (64, {"width": 16, "image_size": 32})
+    side = shape["image_size"]
+    x, y = torch.rand(batch, 3, side, side, device=device), torch.randint(10, (batch,), device=device)
     torch.manual_seed(0)
-    device, shape = torch.device(args.device), {"width": args.width, "image_size": args.size}
-    x = torch.rand(args.batch, 3, args.size, args.size, device=device)
-    y = torch.randint(10, (args.batch,), device=device)
-    print(
-        f"ResNet-20, batch {args.batch}, width {args.width}, {args.size} pixels, {device}, {torch.get_num_threads()} threads"
-    )
     steps = {name: stepper(resnet20(preactivation=True, **shape), make(), x, y) for name, make in OBJECTIVES.items()}
-    show("a batch of training", alternate(steps, args.rounds, device), ["plain"], {})
-    networks = {"without noise": 0, "one member": 1, "en2": 2, "en5": 5}
+    yield Case(f"ResNet-20, a batch of {batch} trained on", "plain", steps, goals={"pgd-10": 11.5}, rounds=3)
+    members = {"without noise": 0, "one member": 1, "en2": 2, "en5": 5}
 
     def network(n: int, **settings: object) -> nn.Module:
         return enresnet(n, **shape, **settings) if n else resnet20(preactivation=True, **shape)  # type: ignore[arg-type]
@@ -115,13 +65,15 @@ def main() -> None:
         ("a training step", lambda one: stepper(one, CrossEntropy(), x, y)),
         ("a prediction", lambda one: predictor(one, x)),
     ):
-        works = {name: work(network(n)) for name, n in networks.items()}
-        works |= {f"{name}, noise off": work(network(n, noise=0.0)) for name, n in networks.items() if n > 1}
-        works |= {f"{name}, at once": work(network(n, at_once=True)) for name, n in networks.items() if n > 1}
-        units = {name: max(1, networks[name.partition(",")[0]]) for name in works}
-        bases = ["one member", "without noise"]
-        show(f"{title}, a member", alternate(works, args.rounds, device), bases, units)
-
-
-if __name__ == "__main__":
-    main()
+        works = {name: work(network(n)) for name, n in members.items()}
+        works |= {f"{name}, noise off": work(network(n, noise=0.0)) for name, n in members.items() if n > 1}
+        works |= {f"{name}, at once": work(network(n, at_once=True)) for name, n in members.items() if n > 1}
+        units = {name: max(1, members[name.partition(",")[0]]) for name in works}
+        yield Case(
+            f"EnResNet, {title}, for each member",
+            "one member",
+            works,
+            goals={"en2": 1.15, "en5": 1.15},
+            units=units,
+            rounds=3,
+        )

@@ -1,43 +1,47 @@
 """Attacks against torchattacks, as ratios and accuracies within one run.
 
-    GRACILE_DATA=folder python benchmarks/attacks.py [speed] [parts] [whole]
+PGD-20 at batch 256 on a small convolutional network and on ResNet-20 is a row of ``python -m benchmarks``. By themselves:
 
-speed     PGD-20 at batch 256 on a small convolutional network and on ResNet-20: the median over rounds of the ratio within a round,
-both of seconds on the clock and of seconds of all cores
+    GRACILE_DATA=folder python -m benchmarks.attacks [parts] [whole]
+
 parts     each part of AutoAttack on a convolutional network trained on MNIST: accuracy and seconds, ours and theirs
 whole     AutoAttack's standard ensemble on the same network, naturally and adversarially trained: accuracy, and ours over theirs in
 seconds of all cores, which other programs on the machine do not blur
-Without an argument: speed. Needs torchattacks, installed with --no-deps.
+Needs torchattacks, installed with --no-deps.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.protocol import Case
 from gracile import attacks
 from gracile.attacks.autoattack import PARTS
 from gracile.data import load
 from gracile.models import build
 from gracile.training import Objective, adversary, fit
 
-with warnings.catch_warnings():
-    # What the package warns of when it is imported is its own affair.
-    warnings.simplefilter("ignore")
-    import torchattacks
-
-ROUNDS = 2
 STEPS = 20
 
 
-def small() -> nn.Sequential:
+def peer() -> Any:
+    """torchattacks; what it warns of when it is imported is its own affair."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torchattacks
+
+        return torchattacks
+
+
+def small_network() -> nn.Sequential:
     """Three convolutions of 32 to 64 channels and two linear layers, on 32x32 colour images: 583,000 weights."""
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -53,40 +57,28 @@ def timed(call: Callable[[], Tensor]) -> tuple[float, float, Tensor]:
     return time.perf_counter() - clock, time.process_time() - cores, found
 
 
-def speed() -> None:
+def cases(small: bool) -> Iterator[Case]:
     torch.manual_seed(0)
-    x, y = torch.rand(256, 3, 32, 32), torch.randint(10, (256,))
+    batch, steps = (4, 2) if small else (256, STEPS)
+    x, y = torch.rand(batch, 3, 32, 32), torch.randint(10, (batch,))
     networks = {
-        "small network": small(),
+        "small network": small_network(),
         "ResNet-20": build("resnet20", num_classes=10, in_channels=3, image_size=32).eval(),
     }
     for name, network in networks.items():
-        theirs = torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=STEPS, random_start=False)
-        ours = lambda network=network, **more: attacks.pgd(
-            network, x, y, alpha=2 / 255, steps=STEPS, random_start=False, **more
-        )
-        calls = {"torchattacks": lambda theirs=theirs: theirs(x, y), "ours": ours}
-        calls["ours, bf16"] = lambda ours=ours: ours(precision="bf16")
-        if name == "small network":
-            calls["ours, bit for bit"] = lambda ours=ours: ours(channels_last=False)
-        clocks: dict[str, list[float]] = {key: [] for key in calls}
-        cores: dict[str, list[float]] = {key: [] for key in calls}
-        found: dict[str, Tensor] = {}
-        for number in range(ROUNDS):
-            for key in [*calls, *calls][number : number + len(calls)]:
-                clock, core, found[key] = timed(calls[key])
-                clocks[key].append(clock)
-                cores[key].append(core)
-        for key in list(calls)[1:]:
-            share = [statistics.median(a / b for a, b in zip(times[key], times["torchattacks"], strict=True))
-                     for times in (clocks, cores)]  # fmt: skip
-            moved = float((found[key] != found["torchattacks"]).double().mean())
-            print(
-                f"{name}, PGD-{STEPS}, batch 256, {torch.get_num_threads()} threads, {key}: {share[0]:.2f} of torchattacks' time, "
-                f"{share[1]:.2f} of its core seconds ({statistics.median(clocks[key]):.1f} s against "
-                f"{statistics.median(clocks['torchattacks']):.1f} s); {100 * moved:.3f} % of pixels differ",
-                flush=True,
-            )
+        theirs = peer().PGD(network, eps=8 / 255, alpha=2 / 255, steps=steps, random_start=False)
+        ours = partial(attacks.pgd, network, x, y, alpha=2 / 255, steps=steps, random_start=False)
+        for clock in ("wall", "cores"):
+            yield Case(
+                f"{name}, PGD-{steps}, batch {batch}", "torchattacks",
+                {
+                    "torchattacks": partial(theirs, x, y),
+                    "gracile": ours,
+                    "gracile, bf16": partial(ours, precision="bf16"),
+                    "gracile, bit for bit": partial(ours, channels_last=False),
+                },
+                clock=clock, rounds=4,
+            )  # fmt: skip
 
 
 def trained(objective: Objective | None = None) -> tuple[nn.Module, Tensor, Tensor]:
@@ -109,6 +101,7 @@ def whole(samples: int = 64) -> None:
         accuracy = lambda at, network=network, y=y: 100 * float((network(at).argmax(dim=1) == y).double().mean())
         # Its own ensemble takes 10 steps a part where 100 are published.
         more = {"eps": eps, "steps": 100}
+        torchattacks = peer()
         theirs = torchattacks.MultiAttack([
             torchattacks.APGD(network, **more), torchattacks.APGDT(network, n_classes=10, **more),
             torchattacks.FAB(network, multi_targeted=True, n_classes=10, **more),
@@ -131,6 +124,7 @@ def parts() -> None:
     x, y = inputs[:1000], labels[:1000]
     accuracy = lambda at: 100 * float((network(at).argmax(dim=1) == y).double().mean())
     print(f"MNIST, 1,000 test samples, l-inf {eps}, {steps} steps, {queries} queries; clean {accuracy(x):.2f} %")
+    torchattacks = peer()
     theirs = {
         "apgd-ce": torchattacks.APGD(network, eps=eps, steps=steps),
         "apgd-dlr": torchattacks.APGD(network, eps=eps, steps=steps, loss="dlr"),
@@ -149,6 +143,6 @@ def parts() -> None:
 
 
 if __name__ == "__main__":
-    sections = {"speed": speed, "parts": parts, "whole": whole}
-    for chosen in sys.argv[1:] or ["speed"]:
+    sections = {"parts": parts, "whole": whole}
+    for chosen in sys.argv[1:] or sections:
         sections[chosen]()

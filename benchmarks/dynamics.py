@@ -1,73 +1,53 @@
-"""What watching costs: a training step with and without the monitor, in turns within one run.
-
-    python benchmarks/dynamics.py [--rounds 30]
-
-A watched block is ten steps with one record, a plain block ten steps without; the ratio is the median over rounds. Full records (all
-singular values, the whole of D, the bounds) are timed by themselves and spread over the 1000 steps between two of them.
-"""
+"""What watching costs: ten training steps with one record, beside ten without; a full record by itself."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from gracile.core.memory import keep_freed_memory
+from benchmarks.protocol import Call, Case
 from gracile.dynamics import watch
 from gracile.models import build
 
-EVERY, FULL_EVERY = 10, 1000
+# Steps from one record to the next; a full one (all singular values, the bounds) is made every thousand.
+EVERY = 10
 
 
-def case(name: str) -> tuple[nn.Module, torch.Tensor]:
-    """The study's MLP (784-500-500-500-500-10, batch 100), or ResNet-20 on 32x32 images."""
+def network(name: str, small: bool) -> tuple[nn.Module, torch.Tensor]:
+    """The study's MLP (784-500-500-500-500-10, batch 100), or ResNet-20 on 32x32 images; smaller ones to try."""
+    batch = 4 if small else 100
     if name == "mlp":
-        return build("mlp", widths=(500,) * 4, image_size=28), torch.randn(100, 1, 28, 28)
-    return build("resnet20"), torch.randn(100, 3, 32, 32)
+        return build("mlp", widths=(20 if small else 500,) * 4, image_size=28), torch.randn(batch, 1, 28, 28)
+    return build("resnet20"), torch.randn(batch, 3, 32, 32)
 
 
-def block(model: nn.Module, x: torch.Tensor, y: torch.Tensor, optimizer: torch.optim.Optimizer) -> float:
-    started = time.perf_counter()
-    for _ in range(EVERY):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    return time.perf_counter() - started
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
-    args = parser.parse_args()
-    keep_freed_memory()
-    print(f"{torch.get_num_threads()} threads\n")
-    print("| network | plain step ms | watched / plain | full record ms | with full records |\n|---|---|---|---|---|")
+def cases(small: bool) -> Iterator[Case]:
     for name in ("mlp", "resnet20"):
-        rounds = args.rounds if name == "mlp" else max(3, args.rounds // 7)
-        model, x = case(name)
+        model, x = network(name, small)
         y = torch.randint(10, (len(x),))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         monitor = watch(model, x, every=EVERY, full_every=10**9)
-        block(model, x, y, optimizer)
-        plain, ratios = [], []
-        for _ in range(rounds):
-            plain.append(block(model, x, y, optimizer))
+
+        def plain(
+            model: nn.Module = model,
+            x: torch.Tensor = x,
+            y: torch.Tensor = y,
+            optimizer: torch.optim.Optimizer = optimizer,
+        ) -> None:
+            for _ in range(EVERY):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+
+        def watched(plain: Call = plain, monitor=monitor, optimizer=optimizer) -> None:
             monitor.attach(optimizer)
-            ratios.append(block(model, x, y, optimizer) / plain[-1])
+            plain()
             monitor.detach()
-        full = []
-        for _ in range(3):
-            started = time.perf_counter()
+
+        def full(monitor=monitor) -> None:
             monitor.record(full=True)
-            full.append(time.perf_counter() - started)
-        step, ratio, whole = statistics.median(plain) / EVERY, statistics.median(ratios), statistics.median(full)
-        print(
-            f"| {name} | {1e3 * step:.1f} | {ratio:.3f} | {1e3 * whole:.0f} | {ratio + whole / FULL_EVERY / step:.3f} |"
-        )
 
-
-if __name__ == "__main__":
-    main()
+        calls = {"plain": plain, "watched": watched, "a full record": full}
+        yield Case(f"{name}, {EVERY} steps, batch {len(x)}", "plain", calls, goals={"watched": 1.03})

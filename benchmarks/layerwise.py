@@ -1,11 +1,12 @@
 """Accuracies and timings of the layer-wise learners beside scikit-learn's, timings as ratios within one run.
 
-    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...[:LEARNER,...]] | calibration | sklearn | best | ...]
+An ELM with 4710 nodes against RBFSampler(4710) + RidgeClassifier, fit and predict on MNIST, on float32 and on float64 pixels, is a row of
+``python -m benchmarks``. Accuracies, by themselves:
+
+    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...[:LEARNER,...]] | calibration | best | ...]
 
 defaults     every learner's defaults beside MLPClassifier, SVC and HistGradientBoosting's: the table of docs/layerwise.md
 calibration  Brier score and log loss of predict_proba beside theirs
-sklearn      ELM with 4710 nodes against RBFSampler(4710) + RidgeClassifier, fit and predict on MNIST, on float32 and
-             on float64 pixels; and an ELM of the same accuracy
 best         the learner that passes 98.5 % on MNIST's raw pixels in under two minutes on two cores
 learners     every learner on MNIST at a size of about a minute
 redense      a ReDense layer on a small MLP
@@ -13,11 +14,10 @@ redense      a ReDense layer on a small MLP
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 from tabulate import tabulate
 
+from benchmarks.protocol import Case
 from gracile.data import load
 from gracile.layerwise import DKNClassifier, ELMClassifier, HNFClassifier, SLFNClassifier, SSFNClassifier
 from gracile.layerwise.redense import ReDense
@@ -174,31 +175,30 @@ def timed(model: Any, data: tuple[np.ndarray, ...]) -> tuple[float, float, float
     return clock, cores, 100 * float((predicted == test_y).mean())
 
 
-def against_sklearn() -> None:
+def cases(small: bool) -> Iterator[Case]:
     for dtype in (np.float64, np.float32):
-        data = pixels(dtype)
+        x, y, test_x, _ = pixels(dtype)
+        n = 4710
+        if small:
+            x, y, test_x, n = x[:300], y[:300], test_x[:100], 50
         # gamma near its best on MNIST pixels (0.01 to 0.03), so that the comparison is not won by a bad baseline.
         contenders: dict[str, Callable[[], Any]] = {
-            "RBFSampler(4710) + RidgeClassifier": lambda: make_pipeline(
-                RBFSampler(gamma=0.02, n_components=4710, random_state=0), RidgeClassifier(alpha=1e-2)
+            "scikit-learn": lambda n=n: make_pipeline(
+                RBFSampler(gamma=0.02, n_components=n, random_state=0), RidgeClassifier(alpha=1e-2)
             ),
-            "ELM(4710)": lambda: ELMClassifier(n=4710, lam=1.0, scale=None, dtype="float32"),
-            "ELM(1500), contrast": lambda: ELMClassifier(
-                n=1500, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None
-            ),
-            "ELM(4710), contrast": lambda: ELMClassifier(
-                n=4710, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None
+            "ELM": lambda n=n: ELMClassifier(n=n, lam=1.0, scale=None, dtype="float32"),
+            "ELM, contrast, a third of the nodes": lambda n=n: ELMClassifier(
+                n=n // 3, lam=0.01, weights="contrast", image_shape=(28, 28), scale=None
             ),
         }
-        base = (math.nan, math.nan)
-        for name, make in contenders.items():
-            clock, cores, accuracy = timed(make(), data)
-            base = (clock, cores) if name.startswith("RBF") else base
-            print(
-                f"{np.dtype(dtype).name} {name:<36} {clock:6.1f} s, {cores:6.1f} s of cores, "
-                f"{clock / base[0]:.2f} and {cores / base[1]:.2f} of scikit-learn's, {accuracy:.2f} %",
-                flush=True,
-            )
+        calls = {
+            name: lambda make=make, x=x, y=y, z=test_x: make().fit(x, y).predict(z) for name, make in contenders.items()
+        }
+        for clock in ("wall", "cores"):
+            yield Case(
+                f"MNIST, {np.dtype(dtype).name}, {n} nodes, fit and predict", "scikit-learn", calls, goals={"ELM": 0.5},
+                clock=clock, rounds=2,
+            )  # fmt: skip
 
 
 def best() -> None:
@@ -249,7 +249,7 @@ def redense() -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore", ConvergenceWarning)  # MLPClassifier's, of its own default number of epochs.
     parts = {
-        "defaults": defaults, "calibration": calibration, "sklearn": against_sklearn, "best": best,
+        "defaults": defaults, "calibration": calibration, "best": best,
         "learners": learners, "redense": redense,
     }  # fmt: skip
     for chosen in sys.argv[1:] or parts:

@@ -1,19 +1,18 @@
-"""How long tracing, counting and shrinking take, and what zeros remove physically when their readers share them.
+"""How long tracing and shrinking take, beside torch-pruning's dependency graph; half of the groups are zero.
 
-Run it from the checkout: ``PYTHONPATH=src:. python benchmarks/shrink.py``; medians of `REPEATS` runs, processor time on
-one thread.
+What zeros remove physically when their readers share them, by itself: ``python -m benchmarks.shrink``.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from tabulate import tabulate
 from torch import nn
 
+from benchmarks.protocol import Case
 from gracile.channels import trace
 from gracile.models import resnet18, resnet56, vgg16
 from gracile.shrinking import plan, shrink
@@ -21,34 +20,32 @@ from tests.models.densenet import densenet121
 from tests.models.well_known import randomised
 from tests.models.zeros import zero_groups, zero_inputs_per_layer
 
-REPEATS = 3
 SHARE = 0.5
+NETWORKS: tuple[tuple[str, Callable[[], nn.Module], int], ...] = (
+    ("ResNet-18, 32x32", resnet18, 32),
+    ("VGG-16, 32x32", vgg16, 32),
+    ("ResNet-56, 32x32", resnet56, 32),
+    ("DenseNet-121, 224x224", densenet121, 224),
+)
 
 
-def median(function: Callable[[], object]) -> float:
-    """Median processor seconds of a call, which a busy machine changes less than the time on the wall."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
+def cases(small: bool) -> Iterator[Case]:
+    torch.set_num_threads(1)
+    import torch_pruning
 
-
-def timings(name: str, make: Callable[[], nn.Module], side: int) -> dict[str, object]:
-    """One network: seconds to trace, count and shrink with half of its groups zero."""
-    model, x = randomised(make(), 0), torch.randn(2, 3, side, side)
-    graph = trace(model, x)
-    zero = torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(0)) < SHARE
-    zero_groups(model, graph, zero)
-    return {
-        "network": name,
-        "groups": graph.num_groups,
-        "trace s": median(lambda: trace(model, x)),
-        "count ms": 1000 * median(graph.count),
-        "forward ms": 1000 * median(lambda: _forward(model, x)),
-        "shrink s": median(lambda: shrink(model, x)),
-    }
+    for name, make, side in NETWORKS[:1] if small else NETWORKS:
+        model, x = randomised(make(), 0), torch.randn(2, 3, side, side)
+        graph = trace(model, x)
+        zero_groups(model, graph, torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(0)) < SHARE)
+        theirs = partial(torch_pruning.DependencyGraph().build_dependency, model, example_inputs=x)
+        calls = {
+            "torch-pruning, dependencies": theirs,
+            "trace": partial(trace, model, x),
+            "trace, cut and compare outputs": partial(shrink, model, x),
+            "count": graph.count,
+            "a forward pass": partial(_forward, model, x),
+        }
+        yield Case(name, "torch-pruning, dependencies", calls, goals={"trace": 1.0}, clock="cores", rounds=3)
 
 
 def _forward(model: nn.Module, x: torch.Tensor) -> None:
@@ -77,14 +74,4 @@ def removals() -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread, half of the groups zero\n")
-    networks = (
-        ("ResNet-18, 32x32", resnet18, 32),
-        ("VGG-16, 32x32", vgg16, 32),
-        ("ResNet-56, 32x32", resnet56, 32),
-        ("DenseNet-121, 224x224", densenet121, 224),
-    )
-    print(tabulate(removals(), headers="keys", tablefmt="github", floatfmt=".3g"), end="\n\n", flush=True)
-    for network in networks:
-        print(tabulate([timings(*network)], headers="keys", tablefmt="github", floatfmt=".3g"), flush=True)
+    print(tabulate(removals(), headers="keys", tablefmt="github", floatfmt=".3g"))

@@ -1,60 +1,87 @@
-"""Walks: time of an exact diffusivity, and the effective rate of simulation beside stepping one step at a time.
+"""Walks: the rate of simulation beside stepping one step at a time, and the time of an exact diffusivity.
 
-Usage: python benchmarks/walks.py [--full]. `--full` runs 10,000 walkers to 1e8 steps on two threads.
+The loop beside it is what one would write in C: one step at a time, compiled here where there is a compiler. Times are for one step of one
+walker.
 """
 
 from __future__ import annotations
 
-import argparse
-import resource
-import statistics
-import time
-from collections.abc import Callable
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+from benchmarks.protocol import Call, Case
 from gracile.walks import SenileWalk
 
-# Steps a second of a naive compiled loop, one step at a time on one thread; for scale only.
-COMPILED = 8e7
+# As the walk is defined, with noise that is always 1, the cheapest: the walker crosses the edge again with probability
+# 1 - (2d - 1) / (2d + m) - delta after m crossings in a row, else leaves by one of the others.
+NAIVE = """
+#include <stdint.h>
+static uint64_t s;
+static uint64_t next(void) { s ^= s << 13; s ^= s >> 7; s ^= s << 17; return s; }
+double run(long steps, int d, double delta) {
+    s = 88172645463325252u;
+    long place[3] = {0, 0, 0}, m = 1;
+    int way = 0;
+    double far = 0;
+    for (long n = 0; n < steps; n++) {
+        if (n) {
+            int back = (way + d) % (2 * d);
+            if ((next() >> 11) * 0x1.0p-53 < 1 - (2.0 * d - 1) / (2 * d + m) - delta) { way = back; m++; }
+            else { way = (back + 1 + next() % (2 * d - 1)) % (2 * d); m = 1; }
+        }
+        place[way % d] += way < d ? 1 : -1;
+    }
+    for (int k = 0; k < d; k++) far += (double) place[k] * place[k];
+    return far;
+}
+"""
 
 
-def timed(run: Callable[[], object], repeat: int = 1) -> float:
-    """The median of `repeat` wall times in seconds."""
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def naive(folder: Path, steps: int, dim: int) -> Call | None:
+    """The compiled loop; None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    (folder / "naive.c").write_text(NAIVE)
+    subprocess.run(
+        [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", "naive.so", "naive.c"], cwd=folder, check=True
+    )
+    run = ctypes.CDLL(str(folder / "naive.so")).run
+    run.argtypes, run.restype = [ctypes.c_long, ctypes.c_int, ctypes.c_double], ctypes.c_double
+    return lambda: run(steps, dim, 1e-3)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="10,000 walkers to 1e8 steps")
-    full = parser.parse_args().full
-    print("exact nu, median of 5 fresh walks")
+def cases(small: bool) -> Iterator[Case]:
+    walkers = 50 if small else 5000
     for dim in (1, 2, 3):
-        for noise in (None, "half-cauchy"):
-            took = timed(lambda: SenileWalk(dim, delta=1e-12, noise=noise).diffusivity(), 5)  # noqa: B023
-            print(f"  d = {dim}, delta = 1e-12, {noise or 'model I':<12} {1e3 * took:7.1f} ms")
-    print("simulation in d = 1, delta = 1e-3: walker steps per second, one thread")
-    walk = SenileWalk(1, delta=1e-3)
-    rates = {}
-    for method, steps, walkers in (("steps", 2_000, 5000), ("edges", 20_000, 5000), ("batches", 10**7, 5000)):
-        took = timed(lambda: walk.simulate(steps, walkers, 1, method=method, records=1))  # noqa: B023
-        rates[method] = steps * walkers / took
-        ratio = rates[method] / rates["steps"]
-        compiled = rates[method] / COMPILED
-        print(f"  {method:<8} {rates[method]:9.3g}   {ratio:9.1f} x step by step   {compiled:9.2f} x compiled loop")
-    if full:
-        start = time.perf_counter()
-        seen = walk.simulate(10**8, 10_000, 1, records=20, workers=2)
-        took = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"10,000 walkers to 1e8 steps, 20 records, two threads: {took:.1f} s, {1e12 / took:.3g} steps/s")
-        print(f"  {1e12 / took / COMPILED:.0f} x compiled loop; peak memory {peak:.0f} MiB")
-        print(f"  law error at most {seen.law_error:.1e} in total variation")
-        print(f"  nu {seen.nu:.5f} +- {seen.nu_error:.5f}, exact {walk.diffusivity().nu:.5f}")
-
-
-if __name__ == "__main__":
-    main()
+        walk = SenileWalk(dim, delta=1e-3)
+        amounts = {
+            "steps": 20 if small else 2_000,
+            "edges": 200 if small else 20_000,
+            "batches": 1000 if small else 10**7,
+        }
+        calls: dict[str, Call] = {
+            name: lambda walk=walk, name=name, steps=steps: walk.simulate(steps, walkers, 1, method=name, records=1)
+            for name, steps in amounts.items()
+        }
+        units = {name: steps * walkers for name, steps in amounts.items()}
+        base, goals = "steps", {}
+        with tempfile.TemporaryDirectory() as folder:
+            alone = 10**5 if small else 10**8
+            loop = naive(Path(folder), alone, dim)
+            if loop is not None:
+                base = "a naive compiled loop"
+                calls, units[base], goals = {base: loop, **calls}, alone, {"batches": 1 / 20}
+            yield Case(f"d = {dim}, delta = 1e-3, a step", base, calls, units=units, goals=goals, rounds=3)
+    exact = {
+        f"d = {dim}, {noise or 'model I'}": lambda dim=dim, noise=noise: SenileWalk(
+            dim, delta=1e-12, noise=noise
+        ).diffusivity()
+        for dim in (1, 2, 3)
+        for noise in (None, "half-cauchy")
+    }
+    yield Case("exact diffusivity, delta = 1e-12", "d = 1, model I", exact)

@@ -1,9 +1,8 @@
 """Workers in one process: stacked steps beside a loop over the workers, and rounds of gossip over real processes.
 
-Usage: python benchmarks/workers.py [--memory] [--processes]. One thread; ratios of medians of alternating rounds, in time of the
-processor, so that a machine shared with others measures the same. The loop is what one would write without this room: a
-module and an optimiser for each worker. Both draw their batches from the same shards. The floor is the arithmetic alone: the
-matrix products of a step, by torch.bmm on contiguous tensors that lie ready, with no batch, no bias, no activation, no loss.
+One thread. The loop is what one would write without this room: a module and an optimiser for each worker. Both draw their batches from the
+same shards. The products alone are the arithmetic of a step, by torch.bmm on contiguous tensors that lie ready, with no batch, no bias, no
+activation, no loss. By itself: ``python -m benchmarks.workers [--memory [WORKERS]] [--processes]``.
 """
 
 from __future__ import annotations
@@ -14,30 +13,19 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.protocol import Case
 from gracile.data import Dataset
 from gracile.models import mlp
 from gracile.workers import Classification, InProcess, hosting, launch, method, network, shards, train
 
 WORKERS = 64
-
-
-def alternating(runs: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, float]:
-    """Median milliseconds of each, run in turn."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if round_:  # the first one warms up
-                times[name].append(1e3 * (time.process_time() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def problem(
@@ -52,7 +40,13 @@ def problem(
     return Classification(mlp(widths=widths), data, parts, batch_size=batch_size, exact=exact)
 
 
-def steps(batch_size: int) -> None:
+def cases(small: bool) -> Iterator[Case]:
+    torch.set_num_threads(1)
+    for batch_size in (1,) if small else (1, 4, 8, 16, 32, 64):
+        yield steps(batch_size)
+
+
+def steps(batch_size: int) -> Case:
     """One step of every worker: stacked, worker by worker on flat rows, as modules with optimisers, and its products."""
     stacked, single = problem(batch_size, exact=False), problem(batch_size, exact=True)
     x = torch.stack([stacked.start(worker) for worker in range(WORKERS)])
@@ -78,19 +72,16 @@ def steps(batch_size: int) -> None:
             weight.baddbmm_(values[number + 1].mT, values[number], alpha=-1e-9)
         torch.bmm(values[2], weights[1])
 
-    found = alternating(
-        {
-            "floor": floor,
-            "loop": loop,
-            "exact": lambda: single.descend(y, step, 0.01),
-            "stacked": lambda: stacked.descend(x, step, 0.01),
-        }
-    )
-    print(
-        f"  batch {batch_size:3d}: loop {found['loop']:6.1f} ms, exact {found['exact']:6.1f} ms, stacked "
-        f"{found['stacked']:6.1f} ms, floor {found['floor']:6.1f} ms: the loop takes {found['loop'] / found['stacked']:4.1f} "
-        f"times as long, the floor would be {found['loop'] / found['floor']:4.1f}"
-    )
+    contenders = {
+        "a loop over modules": loop,
+        "worker by worker": lambda: single.descend(y, step, 0.01),
+        "stacked": lambda: stacked.descend(x, step, 0.01),
+        "its products alone": floor,
+    }
+    return Case(
+        f"{WORKERS} workers of a 784-100-10 network, batch {batch_size}", "a loop over modules", contenders,
+        goals={"stacked": 1 / 3}, clock="cores",
+    )  # fmt: skip
 
 
 def memory(workers: int, name: str, **options: Any) -> None:
@@ -138,9 +129,6 @@ def main() -> None:
         for name, options in {"dsgd": {}, "average": {}, "scaffold": {}, "fedopt": {"optimizer": "adam"}}.items():
             memory(args.memory, name, **options)
         return
-    print(f"{WORKERS} workers of a 784-100-10 network, one step of each")
-    for batch_size in (1, 4, 8, 16, 32, 64):
-        steps(batch_size)
     if args.processes:
         print("a round of gossip, six workers of 1.8 million floats on the two-star graph")
         print(f"  in one process {statistics.median(gossip(InProcess(6), 1_800_000)):6.1f} ms")

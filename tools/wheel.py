@@ -64,7 +64,9 @@ def build() -> tuple[Path, Path]:
 
 def pythons() -> dict[str, str]:
     """Other Pythons at hand that the project supports: version to executable, this one left out."""
-    least = tuple(map(int, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"][2:].split(".")))
+    least = tuple(
+        map(int, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"][2:].split("."))
+    )
     places = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     places += glob.glob(str(Path.home() / ".pyenv" / "versions" / "*" / "bin"))
     found: dict[str, str] = {}
@@ -86,7 +88,19 @@ def layered(folder: Path, wheel: Path) -> Path:
     """
     venv.create(folder, with_pip=False, symlinks=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel, cwd=folder)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        site,
+        wheel,
+        cwd=folder,
+    )
     (site / "layer.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin" / "python"
 

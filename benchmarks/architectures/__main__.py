@@ -5,9 +5,9 @@ Run it from the checkout, with timm, torchvision, transformers and the other too
     PYTHONPATH=src python -m benchmarks.architectures --tools ours torch-pruning torch-kirigami modelopt
     PYTHONPATH=src python -m benchmarks.architectures --page docs/architectures.md
 
-Each model is treated in a process of its own, in double precision, with random weights, on one thread, within a limit of processor time.
-What is found is appended to a file, one line a model and tool; what is there already is not done again. The smaller network must compute
-what the larger one does with zeros in place of all that was removed, on fresh noise, to 1e-9 of the largest output:
+Each model is treated in a process of its own, in double precision, with random weights, on one thread, within a limit of processor
+time. What is found is appended to a file, one line per model and tool; what is there already is not done again. The smaller network
+must compute what the larger one does with zeros in place of all that was removed, on fresh noise, to 1e-9 of the largest output:
 
 - *exact*: it does, and it is smaller;
 - *whole*: nothing was removed;
@@ -36,11 +36,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.architectures.models import NAMES, build, make_importable
+from benchmarks.architectures.models import NAMES, build
 from benchmarks.architectures.page import page
 from benchmarks.architectures.references import larger
 from benchmarks.architectures.tools import TOOLS, Refused, Tool
 from gracile.shrinking.parity import largest_difference
+from tests.peers import operators_of_torchvision
 
 EXACT = 1e-9
 LIMIT = 60  # seconds of processor time a model
@@ -124,12 +125,12 @@ def run(tools: Sequence[str], names: Sequence[str], file: Path, limit: int) -> N
             if (tool, name) in done:
                 continue
             found = apart(TOOLS[tool], name, limit)
-            found = {key: round(one, 6) if isinstance(one, float) and key != "difference" else one for key, one in found.items()}
             found["why"] = found.get("why", "")[:200]
-            row = {"tool": tool, "model": name, **found, "version": TOOLS[tool].version, "day": date.today().isoformat(), **MACHINE}
+            about = {"version": TOOLS[tool].version, "limit": limit, "day": date.today().isoformat(), **MACHINE}
+            row = {"tool": tool, "model": name, **{key: _short(one) for key, one in found.items()}, **about}
             with file.open("a") as out:
                 out.write(json.dumps(row) + "\n")
-            print(f"{tool:15} {name:40} {found['result']:15} {found.get('left', 1):.2f} {found['why'][:80]}", flush=True)
+            print(f"{tool:15} {name:40} {row['result']:15} {row.get('left', 1):.2f} {row['why'][:80]}", flush=True)
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -137,9 +138,14 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def _short(one: Any) -> Any:
+    return float(f"{one:.6g}") if isinstance(one, float) else one
+
+
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 MACHINE = {"processor": _processor(), "torch": torch.__version__}
@@ -155,10 +161,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.page:
         libraries = {one: version(one) for one in ("timm", "torchvision", "transformers")}
-        args.page.write_text(page(read(args.file), libraries))
+        args.page.write_text(page(read(args.file), libraries, NAMES))
         return
     torch.set_num_threads(1)
-    make_importable()
+    operators_of_torchvision()
     for library in ("timm", "torchvision", "transformers"):  # once, before processes are forked
         importlib.import_module(library)
     run(args.tools, args.names, args.file, args.limit)

@@ -1,64 +1,74 @@
 """The architectures: one or more of every family of timm, torchvision's classifiers and segmenters, families of transformers.
 
-All have random weights. Names are ``timm:NAME``, ``tv:NAME``, ``seg:NAME`` and ``hf:NAME``. Images are as small as the network takes, and what
-is deep or wide without being of another kind is built with fewer blocks.
+All have random weights. Names are ``timm:NAME``, ``tv:NAME``, ``seg:NAME`` and ``hf:NAME``. Images are as small as the network
+takes, and what is deep or wide without being of another kind is built with fewer blocks.
 """
 
 from __future__ import annotations
 
-import re
-import sysconfig
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tests.peers import operators_of_torchvision
+
 THIN = {"depth": 2, "embed_dim": 192, "num_heads": 3}
 # Name to settings; `side` is the image's, and where the network is built for one size, `img_size` says so. 64 pixels where nothing is said.
 TIMM: dict[str, dict[str, Any]] = {
-    "bat_resnext26ts": {"side": 256}, "beit_base_patch16_224": {**THIN, "img_size": 64}, "botnet26t_256": {"side": 256}, "caformer_s18": {},
-    "cait_xxs24_224": {"depth": 4, "img_size": 64}, "coat_lite_tiny": {"img_size": 64}, "coat_tiny": {"img_size": 64},
-    "coatnet_nano_rw_224": {"img_size": 64}, "coatnext_nano_rw_224": {"img_size": 64}, "convformer_s18": {}, "convit_tiny": {"img_size": 64},
-    "convmixer_768_32": {}, "convnext_atto": {}, "convnextv2_atto": {}, "cpubone_nano": {}, "crossvit_9_240": {"side": 240},
-    "cs3darknet_s": {}, "csatv2": {}, "cspnext_tiny": {}, "cspresnet50": {}, "darknet53": {}, "davit_tiny": {},
-    "deepseek_vit_412m": {**THIN, "img_size": 56}, "deit3_small_patch16_224": {"depth": 2, "img_size": 64},
-    "deit_tiny_distilled_patch16_224": {"depth": 2, "img_size": 64}, "deit_tiny_patch16_224": {"img_size": 64}, "densenet121": {},
-    "dla34": {}, "dla46_c": {}, "dla60_res2net": {}, "dpn48b": {}, "eca_halonext26ts": {"side": 256}, "eca_nfnet_l0": {},
-    "eca_resnet33ts": {}, "ecaresnet26t": {}, "edgenext_xx_small": {}, "efficientformer_l1": {"side": 224},
-    "efficientformerv2_s0": {"side": 224}, "efficientnet_b0": {}, "efficientnet_b0_gn": {}, "efficientnet_lite0": {}, "efficientvim_m1": {},
+    "bat_resnext26ts": {"side": 256}, "beit_base_patch16_224": {**THIN, "img_size": 64},
+    "botnet26t_256": {"side": 256}, "caformer_s18": {}, "cait_xxs24_224": {"depth": 4, "img_size": 64},
+    "coat_lite_tiny": {"img_size": 64}, "coat_tiny": {"img_size": 64}, "coatnet_nano_rw_224": {"img_size": 64},
+    "coatnext_nano_rw_224": {"img_size": 64}, "convformer_s18": {}, "convit_tiny": {"img_size": 64},
+    "convmixer_768_32": {}, "convnext_atto": {}, "convnextv2_atto": {}, "cpubone_nano": {},
+    "crossvit_9_240": {"side": 240}, "cs3darknet_s": {}, "csatv2": {}, "cspnext_tiny": {}, "cspresnet50": {},
+    "darknet53": {}, "davit_tiny": {}, "deepseek_vit_412m": {**THIN, "img_size": 56},
+    "deit3_small_patch16_224": {"depth": 2, "img_size": 64},
+    "deit_tiny_distilled_patch16_224": {"depth": 2, "img_size": 64}, "deit_tiny_patch16_224": {"img_size": 64},
+    "densenet121": {}, "dla34": {}, "dla46_c": {}, "dla60_res2net": {}, "dpn48b": {},
+    "eca_halonext26ts": {"side": 256}, "eca_nfnet_l0": {}, "eca_resnet33ts": {}, "ecaresnet26t": {},
+    "edgenext_xx_small": {}, "efficientformer_l1": {"side": 224}, "efficientformerv2_s0": {"side": 224},
+    "efficientnet_b0": {}, "efficientnet_b0_gn": {}, "efficientnet_lite0": {}, "efficientvim_m1": {},
     "efficientvit_b0": {}, "efficientvit_l1": {}, "efficientvit_m0": {"img_size": 224}, "ese_vovnet19b_slim": {},
-    "eva02_tiny_patch14_224": {"depth": 2, "img_size": 56}, "fasternet_t0": {}, "fastvit_t8": {}, "fbnetv3_b": {}, "focalnet_tiny_srf": {},
-    "gcresnext26ts": {}, "gcvit_xxtiny": {"img_size": 224}, "gemma4_vit_167m": {**THIN, "img_size": 64}, "gernet_s": {}, "ghostnet_050": {},
-    "ghostnetv2_100": {}, "ghostnetv3_050": {}, "gmixer_12_224": {"img_size": 64}, "gmlp_ti16_224": {"img_size": 64},
-    "halonet26t": {"side": 256}, "hardcorenas_a": {}, "hgnet_tiny": {}, "hgnetv2_b0": {}, "hiera_tiny_224": {"img_size": 224},
-    "hrnet_w18_small": {}, "iformer_t": {}, "inception_next_atto": {}, "inception_resnet_v2": {"side": 96}, "inception_v3": {"side": 96},
-    "inception_v4": {"side": 96}, "lambda_resnet26t": {"side": 256}, "lcnet_035": {}, "lcnetv2_small": {}, "legacy_seresnet18": {},
-    "legacy_xception": {}, "levit_128s": {"img_size": 224}, "levit_conv_128s": {"img_size": 224}, "lowformer_b0": {}, "mambaout_femto": {},
-    "maxvit_rmlp_pico_rw_256": {"img_size": 64}, "maxxvit_rmlp_nano_rw_256": {"img_size": 64}, "mixer_s32_224": {"img_size": 64},
-    "mixnet_s": {}, "mnasnet_small": {}, "mobilenetv2_050": {}, "mobilenetv3_small_050": {}, "mobilenetv4_conv_small_035": {},
-    "mobilenetv4_hybrid_medium": {}, "mobilenetv5_base": {}, "mobileone_s0": {}, "mobilevit_xxs": {}, "mobilevitv2_050": {},
-    "mvitv2_tiny": {"img_size": 224}, "naflexvit_base_patch16_gap": {**THIN}, "nasnetalarge": {"side": 96}, "nest_tiny": {"img_size": 224},
-    "nextvit_small": {}, "nf_regnet_b0": {}, "nf_resnet26": {}, "pit_ti_224": {"img_size": 224}, "pnasnet5large": {"side": 96},
-    "poolformer_s12": {}, "poolformerv2_s12": {}, "pvt_v2_b0": {}, "qwen3_vit_88m": {**THIN, "img_size": 64}, "rdnet_tiny": {},
-    "regnetx_002": {}, "regnety_002": {}, "regnetz_b16": {}, "repghostnet_050": {}, "repvgg_a0": {}, "repvit_m0_9": {},
-    "res2net50_48w_2s": {}, "res2next50": {}, "resmlp_12_224": {"img_size": 64}, "resnest14d": {}, "resnet18": {}, "resnetblur18": {},
-    "resnetv2_18": {}, "resnetv2_50x1_bit": {}, "resnext26ts": {}, "rexnet_100": {}, "rexnetr_100": {}, "sam2_hiera_tiny": {"side": 224},
-    "samvit_base_patch16_224": {**THIN, "img_size": 64}, "selecsls42": {}, "sequencer2d_s": {"img_size": 64}, "seresnet18": {},
-    "shvit_s1": {}, "skresnet18": {}, "starnet_s050": {}, "swiftformer_xs": {"side": 224}, "swin_s3_tiny_224": {"img_size": 224},
-    "swin_tiny_patch4_window7_224": {"img_size": 224}, "swinv2_cr_tiny_224": {"img_size": 224}, "swinv2_tiny_window8_256": {"img_size": 256},
-    "tiny_vit_5m_224": {}, "tinynet_e": {}, "tnt_s_patch16_224": {"depth": 2, "img_size": 64}, "tresnet_m": {},
-    "twins_pcpvt_small": {"img_size": 64}, "twins_svt_small": {"img_size": 64}, "vgg11": {}, "visformer_tiny": {"img_size": 64}, "vit_pwee_patch16_reg1_gap_256": {"depth": 2, "img_size": 64},
+    "eva02_tiny_patch14_224": {"depth": 2, "img_size": 56}, "fasternet_t0": {}, "fastvit_t8": {}, "fbnetv3_b": {},
+    "focalnet_tiny_srf": {}, "gcresnext26ts": {}, "gcvit_xxtiny": {"img_size": 224},
+    "gemma4_vit_167m": {**THIN, "img_size": 64}, "gernet_s": {}, "ghostnet_050": {}, "ghostnetv2_100": {},
+    "ghostnetv3_050": {}, "gmixer_12_224": {"img_size": 64}, "gmlp_ti16_224": {"img_size": 64},
+    "halonet26t": {"side": 256}, "hardcorenas_a": {}, "hgnet_tiny": {}, "hgnetv2_b0": {},
+    "hiera_tiny_224": {"img_size": 224}, "hrnet_w18_small": {}, "iformer_t": {}, "inception_next_atto": {},
+    "inception_resnet_v2": {"side": 96}, "inception_v3": {"side": 96}, "inception_v4": {"side": 96},
+    "lambda_resnet26t": {"side": 256}, "lcnet_035": {}, "lcnetv2_small": {}, "legacy_seresnet18": {},
+    "legacy_xception": {}, "levit_128s": {"img_size": 224}, "levit_conv_128s": {"img_size": 224}, "lowformer_b0": {},
+    "mambaout_femto": {}, "maxvit_rmlp_pico_rw_256": {"img_size": 64}, "maxxvit_rmlp_nano_rw_256": {"img_size": 64},
+    "mixer_s32_224": {"img_size": 64}, "mixnet_s": {}, "mnasnet_small": {}, "mobilenetv2_050": {},
+    "mobilenetv3_small_050": {}, "mobilenetv4_conv_small_035": {}, "mobilenetv4_hybrid_medium": {},
+    "mobilenetv5_base": {}, "mobileone_s0": {}, "mobilevit_xxs": {}, "mobilevitv2_050": {},
+    "mvitv2_tiny": {"img_size": 224}, "naflexvit_base_patch16_gap": {**THIN}, "nasnetalarge": {"side": 96},
+    "nest_tiny": {"img_size": 224}, "nextvit_small": {}, "nf_regnet_b0": {}, "nf_resnet26": {},
+    "pit_ti_224": {"img_size": 224}, "pnasnet5large": {"side": 96}, "poolformer_s12": {}, "poolformerv2_s12": {},
+    "pvt_v2_b0": {}, "qwen3_vit_88m": {**THIN, "img_size": 64}, "rdnet_tiny": {}, "regnetx_002": {}, "regnety_002": {},
+    "regnetz_b16": {}, "repghostnet_050": {}, "repvgg_a0": {}, "repvit_m0_9": {}, "res2net50_48w_2s": {},
+    "res2next50": {}, "resmlp_12_224": {"img_size": 64}, "resnest14d": {}, "resnet18": {}, "resnetblur18": {},
+    "resnetv2_18": {}, "resnetv2_50x1_bit": {}, "resnext26ts": {}, "rexnet_100": {}, "rexnetr_100": {},
+    "sam2_hiera_tiny": {"side": 224}, "samvit_base_patch16_224": {**THIN, "img_size": 64}, "selecsls42": {},
+    "sequencer2d_s": {"img_size": 64}, "seresnet18": {}, "shvit_s1": {}, "skresnet18": {}, "starnet_s050": {},
+    "swiftformer_xs": {"side": 224}, "swin_s3_tiny_224": {"img_size": 224},
+    "swin_tiny_patch4_window7_224": {"img_size": 224}, "swinv2_cr_tiny_224": {"img_size": 224},
+    "swinv2_tiny_window8_256": {"img_size": 256}, "tiny_vit_5m_224": {}, "tinynet_e": {},
+    "tnt_s_patch16_224": {"depth": 2, "img_size": 64}, "tresnet_m": {}, "twins_pcpvt_small": {"img_size": 64},
+    "twins_svt_small": {"img_size": 64}, "vgg11": {}, "visformer_tiny": {"img_size": 64},
+    "vit_pwee_patch16_reg1_gap_256": {"depth": 2, "img_size": 64},
     "vit_relpos_small_patch16_224": {"depth": 2, "img_size": 64}, "vit_tiny_patch16_224": {"img_size": 64},
     "vit_tiny_r_s16_p8_224": {"img_size": 64}, "vitamin_small_224": {"img_size": 64}, "volo_d1_224": {"img_size": 64},
     "xception41": {}, "xcit_nano_12_p16_224": {"img_size": 64},
 }  # fmt: skip
 TORCHVISION: dict[str, dict[str, Any]] = {
     "alexnet": {}, "convnext_tiny": {}, "densenet121": {}, "efficientnet_b0": {}, "efficientnet_v2_s": {},
-    "googlenet": {"init_weights": True, "aux_logits": False}, "inception_v3": {"init_weights": True, "aux_logits": False, "side": 96},
-    "maxvit_t": {"side": 224}, "mnasnet0_5": {}, "mobilenet_v2": {}, "mobilenet_v3_small": {}, "regnet_x_400mf": {}, "regnet_y_400mf": {},
-    "resnet18": {}, "resnext50_32x4d": {}, "shufflenet_v2_x0_5": {}, "squeezenet1_1": {}, "swin_t": {}, "swin_v2_t": {}, "vgg11_bn": {},
-    "vit_b_32": {"image_size": 64, "side": 64}, "wide_resnet50_2": {},
+    "googlenet": {"init_weights": True, "aux_logits": False},
+    "inception_v3": {"init_weights": True, "aux_logits": False, "side": 96}, "maxvit_t": {"side": 224},
+    "mnasnet0_5": {}, "mobilenet_v2": {}, "mobilenet_v3_small": {}, "regnet_x_400mf": {}, "regnet_y_400mf": {},
+    "resnet18": {}, "resnext50_32x4d": {}, "shufflenet_v2_x0_5": {}, "squeezenet1_1": {}, "swin_t": {},
+    "swin_v2_t": {}, "vgg11_bn": {}, "vit_b_32": {"image_size": 64, "side": 64}, "wide_resnet50_2": {},
 }  # fmt: skip
 SEGMENTATION = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 
@@ -73,7 +83,8 @@ TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], str]] = {
              "pad_token_id": 97, "bos_token_id": 96, "decoder_start_token_id": 96}, "sentence"),
     "beit": ("BeitForImageClassification", "BeitConfig", {**SMALL, **PICTURE}, "image"),
     "bert": ("BertForSequenceClassification", "BertConfig", WORDS, "words"),
-    "convnext": ("ConvNextForImageClassification", "ConvNextConfig", {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2}, "image"),
+    "convnext": ("ConvNextForImageClassification", "ConvNextConfig",
+                 {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2}, "image"),
     "deit": ("DeiTForImageClassification", "DeiTConfig", {**SMALL, **PICTURE}, "image"),
     "dinov2": ("Dinov2ForImageClassification", "Dinov2Config", {**SMALL, **PICTURE}, "image"),
     "distilbert": ("DistilBertForSequenceClassification", "DistilBertConfig",
@@ -93,8 +104,8 @@ TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], str]] = {
                   "num_attention_heads": [1, 2, 4, 4], "decoder_hidden_size": 32}, "image"),
     "swin": ("SwinForImageClassification", "SwinConfig", {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [2, 2],
              "num_heads": [2, 4], "window_size": 4}, "image"),
-    "t5": ("T5ForConditionalGeneration", "T5Config", {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4,
-           "decoder_start_token_id": 0}, "pair"),
+    "t5": ("T5ForConditionalGeneration", "T5Config", {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2,
+           "num_heads": 4, "decoder_start_token_id": 0}, "pair"),
     "vit": ("ViTForImageClassification", "ViTConfig", {**SMALL, **PICTURE}, "image"),
 }  # fmt: skip
 
@@ -106,22 +117,6 @@ NAMES = (
 )
 
 
-def make_importable() -> None:
-    """Let torchvision be imported beside a torch that its compiled operators were not built for; only detection needs those."""
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        folder = Path(sysconfig.get_paths()["purelib"], "torchvision")
-        text = "".join(path.read_text() for path in folder.rglob("*.py"))
-        for name in sorted(set(re.findall(r'register_(?:fake|meta)\(\s*"(?:torchvision::)?(\w+)"', text))):
-            library.define(f"{name}(Tensor x) -> Tensor")
-        _KEPT.append(library)
-
-
-_KEPT: list[Any] = []  # a library's operators go with it
-
-
 def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A model with random weights in double precision and evaluation, and one sample of its inputs.
 
@@ -129,7 +124,7 @@ def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """
     kind, _, rest = name.partition(":")
     torch.manual_seed(0)
-    make_importable()
+    operators_of_torchvision()
     model, inputs = {"timm": _timm, "tv": _torchvision, "seg": _segmentation, "hf": _transformer}[kind](rest)
     _randomise(model)
     model = model.double().eval()

@@ -13,6 +13,8 @@ from gracile.walks import SenileWalk
 from gracile.walks.noise import NOISES, noise
 
 NAMES = sorted(NOISES)
+# Those of which finitely many losses say what lies beyond.
+ORDERED = [name for name in NAMES if noise(name).ordered]
 
 
 def test_the_table_is_not_empty() -> None:
@@ -44,13 +46,13 @@ def test_samples_lose_what_the_formula_says(name: str) -> None:
         assert lost.mean() == pytest.approx(exact, abs=5 * lost.std() / math.sqrt(len(xi)) + 1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ORDERED)
 def test_more_noise_leaves_an_edge_sooner(name: str) -> None:
     means = [SenileWalk(2, delta=delta, noise=name).diffusivity().mean_tau for delta in (1e-6, 1e-3, 0.1)]
     assert means[0] > means[1] > means[2] >= 1
 
 
-@pytest.mark.parametrize("name", [*NAMES, None])
+@pytest.mark.parametrize("name", [*ORDERED, None])
 @pytest.mark.parametrize("dim", [1, 2])
 def test_the_bound_is_small(name: str | None, dim: int) -> None:
     found = SenileWalk(dim, delta=1e-9, noise=name).diffusivity()

@@ -26,7 +26,7 @@ def distances(network: nn.Linear, x: Tensor, y: Tensor, norm: str) -> Tensor:
     """
     logits, weight = network(x).detach(), network.weight.detach()
     normals = weight[None] - weight[y][:, None]
-    lengths = normals.abs().sum(dim=2) if norm == "linf" else normals.norm(dim=2)
+    lengths = normals.norm(dim=2, p={"linf": 1.0, "l2": 2.0, "l1": float("inf")}[norm])
     gaps = logits.gather(1, y[:, None]) - logits
     return (gaps / lengths).scatter(1, y[:, None], float("inf")).amin(dim=1)
 

@@ -12,13 +12,16 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from torch import Tensor, nn
 
 from gracile import attacks, data
+from gracile.attacks.apgd import _start
 from gracile.attacks.autoattack import PARTS
 from gracile.attacks.fab import project_on_plane
+from gracile.attacks.geometry import project
 from gracile.attacks.losses import dlr, dlr_towards, margin
+from gracile.core.seeding import generator
 from gracile.models import build
 from tests.models.attacked import affine, convolutional, distances
 
-ORDER = {"linf": float("inf"), "l2": 2.0}
+ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def samples(network: nn.Linear, norm: str, limit: float):
     return x[kept], y[kept], near[kept]
 
 
-@pytest.mark.parametrize(("name", "norm"), [("fab", "linf"), ("fab", "l2"), ("cw", "l2")])
+@pytest.mark.parametrize(("name", "norm"), [("fab", "linf"), ("fab", "l2"), ("fab", "l1"), ("cw", "l2")])
 def test_minimal_attacks_find_the_nearest_adversarial(name: str, norm: str):
     network = affine()
     x, y, near = samples(network, norm, 0.25)
@@ -126,6 +129,112 @@ def test_cw_moves_saturated_pixels_as_fab_does(trained, targeted: bool):
     assert float((ratio <= 1.1).double().mean()) >= 0.95
 
 
+def nearest_in_the_box(network: nn.Linear, x: Tensor, y: Tensor) -> Tensor:
+    """The exact least l1 distance to the other of two classes within the box: the steepest coordinates go as far as they can."""
+    weight = network.weight.detach()
+    logits = network(x).detach()
+    normal = weight[1 - y] - weight[y]
+    missing = (logits.gather(1, y[:, None]) - logits.gather(1, 1 - y[:, None])).squeeze(1)
+    room = torch.where(normal > 0, 1 - x, x)
+    found = []
+    for gap, row, left in zip(missing.tolist(), normal.abs(), room, strict=True):
+        length = 0.0
+        for i in row.argsort(descending=True).tolist():
+            step = min(float(left[i]), gap / float(row[i]))
+            length, gap = length + step, gap - step * float(row[i])
+            if gap <= 1e-12:
+                break
+        found.append(length if gap <= 1e-12 else float("inf"))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def corners():
+    """Samples near the edges of the box, where the nearest adversarial in l1 has to move several coordinates."""
+    network = affine(classes=2)
+    random = torch.Generator().manual_seed(2)
+    x = torch.rand(120, 20, generator=random, dtype=torch.float64) ** 0.3
+    y = network(x).argmax(dim=1)
+    near = nearest_in_the_box(network, x, y)
+    kept = torch.isfinite(near) & (near > 1.0)
+    assert int(kept.sum()) > 30
+    return network, x[kept], y[kept], near[kept]
+
+
+def test_fab_in_l1_finds_the_nearest_adversarial_of_the_box():
+    network, x, y, near = corners()
+    found = attacks.fab(network, x, y, eps=None, norm="l1", steps=20)
+    assert bool((network(found).argmax(dim=1) != y).all())
+    ratio = (found - x).abs().sum(dim=1) / near
+    assert float(ratio.min()) >= 1 - 1e-9
+    assert float(ratio.max()) <= 1.05
+
+
+@pytest.mark.parametrize(("attack", "share"), [(attacks.apgd, 0.97), (attacks.autoattack, 0.97), (attacks.square, 0.4)])
+def test_attacks_in_l1_break_what_the_ball_and_the_box_allow_and_nothing_else(attack, share: float):
+    network, x, y, near = corners()
+    more = {"search_steps": 5} if attack is attacks.autoattack else {}
+    eps = float(near.median())
+    found = attack(network, x, y, eps=eps, norm="l1", steps=300 if attack is attacks.square else 100, **more)
+    broken = network(found).argmax(dim=1) != y
+    assert not bool(broken[near > eps * (1 + 1e-5)].any())
+    assert bool(broken[near < share * eps].all())
+
+
+def test_projection_in_l1_is_the_nearest_point_of_ball_and_box():
+    random = torch.Generator().manual_seed(0)
+    x = torch.rand(30, 12, generator=random, dtype=torch.float64)
+    delta = 2 * torch.randn(30, 12, generator=random, dtype=torch.float64)
+    for eps in (0.1, 1.0, 3.0, 50.0):
+        found = project(x + delta, x, eps, "l1") - x
+        room = torch.where(delta > 0, 1 - x, x)
+        # The threshold by bisection, a hundred halvings.
+        low, high = torch.zeros(30, 1, dtype=torch.float64), delta.abs().amax(dim=1, keepdim=True)
+        cut = lambda lam, room=room: (delta.abs() - lam).clamp_min(0).minimum(room)
+        for _ in range(100):
+            middle = (low + high) / 2
+            over = cut(middle).sum(dim=1, keepdim=True) > eps
+            low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+        inside = cut(torch.zeros_like(low)).sum(dim=1, keepdim=True) <= eps
+        twin = torch.where(inside, cut(torch.zeros_like(low)), cut(high)) * delta.sign()
+        assert torch.allclose(found, twin, atol=1e-6 * eps)
+
+
+def test_apgd_in_l1_is_the_published_loop():
+    """A plain transcription of algorithm 1 of Croce and Hein 2021, on a network that nothing breaks, so that none leaves."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(15, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, eps, steps = torch.rand(4, 15, dtype=torch.float64), 0.02, 60
+    y = network(x).argmax(dim=1)
+    loss = lambda at: nn.functional.cross_entropy(network(at), y, reduction="none")
+    slope = lambda at: torch.autograd.grad(loss(at.requires_grad_()).sum(), at)[0]
+    at = start = _start(x, eps, "l1", generator(0, "attack", "apgd"))
+    for radius, taken in ((3 * eps, 18), (2 * eps, 18), (eps, 24)):
+        at = project(at.detach(), x, radius, "l1")
+        best, top, best_slope = at.clone(), loss(at).detach(), slope(at.clone())
+        gradient, length = best_slope, torch.full((4,), radius, dtype=torch.float64)
+        support = (at != x).sum(dim=1).double()
+        share, every = support / 15 / 1.5, max(int(0.04 * taken), 1)
+        for step in range(1, taken + 1):
+            least = gradient.abs().sort(dim=1).values.gather(1, ((1 - share) * 15).long().clamp(0, 14)[:, None])
+            sign = gradient.sign() * (gradient.abs() >= least)
+            at = project(at.detach() + length[:, None] * sign / sign.abs().sum(dim=1, keepdim=True), x, radius, "l1")
+            now, gradient = loss(at).detach(), slope(at.clone())
+            up = now > top
+            best[up], best_slope[up], top[up] = at[up].detach(), gradient[up], now[up]
+            if step % every == 0:
+                moved = (best != x).sum(dim=1).double()
+                sparser = moved / support < 0.95
+                share, support = moved / 15 / 1.5, moved
+                length = torch.where(sparser, radius, (length / 1.5).clamp(radius / 10, radius))
+                at = torch.where(sparser[:, None], best, at.detach())
+                gradient = torch.where(sparser[:, None], best_slope, gradient)
+        at = best
+    found = attacks.apgd(network, x, y, eps=eps, norm="l1", steps=steps)
+    assert torch.equal(network(found).argmax(dim=1), y)
+    assert not torch.equal(start, at)
+    assert torch.allclose(found, at, atol=1e-9)
+
+
 def test_fgsm_on_two_classes_takes_the_closed_step():
     network = affine(classes=2)
     x, y, _ = samples(network, "linf", 0.5)
@@ -150,6 +259,20 @@ def test_the_black_box_attacks_come_near_the_closed_answer():
         assert float(broken[near < eps / 4 * 3].double().mean()) >= 0.8
         assert int(queries.min()) >= 1
         assert float(queries[broken].double().mean()) < float(queries[~broken].double().mean())
+
+
+def test_the_projection_on_a_plane_in_l1_is_the_linear_programs():
+    random = torch.Generator().manual_seed(1)
+    p = torch.rand(12, 9, generator=random, dtype=torch.float64)
+    w = torch.randn(12, 9, generator=random, dtype=torch.float64)
+    level = (w * torch.rand(12, 9, generator=random, dtype=torch.float64)).sum(dim=1)
+    found = project_on_plane(p, w, level, "l1")
+    assert torch.allclose((w * (p + found)).sum(dim=1), level, atol=1e-9)
+    for point, normal, value, step in zip(p, w, level, found, strict=True):
+        # d = up - down, both of them at least 0; least sum of both.
+        room = [(0, 1 - float(c)) for c in point] + [(0, float(c)) for c in point]
+        least = linprog([1.0] * 18, A_eq=[[*normal.tolist(), *(-normal).tolist()]], b_eq=[float(value - normal @ point)], bounds=room)
+        assert float(step.abs().sum()) == pytest.approx(least.fun, abs=1e-9)
 
 
 def test_the_projection_on_a_plane_is_the_linear_programs():

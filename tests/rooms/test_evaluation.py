@@ -51,6 +51,7 @@ def test_what_is_taken_for_what_is_counted():
     wrong = evaluate(Answering(lambda x: logits(0.1 - x)), data(), batch_size=7)
     assert wrong.confusion.tolist() == [[20, 40], [0, 40]]
     assert wrong.accuracy == pytest.approx(0.6)
+    assert wrong.to_json(("a", "b"))["confusion"] == {"a": {"a": 20, "b": 40}, "b": {"b": 40}}
 
 
 def test_of_one_class_nothing_can_be_told():

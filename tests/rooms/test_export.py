@@ -33,7 +33,7 @@ from gracile.export import (
 from gracile.export import int8 as quantization
 from gracile.export.graph_size import graph_size
 from gracile.export.samples import Calibration, as_examples, labelled
-from gracile.export.sessions import run, session
+from gracile.export.sessions import optimized_operations, run, session
 from tests.conftest import make_blobs
 from tests.models.idioms import IDIOMS, Transformer
 
@@ -678,6 +678,43 @@ def test_a_recurrent_layer_without_a_kernel_in_integers_is_a_warning() -> None:
     assert (made.recurrent, made.fused_recurrent) == (1, 0)
     with pytest.warns(Int8Warning, match=r"Only 1 of 1 linear layers and 0 of 1 recurrent layers .* only LSTM"):
         onnx_file._warn(made)
+
+
+@pytest.mark.parametrize("never", [np.finfo(np.float32).min, -np.inf, -1e4, -100])
+def test_a_mask_of_attention_does_not_swallow_the_scores(never: float, tmp_path: Path) -> None:
+    """The number that stands for minus infinity would set the step of 8 bits: all that is not masked would be one score."""
+    random, node = np.random.default_rng(0), onnx.helper.make_node
+    nodes = [
+        node("MatMul", ["input", "w"], ["query"], "query"),
+        node("Transpose", ["input"], ["key"], "transposed", perm=[0, 2, 1]),
+        node("MatMul", ["query", "key"], ["scores"], "product"),
+        node("Add", ["scores", "mask"], ["masked"], "add"),
+        node("Softmax", ["masked"], ["weights"], "softmax", axis=-1),
+        node("MatMul", ["weights", "input"], ["output"], "mixed"),
+    ]
+    mask = np.where(np.arange(5) < 3, 0.0, never)
+    made = proto(*nodes, shape=(5, 4), w=3 * random.normal(size=(4, 4)), mask=mask)
+    inputs = torch.rand(50, 5, 4, generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(inputs, as_examples(inputs))
+    quantizer = quantization.Quantizer(made, calibration, tmp_path)
+    exact, found = (
+        run(session(model), quantizer.sample[0])[0] for model in (made.SerializeToString(), quantizer.quantize())
+    )
+    assert np.abs(found - exact).max() < 0.05
+    counts = optimized_operations(quantizer.quantize())
+    assert (counts["QLinearMatMul"], counts["QLinearMatMul of activations"]) == (1, 2)
+
+
+def test_a_layer_whose_weight_stands_on_the_left_is_a_layer() -> None:
+    made = proto(onnx.helper.make_node("MatMul", ["w", "input"], ["output"], "left"), shape=(4, 2), w=np.eye(4))
+    calibration = Calibration(torch.rand(9, 4, 2), as_examples(torch.rand(1, 4, 2)))
+    found = quantization.quantized(made, calibration, None, max_drop=1)
+    assert (found.linear, found.products, found.fused_products) == (1, 0, 0)
+
+
+def test_multiply_adds_of_a_recurrent_layer_that_gives_its_last_state_alone(tmp_path: Path) -> None:
+    onnx.save(gated(head=True), str(tmp_path / "a.onnx"))
+    assert graph_size(tmp_path / "a.onnx").macs == 3 * 24 * (4 + 8) + 8 * 2
 
 
 def test_a_network_of_recurrent_layers_that_stay_float_has_no_int8(tmp_path: Path) -> None:

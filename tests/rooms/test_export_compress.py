@@ -166,7 +166,7 @@ SOURCE = "import torch\n\nlist_of = 3\n\ndef make():\n    return {}\n"
         ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3,x"], "--shape takes whole numbers"),
         ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--arm", "a"], "--arm does not go with"),
         ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--weights", "w.pt"], "There is no file w.pt"),
-        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--weights", "net.py"], "not a safetensors file"),
+        ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "3", "--weights", "net.py"], "cannot be read"),
         ("torch.nn.Linear(3, 2)", ["net.py:make", "--shape", "4", "--threads", "1"], "4"),
         ("3", ["net.py:make", "--shape", "3"], "returned int"),
         ("1 / 0", ["net.py:make", "--shape", "3"], "ZeroDivisionError"),

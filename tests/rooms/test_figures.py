@@ -70,6 +70,13 @@ def test_the_same_drawing_is_the_same_bytes_in_another_process(tmp_path: Path):
     assert seen.stdout == figures.svg_file(drawing())
 
 
+def test_no_page_is_imported_with_matplotlib():
+    code = "import sys; import gracile.report; print('matplotlib' in sys.modules)"
+    environment = {"PYTHONPATH": f"{ROOT / 'src'}", "PATH": "/usr/bin:/bin"}
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert seen.stdout.strip() == "False"
+
+
 def test_a_picture_is_written_by_its_suffix(tmp_path: Path):
     assert figures.save(drawing(), tmp_path / "a.svg").read_text().startswith("<svg xmlns=")
     assert figures.save(drawing(), tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -105,6 +105,21 @@ def test_wide_tables_scroll_within_their_box(chromium: Browser, pages: dict[str,
     assert widths[2] == 50
 
 
+def test_a_shadow_tells_that_a_table_goes_on(chromium: Browser, pages: dict[str, Path], tmp_path: Path):
+    chromium.open(pages["run"], 390)
+    chromium.shoot(tmp_path / "page.png")
+    left, top, right, bottom = chromium.ask(
+        "(() => { const box = document.querySelector('.scroll tbody tr:last-child').parentElement.closest('.scroll')"
+        ".getBoundingClientRect(); return [box.left, box.top + scrollY, box.right, box.bottom + scrollY].map(Math.round) })()"
+    )
+    with Image.open(tmp_path / "page.png") as image:
+        seen = np.asarray(image.convert("L")).astype(int)
+    within = seen[top + 3 : bottom - 3]
+    # Medians down the box: words are few, the shadow is everywhere along its edge.
+    assert np.median(within[:, right - 3]) < np.median(within[:, right - 40]) - 15
+    assert np.median(within[:, left + 3]) > np.median(within[:, right - 3]) + 15
+
+
 def test_every_drawing_has_a_title_and_a_description(chromium: Browser, pages: dict[str, Path]):
     chromium.open(pages["several"], 1280)
     told = chromium.ask(

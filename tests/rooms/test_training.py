@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path):
     file = tmp_path / "c.safetensors"
     checkpoints.save(file, {"x": torch.ones(100)})
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(StorageError, match=r"c\.safetensors is damaged"):
+    with pytest.raises(StorageError, match=r"c\.safetensors cannot be read"):
         checkpoints.load(file)
 
 
@@ -311,7 +311,7 @@ def test_pickled_code_is_never_run(tmp_path: Path):
 
     file = tmp_path / "c.safetensors"
     torch.save(Bomb(), file)
-    with pytest.raises(StorageError, match="damaged"):
+    with pytest.raises(StorageError, match="cannot be read"):
         checkpoints.load(file)
 
 

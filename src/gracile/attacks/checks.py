@@ -20,6 +20,8 @@ LOOKED_AT = 128
 CHANCE, CHANCE_OF_DRAWS = 0.02, 0.05
 # Move each pixel by so much, and a grey image is within reach of every image: no network stands in such a ball.
 HOPELESS = 0.5
+# How seldom chance alone may look like a sign: fewer than one sound network in a thousand is accused of each.
+BY_CHANCE = 1e-3
 # Steps and draws of the attack along gradients that are averaged over the neighbourhood.
 SMOOTHED = {"steps": 10, "draws": 30}
 
@@ -146,7 +148,9 @@ def shattered(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, 
     with attacking(model, x, y, eps=eps, norm=norm, draws=1, seed=seed) as (victim, _, labels):
         right, one, two = (~victim.verdict(at, labels) for at in (x, plain, wide))
     missed, attacked = int((right & one & ~two).sum()), max(int(right.sum()), 1)
-    if not _sure(missed, attacked, CHANCE):
+    # Where neither way is better, a sample that only one of them breaks is as likely the other's.
+    parted = missed + int((right & ~one & two).sum())
+    if not (_sure(missed, attacked, CHANCE) and _sure(missed, parted, 0.5)):
         return []
     return [
         f"Along gradients averaged over a small neighbourhood PGD breaks {100 * missed / attacked:.0f} % of samples that it does not break "
@@ -184,14 +188,13 @@ def not_rising(
     with attacking(model, x, y, eps=eps, norm=norm, draws=draws, seed=seed) as (victim, _, labels):
         few, many, wide = (cross_entropy(victim.logits(at, victim.judged), labels).double() for at in points[:3])
         right, standing = (~victim.verdict(at, labels) for at in (x, points[3]))
-        random = victim.random
     found = []
-    if _falls(few, many, random):
+    if _falls(few, many):
         found.append(
             f"The loss falls from {few.mean():.3g} to {many.mean():.3g} between 5 and 20 steps of PGD: gradients mislead. "
             "Try a smaller alpha, more draws, and look for masked gradients."
         )
-    if _falls(many, wide, random):
+    if _falls(many, wide):
         found.append(
             f"The loss falls from {many.mean():.3g} to {wide.mean():.3g} as the ball doubles: gradients mislead. "
             "Trust black-box attacks, and look for masked gradients."
@@ -199,7 +202,7 @@ def not_rising(
     # A grey image has one class: at most its share could stand.
     allowed = float(y.bincount().max()) / len(y) + CHANCE
     left = int((standing & right).sum())
-    if left > allowed * len(y) and (not random or _sure(left, len(y), allowed)):
+    if _sure(left, len(y), allowed):
         found.append(
             f"{100 * left / len(y):.0f} % of samples stand within {norm} {hopeless:.3g}, where every image can be made grey: "
             "the attack fails, not the adversary. Try other losses (cw, apgd), and look for masked gradients."
@@ -207,20 +210,22 @@ def not_rising(
     return found
 
 
-def _falls(before: Tensor, after: Tensor, random: bool) -> bool:
-    """Whether the mean loss falls by more than rounding and, where answers are drawn, by more than three standard errors."""
+def _falls(before: Tensor, after: Tensor) -> bool:
+    """Whether the mean loss falls by more than rounding and, by Student's test over samples, than chance."""
+    from scipy.stats import t
+
     fall = before - after
-    slack = 1e-3 * float(before.mean().abs()) + 1e-6
-    if random and len(fall) > 1:
-        slack += 3 * float(fall.std()) / len(fall) ** 0.5
-    return float(fall.mean()) > slack
+    if len(fall) < 2:
+        return False
+    chance = float(t.ppf(1 - BY_CHANCE, len(fall) - 1)) * float(fall.std()) / len(fall) ** 0.5
+    return float(fall.mean()) > 1e-3 * float(before.mean().abs()) + 1e-6 + chance
 
 
 def _sure(count: int, among: int, share: float) -> bool:
-    """Whether `count` among so many is more than `share` by Wilson's interval of 95 %."""
-    from scipy.stats import binomtest
+    """Whether so many among so many are more than a `share` in [0, 1) would make by chance, by the exact binomial test."""
+    from scipy.stats import binom
 
-    return float(binomtest(count, among).proportion_ci(0.95, method="wilson").low) > share
+    return float(binom.sf(count - 1, among, share)) < BY_CHANCE
 
 
 def beaten(
@@ -255,8 +260,10 @@ def beaten(
     for strong in ("ifgsm", "pgd", "cw", "cw_paper"):
         if "fgsm" in broken_by and strong in broken_by:
             rows = min(len(broken_by["fgsm"]), len(broken_by[strong]))
-            one, several = (float(broken_by[key][:rows].double().mean()) for key in ("fgsm", strong))
-            if one > several + chance:
+            single, iterated = broken_by["fgsm"][:rows], broken_by[strong][:rows]
+            one, several = (float(found.double().mean()) for found in (single, iterated))
+            only = [int((a & ~b).sum()) for a, b in ((single, iterated), (iterated, single))]
+            if one > several + chance and _sure(only[0], sum(only), 0.5):
                 found.append(
                     f"{kinds[strong][0]} breaks {100 * several:.1f} % and FGSM, a single step, {100 * one:.1f} %: "
                     "the iterative attack is set up wrongly, or gradients are masked. "

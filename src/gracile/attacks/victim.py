@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, wraps
 from typing import Any, Literal, ParamSpec, SupportsIndex, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from gracile.attacks.folding import folded
 from gracile.attacks.outputs import logits_of
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.core.seeding import derive_seed
@@ -27,6 +29,8 @@ PIXELS = 32 * 32 * 32
 # Passes that gradients and answers of a network that draws random numbers are means over, where nobody says otherwise
 # (AutoAttack's number for its version on such networks).
 DRAWS = 20
+# Samples times steps from which on batch-norm is folded away.
+FOLDED_FROM = 1000
 # Samples that are asked twice to find out whether a network draws random numbers.
 PROBED = 4
 # The same, and how often, where the generator has moved and the answers have not: noise may show seldom.
@@ -288,7 +292,7 @@ def attacking(
     needed = [parameter.requires_grad for parameter in parameters]
     devices = [x.device] if x.device.type == "cuda" else []
     plain = mode == "eval" or not any(modes)
-    with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=devices), ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "attack", "network"))
         try:
             if mode == "eval":
@@ -301,6 +305,10 @@ def attacking(
             x, y = x.detach().clone(), y.detach().clone()
             if victim.layout is not None:
                 x = x.contiguous(memory_format=victim.layout)
+            # Rounding is moved as by the layout; where little is asked the two passes it takes would not pay.
+            much = bool(counts) and len(x) * math.prod(counts.values()) >= FOLDED_FROM
+            if channels_last and plain and much and isinstance(model, nn.Module):
+                stack.enter_context(folded(model, x[:PROBED].contiguous()))
             yield victim, x, y
             if not bool(victim.finite):
                 raise NonFiniteError(

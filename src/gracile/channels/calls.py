@@ -6,17 +6,19 @@ import functools
 import linecache
 import operator
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
+from gracile.channels.records import Var
 from gracile.channels.sizes import Measured, Size
 
-SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 # Code from which models are run: lines outside it are not the model's.
 OUTERMOST: set[CodeType] = set()
 # What is asked of a tensor without computing: neither operations nor values.
@@ -54,6 +56,10 @@ SAME = {
 }
 
 
+# What holds nothing else: told apart first, for torch's own search through containers is slow.
+LEAVES = (Tensor, Var, int, float, str, type(None))
+
+
 class Shape(tuple[int, ...]):
     """A tensor's shape whose sizes know where they come from."""
 
@@ -70,7 +76,7 @@ def user_line() -> str:
     frame = sys._getframe(2)
     while frame is not None and frame.f_code not in OUTERMOST:
         file = frame.f_code.co_filename
-        if not file.startswith((*SKIPPED, "<")) or "<eval_with_key>" in file:
+        if not file.startswith(SKIPPED) or "<eval_with_key>" in file:
             return f"{file}:{frame.f_lineno} `{linecache.getline(file, frame.f_lineno).strip()}`"
         frame = frame.f_back  # type: ignore[assignment]
     return ""
@@ -127,8 +133,10 @@ def without_sizes(value: Any) -> Any:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """All that lists, dictionaries and slices hold."""
-    if isinstance(value, tuple | list):
+    """All that lists, dictionaries, slices and other containers hold."""
+    if isinstance(value, LEAVES):
+        yield value
+    elif isinstance(value, tuple | list):
         for one in value:
             yield from leaves(one)
     elif isinstance(value, Mapping):
@@ -137,7 +145,21 @@ def leaves(value: Any) -> Iterator[Any]:
     elif isinstance(value, slice):
         yield from leaves((value.start, value.stop, value.step))
     else:
-        yield value
+        yield from tree_leaves(value)
+
+
+def with_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same containers, with what `function` gives in each tensor's place."""
+    kind = type(value)
+    if isinstance(value, Tensor):
+        return function(value)
+    if kind is tuple or kind is list:
+        return kind(with_tensors(one, function) for one in value)
+    if kind is dict:
+        return {name: with_tensors(one, function) for name, one in value.items()}
+    if isinstance(value, LEAVES):
+        return value
+    return tree_map(lambda one: function(one) if isinstance(one, Tensor) else one, value)
 
 
 def of_batch(value: Any) -> bool:

@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from gracile.channels.calls import leaves
 from gracile.channels.records import Constants, Count, Follow, Layer, Ledger, Place, Record, Step, Var
 from gracile.channels.sizes import Attribute, Labels, Size
 from gracile.core.errors import InputError
@@ -51,7 +52,7 @@ class Op:
             call,
         )
         self.results: list[tuple[int, ...]] = []
-        self.operands: list[Var] = [one for one in tree_leaves((self.args, self.kwargs)) if isinstance(one, Var)]
+        self.operands: list[Var] = [one for one in leaves((self.args, self.kwargs)) if isinstance(one, Var)]
         self.record = Record(self.operands)
         self.ledger = ledger
         self.used: set[int] = set()

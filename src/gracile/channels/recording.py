@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from gracile.channels.calls import (
     QUESTIONS,
@@ -104,7 +103,7 @@ class Recorder(TorchFunctionMode):
                 result = original(module, *without_sizes(args), **without_sizes(kwargs))
             finally:
                 self.tensors.inside, self._inside = None, ""
-            for one in tree_leaves(result):
+            for one in leaves(result):
                 if isinstance(one, Tensor) and one is not module:
                     self.tensors.var(one)
         else:
@@ -124,10 +123,10 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, key: str, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         rule = RULES.get(key)
-        tensors = any(isinstance(one, Tensor) for one in tree_leaves((args, kwargs)))
+        tensors = any(isinstance(one, Tensor) for one in leaves((args, kwargs)))
         if rule is None and not tensors:
             result = func(*without_sizes(args), **without_sizes(kwargs))
-            if not any(isinstance(one, Tensor) for one in tree_leaves(result)):
+            if not any(isinstance(one, Tensor) for one in leaves(result)):
                 return result
         operands = self.tensors.vars(args), self.tensors.vars(kwargs)
         step = self.tensors.inside
@@ -158,7 +157,7 @@ class Recorder(TorchFunctionMode):
             written: its arguments, where it changes the first of them in place.
         """
         target = written[0] if written and isinstance(written[0], Tensor) else None
-        tensors = [one for one in tree_leaves(result) if isinstance(one, Tensor)] if target is None else [target]
+        tensors = [one for one in leaves(result) if isinstance(one, Tensor)] if target is None else [target]
         known = [self.tensors.known(one) is not None for one in tensors]
         if not tensors or (rule is _fixed and target is None and all(known)):
             return  # opened, its last operation left the labels
@@ -254,7 +253,7 @@ class Recorder(TorchFunctionMode):
             self.ledger.pin(dims[0], f"their number is used as a value at {user_line()}")
 
     def _read(self, name: str, args: Any) -> None:
-        for one in tree_leaves(args):
+        for one in leaves(args):
             if not isinstance(one, Tensor):
                 continue
             var = self.tensors.var(one)
@@ -328,7 +327,7 @@ class _Opened(TorchDispatchMode):
         if rule is None:
             rule = self._unknown
         written = args if packet.endswith("_") and not packet.startswith("_") else []
-        if any(isinstance(one, Tensor) for one in tree_leaves(result)):
+        if any(isinstance(one, Tensor) for one in leaves(result)):
             name = recorder._inside or self.step.node.name
             op = Op(key, name, operands, self.step, recorder.ledger, func, opened=True)
             recorder._apply(rule, op, result, written)

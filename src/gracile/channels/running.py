@@ -96,7 +96,7 @@ def _error_line(error: BaseException, recorder: Recorder) -> str:
     trace, found, module = error.__traceback__, "", ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((*SKIPPED, "<")):
+        if not file.startswith(SKIPPED):
             found = f"{file}:{trace.tb_lineno} `{linecache.getline(file, trace.tb_lineno).strip()}` "
         owner = trace.tb_frame.f_locals.get("module")
         if isinstance(owner, nn.Module) and owner in recorder.modules and recorder.modules[owner]:

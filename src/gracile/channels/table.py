@@ -6,6 +6,7 @@ A module, its functional form, the method of a tensor, the operator and the ATen
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,7 @@ ALIASES = {
 }  # fmt: skip
 
 
+@functools.lru_cache(maxsize=4096)
 def canonical(function: Any) -> str:
     """The one name of an operation in all its forms."""
     name = function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)

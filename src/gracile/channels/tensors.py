@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from gracile.channels.calls import with_tensors
 from gracile.channels.records import Dims, Ledger, Record, Step, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.writing import Writer
@@ -50,7 +50,7 @@ class Tensors:
 
     def vars(self, value: Any) -> Any:
         """Arguments with each tensor's `Var` in its place."""
-        return tree_map(lambda one: self.var(one) if isinstance(one, Tensor) else one, value)
+        return with_tensors(value, self.var)
 
     def _parameter(self, name: str, tensor: Tensor) -> Var:
         var = self._params.get(id(tensor))

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_leaves
 
-from gracile.channels.calls import OPERATORS, Shape, methods, user_line
+from gracile.channels.calls import OPERATORS, Shape, leaves, methods, user_line
 from gracile.channels.records import Step, Var
 from gracile.channels.sizes import Attribute, Measured, Size
 
@@ -80,7 +79,7 @@ class Writer:
         return step
 
     def _nodes(self, *values: Any) -> list[fx.Node]:
-        found = [self.var(one).node for one in tree_leaves(values) if isinstance(one, Tensor)]
+        found = [self.var(one).node for one in leaves(values) if isinstance(one, Tensor)]
         return [node for node in found if node is not None]
 
     def _emit(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node:

@@ -22,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--model", choices=["I", "II", "III"], help="I fixed, II random, III growing (default: by --noise)")
     add(
         "--noise",
-        help="half-cauchy, pareto:J, log-pareto, exponential, uniform (model II) or half-normal-n (model III)",
+        help="half-cauchy, pareto:J, log-pareto, exponential, uniform (model II), half-normal-n, gamma-n, lognormal-n or "
+        "two-point-n (model III)",
     )
     add("--reinforcement", default="identity", help="identity, a number C for C m, constant:C or power:C,P")
     add("--clock", choices=["edge", "walk"], default="edge", help="what n counts in model III (default: edge)")

@@ -82,7 +82,8 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
         InputError: no such row; the message names the nearest one.
     """
     if name not in table:
-        raise InputError(f"There is no {what} named '{name}'.", nearest(name, table))
+        shown = f"'{name}'" if name.isprintable() else repr(name)
+        raise InputError(f"There is no {what} named {shown}.", nearest(name, table))
     return table[name]
 
 

@@ -57,7 +57,8 @@ def graph_size(path: Path) -> GraphSize:
             if any(one is not None for one in held):
                 layers.append((node, held))
     weights = [one for _, held in layers for one in held if one is not None]
-    shapes = _shapes(model, {name for node, _ in layers for name in (node.input[0], node.output[0])})
+    # A recurrent layer need not give its sequence.
+    shapes = _shapes(model, {name for node, _ in layers for name in (node.input[0], node.output[0]) if name})
     return GraphSize(
         macs=None if shapes is None else sum(_multiply_adds(node, held, shapes) for node, held in layers),
         weights=sum(one.size for one in weights),
@@ -98,9 +99,10 @@ def _shapes(model: Any, names: set[str]) -> dict[str, tuple[int, ...]] | None:
 
 def _multiply_adds(node: Any, held: list[Any], shapes: dict[str, tuple[int, ...]]) -> int:
     """Of one layer for one sample: the numbers it makes, by what each is a sum over."""
-    read, made = shapes[node.input[0]], shapes[node.output[0]]
+    read = shapes[node.input[0]]
     if node.op_type in RECURRENT:
         return read[0] * sum(one.size for one in held if one is not None)  # (steps, batch, features)
+    made = shapes[node.output[0]]
     if node.op_type == "Conv":
         return math.prod(made) * math.prod(held[0].shape[1:])
     if node.op_type == "ConvTranspose":

@@ -24,6 +24,9 @@ LINEAR = ("Gemm", "MatMul")
 RECURRENT = ("LSTM", "GRU", "RNN")
 # The runtime has no kernel in integers for the others.
 RECURRENT_IN_INTEGERS = ("LSTM",)
+# Scores of attention that lie wider apart are masked, with numbers that stand for minus infinity: a step of 1/255 of that range would
+# take all others for one. Eight bits of this much are steps of a quarter, under the exponential of a softmax.
+WIDE = 64
 # Calibration samples kept for comparing layers; the rest streams through.
 KEPT = 128
 # Integer sums that overflow multiply the squared error by ten and more; without, fused and unfused errors are equal.
@@ -117,9 +120,8 @@ class Quantizer:
         with _quiet():
             try:
                 quantization.quant_pre_process(str(raw), str(self._file))
-            except (
-                Exception
-            ):  # its symbolic shapes do not know every operation, and say so in many ways; it does without
+            except Exception:
+                # Its symbolic shapes do not know every operation, and say so in many ways; it does without.
                 quantization.quant_pre_process(str(raw), str(self._file), skip_symbolic_shape=True)
         prepared = onnx.load(str(self._file)).graph
         weights = {one.name for one in prepared.initializer}
@@ -128,18 +130,17 @@ class Quantizer:
         self.operations: dict[str, str] = {node.name: node.op_type for node in weighted}
         self.products = len(layers) - len(weighted)
         self.layers = list(self.operations)
-        if all(
-            operation in RECURRENT and operation not in RECURRENT_IN_INTEGERS for operation in self.operations.values()
-        ):
+        if not {*CONVOLUTIONS, *LINEAR, *RECURRENT_IN_INTEGERS} & {*self.operations.values()}:
             raise ExportError(
                 "The network has no convolution, linear layer or LSTM to quantise.", "Export it without int8."
             )
         self.sample: list[Feed] = []
         self._calibration, self._folder = calibration, folder
-        self._ranges = self._calibrate()
+        self._float: list[str] = []
+        self._ranges = self._calibrate(prepared)
 
-    def _calibrate(self) -> Any:
-        """Minimum and maximum of every activation, in one pass."""
+    def _calibrate(self, graph: Any) -> Any:
+        """Minimum and maximum of every activation, in one pass; what masks attention is set apart, to stay in float."""
         calibrate = need("onnxruntime.quantization.calibrate")
         augmented = str(self._folder / "augmented.onnx")
         calibrator = calibrate.create_calibrator(self._file, None, augmented_model_path=augmented)
@@ -159,8 +160,12 @@ class Quantizer:
         if not self._calibration.samples:
             raise DataError("The calibration data are empty.", "Give some hundred typical inputs.")
         ranges = calibrator.compute_data()
+        masked = _masked(graph, ranges)
+        self._float = [node.name for node in graph.node if masked & {*node.input, *node.output}]
         for name, value in ranges.items():
-            if not all(np.isfinite(bound).all() for bound in value.range_value):
+            if name in masked:
+                ranges[name] = calibrate.TensorData(lowest=np.float32(-1), highest=np.float32(1))  # not looked at
+            elif not all(np.isfinite(bound).all() for bound in value.range_value):
                 raise NonFiniteError(
                     f"The activation '{name}' is not finite on the calibration data.", "Mend the weights or the data."
                 )
@@ -186,7 +191,7 @@ class Quantizer:
                 quantization.QuantType.QUInt8,
                 copy.deepcopy(self._ranges),  # it is adjusted in place
                 [],
-                list(exclude),
+                [*self._float, *exclude],
                 operations,
                 {},
             )
@@ -243,6 +248,22 @@ class _OneBatch:
     def get_next(self) -> Feed | None:
         batch, self._batch = self._batch, None
         return batch
+
+
+def _masked(graph: Any, ranges: Any) -> set[str]:
+    """Activations that hold masked scores of attention, or the mask: those that lie wide apart, from each softmax backwards."""
+    producers = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = [node.input[0] for node in graph.node if node.op_type == "Softmax"]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in ranges:
+            continue
+        low, high = ranges[name].range_value
+        if np.max(high) - np.min(low) > WIDE:
+            found.add(name)
+            waiting += producers[name].input if name in producers else ()
+    return found
 
 
 @contextlib.contextmanager

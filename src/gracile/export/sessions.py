@@ -75,10 +75,10 @@ def optimized_operations(model: bytes) -> Counter[str]:
         session(model, threads=1, optimized=file)
         graph = onnx.load(str(file)).graph
         stored = {one.name for one in graph.initializer}
-        # Layers in integers have their weight fourth; attention multiplies activations by the same operation.
+        # Layers in integers have their weight fourth, or first; attention multiplies activations by the same operation.
         return Counter(
             f"{node.op_type} of activations"
-            if node.op_type in INTEGER and node.input[3] not in stored
+            if node.op_type in INTEGER and not stored & {node.input[0], node.input[3]}
             else node.op_type
             for node in graph.node
         )

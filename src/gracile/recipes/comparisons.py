@@ -79,7 +79,8 @@ def check_comparisons(comparisons: Mapping[str, Comparison], arms: Sequence[str]
         ranked = comparison.value is not None and not comparison.paired
         if not comparison.others or (len(comparison.others) > 1 and not ranked):
             raise InputError(
-                f"The comparison '{name}' does not say which arm is the best.", "Name arms in 'to', and a 'value' that is not paired."
+                f"The comparison '{name}' does not say which arm is the best.",
+                "Name arms in 'to', and a 'value' that is not paired.",
             )
         for arm in (comparison.arm, *comparison.others):
             if arm not in arms:
@@ -116,9 +117,7 @@ def compared(
             values[f"{name}.in_errors"] = values[name] / (statistics.stdev(found) / len(found) ** 0.5)
         sign = "minus" if comparison.by == "difference" else "over"
         best = f", the best of {len(comparison.others)}" if len(comparison.others) > 1 else ""
-        notes.append(
-            f"{comparison.value} of {comparison.arm} {sign} that of {to}{best}, seed by seed: {spread(found)}"
-        )
+        notes.append(f"{comparison.value} of {comparison.arm} {sign} that of {to}{best}, seed by seed: {spread(found)}")
     return values, notes
 
 

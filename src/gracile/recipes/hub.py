@@ -206,4 +206,6 @@ def _card(
     use = USE.format(name=name, model=model, shape=f"{dtype} ({', '.join(['n', *map(str, shape)])})")
     if found is not None and len(found.data.train.input_shape if found.data else ()) > 1:
         use += "\nIts inputs are images in [0, 1]; it standardises them itself.\n"
-    return f"---\n{header.to_yaml()}\n---\n\n# {name.rpartition('/')[2]}\n\n{text}\n\n{use}\nMade by gracile {VERSION}.\n"
+    return (
+        f"---\n{header.to_yaml()}\n---\n\n# {name.rpartition('/')[2]}\n\n{text}\n\n{use}\nMade by gracile {VERSION}.\n"
+    )

@@ -54,8 +54,12 @@ def _row(classes: Sequence[str], index: int, found: Sequence[tuple[str, list[lis
 
 
 def _counts(arm: Arm) -> list[list[int]]:
+    """The confusion of the first seed that has one, whole: rows are what a sample is."""
     found = next((one.answers for one in arm.trained if one.answers is not None), None)
-    return [] if found is None else found.get("confusion", [])
+    if found is None:
+        return []
+    taken = found.get("confusion", {})
+    return [[taken.get(name, {}).get(other, 0) for other in found["classes"]] for name in found["classes"]]
 
 
 def _classes(arm: Arm) -> list[str]:

@@ -70,6 +70,12 @@ def _warnings(runs: Sequence[Run], names: dict[Path, str]) -> list[str]:
         for run in runs
         if run.result is None
     ]
+    found += [
+        f"{arm.name} of {names[run.path]} has collapsed: {arm.collapsed}."
+        for run in runs
+        for arm in run.arms
+        if arm.collapsed
+    ]
     kinds = dict.fromkeys(run.kind for run in runs)
     if len(kinds) > 1:
         found.append(

@@ -141,7 +141,7 @@ def histogram(
         xlabel: what is binned.
         caption: what to see in it.
     """
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(WIDTH, HEIGHT, margins={**MARGINS, "left": 0.12, "wspace": 0.35})
     zero, spread = figure.subplots(1, 2, width_ratios=(1, 5))
     bins = len(shares[0][2])
     # Bins that are empty in all are cut off at both ends.
@@ -243,7 +243,7 @@ def _name(figure: Figure, axes: Axes, points: Sequence[Point], radii: Sequence[f
         )
         for across, up in PLACES:
             words.set_position((across * (radius + 3), up * (radius + 3)))
-            words.set_horizontalalignment({1: "left", -1: "right"}.get(across, "center"))
+            words.set_horizontalalignment("center" if not across else "left" if across > 0 else "right")
             words.set_verticalalignment("center" if not up else "bottom" if up > 0 else "top")
             box = words.get_window_extent()
             if box.x0 >= room.x0 and box.x1 <= room.x1 and box.y0 >= room.y0 and not box.count_overlaps(taken):

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gracile.core.figures import new_figure, save
+from gracile.core.figures import save
 from gracile.core.names import safe_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["new_figure", "save", "save_all"]
 
 
 def save_all(drawn: Mapping[str, Figure], folder: Path) -> dict[str, Path]:

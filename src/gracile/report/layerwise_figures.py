@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gracile.report.figures import new_figure
+from gracile.core.figures import new_figure
 
 Numbers = Sequence[Mapping[str, Any]]
 

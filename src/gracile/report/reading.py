@@ -61,7 +61,7 @@ class Arm:
     @property
     def collapsed(self) -> str:
         """How a seed of it has failed as a whole, such as ``at chance``; empty where none has."""
-        return next((str(one.result["collapsed"]) for one in self.trained if (one.result or {}).get("collapsed")), "")
+        return next((str(how) for one in self.trained if (how := (one.result or {}).get("collapsed"))), "")
 
     def numbers(self, key: str) -> list[float]:
         """A number of ``arm.json`` over the seeds that have it."""

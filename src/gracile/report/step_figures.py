@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from gracile.report.figures import new_figure, save
+from gracile.core.figures import new_figure, save
 
 Rows = Sequence[Mapping[str, Any]]
 # Arms beside each other in a legend.

@@ -106,7 +106,8 @@ def _next(run: Run, best: Arm | None) -> tuple[str, str]:
     where = shlex.quote(str(run.path))
     if run.kind != "train":
         # `gracile compress` and `gracile attack` build the arms of training recipes only.
-        return "", ""
+        smaller = run.recipe.get("source") and run.recipe.get("size", "full") != "full"
+        return (f"gracile reproduce {run.recipe.get('name')}", "runs it at the published size") if smaller else ("", "")
     if best is None:
         if any(arm.sparse for arm in run.arms) or not run.arms:
             return "", ""

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from gracile.core.errors import InputError, nearest, pick
+from gracile.core.figures import new_figure, save
 from gracile.core.files import write_json
 from gracile.core.tensor_files import read_tensors
-from gracile.report.figures import new_figure, save
 from gracile.report.reading import Arm, Run, read
 
 Weights = Mapping[str, np.ndarray]  # by parameter name, each at least two-dimensional

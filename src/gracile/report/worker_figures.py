@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import cm, colormaps, colors, patheffects
 
-from gracile.report.figures import new_figure, save
+from gracile.core.figures import new_figure, save
 from gracile.workers import Graph
 
 Rows = Sequence[Mapping[str, Any]]

@@ -9,7 +9,7 @@ import copy
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 import torch
 from annotated_types import Len
@@ -164,7 +164,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             "Write it with gracile.shrinking.save_lean of this version.",
         )
     with reading(path, remedy):
-        return NOTE.validate_python(note), tensors
+        return cast(dict[str, Any], NOTE.validate_python(note)), tensors
 
 
 def fits(model: nn.Module, dense: dict[str, list[int]], name: str) -> None:

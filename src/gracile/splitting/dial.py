@@ -45,10 +45,9 @@ class Dial:
     """Steers a splitting's lam so that the run ends at a budget, or at several at once.
 
     At any moment the weights' sizes tell exactly which lam would zero which of them, so no search over runs is needed:
-    the dial asks for the share that the budget's schedule names at this step, a cubic from everything to the target over
-    the first part of the run [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move.
-    Groups go in the order of what they are worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the
-    run tell it (`Worth`).
+    the dial asks for the share that the budget's schedule names at this step, everything at first, then a cubic to the target
+    [@zhu2017, eq. 1], sets lam to it, and goes on setting it, because weights move. Groups go in the order of what they are
+    worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the run tell it (`Worth`).
 
     A budget is a cap. At the last setting the groups that lam leaves and the budget does not are looked through from the weakest
     on: one that is too dear is passed over, and cheaper ones go, so that the run ends at most a percent of the budget below it
@@ -79,8 +78,8 @@ class Dial:
             budget of sparsity alone; norms rank the rest.
         by_cost: weigh groups by what they cost of the budget. A budget of multiply-adds then takes first of the early layers,
             whose channels are few and dear; without it layers lose nearly alike.
-        begin: share in [0, 1) of the run, at its start, that trains densely: until then sizes tell little of what a group is
-            worth.
+        begin: share in [0, 1) of the run, at its start, that trains densely: until then little tells what a group is worth, and what goes
+            early does not come back, since beta takes its weights within some tens of steps.
         ramp: share in (0, 1] of the run, after that, during which the budget shrinks.
         settle: share in [0, 1) of the run, at its end, during which the choice is final; 0 for plain splitting to the end.
 
@@ -108,8 +107,8 @@ class Dial:
         example: Tensor | None = None,
         ranking: Ranking = "worth",
         by_cost: bool = True,
-        begin: float = 0.0,
-        ramp: float = 0.5,
+        begin: float = 0.3,
+        ramp: float = 0.2,
         settle: float = 0.5,
     ) -> None:
         asked = {"macs": macs, "params": params, "sparsity": sparsity, "latency": latency, "file_size": file_size}
@@ -423,13 +422,11 @@ class Dial:
         assert isinstance(split, RGSM)
         if _landed(self._left_at(high), self.budgets):
             return None
-        dead = split.dead_at(low)
+        dead, able = split.dead_at(low), split.split_groups()
         extra = torch.zeros_like(dead)
-        # Groups none of whose weights is split have nothing to be zeroed.
-        sizes = split.group_sizes().tolist()
         best, least = None, self._left_at(high)
         for group in split.critical_mus().argsort(stable=True).tolist():
-            if dead[group] or not sizes[group] or split.is_last(group, dead | extra):
+            if dead[group] or not able[group] or split.is_last(group, dead | extra):
                 continue
             extra[group] = True
             left = self._left(dead | extra)

@@ -319,9 +319,11 @@ class RGSM(VariableSplitting):
     def dead_at(self, mu: float) -> Tensor:
         """Which groups would be zero in u for this mu, ``(groups,)`` bool; zero already counts."""
         fates = self._fates(mu)
-        gone = (fates.factors * fates.norms == 0)[: self._dummy]
-        # A group none of whose weights is split never goes.
-        return gone & (torch.bincount(self._slice_group, minlength=self._dummy) > 0)
+        return (fates.factors * fates.norms == 0)[: self._dummy] & self.split_groups()
+
+    def split_groups(self) -> Tensor:
+        """The groups of which weights are split, ``(groups,)`` bool; the others never go."""
+        return torch.bincount(self._slice_group, minlength=self._dummy) > 0
 
     def is_last(self, group: int, dead: Tensor) -> bool:
         """Whether a layer that must keep a group would have none without this one.
@@ -388,9 +390,8 @@ class RGSM(VariableSplitting):
                 worth *= ones.scatter_reduce(0, self._slice_group, scarce, "amax")
             size = (worth[: self._dummy] / relative).sqrt()
             # Only their order matters; near 1 they are far from the ends of float32.
-            # Groups none of whose weights is split have none.
-            middle = size[size > 0].median() if bool((size > 0).any()) else size.new_ones(())
-            size = (size / middle).clamp(1e-12, 1e12)
+            known = size[size > 0]
+            size = (size / (known.median() if len(known) else 1.0)).clamp(1e-12, 1e12)
             self._scales = torch.cat([norms[: self._dummy].double() / size, ones[:1]]).to(self._scales)
             self._scales[self._scales == 0] = 1
             return

@@ -132,14 +132,17 @@ def _check_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
             number = isinstance(value, (int, float)) and isinstance(group[key], (int, float))
             if key != "initial_lr" and type(group[key]) is not type(value) and not number:
                 raise ValueError(f"the optimiser's {key} is {group[key]!r}")
+    if not type(optimizer).__module__.startswith("torch.optim") or isinstance(optimizer, torch.optim.LBFGS):
+        # What others keep is theirs to know.
+        return
     shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    keys = {frozenset(kept) for kept in state["state"].values()}
+    if len(keys) > 1:
+        raise ValueError("the optimiser keeps other things for some parameters than for others")
     for index, kept in state["state"].items():
         for key, value in kept.items():
-            if (
-                isinstance(value, Tensor)
-                and value.dim()
-                and (value.shape != shapes[index] or not value.is_floating_point())
-            ):
-                raise ValueError(f"the optimiser's {key} is {value.dtype} of the shape {tuple(value.shape)}")
-            if not isinstance(value, (Tensor, int, float, type(None))):
-                raise ValueError(f"the optimiser's {key} is {value!r}")
+            expected = torch.Size() if key == "step" else shapes[index]
+            fits = isinstance(value, Tensor) and value.is_floating_point() and value.shape == expected
+            # SGD has none before its first step.
+            if not fits and not (key == "momentum_buffer" and value is None):
+                raise ValueError(f"the optimiser's {key} does not fit its parameter")

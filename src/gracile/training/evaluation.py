@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,13 +61,18 @@ class Evaluation:
         unused = 2 * int((answered & present).sum()) <= classes and classes > 2
         return "half of the classes never" if unused and self.samples >= SAMPLES_PER_CLASS * classes else ""
 
-    def to_json(self) -> dict[str, Any]:
-        """For a file."""
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """For a file; of the confusion, by the classes' names, only what is not 0: a thousand classes have a million pairs."""
+        taken = {
+            name: {classes[other]: int(row[other]) for other in row.nonzero().flatten().tolist()}
+            for name, row in zip(classes, self.confusion, strict=True)
+        }
         return {
+            "classes": list(classes),
             "accuracy": self.accuracy,
             "loss": self.loss,
             "samples": self.samples,
-            "confusion": self.confusion.tolist(),
+            "confusion": taken,
             "collapsed": self.collapsed,
         }
 

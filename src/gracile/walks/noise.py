@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from gracile.core.errors import InputError, pick
+from gracile.walks.varying import GivenByCount, GrowingGamma, GrowingLogNormal, GrowingTwoPoint
 
 Array = NDArray[np.float64]
 
@@ -27,13 +28,17 @@ class Noise(Protocol):
     """A law of xi.
 
     Attributes:
-        grows: whether the law depends on the count n and grows with it (model III).
+        grows: whether the law depends on the count n (model III).
+        ordered: whether what a growing law takes away does not fall with n.
         accuracy: relative accuracy of `lost`, as the functions it is made of document theirs.
         least: xi is never below this.
     """
 
     @property
     def grows(self) -> bool: ...
+
+    @property
+    def ordered(self) -> bool: ...
 
     @property
     def accuracy(self) -> float: ...
@@ -67,6 +72,7 @@ class Fixed:
     """xi = 1: model I."""
 
     grows = False
+    ordered = True
     accuracy = 1e-15
     least = 1.0
 
@@ -101,6 +107,7 @@ class HalfCauchy:
 
     scale: float = 1.0
     grows = False
+    ordered = True
     accuracy = 2e-15
     least = 0.0
 
@@ -137,6 +144,7 @@ class Pareto:
 
     j: float = 0.5
     grows = False
+    ordered = True
     accuracy = 4e-15
     least = 1.0
 
@@ -176,6 +184,7 @@ class LogPareto:
 
     a: int = 1
     grows = False
+    ordered = True
     accuracy = 1e-13
     least = math.e
 
@@ -225,6 +234,7 @@ class Exponential:
 
     scale: float = 1.0
     grows = False
+    ordered = True
     accuracy = 1e-15
     least = 0.0
 
@@ -258,6 +268,7 @@ class Uniform:
 
     high: float = 2.0
     grows = False
+    ordered = True
     accuracy = 1e-15
     least = 0.0
 
@@ -290,6 +301,7 @@ class GrowingHalfNormal:
     """
 
     grows = True
+    ordered = True
     accuracy = 4e-15
     least = 0.0
 
@@ -331,6 +343,7 @@ class Given:
     """
 
     grows = False
+    ordered = True
     accuracy = 1e-15
     least = 0.0
     points = 400_000
@@ -426,6 +439,9 @@ NOISES: Mapping[str, Callable[..., Noise]] = {
     "exponential": Exponential,
     "uniform": Uniform,
     "half-normal-n": GrowingHalfNormal,
+    "gamma-n": GrowingGamma,
+    "two-point-n": GrowingTwoPoint,
+    "lognormal-n": GrowingLogNormal,
 }
 
 
@@ -433,7 +449,8 @@ def noise(given: object) -> Noise:
     """Understand what a user gave.
 
     None is model I. A string names a row of `NOISES`, with its parameter after a colon (``"pareto:0.5"``). A scipy
-    frozen distribution or a callable distribution function is a law of one's own.
+    frozen distribution or a callable distribution function is a law of one's own; a function from n to a frozen distribution is
+    one that changes with n (model III).
 
     Raises:
         InputError: none of these, or a law with negative values.
@@ -451,14 +468,16 @@ def noise(given: object) -> Noise:
             raise InputError(
                 f"The noise '{given}' has a parameter that is no number.", "Write it as in pareto:0.5."
             ) from None
-        if law is GrowingHalfNormal:
-            raise InputError("The noise 'half-normal-n' has no parameter.", "Leave out what follows the colon.")
+        if name.endswith("-n"):
+            raise InputError(f"The noise '{name}' has no parameter.", "Leave out what follows the colon.")
         return law(value)
-    if isinstance(given, (Fixed, HalfCauchy, Pareto, LogPareto, Exponential, Uniform, GrowingHalfNormal, Given)):
-        return given
+    if hasattr(given, "lost") and not isinstance(given, type):
+        return cast(Noise, given)
+    if callable(given) and not hasattr(given, "cdf") and hasattr(given(1.0), "sf"):
+        return GivenByCount(given)
     if hasattr(given, "cdf") or callable(given):
         return Given(given)
     raise InputError(
         f"{given!r} is not a noise law.",
-        "Give a name such as 'half-cauchy', a scipy frozen distribution, or a callable x -> P(xi <= x).",
+        "Give a name such as 'half-cauchy', a scipy frozen distribution, a callable x -> P(xi <= x), or one from n to a law.",
     )

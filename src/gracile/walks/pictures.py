@@ -59,7 +59,11 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
     furthest = max(np.log10(p.decades) for _, points in curves.values() for p in points)
     last.set_xscale("symlog", linthresh=3)
     last.set_xlim(-0.2, max(1.0, 1.05 * furthest))
-    marks = [mark for mark in (0, 0.5, 1, 2, 3, 10, 30, 100, 250) if mark <= 1.05 * furthest and (mark != 0.5 or furthest < 2)]
+    marks = [
+        mark
+        for mark in (0, 0.5, 1, 2, 3, 10, 30, 100, 250)
+        if mark <= 1.05 * furthest and (mark != 0.5 or furthest < 2)
+    ]
     last.set_xticks(marks, [f"{mark:g}" for mark in marks])
     last.minorticks_off()
     last.set_xlabel("log₁₀(−log₁₀ δ)")

@@ -81,7 +81,7 @@ class Staying:
 
     def leave_at_most(self, first: Array, last: Array, shape: Shape) -> Array:
         """An upper bound of the hazard on each [first, last]."""
-        if shape == "unknown":
+        if shape == "unknown" or not self.noise.ordered:
             return np.ones_like(first)
         leave0 = self.leave0(first)
         if self.noise.grows:

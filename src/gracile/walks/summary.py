@@ -208,11 +208,11 @@ def _noise(model: str | None, noise: Any) -> Any:
     """The law that a model has."""
     if model == "I" and noise:
         raise InputError("Model I has no random noise.", "Leave the noise out, or take model II.")
-    if model == "II" and (not noise or noise == GROWING):
+    if model == "II" and (not noise or str(noise).endswith("-n")):
         raise InputError("Model II needs a noise that does not grow.", "Add one, such as half-cauchy.")
-    if model == "III" and noise not in (None, GROWING):
+    if model == "III" and not (noise is None or str(noise).endswith("-n")):
         raise InputError(f"Model III needs a noise that grows with n; '{noise}' does not.", f"Use {GROWING}.")
-    return GROWING if model == "III" else noise
+    return noise or GROWING if model == "III" else noise
 
 
 def _reinforcement(given: Any) -> Any:

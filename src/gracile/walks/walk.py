@@ -95,8 +95,8 @@ class SenileWalk:
             `ConstantReinforcement`, `PowerReinforcement`, `CustomReinforcement`, or a callable on arrays with f >= -1.
         delta: the strength of the perturbation, >= 0; a float, or an mpmath number below the smallest float.
         noise: the law of xi: None is model I (xi = 1); a row of `NOISES` such as "half-cauchy" or "pareto:0.5", a law
-            object, a scipy frozen distribution or a callable x -> P(xi <= x) are model II; "half-normal-n" is model
-            III.
+            object, a scipy frozen distribution or a callable x -> P(xi <= x) are model II; a row that ends in "-n" and a function
+            from n to a frozen distribution are model III.
         clock: what n is in a law that depends on it. "edge": the count of crossings of the present edge, as in the
             products of the theorems; visits of edges are then independent and the diffusion constant exact. "walk": the
             step of the walk; it can only be simulated, step by step.
@@ -175,6 +175,8 @@ class SenileWalk:
                     "Without perturbation no finite number of values of f decides whether E[tau] is finite.",
                     "Give delta > 0, or LinearReinforcement, ConstantReinforcement or PowerReinforcement.",
                 )
+        if not self.noise.ordered and self.delta > 0:
+            return self._by_losses()
         loss, half = self._constant_loss()
         if loss is not None and isinstance(f, (LinearReinforcement, ConstantReinforcement)):
             if isinstance(f, LinearReinforcement) and f.c > 0:
@@ -282,6 +284,26 @@ class SenileWalk:
                 if top < (1 + f1) / (2 * self.dim + f1):
                     return top, True
         return None, False
+
+    def _by_losses(self) -> Diffusivity:
+        """Where losses vary with n without order: nu = 0 if their sum is finite and E[tau] is infinite without them.
+
+        Raises:
+            InputError: it is not so, and no finite number of laws decides.
+        """
+        f = self.reinforcement
+        summable = getattr(self.noise, "summable", None)
+        if not (summable and isinstance(f, LinearReinforcement) and f.c > 0 and 2 * self.dim - 1 <= f.c):
+            raise InputError(
+                "Laws that change with n without order leave open what lies beyond those that were looked at.",
+                "Look at tau_survival(n), whose sum is E[tau], or simulate.",
+            )
+        # P(tau >= n) falls as without perturbation, times the product of 1 - l_m / q0(m), which converges.
+        first = series.head(self.staying, series.ONE_BY_ONE[-1])
+        half = first.survival / 2
+        return Diffusivity(
+            0.0, 0.0, math.inf, 0.0, first.odd + half, first.odd_error + half, None, "the sum of losses is finite"
+        )
 
     def _from_sums(self, found: series.Sums, method: str) -> Diffusivity:
         low_odd, high_odd = max(found.odd - found.odd_error, 0.0), min(found.odd + found.odd_error, 1.0)

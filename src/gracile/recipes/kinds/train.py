@@ -82,8 +82,8 @@ class Target(Strict):
     form: str | None = None
     ranking: str = "worth"
     by_cost: bool = True
-    begin: float = 0.0
-    ramp: float = 0.5
+    begin: float = 0.3
+    ramp: float = 0.2
     settle: float = 0.5
 
 
@@ -386,7 +386,7 @@ def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.de
         # Some networks draw noise in evaluation too.
         torch.manual_seed(derive_seed(part.seed, "test"))
         test = evaluate(kept, splits.test)
-    write_json(part.path / "answers.json", {"classes": list(splits.test.classes), **test.to_json()})
+    write_json(part.path / "answers.json", test.to_json(splits.test.classes))
     return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
 
 

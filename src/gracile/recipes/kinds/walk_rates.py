@@ -67,6 +67,13 @@ class WalkClock(Walk):
     walkers: int
 
 
+class Tail(Walk):
+    """A law that changes with n: n P(tau >= n) up to n = `terms`, and the sum that is E[tau] so far, at strength `delta`."""
+
+    delta: float
+    terms: int = Field(ge=10)
+
+
 class Settings(Strict):
     """What a rates recipe may set.
 
@@ -74,6 +81,7 @@ class Settings(Strict):
         laws: the curves.
         checks: simulations.
         walk_clock: model III by the clock of the walk.
+        tails: model III by how long an edge holds.
         tolerance: gain / axis counts as seen where it is within this of the predicted slope.
         seed: of the simulations.
     """
@@ -81,6 +89,7 @@ class Settings(Strict):
     laws: list[Law]
     checks: list[Check] = Field(default_factory=list)
     walk_clock: list[WalkClock] = Field(default_factory=list)
+    tails: list[Tail] = Field(default_factory=list)
     tolerance: float = 0.05
     seed: int = 1
 
@@ -97,6 +106,8 @@ def execute(settings: Settings, folder: RunFolder) -> Outcome:
         found.values["worst_z"] = max(abs(row["z"]) for row in checked)
     for clocked in settings.walk_clock:
         _walk_clock(clocked, settings.seed, folder, found)
+    for tail in settings.tails:
+        _tail(tail, folder, found)
     for dim, rated in curves.items():
         file = folder.path / "plots" / f"rates-d{dim}.svg"
         plots[file.stem] = pictures.rates(file, dim, rated, f"d = {dim}: exact against predicted")
@@ -167,5 +178,22 @@ def _walk_clock(given: WalkClock, seed: int, folder: RunFolder, found: Outcome) 
         "delta": given.delta,
         "exponent of n": exponent,
     }
+    found.rows.append(row)
+    folder.record(row)
+
+
+def _tail(given: Tail, folder: RunFolder, found: Outcome) -> None:
+    survival = SenileWalk(given.dim, delta=given.delta, noise=given.law).tau_survival(given.terms)
+    before = given.terms // 10
+    last, sums = given.terms * survival[-1], (survival[:before].sum(), survival.sum())
+    label = _key(f"d{given.dim}", given.noise)
+    found.values[f"{label}_tail"] = last
+    # Over the last decade of n: 1 where P(tau >= n) falls like 1/n, so that E[tau] grows without end; 0 where it ends.
+    found.values[f"{label}_tail_ratio"] = last / (before * survival[before - 1]) if survival[before - 1] > 0 else 0.0
+    found.values[f"{label}_mean_growth"] = sums[1] - sums[0]
+    row = {
+        "d": given.dim, "noise": given.noise, "delta": given.delta, "n": given.terms, "n P(tau >= n)": last,
+        "E[tau] up to n/10": sums[0], "E[tau] up to n": sums[1],
+    }  # fmt: skip
     found.rows.append(row)
     folder.record(row)

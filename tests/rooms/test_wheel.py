@@ -1,0 +1,56 @@
+"""What a package holds: everything of the library, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+
+ROOT = Path(__file__).parents[2]
+
+
+def kept(*places: str) -> set[str]:
+    """Files of the checkout that git keeps, or would."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", *places]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip("needs a git checkout, to know which files are the project's")
+    return {name for name in found.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    return zipfile.ZipFile(next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("dist")))))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert files == {name.removeprefix("src/") for name in kept("src/gracile")}
+    assert {"gracile/py.typed", "gracile/report/style.css", "gracile/recipes/papers/published.toml"} <= files
+    assert {Path(name).suffix for name in files} <= {".py", ".toml", ".json", ".css", ".html", ".typed"}
+    assert len([name for name in files if name.endswith(".toml")]) > 20
+
+
+def test_the_wheel_tells_what_it_is(wheel: zipfile.ZipFile) -> None:
+    [place] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    told = Parser().parsestr(wheel.read(place).decode())
+    assert told["Name"] == "gracile"
+    assert told["License-Expression"] == "Apache-2.0"
+    assert told["Description-Content-Type"] == "text/markdown"
+    assert "make demo" in str(told.get_payload())
+    assert {"export", "tensorboard", "mlflow", "wandb"} <= set(told.get_all("Provides-Extra", []))
+    entries = wheel.read(place.replace("METADATA", "entry_points.txt")).decode()
+    assert "gracile = gracile.cli:main" in entries
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_the_sdist_holds_what_git_keeps(tmp_path: Path) -> None:
+    with tarfile.open(next(SdistBuilder(str(ROOT)).build(directory=str(tmp_path)))) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames()}
+    assert files - {"PKG-INFO"} == kept()

@@ -363,7 +363,9 @@ def _say_beginning(network: nn.Module, splits: Splits, part: arms.Part, source: 
     """How good the weights are that training begins with; a warning where they are worth nothing on these data."""
     watched = splits.validation if len(splits.validation) else splits.train
     found = evaluate(network, watched)
-    log.info("%s begins with %s: %.2f %% accuracy on %d samples", part.label, source, 100 * found.accuracy, len(watched))
+    log.info(
+        "%s begins with %s: %.2f %% accuracy on %d samples", part.label, source, 100 * found.accuracy, len(watched)
+    )
     if found.collapsed:
         log.warning(
             "%s begins with %s, which is worth nothing on these data (%s). Look whether its classes are numbered as in the data, and "

@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks.protocol import Case, times
 from gracile import export_onnx, shrink
 from gracile.channels import trace
-from gracile.export.samples import feed
+from gracile.export.samples import as_examples, feed
 from gracile.export.sessions import run, session
 from gracile.models import build
 
@@ -76,7 +76,7 @@ def cases(small: bool) -> Iterator[Case]:
             samples = torch.rand(8 if small else 128, 3, 32, 32)
             export_onnx(lean, example, files["shrunk + int8"], samples, float_path=files["shrunk"], verbose=False)
             for batch in (1, 16):
-                inputs = feed([torch.rand(batch, 3, 32, 32)])
+                inputs = feed(as_examples(torch.rand(batch, 3, 32, 32)))
                 for threads in (1, 2):
                     loaded = {form: session(file, threads=threads) for form, file in files.items()}
                     yield Case(

@@ -94,6 +94,6 @@ def law(x: Tensor, y: Tensor, width: int) -> Case:
     return Case(f"laws of sparsity, n = {width}, batch {len(x)}", "training step", {
         "training step": training,
         "theorem 1": lambda: theorem1(*pairs[0], pairs[0]),
-        "theorem 2, of 128 positives": lambda: theorem2(*pairs[0], *pairs),
+        "theorem 2, of the positives": lambda: theorem2(*pairs[0], *pairs),
         "theorem 2, of all": lambda: [theorem2(*pair, *pairs) for pair in pairs],
     })  # fmt: skip

@@ -33,7 +33,16 @@ SECONDS = 120.0
 def serve() -> None:
     """Start the server, which `gracile.workers.launch` uses too."""
     forkserver.set_forkserver_preload(SLOW_TO_IMPORT)
-    forkserver.ensure_running()
+    # Python's server imports from its own path, not from this process's: the package may be installed from elsewhere.
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 @contextlib.contextmanager

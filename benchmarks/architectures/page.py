@@ -17,8 +17,8 @@ HEAD = """# Architectures
 
 Can known architectures lose half of their channels, and does the smaller network compute what the larger one does?
 `benchmarks/architectures` asks this of {number} networks with random weights: at least one of every family of timm {timm},
-torchvision's classifiers and segmenters ({torchvision}), and families of transformers ({transformers}). Each is treated in double
-precision and in a process of its own, on one thread of {processor}, with torch {torch}, {days}.
+torchvision's classifiers and segmenters ({torchvision}), and families of transformers ({transformers}); {asked} stand below. Each is
+treated in double precision and in a process of its own, on one thread of {processor}, with torch {torch}, {days}.
 
 ```sh
 PYTHONPATH=src python -m benchmarks.architectures --tools ours torch-pruning torch-kirigami modelopt
@@ -31,16 +31,21 @@ one from which nothing was removed, *other function* one that computes something
 why it cannot; *broken* is any other error, or a result that does not run. *Timed out* is what took more than {limits} of processor
 time.
 
-- **gracile** zeroes half of the groups at random, never all that a layer reads, and shrinks.
-- **torch-pruning**: `MagnitudePruner` at a ratio of one half; the last layer is spared, and heads are named where layers say how
-  many they have.
-- **torch-kirigami**: `Greedy(GroupMagnitude(p=2))`, half of each layer's channels; where that has no plan, half or a quarter of all.
-- **Model-Optimizer**: the smallest network in FastNAS's search space, let go down to half of each layer's channels, one by one.
+{about}
 
 What cannot be removed exactly stays: the residual stream of a transformer keeps its width, since its layer-norms divide by a
 statistic of all of it. A smaller share left is no better where the function is another one.
 
 """
+ABOUT = {
+    "ours": "**gracile** zeroes half of the groups at random, never all that a layer reads, and shrinks.",
+    "torch-pruning": "**torch-pruning**: `MagnitudePruner` at a ratio of one half; the last layer is spared, and heads are named\n"
+    "  where layers say how many they have.",
+    "torch-kirigami": "**torch-kirigami**: `Greedy(GroupMagnitude(p=2))`, half of each layer's channels; where that has no plan,\n"
+    "  half or a quarter of all.",
+    "modelopt": "**Model-Optimizer**: the smallest network in FastNAS's search space, let go down to half of each layer's\n"
+    "  channels, one by one.",
+}
 BELOW = """A number is the share of parameters left where the result is exact. *Must stay* is the share of parameters among channels that
 cannot be removed; seconds are of a processor, for tracing and shrinking with its comparison. A dash: not asked.
 
@@ -60,6 +65,8 @@ def page(rows: Sequence[Row], libraries: Mapping[str, str], names: Sequence[str]
     ours = [row for row in latest.values() if row["tool"] == "ours"]
     head = HEAD.format(
         number=len(names),
+        asked="all" if len(ours) == len(names) else len(ours),
+        about="\n".join(f"- {ABOUT[tool]}" for tool in tools if tool in ABOUT),
         **libraries,
         processor=ours[-1]["processor"],
         torch=ours[-1]["torch"],

@@ -271,7 +271,12 @@ def test_the_projection_on_a_plane_in_l1_is_the_linear_programs():
     for point, normal, value, step in zip(p, w, level, found, strict=True):
         # d = up - down, both of them at least 0; least sum of both.
         room = [(0, 1 - float(c)) for c in point] + [(0, float(c)) for c in point]
-        least = linprog([1.0] * 18, A_eq=[[*normal.tolist(), *(-normal).tolist()]], b_eq=[float(value - normal @ point)], bounds=room)
+        least = linprog(
+            [1.0] * 18,
+            A_eq=[[*normal.tolist(), *(-normal).tolist()]],
+            b_eq=[float(value - normal @ point)],
+            bounds=room,
+        )
         assert float(step.abs().sum()) == pytest.approx(least.fun, abs=1e-9)
 
 

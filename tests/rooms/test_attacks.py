@@ -60,7 +60,7 @@ def batch(n: int = 24, seed: int = 0):
     ({"precision": "half"}, "precision is 'half'"),
     ({"draws": 0}, "draws is 0"),
     ({"chunk": 0}, "chunk is 0"),
-    ({"norm": "l1"}, "norm is 'l1'"),
+    ({"norm": "l0"}, "norm is 'l0'"),
     ({"alpha": 0.0}, "alpha is 0.0"),
     ({"loss": "cee"}, "Did you mean 'ce'"),
     ({"mode": "train"}, "mode is 'train'"),

@@ -24,7 +24,7 @@ from gracile.channels.layer_sizes import BINS, layer_sizes
 from gracile.core import figures
 from gracile.core.errors import InputError
 from gracile.recipes import load, run, runner
-from gracile.report import drawing, html, read, render, write_report
+from gracile.report import charts, drawing, html, read, render, write_report
 from gracile.report.compressed import measured
 from gracile.report.page import beside
 
@@ -549,3 +549,33 @@ def luminance(colour: str) -> float:
     parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+class Attacked:
+    """An arm as a chart asks for it."""
+
+    def __init__(self, macs: float, **percent: float) -> None:
+        self.macs, self.percent = macs, percent
+
+    def mean(self, key: str) -> float | None:
+        return self.percent.get(key)
+
+    def spread(self, key: str) -> float | None:
+        return None
+
+    def macs_left(self) -> float:
+        return self.macs
+
+    def parameters_left(self) -> float:
+        return self.macs
+
+
+def test_robust_accuracy_is_drawn_against_multiply_adds_where_all_arms_have_it():
+    dense = ("dense", Attacked(1e6, accuracy=90.0, autoattack=41.0, pgd=45.0), 0)
+    lean = ("lean", Attacked(4e5, accuracy=88.0, autoattack=39.5, pgd=44.0), 1)
+    drawn = charts.robust_picture([dense, lean])
+    assert "Robust accuracy against multiply-adds left" in drawn
+    assert "lean: 39.50 % under AutoAttack, 88.00 % clean" in drawn
+    assert "under PGD" in charts.robust_picture([dense, ("new", Attacked(4e5, accuracy=88.0, pgd=44.0), 1)])
+    assert charts.robust_picture([dense, ("clean alone", Attacked(4e5, accuracy=88.0), 1)]) == ""
+    assert charts.robust_picture([]) == ""

@@ -57,7 +57,8 @@ def read(path: Path, table: Mapping[str, type[Some]], device: torch.device) -> S
     with reading(path, remedy):
         named = str(header["class"])
         if named not in table:
-            raise StorageError(f"{path} holds a {named!r}.", nearest(named, table))
+            shown = named if named.isprintable() else repr(named)
+            raise StorageError(f"{path} holds a {shown}.", nearest(named, table))
         estimator: Any = table[named](**{**_rich(json.loads(header["parameters"])), "device": str(device)})
         fitted = _rich(json.loads(header["fitted"]))
         for name, value in fitted.items():

@@ -76,12 +76,11 @@ def _shapes(model: Any, names: set[str]) -> dict[str, tuple[int, ...]] | None:
     for one in probe.graph.input:
         if one.name in constant:
             continue
-        dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim]
-        if None in dims[1:] or not dims:
+        dims = list(one.type.tensor_type.shape.dim)
+        if not dims or not all(dim.HasField("dim_value") for dim in dims[1:]):
             return None
-        inputs[one.name] = np.zeros(
-            (1, *dims[1:]), onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type)
-        )
+        shape = (1, *(int(dim.dim_value) for dim in dims[1:]))
+        inputs[one.name] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type))
     del probe.graph.output[:]
     ordered = sorted(names)
     for number, name in enumerate(ordered):

@@ -47,6 +47,7 @@ def as_examples(example: Example) -> Inputs:
     Raises:
         InputError: not tensors, no samples, or different numbers of samples.
     """
+    examples: Any
     if isinstance(example, Mapping):
         names, examples = tuple(map(str, example)), tuple(example.values())
     else:
@@ -140,7 +141,7 @@ def split(batch: Any, examples: Inputs, *, labels: bool) -> tuple[Inputs, Tensor
     Raises:
         InputError: other shapes, no labels where they are needed.
     """
-    parts = _by_name(batch, examples, labels=labels) if isinstance(batch, Mapping) else batch
+    parts: Any = _by_name(batch, examples, labels=labels) if isinstance(batch, Mapping) else batch
     parts = (parts,) if isinstance(parts, Tensor) else tuple(parts) if isinstance(parts, list | tuple) else ()
     count = len(examples.tensors)
     if len(parts) == 2 and isinstance(parts[0], Mapping):  # ({...}, labels)

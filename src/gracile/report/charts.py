@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gracile.report import drawing, html
@@ -239,6 +240,30 @@ def arm_points(arms: Named) -> tuple[list[drawing.Point], str, bool]:
             )
         )
     return points, "multiply-adds left per sample" if absolute else "multiply-adds left, %", absolute
+
+
+# What counts as robust accuracy where all arms have it, by how much it proves.
+ROBUST = {"autoattack": "AutoAttack", "worst": "the worst case a sample", "pgd": "PGD", "ifgsm": "IFGSM"}
+
+
+def robust_picture(arms: Named) -> str:
+    """Robust accuracy against multiply-adds left; nothing where some arm was not attacked."""
+    points, label, _ = arm_points(arms)
+    by_name = {name: arm for name, arm, _ in arms}
+    key = next((key for key in ROBUST if all(by_name[one.label].mean(key) is not None for one in points)), None)
+    if key is None or not points:
+        return ""
+    robust = []
+    for one in points:
+        arm = by_name[one.label]
+        stands = arm.mean(key) or 0.0
+        detail = f"{one.label}: {stands:.2f} % under {ROBUST[key]}, {one.y:.2f} % clean"
+        robust.append(replace(one, y=stands, spread=arm.spread(key), detail=detail))
+    front = drawing.pareto(robust) if len(robust) > 1 else []
+    title, ylabel = "Robust accuracy against multiply-adds left", f"accuracy under {ROBUST[key]}, %"
+    return html.charts(
+        html.figure(drawing.scatter(title, robust, label, ylabel, fronts=[front] if front else [], caption=""))
+    )
 
 
 def measured_picture(name: str, found: Measured) -> str:

@@ -243,7 +243,7 @@ def _picture(run: Run, named: charts.Named) -> str:
         html.figure(drawing.scatter(title, points, label, "test accuracy, %", fronts=fronts, caption=caption))
     )
     unmeasured = html.paragraph("Latency was not measured yet.", soft=True) if run.kind == "train" and not timed else ""
-    return "".join(timed) + drawn + unmeasured
+    return "".join(timed) + drawn + charts.robust_picture(named) + unmeasured
 
 
 def _plots(run: Run) -> str:

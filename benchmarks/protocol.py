@@ -145,7 +145,8 @@ def measured(entry: Entry, rounds: int, here: Machine) -> list[dict[str, Any]]:
 
 def _case(case: Case, rounds: int, here: Machine) -> list[dict[str, Any]]:
     clock = time.perf_counter if case.clock == "wall" else time.process_time
-    names, times = list(case.contenders), {name: [] for name in case.contenders}
+    names = [case.base, *(name for name in case.contenders if name != case.base)]
+    times: dict[str, list[float]] = {name: [] for name in names}
     for call in case.contenders.values():
         call()
     for number in range(min(rounds, case.rounds or rounds)):

@@ -15,6 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gracile.channels import ChannelGraph, trace
+from gracile.channels.survey import of_graph
+from gracile.core.errors import GracileError
+from gracile.core.outputs import tensors_in
+from gracile.shrinking import shrink
+from tests.models.zeros import zero_groups
+
 Inputs = tuple[Tensor, ...]
 
 
@@ -41,26 +48,11 @@ class Made:
 
 def ours(model: nn.Module, inputs: Inputs) -> Made:
     """Zero half of the groups, never all that a layer reads, and shrink."""
-    from gracile.channels import trace
-    from gracile.channels.survey import of_graph
-    from gracile.core.errors import GracileError
-    from gracile.shrinking import shrink
-
     start = time.process_time()
     try:
         graph = trace(model, inputs)
         spent = time.process_time() - start
-        zero = torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(0)) < 0.5
-        for index in graph.group_index().values():
-            groups = index.unique()
-            groups = groups[groups >= 0]
-            if len(groups) and bool(zero[groups].all()) and not bool((index < 0).any()):
-                zero[groups[0]] = False
-        chosen = torch.cat([zero, torch.tensor([False])])
-        with torch.no_grad():
-            for name, index in graph.group_index().items():
-                weight = model.get_parameter(name)
-                weight[chosen[index].expand_as(weight)] = 0
+        zero_half(model, graph)
         start = time.process_time()
         lean = shrink(model, inputs, dead="fold")
         spent += time.process_time() - start
@@ -74,6 +66,17 @@ def ours(model: nn.Module, inputs: Inputs) -> Made:
         "no rule": sorted(found.missing),
     }
     return Made(lean, model, spent, facts)
+
+
+def zero_half(model: nn.Module, graph: ChannelGraph) -> None:
+    """Zero half of the groups at random, but never all that a layer reads."""
+    zero = torch.rand(graph.num_groups, generator=torch.Generator().manual_seed(0)) < 0.5
+    for index in graph.group_index().values():
+        groups = index.unique()
+        groups = groups[groups >= 0]
+        if len(groups) and bool(zero[groups].all()) and not bool((index < 0).any()):
+            zero[groups[0]] = False
+    zero_groups(model, graph, zero)
 
 
 def torch_pruning(model: nn.Module, inputs: Inputs) -> Made:
@@ -107,8 +110,6 @@ def _projections(model: nn.Module) -> list[tuple[Any, nn.Linear]]:
 
 def _last(model: nn.Module, inputs: Inputs) -> list[nn.Module]:
     """Layers that make as many channels as there are outputs."""
-    from gracile.core.outputs import tensors_in
-
     with torch.no_grad():
         sizes = {one.shape[axis] for one in tensors_in(model(*inputs)) for axis in (1, -1) if one.dim() > 1}
     return [

@@ -219,6 +219,14 @@ def test_a_cluster_that_loses_a_worker_gives_the_bits_of_one_process(
     assert bits(folder) == long_whole
 
 
+def test_what_an_arm_is_warned_of_is_said_once_whatever_it_is_built_for(recipe: schema.Recipe, tmp_path: Path, caplog):
+    steered = {"method": "rvsm", "options": {"beta": 0.1}, "target": {"sparsity": 0.5}}
+    settings = {**recipe.settings, "arms": {"one": steered, "two": {**steered, "target": {"sparsity": 0.7}}}}
+    with caplog.at_level("WARNING", "gracile"):
+        run(recipe.model_copy(update={"settings": settings}), tmp_path / "run")
+    assert sum("is short for a dial" in record.getMessage() for record in caplog.records) == 2
+
+
 # Names, published rows, the table.
 
 

@@ -6,12 +6,14 @@ import copy
 
 import pytest
 import torch
-from tests.models.zoo import randomised
 from torch import nn
 
+from benchmarks.architectures.models import NAMES, TIMM
 from benchmarks.architectures.page import page
 from benchmarks.architectures.references import larger, origins
 from gracile.shrinking.parity import largest_difference
+from tests.models.well_known import randomised
+from tests.peers import peer
 
 
 def dense() -> nn.Sequential:
@@ -96,7 +98,11 @@ def test_the_page_counts_each_tools_results() -> None:
         },
         {"tool": "other", "model": "hf:a", "result": "other function", "left": 0.25},
     ]
-    made = page([{**row, **about} for row in rows], {"timm": "1", "torchvision": "1", "transformers": "1"}, ["hf:a", "hf:b", "hf:c"])
+    made = page(
+        [{**row, **about} for row in rows],
+        {"timm": "1", "torchvision": "1", "transformers": "1"},
+        ["hf:a", "hf:b", "hf:c"],
+    )
     lines = {
         line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
         for line in made.splitlines()
@@ -107,3 +113,11 @@ def test_the_page_counts_each_tools_results() -> None:
     assert lines["hf a"] == ["0.50", "0.40", "0.10", "1.0", "other function"]
     assert lines["hf b"][-1] == "-"
     assert set(lines["hf c"]) <= {"-", ""}
+
+
+def test_every_family_of_timm_is_among_the_architectures() -> None:
+    timm = peer("timm")
+    left_out = [family for family in timm.list_modules() if not TIMM.keys() & set(timm.list_models(module=family))]
+    assert len(timm.list_modules()) > 50
+    assert not left_out
+    assert len(set(NAMES)) == len(NAMES) >= 150

@@ -403,5 +403,6 @@ def test_channels_of_which_a_part_is_split_never_go_and_are_not_counted_as_gone(
     split = RGSM(model, "group_l0", beta=0.1, example=EXAMPLE, layers=["8"])
     dial = Dial(split, steps=6, params=0.7, example=EXAMPLE)
     move(model, dial, 6)
-    assert 0.69 <= left_of(dial, {"params": 0.7}, EXAMPLE) * 0.7 <= 0.7
+    # A group is worth 1.8 % of the parameters.
+    assert 0.68 <= left_of(dial, {"params": 0.7}, EXAMPLE) * 0.7 <= 0.7
     assert split.dead_at(1e9).sum() == 39

@@ -56,7 +56,7 @@ def test_the_files_are_weighed_and_compute_what_was_trained(tmp_path: Path):
 def test_an_arm_that_is_not_there_cannot_be_weighed(tmp_path: Path):
     file = tmp_path / "weights.toml"
     file.write_text(RECIPE.replace('sparse = "lean"', 'sparse = "laen"'))
-    with pytest.raises(InputError, match=r"no arm 'laen' to weigh.*Did you mean 'lean'"):
+    with pytest.raises(InputError, match=r"no arm named 'laen'.*Did you mean 'lean'"):
         run(load(str(file)), tmp_path / "out")
 
 

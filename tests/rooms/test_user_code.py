@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gracile.core.errors import InputError
-from gracile.core.user_code import imported, is_reference, load_name
+from gracile.core.user_code import imported, is_reference, known_of, load_name, made
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> str:
@@ -86,3 +86,18 @@ def test_a_function_of_a_module_is_imported(tmp_path: Path, monkeypatch: pytest.
     for name in ("math:sqrrt", "a_module_that_is_not_there:make"):
         with pytest.raises(InputError, match="cannot be imported"):
             imported(name)
+
+
+def test_a_network_of_the_users_own_is_given_what_it_asks_for(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "from torch import nn\n\ndef make(num_classes, in_features, bias=True):\n"
+        "    return nn.Linear(in_features, num_classes, bias=bias)\n\ndef wrong():\n    return 7\n",
+    )
+    assert known_of((1, 8, 9), 2) == {"num_classes": 2, "in_channels": 1, "image_size": (8, 9)}
+    model = made(f"{file}:make", known_of((5,), 3), {"bias": False})
+    assert [tuple(one.shape) for one in model.parameters()] == [(3, 5)]
+    with pytest.raises(InputError, match=r"wrong returned int\. Return a torch"):
+        made(f"{file}:wrong", {})
+    with pytest.raises(InputError, match=r"make failed: TypeError.*called without arguments"):
+        made(f"{file}:make", {})

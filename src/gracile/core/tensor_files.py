@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from gracile.core.errors import GracileError, InputError, StorageError
 from gracile.core.files import write_atomically
 
+# What to do about a file of a user's own that is none.
+SAVE = "Save the state dict with safetensors.torch.save_file; pickles are not read."
+
 
 @contextlib.contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:

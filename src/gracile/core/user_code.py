@@ -8,13 +8,16 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gracile.core.console import told
 from gracile.core.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def is_reference(text: str) -> bool:
@@ -74,6 +77,47 @@ def taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, A
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return dict(given)
     return {key: value for key, value in given.items() if key in parameters}
+
+
+def known_of(shape: Sequence[int], num_classes: int) -> dict[str, Any]:
+    """What data fix of a network, by the names its function may take.
+
+    Args:
+        shape: of an input: ``(features,)`` or ``(channels, height, width)``.
+        num_classes: labels.
+
+    Returns:
+        ``num_classes``, and ``in_features``, or ``in_channels`` and ``image_size``.
+    """
+    inputs = {"in_features": shape[0]} if len(shape) == 1 else {"in_channels": shape[0], "image_size": tuple(shape[1:])}
+    return {"num_classes": num_classes, **inputs}
+
+
+def made(reference: str, known: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> nn.Module:
+    """The network that a user's function gives.
+
+    Args:
+        reference: ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``; the code is run.
+        known: of which it is given what it takes by name.
+        options: what it is given besides.
+
+    Raises:
+        InputError: no such function, it fails, or what it returns is no module.
+    """
+    from torch import nn
+
+    make = load_name(reference) if is_reference(reference) else imported(reference)
+    if not callable(make):
+        raise InputError(f"{reference} is a {type(make).__name__}.", "Name a function that returns the network.")
+    try:
+        model = make(**taken(make, known), **(options or {}))
+    except Exception as error:
+        asked = f"with {', '.join(known)} as far as it takes them" if known else "without arguments"
+        remedy = f"It is called {asked}, and returns the network."
+        raise InputError(f"{reference} failed: {type(error).__name__}: {error}.", remedy) from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{reference} returned {type(model).__name__}.", "Return a torch.nn.Module.")
+    return model
 
 
 def _module(file: Path) -> ModuleType:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.core.tensor_files import load_weights
-from gracile.core.user_code import imported, is_reference, load_name, taken
+from gracile.core.tensor_files import SAVE, load_weights
+from gracile.core.user_code import known_of, made
 from gracile.data import Splits, batches
 
-SAVE = "Save the state dict with safetensors.torch.save_file; pickles are not read."
 MEANINGLESS = "the dense network has the weights its function gives it, so its accuracy means nothing"
 
 
@@ -75,36 +72,5 @@ def from_file(
 
 
 def _made(reference: str, data: Splits | None) -> nn.Module:
-    return made(reference, {} if data is None else known_of(data)).cpu()
-
-
-def known_of(data: Splits) -> dict[str, Any]:
-    """What data fix of a network: ``num_classes``, and ``in_features`` or ``in_channels`` and ``image_size``."""
-    shape = data.train.input_shape
-    inputs = {"in_features": shape[0]} if len(shape) == 1 else {"in_channels": shape[0], "image_size": shape[1:]}
-    return {"num_classes": data.train.num_classes, **inputs}
-
-
-def made(reference: str, known: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> nn.Module:
-    """What a user's function gives.
-
-    Args:
-        reference: ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``; the code is run.
-        known: of which it is given what it takes by name.
-        options: what it is given besides.
-
-    Raises:
-        InputError: no such function, it fails, or what it returns is no module.
-    """
-    make = load_name(reference) if is_reference(reference) else imported(reference)
-    if not callable(make):
-        raise InputError(f"{reference} is a {type(make).__name__}.", "Name a function that returns the network.")
-    try:
-        model = make(**taken(make, known), **(options or {}))
-    except Exception as error:
-        asked = f"with {', '.join(known)} as far as it takes them" if known else "without arguments"
-        remedy = f"It is called {asked}, and returns the network."
-        raise InputError(f"{reference} failed: {type(error).__name__}: {error}.", remedy) from error
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{reference} returned {type(model).__name__}.", "Return a torch.nn.Module.")
-    return model
+    known = {} if data is None else known_of(data.train.input_shape, data.train.num_classes)
+    return made(reference, known).cpu()

@@ -8,8 +8,8 @@ from torch import nn
 from gracile.core.errors import pick
 from gracile.core.seeding import derive_seed
 from gracile.core.tensor_files import load_weights, save_weights
+from gracile.core.user_code import made
 from gracile.data import Dataset, Splits
-from gracile.deploy.networks import made
 from gracile.recipes.arms import Part
 from gracile.recipes.schema import Strict
 from gracile.training import fit

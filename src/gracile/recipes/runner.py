@@ -26,7 +26,6 @@ from gracile.recipes.kinds import Kind, Outcome, WholeKind, kind
 from gracile.recipes.settings import loaded
 from gracile.recipes.tables import Rows
 from gracile.report import write_report
-from gracile.report.figures import save_all
 
 log = logging.getLogger("gracile")
 
@@ -227,6 +226,8 @@ def _finish(
     track: Sequence[str],
 ) -> Finished:
     """Set the table of a run whose parts are done, or do all of one without parts."""
+    from gracile.report.figures import save_all
+
     # Of processes that find all parts done at the same moment, one sets the table.
     claim = take(folder.path)
     if claim is None:

@@ -14,10 +14,10 @@ from torch import nn
 from gracile import data as datasets
 from gracile.core.errors import InputError
 from gracile.core.seeding import derive_seed
-from gracile.core.tensor_files import load_weights, read_tensors
+from gracile.core.tensor_files import SAVE, load_weights, read_tensors
+from gracile.core.user_code import known_of, made
 from gracile.data import Splits
 from gracile.data.source import Missing
-from gracile.deploy.networks import SAVE, known_of, made
 from gracile.models import build, normalized
 from gracile.recipes.own import is_own
 from gracile.recipes.schema import Strict
@@ -133,7 +133,7 @@ def named_network(settings: ModelSettings, splits: Splits) -> tuple[str, dict[st
         raise InputError(
             f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."
         )
-    return name, known_of(splits)
+    return name, known_of(shape, splits.train.num_classes)
 
 
 def build_network(settings: ModelSettings, splits: Splits, seed: int, *, empty: bool = False) -> nn.Module:

@@ -422,11 +422,11 @@ class Dial:
         assert isinstance(split, RGSM)
         if _landed(self._left_at(high), self.budgets):
             return None
-        dead = split.dead_at(low)
+        dead, able = split.dead_at(low), split.split_groups()
         extra = torch.zeros_like(dead)
         best, least = None, self._left_at(high)
         for group in split.critical_mus().argsort(stable=True).tolist():
-            if dead[group] or split.is_last(group, dead | extra):
+            if dead[group] or not able[group] or split.is_last(group, dead | extra):
                 continue
             extra[group] = True
             left = self._left(dead | extra)

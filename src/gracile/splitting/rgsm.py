@@ -319,9 +319,11 @@ class RGSM(VariableSplitting):
     def dead_at(self, mu: float) -> Tensor:
         """Which groups would be zero in u for this mu, ``(groups,)`` bool; zero already counts."""
         fates = self._fates(mu)
-        gone = (fates.factors * fates.norms == 0)[: self._dummy]
-        # A group none of whose weights is split never goes.
-        return gone & (torch.bincount(self._slice_group, minlength=self._dummy) > 0)
+        return (fates.factors * fates.norms == 0)[: self._dummy] & self.split_groups()
+
+    def split_groups(self) -> Tensor:
+        """The groups of which weights are split, ``(groups,)`` bool; the others never go."""
+        return torch.bincount(self._slice_group, minlength=self._dummy) > 0
 
     def is_last(self, group: int, dead: Tensor) -> bool:
         """Whether a layer that must keep a group would have none without this one.

@@ -159,7 +159,9 @@ def test_half_precision_is_attacked_too(name: str, dtype: torch.dtype):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), eps=st.floats(0, 2), norm=st.sampled_from(["linf", "l2", "l1"]), far=st.floats(0, 10))
+@given(
+    seed=st.integers(0, 10_000), eps=st.floats(0, 2), norm=st.sampled_from(["linf", "l2", "l1"]), far=st.floats(0, 10)
+)
 def test_projection_lands_in_ball_and_box_and_moves_nothing_that_is_there(seed: int, eps: float, norm: str, far: float):
     random = torch.Generator().manual_seed(seed)
     x = torch.rand(3, 8, generator=random, dtype=torch.float64)

@@ -45,7 +45,7 @@ lr = 0.05
 
 [settings.arms.rgsm]
 method = "rgsm"
-options = {{ lam = 0.05, beta = 1.0, grouping = "coupled" }}
+options = {{ penalty = "group_lasso", lam = 0.05, beta = 1.0, grouping = "coupled" }}
 
 [settings.arms.rvsm]
 method = "rvsm"

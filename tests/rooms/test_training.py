@@ -228,7 +228,7 @@ def test_a_last_batch_of_one_sample_is_left_out(blobs: Splits):
 
 def test_rows_tell_what_is_kept(blobs: Splits):
     model = network()
-    split = RGSM(model, lam=0.3, beta=0.5)
+    split = RGSM(model, "group_lasso", lam=0.3, beta=0.5)
     row = fit(model, blobs, **{**SETTINGS, "epochs": 1}, sparsifier=split, observe=lambda kept: {"seen": 1.0}).rows[0]
     assert row["seen"] == 1.0
     assert 0 < row["channel_sparsity"] < 1

@@ -280,7 +280,7 @@ def test_the_command_hands_options_on_to_the_method(tmp_path: Path):
     settings = schema.load(str(out / "recipe.toml")).settings
     assert settings["training"]["statistics"] == "local"
     assert settings["arms"]["fedopt"]["options"] == {
-        "lr": 0.05, "local_steps": 10, "seed": 0, "server": "yogi", "server_lr": 0.03, "participation": 0.5, "weighted": False,
+        "local_steps": 10, "seed": 0, "server": "yogi", "server_lr": 0.03, "participation": 0.5, "weighted": False,
         "beta": 0.0,
     }  # fmt: skip
 

@@ -135,7 +135,7 @@ class _DKN(Learner):
                 "A kernel looks at samples of all workers at once.", "Take another learner, or fit in one place."
             )
         marks, mark_rows = self._landmarks(source)
-        folds = folds_of(source)
+        folds, copies = folds_of(source)
         held: list[Tensor] = []
         coefficients: list[Tensor] = []
         randoms: list[Tensor] = []
@@ -146,7 +146,7 @@ class _DKN(Learner):
             stream = self._dense(source, list(held), list(randoms), list(scales))
             gamma = self._gamma(stream, source.rows)
             if len(marks.x) == source.rows:
-                fit = exact_kernel_ridge(z, marks.t, folds, gamma, self.lam, marks.w)
+                fit = exact_kernel_ridge(z, marks.t, folds, gamma, self.lam, marks.w, copies)
             else:
                 fit = kernel_ridge(stream, folds, z, gamma, self.lam)
             if self.errors_ and not fit.error < self.errors_[-1]:

@@ -116,9 +116,28 @@ def _by_fold(y: Tensor, weights: Tensor, fold: Tensor) -> Tensor:
 
 
 def exact_kernel_ridge(
-    z: Tensor, t: Tensor, folds: Tensor, gamma: float, lam: float | str, w: Tensor | None = None
+    z: Tensor,
+    t: Tensor,
+    folds: Tensor,
+    gamma: float,
+    lam: float | str,
+    w: Tensor | None = None,
+    copies: Tensor | None = None,
 ) -> KernelFit:
-    """Kernel ridge regression on every sample: `kernel_ridge` of z (samples, d), t (samples, Q), w (samples,) at once."""
+    """Kernel ridge regression on every sample: `kernel_ridge` of z (samples, d), t (samples, Q), w (samples,) at once.
+
+    Args:
+        z: see above.
+        t: see above.
+        folds: of each sample (samples,); copies are in one.
+        gamma: of the kernel.
+        lam: ridge strength, or "auto".
+        w: see above.
+        copies: a number for each sample (samples,), the same for copies. They are solved for as one sample of their weight, since a
+            kernel matrix with equal rows is singular but for lam.
+    """
+    if copies is not None and len(copies.unique()) < len(copies):
+        return _without_copies(z, t, folds, gamma, lam, w, copies)
     spectrum = spectrum_of(z, t, gamma, w)
     lams = _strengths(spectrum, lam, z.dtype)
     best = int(dual_loo(spectrum, lams, w).square().sum((1, 2)).argmin()) if len(lams) > 1 else 0
@@ -138,6 +157,25 @@ def exact_kernel_ridge(
         (t.double() - residuals / root).to(z.dtype),
         float(residuals.square().sum()) / (weight * t.shape[1]),
     )
+
+
+def _without_copies(
+    z: Tensor, t: Tensor, folds: Tensor, gamma: float, lam: float | str, w: Tensor | None, copies: Tensor
+) -> KernelFit:
+    """`exact_kernel_ridge` of the mean target of each set of copies; the first of them has the coefficient."""
+    found, which = copies.unique(return_inverse=True)
+    each = torch.ones(len(t), dtype=torch.float64, device=t.device) if w is None else w.double()
+    total = torch.zeros(len(found), dtype=torch.float64, device=t.device).index_add_(0, which, each)
+    means = torch.zeros(len(found), t.shape[1], dtype=torch.float64, device=t.device)
+    means = means.index_add_(0, which, each[:, None] * t.double()) / total[:, None]
+    first = torch.full((len(found),), len(t), device=t.device)
+    first = first.scatter_reduce(0, which, torch.arange(len(t), device=t.device), "amin")
+    fit = exact_kernel_ridge(z[first], means.to(t.dtype), folds[first], gamma, lam, total.to(z.dtype))
+    coefficients = torch.zeros_like(t, dtype=z.dtype)
+    coefficients[first] = fit.coefficients
+    held_out = fit.held_out[which]
+    error = float((each[:, None] * (t.double() - held_out.double()).square()).sum() / (each.sum() * t.shape[1]))
+    return KernelFit(coefficients, fit.lam, held_out, error)
 
 
 def _strengths(spectrum: Spectrum, lam: float | str, dtype: torch.dtype) -> Tensor:
@@ -176,8 +214,8 @@ def choose_gamma(z: Tensor, t: Tensor, w: Tensor | None = None) -> float:
     return min(GAMMAS, key=lambda factor: kernel_error(z, t, factor / unit, w)) / unit
 
 
-def folds_of(source: Source) -> Tensor:
-    """A fold for each sample (samples,), by what its inputs are: copies of a sample are held out together."""
-    found = [keys_of(x) >> np.uint64(32) for x, _, _ in source.batches()]
-    folds = (np.concatenate(found) % np.uint64(FOLDS)).astype(np.int64)
-    return torch.from_numpy(folds).to(source.device)
+def folds_of(source: Source) -> tuple[Tensor, Tensor]:
+    """A fold for each sample (samples,), by what its inputs are, and a number that copies share: they are held out together."""
+    keys = np.concatenate([keys_of(x) for x, _, _ in source.batches()])
+    folds = ((keys >> np.uint64(32)) % np.uint64(FOLDS)).astype(np.int64)
+    return torch.from_numpy(folds).to(source.device), torch.from_numpy(keys.view(np.int64)).to(source.device)

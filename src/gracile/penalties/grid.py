@@ -57,8 +57,8 @@ def nearest_on_grid(w: Tensor, levels: int) -> Tensor:
         w: ``(vectors, members)``.
         levels: at least 1.
 
-    >>> nearest_on_grid(torch.tensor([[2.0, 0.6, -0.4, 0.5]]), 2).tolist()
-    [[2.0, 1.0, 0.0, 0.0]]
+    >>> nearest_on_grid(torch.tensor([[2.0, 0.6, -1.4, 0.5]]), 2).tolist()
+    [[2.0, 1.0, -1.0, 0.0]]
     """
     if not w.numel():
         return w.clone()

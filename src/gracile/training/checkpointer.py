@@ -130,7 +130,13 @@ def _check_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     for group, own in zip(groups, known, strict=True):
         for key, value in own.items():
             number = isinstance(value, (int, float)) and isinstance(group[key], (int, float))
-            if key != "initial_lr" and type(group[key]) is not type(value) and not number:
+            # JSON knows no tuples.
+            row = (
+                isinstance(value, (tuple, list))
+                and isinstance(group[key], (tuple, list))
+                and len(value) == len(group[key])
+            )
+            if key != "initial_lr" and type(group[key]) is not type(value) and not number and not row:
                 raise ValueError(f"the optimiser's {key} is {group[key]!r}")
     if not type(optimizer).__module__.startswith("torch.optim") or isinstance(optimizer, torch.optim.LBFGS):
         # What others keep is theirs to know.

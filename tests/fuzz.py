@@ -18,7 +18,7 @@ from typing import Any
 
 from gracile.core.errors import GracileError
 
-MUTATIONS = int(os.environ.get("GRACILE_FUZZ", "40"))
+MUTATIONS = int(os.environ.get("GRACILE_FUZZ", "200"))
 LONGEST = 20.0  # seconds of the processor for one small file, which other programs do not lengthen
 MOST = 2**30  # bytes that all mutations of a small file may add to the most this process ever took
 WEIRD = (

@@ -205,10 +205,14 @@ def _is_arrow(path: Path) -> bool:
 
 
 def _schema(path: Path) -> pa.Schema:
-    if not _is_arrow(path):
-        return pq.read_schema(path)
-    with _arrow_reader(path) as reader:
-        return reader.schema
+    if _is_arrow(path):
+        with _arrow_reader(path) as reader:
+            schema = reader.schema
+    else:
+        schema = pq.read_schema(path)
+    # Decoded when they are looked at, here where a name that is no text is known for damage.
+    _ = schema.names
+    return schema
 
 
 def _row_count(path: Path) -> int:

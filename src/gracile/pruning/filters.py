@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gracile.pruning.once import OnceChosen
-from gracile.pruning.shares import Scope
 
 
 class L1Filters(OnceChosen):
@@ -26,21 +25,6 @@ class L1Filters(OnceChosen):
     Raises:
         InputError: a value out of range, or channels that cannot be found.
     """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        steps: int,
-        example: Tensor,
-        channels: float = 0.5,
-        macs: float | None = None,
-        prune_at: float = 0.5,
-        scope: Scope = "layer",
-    ) -> None:
-        super().__init__(
-            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope
-        )
 
     def _sizes(self) -> Tensor:
         return self._channels.filters_l1()

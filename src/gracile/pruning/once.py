@@ -34,10 +34,10 @@ class OnceChosen(Pruning):
         *,
         steps: int,
         example: Tensor,
-        channels: float,
-        macs: float | None,
-        prune_at: float,
-        scope: Scope,
+        channels: float = 0.5,
+        macs: float | None = None,
+        prune_at: float = 0.5,
+        scope: Scope = "layer",
     ) -> None:
         super().__init__(model, steps=steps, layers="all")
         share = amount("channels", channels, macs)

@@ -37,6 +37,7 @@ from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
 from gracile.report import read, weights
+from gracile.splitting.dial import check_shares
 from gracile.training import CatastrophicOverfitting, Objective, Schedule, evaluate, fit, steps_per_epoch
 
 log = logging.getLogger("gracile")
@@ -181,6 +182,8 @@ class Settings(arms.ArmSettings[MethodArm]):
                 earlier.append(name)
             if arm.method not in methods.LEARNING_RULES:
                 trained.append(name)
+            if arm.target is not None:
+                check_shares(arm.target.begin, arm.target.ramp, arm.target.settle)
             settle = arm.target.settle if arm.target else arm.options.get("retrain")
             self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
             # A rule that fills the gradients itself knows no attacked batches.

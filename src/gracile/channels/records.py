@@ -127,13 +127,13 @@ class Layer:
         outputs: the weight's dimension over what it makes, and the labels along it.
         inputs: likewise of what it reads; a convolution of which groups go whole reads nothing, it passes channels on.
         positions: multiply-adds per weight and sample.
-        folds: whether a constant input can move into the bias exactly, which zero padding prevents.
+        folds: whether a constant input can move into the bias exactly; zero padding prevents it, and other readers of the bias.
         bias: name of the bias; None without one.
         source: what it reads.
         result: what it makes.
         groups: of a convolution with several: labels of the groups and of the channels in a group.
         node: of the traced graph.
-        module: whether it is a module's own weight, which can be given a bias.
+        module: whether it is a module that is called whole, which can be given a bias.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -30,6 +31,7 @@ class Structure:
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
         attributes: whole numbers that modules keep, with the channels they count; `attribute_nodes`: where the graph holds them.
+        modes: paths of modules whose `training` is an argument somewhere, with the node of the graph that holds it.
         example: (shape, dtype) of one sample of each input.
         names: of inputs given by name, the last ones of `example`.
         missing: operations without a rule, and the lines they are at.
@@ -62,9 +64,10 @@ class Structure:
             if layer.groups is not None and self.pinned[labels[layer.groups[1]]].all():
                 layer.inputs = None
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
+        self._share_biases()
         self._keep(recorder.dead_ends)
         self.attributes = attributes(recorder.ledger)
-        self.attribute_nodes = recorder.writer.attributes
+        self.attribute_nodes, self.modes = recorder.writer.attributes, recorder.writer.modes
         self.tensors = _tensors(steps)
         self.makes_constants = any(record.makes_constants for record in self.records)
         self._group = self._number_groups(size)
@@ -73,6 +76,13 @@ class Structure:
             name: {dim: one for dim, one in dims.items() if not self.pinned[labels[one]].all()}
             for name, dims in self.tensors.items()
         }
+
+    def _share_biases(self) -> None:
+        """A bias that something else reads, or that would be given to a module called twice, cannot take a constant over."""
+        params = ({one.param[0] for one in record.inputs if one.param is not None} for record in self.records)
+        read, called = Counter(name for names in params for name in names), Counter(layer.name for layer in self.layers)
+        for layer in self.layers:
+            layer.folds = layer.folds and (called[layer.name] if layer.bias is None else read[layer.bias]) <= 1
 
     def _keep(self, dead_ends: list[Labels]) -> None:
         """What is computed and not used needs its channels to be there, unless a layer reads them too."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from gracile.channels.records import Layer, Values, Var
+from gracile.channels.records import Attention, Layer, Values, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.structure import Structure
 
@@ -77,11 +77,11 @@ def analyse(graph: Structure, zero: Tensor | None = None) -> Liveness:
             free = read[1] if layer.folds else read[1] & (read[0] == 0)
             if bool(free.any()):
                 live.needed[layer] = nonzero[layer] & ~free.cpu().numpy()
-    live.classes = _reach(graph, live.needed, graph.pinned)
+    live.classes = _reach(graph, nonzero, live.needed, graph.pinned)
     while len(held := _cannot_be_empty(graph, live)):
         live.held = np.append(live.held, held)
         live.classes[held] = True
-        live.classes = _reach(graph, live.needed, live.classes)
+        live.classes = _reach(graph, nonzero, live.needed, live.classes)
     return live
 
 
@@ -272,7 +272,43 @@ def _unknown(graph: Structure, var: Var) -> Values:
     return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
 
 
-def _reach(graph: Structure, needed: dict[Layer, np.ndarray], start: np.ndarray) -> np.ndarray:
+def even_out(graph: Structure, alive: np.ndarray, nonzero: dict[Layer, np.ndarray] | None = None) -> None:
+    """Let the heads of each attention that stay have as many pairs as each other, and as many values; changes `alive`.
+
+    Args:
+        graph: with attentions.
+        alive: per class, whether it stays.
+        nonzero: of `Liveness`; without it no pair is found to be needed that is not alive.
+    """
+    for one in graph.attentions:
+        heads, pairs, values = graph.labels[one.heads], graph.labels[one.pairs], graph.labels[one.values]
+        there = alive[heads] | alive[values].any(1)
+        alive[heads] = there
+        if nonzero is not None:
+            alive[pairs[_paired(graph, one, nonzero).reshape(pairs.shape) & there[:, None]]] = True
+        for members in (pairs[there], values[there]):
+            if len(members):
+                most = max(int(alive[members].sum(1).max()), 1)
+                for row in members:
+                    dead = row[~alive[row]]
+                    alive[dead[: most - len(row) + len(dead)]] = True
+
+
+def _paired(graph: Structure, one: Attention, nonzero: dict[Layer, np.ndarray]) -> np.ndarray:
+    """Which products of a key's and a query's channel bear on the result.
+
+    What a key's constant channel adds to a query's scores is the same for all keys, so that softmax takes no notice of it.
+    """
+    layer, rows, bias = one.queries
+    queries = nonzero[layer].any(1)[rows]
+    if bias is not None:
+        queries = queries | graph.parameter(bias).detach().ne(0).cpu().numpy()[rows]
+    return queries & nonzero[one.keys[0]].any(1)[one.keys[1]]
+
+
+def _reach(
+    graph: Structure, nonzero: dict[Layer, np.ndarray], needed: dict[Layer, np.ndarray], start: np.ndarray
+) -> np.ndarray:
     """From the classes that must stay backwards through the layers, until nothing is added."""
     alive = start.copy()
     layers: list[tuple[Layer, np.ndarray, np.ndarray]] = []
@@ -285,5 +321,6 @@ def _reach(graph: Structure, needed: dict[Layer, np.ndarray], start: np.ndarray)
             rows = alive[outputs]
             read = needed[layer].any(0) if rows.all() else needed[layer][rows].any(0)
             alive[inputs[read]] = True
+        even_out(graph, alive, nonzero)
         if int(alive.sum()) == before:
             return alive

@@ -156,6 +156,25 @@ class Layer:
 
 
 @dataclass(eq=False)
+class Attention:
+    """Heads that are called whole: each is left with as many pairs, and as many values, as any other.
+
+    Attributes:
+        heads: labels, (h,).
+        pairs: labels of the channels of keys and queries that are multiplied with each other, (h, d).
+        values: labels of the channels of values, (h, e).
+        queries: the layer that makes queries, with the rows that do, and the name of their bias, None without one.
+        keys: the layer that makes keys, with the rows that do.
+    """
+
+    heads: Labels
+    pairs: Labels
+    values: Labels
+    queries: tuple[Layer, slice, str | None]
+    keys: tuple[Layer, slice]
+
+
+@dataclass(eq=False)
 class Record:
     """One operation: what it read and made, and how constants pass through it."""
 
@@ -200,6 +219,7 @@ class Step:
     tensors: dict[str, dict[int, Labels]] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     follows: list[Follow] = field(default_factory=list)
+    attentions: list[Attention] = field(default_factory=list)
 
     @property
     def layer(self) -> Layer | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.channels.recording import Recorder
-from gracile.channels.records import Layer, Record, Step, Var
+from gracile.channels.records import Attention, Layer, Record, Step, Var
 from gracile.channels.resolving import attributes
 from gracile.channels.sizes import Labels
 from gracile.core.errors import InputError
@@ -27,6 +27,7 @@ class Structure:
         num_groups: G.
         steps: the nodes of the traced graph in order, with what the rules said.
         layers: weights that make channels from others, in order.
+        attentions: modules of heads that are called whole.
         readers: those of them that read channels; the others pass groups of them on.
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
@@ -57,6 +58,7 @@ class Structure:
         self.records: list[Record] = recorder.records
         self.by_node: dict[fx.Node, Step] = {step.node: step for step in steps}
         self.layers: list[Layer] = [layer for step in steps for layer in step.layers]
+        self.attentions: list[Attention] = [one for step in steps for one in step.attentions]
         size = int(labels.max()) + 1 if len(labels) else 0
         self.pinned = np.zeros(size, bool)
         self.pinned[list(pinned)] = True
@@ -105,7 +107,7 @@ class Structure:
         -1 where the class must stay, where nothing reads it, or where a weight reads it along another dimension than it reads
         others.
         """
-        group = np.full(size, -1, np.int64)
+        group, first = np.full(size, -1, np.int64), np.arange(size)
         along: dict[str, int] = {}
         barred = np.zeros(size, bool)
         for layer in self.readers:
@@ -113,14 +115,19 @@ class Structure:
             trained = isinstance(self.parameter(layer.weight), nn.Parameter)
             if not trained or along.setdefault(layer.weight, layer.inputs[0]) != layer.inputs[0]:
                 barred[self.labels[layer.inputs[1]]] = True
+        for one in self.attentions:  # a head that may go is one group, whatever may go of it
+            heads, values = self.labels[one.heads], self.labels[one.values]
+            first[values] = values[:, :1]
+            stays = self.pinned[heads] | (self.pinned | barred)[values].any(1)
+            barred[values[stays]] = True
         number = 0
         for layer in self.readers:
             assert layer.inputs is not None
             for one in self.labels[layer.inputs[1]]:
-                if group[one] < 0 and not self.pinned[one] and not barred[one]:
-                    group[one] = number
+                if group[first[one]] < 0 and not self.pinned[one] and not barred[one]:
+                    group[first[one]] = number
                     number += 1
-        return group
+        return group[first]
 
     def groups_of(self, labels: Labels) -> np.ndarray:
         """The group of each slice with these labels, -1 for none."""

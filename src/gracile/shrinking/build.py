@@ -307,6 +307,8 @@ def _alive(graph: ChannelGraph, kept: dict[str, dict[str, list[int]]]) -> np.nda
             removed = np.ones(len(labels), bool)
             removed[indices] = False
             alive[graph.labels[labels[removed]]] = False
+    for one in graph.attentions:
+        alive[graph.labels[one.heads]] = alive[graph.labels[one.values]].any(1)
     return alive
 
 

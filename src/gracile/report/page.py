@@ -62,7 +62,7 @@ def _head(run: Run) -> str:
     if missed:
         claims = [f"missed: {one.get('claim', one.get('value'))}" for one in missed]
         parts.append(html.note(html.bullets(claims), bad=True))
-    collapses = [f"{arm} has collapsed: {how}. {WHY.get(how, '')}" for arm, how in found.collapsed.items()]
+    collapses = [f"{arm} has collapsed: {how}. {_why(how)}" for arm, how in found.collapsed.items()]
     told = [one for one in run.warnings if "has collapsed: " not in one]
     warned = [*collapses, *_warnings(run), *told]
     if warned:
@@ -79,6 +79,10 @@ WHY = {
     "at chance": "It is right no more often, averaged over the classes, than who guesses. Train longer, or lower lam or lr.",
     "half of the classes never": "It names at most half of the classes there are. Train longer, or ask for a larger target.",
 }
+
+
+def _why(how: str) -> str:
+    return next((why for one, why in WHY.items() if one in how), "")
 
 
 def _warnings(run: Run) -> list[str]:

@@ -345,7 +345,8 @@ def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.de
         torch.manual_seed(derive_seed(part.seed, "test"))
         test = evaluate(kept, splits.test)
     write_json(part.path / "answers.json", test.to_json(splits.test.classes))
-    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
+    right = tables.digits([] if test.right is None else test.right.tolist())
+    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed, "right": right}
 
 
 def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part) -> dict[str, Any]:

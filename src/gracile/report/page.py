@@ -60,7 +60,7 @@ def _head(run: Run) -> str:
     parts.append(f'<div class="verdict">{"".join(words)}</div>' if words else "")
     missed = [one for one in (run.result or {}).get("accept", []) if not one.get("met")]
     if missed:
-        claims = [f"missed: {one.get('claim', one.get('value'))}" for one in missed]
+        claims = [f"{_became(one)}: {one.get('claim', one.get('value'))}" for one in missed]
         parts.append(html.note(html.bullets(claims), bad=True))
     collapses = [f"{arm} has collapsed: {how}. {_why(how)}" for arm, how in found.collapsed.items()]
     told = [one for one in run.warnings if "has collapsed: " not in one]
@@ -185,18 +185,23 @@ def _units(run: Run) -> str:
     return html.paragraph(told, soft=True)
 
 
+def _became(criterion: Mapping[str, Any]) -> str:
+    """In a word, what became of a criterion."""
+    return {True: "met", None: "undecided"}.get(criterion.get("met", False), "missed")
+
+
 def _criteria(run: Run) -> str:
-    """Each criterion with what was found, met or missed."""
+    """Each criterion with what was found: met, missed or undecided."""
     result = run.result or {}
     items = []
     for one in result.get("accept", []):
-        met = bool(one.get("met"))
         bounds = [
             f"{word} {one[key]:g}" for key, word in (("at_least", "at least"), ("at_most", "at most")) if key in one
         ]
         found = result.get("values", {}).get(one.get("value"))
         shown = "was not produced" if found is None else f"is {html.cell(found)}"
-        word = '<span class="good">met</span>' if met else '<span class="bad-word">missed</span>'
+        became = _became(one)
+        word = f'<span class="{"good" if became == "met" else "bad-word"}">{became}</span>'
         told = html.inline(f"{one.get('claim', '')}: `{one.get('value')}` {shown}, asked {' and '.join(bounds)}")
         items.append(f"<li>{word} · {told}</li>")
     return f"<ul>{''.join(items)}</ul>" if items else ""

@@ -47,9 +47,8 @@ def verdict(run: Run) -> Verdict:
         met = sum(bool(one.get("met")) for one in accept)
         every = f"All {len(accept)}" if met == len(accept) else f"{met} of {len(accept)}"
         told = f"{every} criteria fixed before the run are met."
-        words.append(
-            told if len(accept) > 1 else f"The criterion fixed before the run is {'met' if met else 'missed'}."
-        )
+        became = {True: "met", None: "undecided"}.get(accept[0].get("met", False), "missed")
+        words.append(told if len(accept) > 1 else f"The criterion fixed before the run is {became}.")
     command, why = _next(run, best)
     return Verdict(words, collapsed, command, why)
 

@@ -23,6 +23,7 @@ class Evaluation:
         samples: how many.
         confusion: (classes, classes) counts: what a sample is down, what it is taken for across.
         constant: whether the output is the same for every sample, to a millionth.
+        right: (samples,) of bool, whether each was answered rightly, in the order of the data.
     """
 
     accuracy: float
@@ -30,6 +31,7 @@ class Evaluation:
     samples: int
     confusion: Tensor = field(compare=False, repr=False)
     constant: bool = False
+    right: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def collapsed(self) -> str:
@@ -71,7 +73,7 @@ def evaluate(
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    right: list[Tensor] = []
     total = torch.zeros((), dtype=torch.float64, device=device)
     size = data.num_classes
     pairs = torch.zeros(size * size, dtype=torch.int64, device=device)
@@ -80,7 +82,7 @@ def evaluate(
         for x, y in batches(data, batch_size):
             logits, y = model(x.to(device)), y.to(device)
             answers = logits.argmax(dim=1)
-            correct += (answers == y).sum()
+            right.append(answers == y)
             # A network may have more outputs than the data have classes.
             pairs += torch.bincount(y * size + answers.clamp(max=size - 1), minlength=size * size)
             least, most = logits.aminmax(dim=0)
@@ -96,4 +98,5 @@ def evaluate(
     assert high is not None
     constant = bool((high - low).max() <= 1e-6 * torch.maximum(high.abs(), low.abs()).max())
     confusion = pairs.view(size, size).cpu()
-    return Evaluation(correct.item() / len(data), total.item() / len(data), len(data), confusion, constant)
+    each = torch.cat(right).cpu()
+    return Evaluation(float(each.sum()) / len(data), total.item() / len(data), len(data), confusion, constant, each)

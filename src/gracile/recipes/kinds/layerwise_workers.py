@@ -104,8 +104,8 @@ class Settings(Seeded, Amounts):
     def names(self) -> list[str]:
         return [CENTRAL, *self.arms, *self.baselines]
 
-    def needs(self, arm: str) -> list[str]:
-        return [] if arm == CENTRAL else [CENTRAL] if arm in self.arms else [TARGET]
+    def needs(self, arm: str, seed: int) -> list[tuple[str, int]]:
+        return [] if arm == CENTRAL else [(CENTRAL if arm in self.arms else TARGET, seed)]
 
     def check(self, published: Rows) -> None:
         super().check(published)

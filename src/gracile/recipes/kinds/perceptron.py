@@ -25,7 +25,7 @@ from gracile.penalties import L1
 from gracile.recipes import arms, schema, tables
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import DataSettings
-from gracile.recipes.tables import Column, Results, Rows, mean, published_row, whole
+from gracile.recipes.tables import Column, Results, Rows, published_row, sampling_error, whole, with_error
 from gracile.report import step_figures
 from gracile.shrinking import stored_sizes
 from gracile.training import (
@@ -232,6 +232,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         "train_loss": rows[-1]["train_loss"],
         "seconds": history.seconds,
         "collapsed": test.collapsed,
+        "right": tables.digits([] if test.right is None else test.right.tolist()),
     }
     if settings.smoothness:
         result |= {key: statistics.fmean(row[key] for row in rows) for key in step_figures.SMOOTH}
@@ -268,8 +269,10 @@ def _compared(results: Results) -> dict[str, float]:
     for name, found in results.items():
         for other, theirs in results.items():
             if other != name and whole(found, "accuracy") and whole(theirs, "accuracy"):
-                values[f"{name}.lead_over.{other}"] = mean(found, "accuracy") - mean(theirs, "accuracy")
+                leads = [one["accuracy"] - two["accuracy"] for one, two in zip(found, theirs, strict=True)]
+                values |= with_error(f"{name}.lead_over.{other}", leads, sampling_error(found, theirs))
         for key, share in SHARES.items():
-            if whole(found, key) and whole(first, key):
-                values[f"{name}.{share}"] = mean(found, key) / mean(first, key)
+            if whole(found, key) and whole(first, key) and all(one[key] for one in first):
+                shares = [one[key] / two[key] for one, two in zip(found, first, strict=True)]
+                values |= with_error(f"{name}.{share}", shares)
     return values

@@ -237,25 +237,28 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
     }
     rows = tables.arm_rows(results, columns, lead=lead, last=last)
     values = tables.means(results)
-    values |= _compared(values)
+    values |= _compared(results)
     note = next((found[0]["note"] for found in results.values() if found[0]["note"]), "")
     marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
     return Outcome(rows, values, _plots(settings, folder, results, marks), [note])
 
 
-def _compared(values: dict[str, float]) -> dict[str, float]:
+def _compared(results: Results) -> dict[str, float]:
     """What arms lose, in points, and save, in bytes, against the reference of their comparison.
 
     References are the arms "central"; "SPLIT-none" for "SPLIT-COMPRESSOR"; "mean-SPLIT" for "GRAPH-SPLIT".
     """
-    found = {}
-    for name in [key.removesuffix(".accuracy") for key in values if key.endswith(".accuracy")]:
+    found: dict[str, float] = {}
+    for name, ours in results.items():
         first, _, last = name.rpartition("-")
         for kind, reference in {"central": "central", "none": f"{first}-none", "mean": f"mean-{last}"}.items():
-            if reference != name and f"{reference}.accuracy" in values:
-                found[f"{name}.below_{kind}"] = values[f"{reference}.accuracy"] - values[f"{name}.accuracy"]
-                if values[f"{name}.bytes"] and values[f"{reference}.bytes"]:
-                    found[f"{name}.fewer_bytes"] = values[f"{reference}.bytes"] / values[f"{name}.bytes"]
+            theirs = results.get(reference)
+            if reference == name or theirs is None:
+                continue
+            below = [two["accuracy"] - one["accuracy"] for one, two in zip(ours, theirs, strict=True)]
+            found |= tables.with_error(f"{name}.below_{kind}", below)
+            if tables.mean(ours, "bytes") and tables.mean(theirs, "bytes"):
+                found[f"{name}.fewer_bytes"] = tables.mean(theirs, "bytes") / tables.mean(ours, "bytes")
     return found
 
 

@@ -32,7 +32,7 @@ from gracile.channels.calls import (
 )
 from gracile.channels.op import Op
 from gracile.channels.records import Dims, Ledger, Record, Slots, Step, Var
-from gracile.channels.sizes import Attribute, Labels, Measured, Size
+from gracile.channels.sizes import Attribute, Labels, Measured, Mode, Size
 from gracile.channels.table import RULES, canonical, module_rule
 from gracile.channels.tensors import Tensors
 from gracile.channels.writing import Writer
@@ -95,7 +95,7 @@ class Recorder(TorchFunctionMode):
             return original(module, *args, **kwargs)
         rule = module_rule(module)
         if rule is None and not is_leaf(module):
-            return original(module, *args, **kwargs)
+            return self._passed_through(path, module, args, kwargs, original(module, *args, **kwargs))
         step = self.writer.module(path, args, kwargs)
         if rule is None:
             self.tensors.inside, self._inside = step, path
@@ -119,6 +119,35 @@ class Recorder(TorchFunctionMode):
         self._settle(step, result)
         return result
 
+    def is_opened(self, module: nn.Module) -> bool:
+        """Whether a module's own code is looked into, rather than the module called whole."""
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        return not scripted and module_rule(module) is None and not is_leaf(module)
+
+    def _passed_through(self, path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+        """A result; where a module without tensors hands back what it was given, as stochastic depth does in evaluation, it is called.
+
+        What it gives is another tensor then, for in training it is.
+        """
+        if (
+            not isinstance(result, Tensor)
+            or len(args) != 1
+            or result is not args[0]
+            or next(module.children(), None) is not None
+        ):
+            return result
+        var = self.tensors.known(result)
+        if var is None or var.node is None or var.param is not None or module._parameters or module._buffers:
+            return result
+        operands = self.tensors.vars(args), self.tensors.vars(kwargs)
+        step = self.writer.module(path, args, kwargs)
+        with _quiet(self):
+            result = result.detach()
+        op = Op("dropout", path, operands, step, self.ledger, lambda one, **_kwargs: one, module=module)
+        self._apply(RULES["dropout"], op, result)
+        self._settle(step, result)
+        return result
+
     # Operations.
 
     def _call(self, key: str, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -131,7 +160,7 @@ class Recorder(TorchFunctionMode):
         operands = self.tensors.vars(args), self.tensors.vars(kwargs)
         step = self.tensors.inside
         if step is None:
-            step = self.writer.call(name, func, args, kwargs)
+            step = self.writer.call(name, func, *self._with_mode(key, args, kwargs))
         result: Any = None
         if rule is None and tensors:
             for one in leaves((args, kwargs)):
@@ -146,6 +175,17 @@ class Recorder(TorchFunctionMode):
         if self.tensors.inside is None:
             self._settle(step, result if name != "__setitem__" else args[0])
         return result
+
+    def _with_mode(self, key: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Arguments of a batch-norm of its own class, whose choice of statistics follows its module even where code came between."""
+        if key != "batch_norm" or len(args) < 2 or not isinstance(args[1], Tensor):
+            return args, kwargs
+        name, _, _ = (self.tensors.var(args[1]).param or ("", ()))[0].rpartition(".")
+        if not name or not isinstance(self.model.get_submodule(name), nn.modules.batchnorm._NormBase):
+            return args, kwargs
+        if len(args) > 5 and args[5] is False:
+            return (*args[:5], Mode(name), *args[6:]), kwargs
+        return args, {**kwargs, "training": Mode(name)} if kwargs.get("training") is False else kwargs
 
     def _apply(self, rule: Any, op: Op, result: Any, written: Any = ()) -> None:
         """Ask a rule, and put what it says onto the result's tensors.

@@ -130,9 +130,14 @@ def arm_rows(
                 row[column.title] = spread((one[column.key] for one in found), column.digits)
             else:
                 row[column.title] = f"{mean(found, column.key):.{column.digits}f}"
-        failed = dict.fromkeys(one["collapsed"] for one in found if one.get("collapsed"))
-        rows.append({**row, **last(arm), **({"collapsed": ", ".join(failed)} if failed else {})})
+        rows.append({**row, **last(arm), **collapsed(found)})
     return rows
+
+
+def collapsed(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The last cell of a row of which a seed has ``collapsed``; nothing where none has."""
+    failed = dict.fromkeys(one["collapsed"] for one in found if one.get("collapsed"))
+    return {"collapsed": ", ".join(failed)} if failed else {}
 
 
 def published_row(arm: str, wanted: Sequence[str | float], published: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

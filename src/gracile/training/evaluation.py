@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gracile.core.collapse import collapse
 from gracile.data import Dataset, batches
-
-# Standard errors above chance up to which a balanced accuracy is not told from it.
-ERRORS = 3.0
-# Samples of each class, on average, from which on it means something that a class is never named.
-SAMPLES_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
@@ -40,28 +35,8 @@ class Evaluation:
 
     @property
     def collapsed(self) -> str:
-        """How the network has failed as a whole, empty where it has not.
-
-        ``constant output``, ``one class only``, ``at chance`` or ``half of the classes never`` named. Chance is judged by the accuracy
-        averaged over the classes that occur, of which answers that do not look have one over their number however uneven the classes
-        are, with three standard errors; what so few samples cannot tell is not claimed.
-        """
-        counts = self.confusion.sum(1).double()
-        present = counts > 0
-        classes = int(present.sum())
-        if self.samples < 2 or classes < 2:
-            return ""
-        if self.constant:
-            return "constant output"
-        answered = self.confusion.sum(0) > 0
-        if int(answered.sum()) == 1:
-            return "one class only"
-        balanced, chance = float((self.confusion.diag()[present] / counts[present]).mean()), 1 / classes
-        bound = chance + ERRORS * math.sqrt(chance * (1 - chance) * float((1 / counts[present]).sum())) / classes
-        if balanced <= bound <= (1 + chance) / 2:
-            return "at chance"
-        unused = 2 * int((answered & present).sum()) <= classes and classes > 2
-        return "half of the classes never" if unused and self.samples >= SAMPLES_PER_CLASS * classes else ""
+        """How the network has failed as a whole, see `gracile.core.collapse.collapse`; empty where it has not."""
+        return collapse(self.confusion, constant=self.constant)
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """For a file; of the confusion, by the classes' names, only what is not 0: a thousand classes have a million pairs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 from typing import Any, Literal
 
@@ -154,12 +155,10 @@ class Settings(arms.ArmSettings[ChangedArm]):
 
 def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
     """The perceptron behind its inputs' scaling, as the children ``normalize``, ``unit``, ``scale`` (as asked for) and ``network``."""
-    shape, asked = splits.train.input_shape, settings.model_dump(exclude={"output", "scale", "inputs", "input_scale"})
+    asked = settings.model_dump(exclude={"output", "scale", "inputs", "input_scale"})
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(derive_seed(seed, "initialisation"))
-        network = mlp(
-            num_classes=splits.train.num_classes, in_channels=shape[0], image_size=(shape[1], shape[2]), **asked
-        )
+        network = mlp(num_classes=splits.train.num_classes, in_features=math.prod(splits.train.input_shape), **asked)
         for module in network.modules():
             if isinstance(module, nn.Linear):
                 module.weight.mul_(settings.scale)

@@ -8,18 +8,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from gracile import workers
+from gracile.core.collapse import COLLAPSES, of_several
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
+from gracile.data import Dataset
 from gracile.recipes import arms, tables
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict, parse
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.report import worker_figures
+from gracile.training import evaluate
 from gracile.workers import InProcess, Processes, Transport
 
 log = logging.getLogger("gracile")
@@ -187,8 +191,11 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
     )  # fmt: skip
     with joined.uncounted():
         middle = joined.average(trained.x)[:1]
-    each, of_mean = problem.evaluate(trained.x, splits.test)[0], problem.evaluate(middle, splits.test)[0]
+    each, how = _measured(problem, trained.x, splits.test)
+    of_mean = problem.evaluate(middle, splits.test)[0]
+    # Of workers that are gone there is no number.
     test = [100 * value for value in joined.gather(each).tolist() if value == value]
+    failed = [COLLAPSES[round(value)] for value in joined.gather(how).tolist() if value == value]
     last = trained.rows[-1]
     return {
         "accuracy": statistics.fmean(test),
@@ -203,9 +210,17 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
         "gap": workers.spectral_gap(workers.mixing_matrix(joined.graph, arm.mixing)),
         "skew": workers.label_skew(splits.train.labels, parts),
         "workers": test,
+        "collapsed": of_several(failed, "workers"),
         "digest": trained.digests()[0] if 0 in joined.local else None,
         "note": splits.train.note,
     }
+
+
+def _measured(problem: workers.Classification, x: Tensor, data: Dataset) -> tuple[Tensor, Tensor]:
+    """Of each local worker's network the accuracy in [0, 1], and how it has collapsed, as a place in `COLLAPSES`."""
+    found = [evaluate(problem.module(row, worker), data) for row, worker in zip(x, problem.local, strict=True)]
+    how = torch.tensor([COLLAPSES.index(one.collapsed) for one in found])
+    return torch.tensor([one.accuracy for one in found], dtype=torch.float64), how
 
 
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:

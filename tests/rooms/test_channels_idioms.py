@@ -104,7 +104,7 @@ def test_attention_of_torch_loses_pairs_and_values_within_heads(apart: bool, wei
     sizes = {"kdim": 12, "vdim": 12} if apart else {}
     model = nn.MultiheadAttention(16, 4, batch_first=True, **sizes).double().eval()
     model.in_proj_bias.data.normal_()
-    query, key, value = (
+    query, key, _ = (
         model.in_proj_weight.chunk(3) if not apart else (model.q_proj_weight, model.k_proj_weight, model.v_proj_weight)
     )
     with torch.no_grad():

@@ -23,7 +23,6 @@ class Panel:
         x: the column of the abscissa.
         label: of that axis.
         arms: to what they are called.
-        published: the published column of the abscissa, if it is drawn too; published accuracies are of the full size alone.
     """
 
     recipe: str
@@ -32,13 +31,13 @@ class Panel:
     x: str
     label: str
     arms: Mapping[str, str]
-    published: str = ""
 
 
 PANELS = (
     Panel(
-        "table-4.1", "full", "LeNet, MNIST", "channel sparsity %", "channels that are zero, %",
-        {"base": "dense", "rgsm": "RGSM"}, published="published channel_sparsity",
+        "opponents", "cpu", "ResNet-20, 15,000 small images of CIFAR-10", "MACs left %", "multiply-adds that stay, %",
+        {"dense": "dense", "rgsm_30": "RGSM", "lasso_30": "group lasso", "admm_30": "ADMM", "l1_30": "l1 filters",
+         "random_30": "random", "scratch_30": "its shape from scratch"},
     ),
     Panel(
         "table-3.2", "cpu", "ResNet-18 of quarter width, 3,000 images of CIFAR-10", "sparsity %", "weights that are zero, %",
@@ -63,11 +62,6 @@ def picture(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         for number, (name, x, _, y, spread) in enumerate(points):
             axes.errorbar(
                 x, y, spread, fmt="o", markersize=7, capsize=4, color=f"C{number}", label=f"{name}: {y:.2f} %"
-            )
-        if panel.published:
-            beside = [(rows[arm][panel.published], rows[arm]["published accuracy"]) for arm in panel.arms]
-            axes.plot(
-                *zip(*beside, strict=True), "D", markersize=6, markerfacecolor="none", color="0.3", label="published"
             )
         axes.set(xlabel=panel.label, ylabel="test accuracy, %", xlim=(-5, 100))
         axes.set_title(f"{panel.title} ({panel.recipe})", fontsize=9)

@@ -21,6 +21,7 @@ class L1Filters(OnceChosen):
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the share is taken from each ``layer`` (Li et al.) or from the whole ``network``.
+        layers: whose channels may go: ``all``, a kind such as ``conv``, or names of modules.
 
     Raises:
         InputError: a value out of range, or channels that cannot be found.

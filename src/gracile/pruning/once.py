@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from gracile.core.prunable import weights
 from gracile.pruning.base import Pruning, at_step
 from gracile.pruning.shares import Scope, amount, check_scope
 from gracile.pruning.units import Channels
@@ -23,9 +25,10 @@ class OnceChosen(Pruning):
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the share is taken from each ``layer`` or from the whole ``network``.
+        layers: whose channels may go: ``all``, a kind such as ``conv``, or names of modules.
 
     Raises:
-        InputError: a value out of range, or channels that cannot be found.
+        InputError: a value out of range, channels that cannot be found, or no such layer.
     """
 
     def __init__(
@@ -38,12 +41,16 @@ class OnceChosen(Pruning):
         macs: float | None = None,
         prune_at: float = 0.5,
         scope: Scope = "layer",
+        layers: str | Sequence[str] = "all",
     ) -> None:
+        # All weights are acted on, since whoever reads a channel loses a slice with it.
         super().__init__(model, steps=steps, layers="all")
         share = amount("channels", channels, macs)
         self.scope: Scope = check_scope(scope)
         self.at = at_step(prune_at, self.steps)
         self.units = self._channels = Channels(self.model, example, self.weights)
+        if layers != "all":
+            self._channels.restrict({weight.layer for weight in weights(self.model, layers)})
         self.amount = self._channels.check(share)
 
     @abstractmethod

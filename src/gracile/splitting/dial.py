@@ -121,11 +121,7 @@ class Dial:
                 raise InputError(
                     f"The budget {budget}={value} is not between 0 and 1.", "It is a share of the dense network."
                 )
-        if not (0 <= begin < 1 and 0 < ramp <= 1 and 0 <= settle < 1 and begin + ramp + settle <= 1 + 1e-9):
-            raise InputError(
-                f"begin={begin}, ramp={ramp} and settle={settle} do not fit into the run.",
-                "They are shares of it and sum to 1 at most.",
-            )
+        check_shares(begin, ramp, settle)
         if ranking not in get_args(Ranking):
             raise InputError(f"There is no ranking '{ranking}'.", nearest(ranking, get_args(Ranking)))
         if steps < 1:
@@ -550,6 +546,24 @@ class Dial:
         self._kept = None
         for budget, measured in state.get("estimates", {}).items():
             self._estimates[budget].load_state_dict(measured)
+
+
+def check_shares(begin: float, ramp: float, settle: float) -> None:
+    """Refuse shares of a run that a dial cannot follow.
+
+    Args:
+        begin: of the run, at its start, without any pull.
+        ramp: after that, during which the budget shrinks.
+        settle: at its end, during which the choice is final.
+
+    Raises:
+        InputError: one is out of range, or they sum to more than 1.
+    """
+    if not (0 <= begin < 1 and 0 < ramp <= 1 and 0 <= settle < 1 and begin + ramp + settle <= 1 + 1e-9):
+        raise InputError(
+            f"begin={begin}, ramp={ramp} and settle={settle} do not fit into the run.",
+            "They are shares of it and sum to 1 at most.",
+        )
 
 
 def _measures(measure: Measure | Sequence[Measure], given: Mapping[str, float]) -> dict[str, Measure]:

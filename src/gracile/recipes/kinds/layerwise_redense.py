@@ -21,7 +21,7 @@ from gracile.recipes.arms import Part, Seeded
 from gracile.recipes.base_networks import Base, build, trained
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import Amounts
-from gracile.recipes.tables import Results, Rows, mean, spread
+from gracile.recipes.tables import Results, Rows, collapsed, mean, spread
 from gracile.report.layerwise_figures import redense_curves
 
 log = logging.getLogger("gracile")
@@ -107,7 +107,9 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
     files = {("last", *one): part.path / f"{one[0]}-{one[1]}-m{one[2]}.json" for one in wanted}
     for layer in settings.inside:
         files[layer, "adam", "orthonormal", 0] = part.path / safe_name(f"inside-{layer}.json", "layer")
-    return {"note": splits.test.note, "arms": [kept_json(file, partial(arm, *one)) for one, file in files.items()]}
+    found = [kept_json(file, partial(arm, *one)) for one, file in files.items()]
+    failed = beside.collapsed(network) or next(filter(None, (one.get("collapsed") for one in found)), "")
+    return {"note": splits.test.note, "arms": found, "collapsed": failed}
 
 
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
@@ -159,7 +161,8 @@ def _row(settings: Settings, group: Rows, published: Rows) -> dict[str, Any]:
     row["train loss"] = f"{fmean(arm['losses'][0] for arm in group):.3f} -> {mean(group, 'kept_loss'):.3f}"
     if control:
         row["control's"] = f"{mean(group, 'control_kept_loss'):.3f}"
-    return row | {"seconds": round(mean(group, "seconds"), 1), "published": _published(settings, first, published)}
+    row |= {"seconds": round(mean(group, "seconds"), 1), "published": _published(settings, first, published)}
+    return row | collapsed(group)
 
 
 def _published(settings: Settings, arm: dict[str, Any], published: Rows) -> str:

@@ -1,7 +1,8 @@
 # Needs Python 3.11 or newer and nothing else. `make demo` installs what a user needs, `make test` the tools and tests on top of it.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# What is not imported need not be compiled.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test lint peers docs fuzz killed wheel clean
 
@@ -29,7 +30,8 @@ demo: .venv/.ready
 
 test: .venv/.dev
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n 2
+	# Each worker begins with whole files, so that what a file's tests share is made once.
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

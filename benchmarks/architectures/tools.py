@@ -146,6 +146,7 @@ def torch_kirigami(model: nn.Module, inputs: Inputs) -> Made:
 def model_optimizer(model: nn.Module, inputs: Inputs) -> Made:
     """The smallest network in FastNAS's search space, which is let go down to one half of each layer's channels, one by one."""
     import modelopt.torch.nas as mtn
+    from modelopt.torch.opt.conversion import ApplyModeError
     from modelopt.torch.prune.fastnas import FastNASConfig
     from modelopt.torch.prune.pruning import PruneModeRegistry
 
@@ -159,7 +160,10 @@ def model_optimizer(model: nn.Module, inputs: Inputs) -> Made:
                         one[key] = (0.5, 1.0)
                     elif key.endswith("_divisor"):
                         one[key] = 1
-    model = mtn.convert(model, mode=[("fastnas", config)], registry=PruneModeRegistry)
+    try:
+        model = mtn.convert(model, mode=[("fastnas", config)], registry=PruneModeRegistry)
+    except ApplyModeError as error:
+        raise Refused(str(error)) from error
     mtn.sample(model, sample_func=min)
     model = mtn.export(model)
     return Made(model, None, time.process_time() - start)

@@ -107,6 +107,102 @@ class Scale(nn.Module):
         return torch.addcmul(self.shift, x, self.scale[:, None, None])
 
 
+class Queries(nn.Module):
+    """Attention by torch's own function with projections apart; keys and values may be shared by several heads of queries."""
+
+    def __init__(self, width: int, heads: int, shared: int, scale: float | None) -> None:
+        super().__init__()
+        self.heads, self.shared, self.scale = heads, shared, scale
+        self.q = nn.Linear(width, heads * 3)
+        self.k, self.v = (nn.Linear(width, heads // shared * 3) for _ in range(2))
+        self.out = nn.Linear(heads * 3, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (one(x).unflatten(-1, (-1, 3)).transpose(1, 2) for one in (self.q, self.k, self.v))
+        if self.shared > 1:
+            k, v = k.repeat_interleave(self.shared, 1), v.repeat_interleave(self.shared, 1)
+        return x + self.out(F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2).flatten(2))
+
+
+class Recurrent(nn.Module):
+    """Tokens through a recurrent layer, every step of it read."""
+
+    def __init__(self, kind: type[nn.RNNBase], width: int, hidden: int) -> None:
+        super().__init__()
+        self.body, self.out = kind(width, hidden, batch_first=True), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.body(x)[0])
+
+
+class Inlined(nn.Module):
+    """Layers as functions, and a product by its equation."""
+
+    def __init__(self, width: int, made: int, kind: str) -> None:
+        super().__init__()
+        self.kernel, self.shift = nn.Parameter(torch.randn(made, width, 1, 1)), nn.Parameter(torch.randn(made))
+        self.kind = kind
+        self.register_buffer("mean", torch.randn(made))
+        self.register_buffer("variance", torch.rand(made) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "einsum":
+            y = torch.einsum("bchw,oc->bohw", x, self.kernel.flatten(1)) + self.shift[:, None, None]
+        else:
+            y = F.conv2d(x, self.kernel, self.shift)
+        if self.kind == "norm":
+            return F.batch_norm(y, self.mean, self.variance, self.shift, None)
+        if self.kind == "length":
+            return F.normalize(y, dim=1)
+        return F.glu(torch.cat([y, y.flip(1)], 1), 1) if self.kind == "glu" else F.leaky_relu(y, 0.1)
+
+
+class Parts(nn.Module):
+    """Channels split unevenly, chosen between, or stacked and reduced."""
+
+    def __init__(self, width: int, kind: str) -> None:
+        super().__init__()
+        self.kind, self.first = kind, max(width // 3, 1)
+        self.other = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.other(x)
+        match self.kind:
+            case "split":
+                one, two = x.split([self.first, x.shape[1] - self.first], 1)
+                return torch.cat([torch.sigmoid(two), one], 1) + y
+            case "where":
+                return torch.where(y > 0, x, 0.5 * y)
+            case "maximum":
+                return torch.maximum(x, y).clamp(max=3)
+            case "stack":
+                return torch.stack([x, y], 2).amax(2)
+            case _:
+                return x - y.mean((2, 3), keepdim=True) * x.std(1, keepdim=True)
+
+
+class Pixels(nn.Module):
+    """Pixels to channels and back."""
+
+    def __init__(self, width: int, made: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(4 * width, 4 * made, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.relu(self.inner(F.pixel_unshuffle(x, 2))), 2)
+
+
+class Normed(nn.Module):
+    """A norm over channels that come last."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def conv(draw: random.Random, width: int) -> tuple[nn.Module, int]:
     made = draw.choice([6, 8, 12])
     kernel = draw.choice([1, 3])
@@ -159,6 +255,8 @@ def attention(draw: random.Random, width: int) -> tuple[nn.Module, int]:
     kinds: list[Callable[[], nn.Module]] = [
         lambda: Attention(width, heads), lambda: Perceptron(width, 10, gated=draw.random() < 0.5),
         lambda: nn.TransformerEncoderLayer(width, heads, 10, batch_first=True, norm_first=draw.random() < 0.5),
+        lambda: Queries(width, 4, draw.choice([1, 2, 4]), draw.choice([None, 0.5])),
+        lambda: Recurrent(draw.choice([nn.LSTM, nn.GRU, nn.RNN]), width, 5),
     ]  # fmt: skip
     return Tokens(draw.choice(kinds)()), width
 
@@ -169,19 +267,36 @@ def shared(draw: random.Random, width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(body, nn.Tanh(), body), width
 
 
+def inlined(draw: random.Random, width: int) -> tuple[nn.Module, int]:
+    made = draw.choice([6, 9])
+    return Inlined(width, made, draw.choice(["einsum", "norm", "length", "glu", "plain"])), made
+
+
+def parts(draw: random.Random, width: int) -> tuple[nn.Module, int]:
+    if width < 2:
+        return conv(draw, width)
+    return Parts(width, draw.choice(["split", "where", "maximum", "stack", "spread"])), width
+
+
+def pixels(draw: random.Random, width: int) -> tuple[nn.Module, int]:
+    made = draw.choice([4, 6])
+    return Pixels(width, made), made
+
+
+def normed(draw: random.Random, width: int) -> tuple[nn.Module, int]:
+    return Normed(draw.choice([nn.LayerNorm, nn.RMSNorm])(width)), width
+
+
+def parametrised(draw: random.Random, width: int) -> tuple[nn.Module, int]:
+    """A kernel that is computed from its direction and length."""
+    layer, made = conv(draw, width)
+    return nn.utils.parametrizations.weight_norm(layer), made
+
+
 BLOCKS: tuple[Make, ...] = (
-    conv,
-    conv,
-    grouped,
-    pointwise,
-    pointwise,
-    residual,
-    joined,
-    chunked,
-    shuffled,
-    attention,
-    shared,
-)
+    conv, conv, grouped, pointwise, pointwise, residual, joined, chunked, shuffled, attention, attention, shared, inlined, parts, pixels,
+    normed, parametrised,
+)  # fmt: skip
 
 
 def chain(draw: random.Random, width: int, depth: int) -> tuple[nn.Module, int]:

@@ -96,6 +96,73 @@ def test_attention_of_torch_loses_heads_and_still_takes_masks() -> None:
         torch.testing.assert_close(lean(x, **arguments), layer(x, **arguments), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("weights", [False, True])
+def test_attention_of_torch_loses_pairs_and_values_within_heads(apart: bool, weights: bool) -> None:
+    """Each head loses others; a query's zeros need its bias to be zero, a key's do not, since softmax forgets what all keys have."""
+    torch.manual_seed(0)
+    sizes = {"kdim": 12, "vdim": 12} if apart else {}
+    model = nn.MultiheadAttention(16, 4, batch_first=True, **sizes).double().eval()
+    model.in_proj_bias.data.normal_()
+    query, key = (model.q_proj_weight, model.k_proj_weight) if apart else model.in_proj_weight.chunk(3)[:2]
+    with torch.no_grad():
+        key[[0, 5, 10, 15]] = 0
+        query[[1, 4, 11]] = 0
+        query[14] = 0  # with a bias that is not zero
+        model.in_proj_bias[[1, 4, 11]] = 0
+        model.out_proj.weight[:, [2, 3, 5, 7, 8, 9, 13]] = 0
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = model
+
+        def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+            return self.attention(x, memory, memory, need_weights=weights)[0]
+
+    net, x = Net(), example(((5, 16), (6, 12 if apart else 16)))
+    lean = shrink(net, x)
+    found = lean.attention
+    # One pair more is left of three heads, and one value of the last, than need be: heads are alike.
+    pairs = found.q_proj_weight if apart else found.in_proj_weight[:12]
+    assert (found.num_heads, pairs.shape[0], found.out_proj.weight.shape) == (4, 12, (16, 12))
+    assert largest_difference(net, lean, example(((7, 16), (4, 12 if apart else 16)), 3, seed=1)) < 1e-12
+    assert size(lean) == plan(net, x).after.parameters
+    with torch.no_grad():
+        found.out_proj.weight[:, 3:6] = 0  # the second head, of three values
+    again = shrink(lean, x)
+    assert (again.attention.num_heads, again.attention.out_proj.weight.shape) == (3, (16, 9))
+    assert largest_difference(lean, again, x) < 1e-12
+
+
+def test_an_attention_of_torch_may_lose_all_heads() -> None:
+    torch.manual_seed(0)
+    model, x = nn.TransformerEncoderLayer(8, 2, 6, batch_first=True).double().eval(), example(((5, 8),))[0]
+    model.self_attn.out_proj.weight.data.zero_()
+    lean = shrink(model, x, dead="fold")
+    assert lean.self_attn.num_heads == 0
+    assert largest_difference(model, lean, x) < 1e-12
+
+
+def test_a_mask_for_each_head_keeps_the_heads() -> None:
+    """One head's mask used to stand for all."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return self.attention(x, x, x, attn_mask=mask.flatten(0, 1), need_weights=False)[0]
+
+    model, x = Masked().double().eval(), example(((5, 8), (2, 5, 5)))
+    model.attention.out_proj.weight.data[:, :5] = 0
+    lean = shrink(model, x)
+    assert lean.attention.num_heads == 2
+    assert lean.attention.out_proj.in_features == 6  # three values of each head, as the second has
+    assert largest_difference(model, lean, example(((5, 8), (2, 5, 5)), 3, seed=1)) < 1e-12
+
+
 def test_weights_that_attention_returns_hold_its_heads_only_where_they_are_used() -> None:
     class Seen(nn.Module):
         def __init__(self, used: bool) -> None:

@@ -204,6 +204,29 @@ def test_images_are_read_as_the_options_say(tmp_path: Path, capsys):
     assert settings == {"name": str(tmp_path), "channels": 1, "skip_corrupt": True}
 
 
+def test_a_page_shows_what_data_were_read_as_with_examples(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "<dog>"):
+        Path("photos", name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (8, 8), (number, 3, 4)).save(tmp_path / "photos" / name / f"{number}.png")
+    assert cli.main(["data", "photos", "--out", "photos.html", "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["page"] == "photos.html"
+    page = Path("photos.html").read_text()
+    assert "colour images, 8 x 8, 2 classes" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "&lt;dog&gt;" in page
+    assert "<dog>" not in page
+    assert "a stratified fifth" in page
+    Path("mine.csv").write_text("a,b,answer\n" + "".join(f"{i},0.25,{'yes' if i % 4 else 'no'}\n" for i in range(40)))
+    assert cli.main(["data", "mine.csv", "--out", "mine.html"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "mine.html"
+    page = Path("mine.html").read_text()
+    assert "The first 6 training rows" in page
+    assert page.count(">0.25<") == 6
+    assert cli.main(["data", "mine.csv", "--out", "photos"]) == 2
+
+
 def test_many_classes_are_told_by_their_range():
     x, y = torch.zeros(300, 2), torch.arange(300) % 50
     part = Dataset(x, y, tuple(f"c{number}" for number in range(50)), "many")

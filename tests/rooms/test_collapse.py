@@ -1,9 +1,18 @@
 """Whether a network has collapsed is said, and of one that works it is not."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+from gracile.core.collapse import of_several
 from gracile.data import Dataset
+from gracile.recipes import run, schema
+from gracile.report import read
+from gracile.report.page import show
 from gracile.training import evaluate
 
 
@@ -80,3 +89,62 @@ def test_uneven_classes_are_judged_by_each_class_alike() -> None:
 def test_what_few_samples_cannot_tell_is_not_claimed() -> None:
     labels = torch.tensor([0, 1, 2])
     assert collapsed(_Answers(), _data(labels, labels, 3)) == ""
+
+
+def test_of_several_networks_it_is_said_how_many() -> None:
+    assert of_several(["", ""], "workers") == ""
+    assert of_several(["at chance", "at chance"], "workers") == "at chance"
+    assert of_several(["at chance", "", "one class only"], "workers") == "2 of 3 workers: at chance, one class only"
+
+
+# Kinds whose recipes measure accuracies, with settings of a second on labels that have nothing to do with the inputs.
+ROUNDS = {"rounds": 3, "batch_size": 16, "every": 3}
+KINDS: dict[str, dict[str, Any]] = {
+    "train": {"data": {}, "model": {"name": "mlp"}, "training": {"epochs": 1, "lr": 0.01}, "arms": {"dense": {}}},
+    "perceptron": {
+        "data": {}, "training": {"steps": 5, "every": 5, "batch_size": 20, "lr": 0.01}, "arms": {"dense": {"network": {"widths": [4]}}},
+    },
+    "workers": {
+        "data": {}, "model": {"name": "mlp"}, "training": ROUNDS,
+        "arms": {"dense": {"method": "dsgd", "workers": 3, "options": {"lr": 0.01}}},
+    },
+    "layerwise-workers": {
+        "data": "", "workers": 2, "learner": {"max_layers": 1, "lam": 1.0}, "arms": {"admm": {}},
+        "baselines": {"dense": {"widths": [4], "lr": 0.01, **ROUNDS}},
+    },
+    "layerwise-redense": {
+        "data": "", "hidden": 4, "m": [4], "epochs": 2, "seeds": [0], "base": {"epochs": 1}, "inside": ["1"], "inside_epochs": 1,
+    },
+    "layerwise-rho": {
+        "sweeps": {"blind": {"data": "", "rhos": [1.0], "trials": 1}}, "inverted": 2,
+        "mixture": {"samples": 400, "trials": 1, "rhos": [1.0], "spread": 0.0},
+    },
+}  # fmt: skip
+
+
+def pointed(settings: dict[str, Any], path: str) -> dict[str, Any]:
+    """The settings with the data's path wherever data are named."""
+    return {
+        key: ({"name": path} if value == {} else path) if key == "data" else pointed(value, path) if isinstance(value, dict) else value
+        for key, value in settings.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_names_what_has_collapsed(kind: str, tmp_path: Path) -> None:
+    """In the table, so on the terminal too, in the notes where parts are networks, and at the head of the page."""
+    draw = np.random.default_rng(0)
+    images = kind == "layerwise-redense"
+    x = draw.random((600, 4, 4) if images else (600, 6))
+    np.savez(tmp_path / "blind.npz", x=x, y=draw.integers(0, 4, 600))
+    settings = pointed(KINDS[kind], str(tmp_path / "blind.npz"))
+    finished = run(schema.Recipe(name="blind", title="blind", kind=kind, settings=settings), tmp_path / "run")
+    rows = finished.outcome.rows
+    assert rows
+    assert all(row.get("collapsed") for row in rows), rows
+    assert "collapsed" in str(finished)
+    page = show(read(tmp_path / "run"))
+    assert any(how in page for how in ("at chance", "one class only"))
+    assert "Collapsed:" in page
+    if kind != "layerwise-rho":
+        assert any("has collapsed" in note for note in finished.outcome.notes)

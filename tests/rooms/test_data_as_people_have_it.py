@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from gracile.core.errors import DataError, InputError
-from gracile.data import load
+from gracile.data import load, source
 from tests.rooms.test_data_sources import image_columns, pixels, write_parquet
 
 
@@ -40,10 +40,12 @@ def photos(folder: Path, *classes: str, n: int = 10) -> Path:
 # Tables
 
 
-@pytest.mark.parametrize("name", ["", "Unnamed: 0", "id", "index"])
-def test_a_column_that_numbers_the_rows_is_no_feature(name: str, tmp_path: Path):
-    """In a table sorted by class it would give the label away."""
-    rows = "".join(f"{row},{row % 7},{int(row >= 20)}\n" for row in range(40))
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "id", "index", "user_id", "PassengerId", "row ID"])
+@pytest.mark.parametrize("shuffled", [False, True], ids=["sorted", "shuffled"])
+def test_a_column_that_numbers_the_rows_is_no_feature(name: str, shuffled: bool, tmp_path: Path):
+    """It gives the label away of what was sorted by class when it was numbered, in whatever order it stands now."""
+    order = np.random.default_rng(0).permutation(40) if shuffled else range(40)
+    rows = "".join(f"{row},{row % 7},{int(row >= 20)}\n" for row in order)
     splits = load(csv(tmp_path, f"{name},a,label\n{rows}"))
     assert splits.train.input_shape == (1,)
     assert any(f"'{name}' only numbers the rows" in sentence for sentence in splits.told)
@@ -52,6 +54,62 @@ def test_a_column_that_numbers_the_rows_is_no_feature(name: str, tmp_path: Path)
 def test_a_column_called_id_that_repeats_is_a_feature(tmp_path: Path):
     rows = "".join(f"{row % 5},{row % 7},{row % 2}\n" for row in range(40))
     assert load(csv(tmp_path, f"id,a,label\n{rows}")).train.input_shape == (2,)
+
+
+def test_names_dates_and_keys_are_no_categories(tmp_path: Path):
+    """One feature for each row would be learned by heart."""
+    rows = "".join(f"Mr {row},2026-01-{row % 28 + 1:02d},{row % 7},{row % 2}\n" for row in range(40))
+    splits = load(csv(tmp_path, f"name,when,a,label\n{rows}"))
+    assert splits.train.input_shape == (1,)
+    assert sum("text of which most rows have their own" in sentence for sentence in splits.told) == 2
+
+
+@pytest.mark.parametrize("header", ["a;b;label\n", ""], ids=["header", "none"])
+def test_decimal_commas_are_numbers(header: str, tmp_path: Path):
+    """They became a category for each number."""
+    rows = "".join(f"{row},5;{row % 3},25;{'xy'[row % 2]}\n" for row in range(40))
+    splits = load(csv(tmp_path, header + rows), validation=0)
+    found = sorted(splits.train.inputs.tolist() + splits.test.inputs.tolist())
+    assert found == [[row + 0.5, row % 3 + 0.25] for row in range(40)]
+    assert any("decimal comma" in sentence for sentence in splits.told)
+
+
+@pytest.mark.parametrize("cell", ['"{},100"', '"1.{}00,50"', "{} %", "$ {}"])
+def test_what_may_be_a_number_is_refused_rather_than_guessed(cell: str, tmp_path: Path):
+    rows = "".join(f"{cell.format(row % 9 + 1)},{row % 2}\n" for row in range(40))
+    with pytest.raises(DataError, match=r"'a' .* looks like numbers and cannot be read as such for sure"):
+        load(csv(tmp_path, f"a,label\n{rows}"))
+
+
+def test_a_question_mark_is_an_empty_cell(tmp_path: Path):
+    rows = "".join(f"{'?' if row % 4 == 0 else row},{row % 2}\n" for row in range(40))
+    dropped = load(csv(tmp_path, f"a,label\n{rows}"), missing="drop")
+    assert sum(map(len, (dropped.train, dropped.validation, dropped.test))) == 30
+
+
+def test_a_folder_of_tables_as_competitions_hand_them_out(tmp_path: Path):
+    """The test table lacks the label, which is thereby known though it is neither called so nor last."""
+    rows = [(row, row % 2, row % 7) for row in range(40)]
+    csv(tmp_path, "id,survived,a\n" + "".join(f"{one},{two},{three}\n" for one, two, three in rows), "train.csv")
+    csv(tmp_path, "id,a\n" + "".join(f"{one},{three}\n" for one, _, three in rows), "test.csv")
+    csv(tmp_path, "id,survived\n1,0\n", "sample_submission.csv")
+    splits = load(tmp_path)
+    assert (splits.train.input_shape, splits.train.classes) == ((1,), ("0", "1"))
+    told = " ".join(splits.told)
+    assert "'survived' as the label" in told
+    assert "passed over sample_submission.csv" in told
+    assert "test.csv has no labels and is left out" in told
+
+
+def test_a_folder_of_tables_with_labels_keeps_its_splits(tmp_path: Path):
+    table = lambda first: "a,label\n" + "".join(f"{row},{row % 2}\n" for row in range(first, first + 20))
+    csv(tmp_path, table(0), "train.csv")
+    csv(tmp_path, table(20), "test.csv")
+    splits = load(tmp_path, validation=0)
+    assert sorted(splits.test.inputs[:, 0].tolist()) == list(range(20, 40))
+    csv(tmp_path, table(40), "second-train.csv")
+    with pytest.raises(DataError, match="which of them is which split cannot be told"):
+        load(tmp_path)
 
 
 def test_the_index_that_pandas_keeps_in_parquet_is_no_feature(tmp_path: Path):
@@ -193,6 +251,18 @@ def test_files_of_arrays(tmp_path: Path):
         assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
 
 
+def test_offsets_that_point_out_of_an_arrow_file_are_refused(tmp_path: Path):
+    """Arrow takes them as they stand, and the process was killed."""
+    table, path = pa.table({"a": np.arange(60) / 7, "label": ["x", "y"] * 30}), tmp_path / "t.feather"
+    pyarrow.feather.write_feather(table, path, compression="uncompressed")
+    offsets = np.arange(61, dtype=np.int32)
+    assert offsets.tobytes() in path.read_bytes()
+    damaged = np.where(offsets == 30, 2**30, offsets).astype(np.int32)
+    path.write_bytes(path.read_bytes().replace(offsets.tobytes(), damaged.tobytes()))
+    with pytest.raises(DataError, match="cannot be read as Arrow"):
+        load(path)
+
+
 def archive(path: Path, members: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         for name, content in members.items():
@@ -219,12 +289,45 @@ def test_an_archive_that_claims_more_than_it_holds_is_refused_at_once(tmp_path: 
 
 
 def test_an_archive_packed_too_tightly_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from gracile.data import npz
-
-    monkeypatch.setattr(npz, "SUSPICIOUS_BYTES", 10_000)
+    monkeypatch.setattr(source, "SUSPICIOUS_BYTES", 10_000)
     path = archive(tmp_path / "t.npz", {"x.npy": stored(np.zeros((4000, 3))), "y.npy": stored(np.arange(4000) % 2)})
-    with pytest.raises(DataError, match=r"packs .* GiB of 'x.npy'"):
+    with pytest.raises(DataError, match=r"packs 'x.npy', .* GiB in memory"):
         load(path)
+    table = pa.table({"a": np.zeros(40_000, np.float32), "label": np.arange(40_000) // 20_000})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"packs 40,000 rows, .* GiB in memory .* without compression"):
+        load(tmp_path / "t.parquet")
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,label\n" + b"1,0\n" * 40_000))
+    with pytest.raises(DataError, match=r"packs .* GiB in memory .* unpack it first"):
+        load(tmp_path / "t.csv.gz")
+
+
+@pytest.mark.parametrize(
+    "names", ["train_images train_labels test_images test_labels", "data target", "X_train Y_train"]
+)
+def test_arrays_go_by_other_names_too(names: str, tmp_path: Path):
+    x, y = pixels(40)[..., 0], np.arange(40) % 2
+    np.savez(tmp_path / "t.npz", **{name: y if place % 2 else x for place, name in enumerate(names.split())})
+    assert len(load(tmp_path / "t.npz", validation=0).train) == (40 if "test" in names else 32)
+
+
+def test_levels_that_were_interpolated_are_levels(tmp_path: Path):
+    x = np.random.default_rng(0).random((40, 4, 4)) * 255
+    np.savez(tmp_path / "t.npz", x=x, y=np.arange(40) % 2)
+    found = load(tmp_path / "t.npz", validation=0).train.inputs
+    assert set(found.flatten().tolist()) <= set(np.rint(x).flatten())
+    np.savez(tmp_path / "t.npz", x=x / 100, y=np.arange(40) % 2)
+    with pytest.raises(DataError, match="are float64 from 0"):
+        load(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".pbm", ".JPG"])
+def test_other_suffixes_of_images(suffix: str, tmp_path: Path):
+    photos(tmp_path, "cat", "dog")
+    Image.new("1" if suffix == ".pbm" else "L", pixels(1)[0].shape[1::-1]).save(
+        tmp_path / "cat" / f"other{suffix}", "PPM" if suffix == ".pbm" else "JPEG"
+    )
+    assert "read 21 images of 2 classes as the train split" in load(tmp_path).told
 
 
 # Folders

@@ -145,7 +145,11 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "label column only": (_parquet({"label": [0, 1] * 9}), r"no column beside the label"),
     "column of names": (
         _parquet({"a": [f"n{i}" for i in range(60)], "label": [0, 1] * 30}),
-        r"'a' .* more than 50 different texts",
+        r"no column beside the label that can be learned from: column 'a' is text of which most rows have their own",
+    ),
+    "too many texts": (
+        _parquet({"a": [f"n{i % 60}" for i in range(180)], "label": [0, 1] * 90}),
+        r"'a' .* holds 60 different texts, more than 50",
     ),
     "column of lists": (_parquet({"a": [[1.0]] * 20, "label": [0, 1] * 10}), r"Column 'a' .* type list"),
     "one class": (_parquet({"a": [1.0] * 9, "label": [0] * 9}), r"one class only, '0'"),
@@ -184,9 +188,13 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "ragged csv": (_csv("a,b,label\n1,2,0\n1,2,3,4\n"), r"cannot be read as CSV"),
     "csv with a missing label": (_csv("a,label\n1,x\n2,\n"), r"label \(column 'label'\) in row 1 .* missing"),
     "csv with a fractional label": (_csv("a,label\n1,0\n2,0.5\n"), r"row 1 .* not an integer: 0.5"),
+    "csv with a quotation mark left open": (
+        _csv("a,label\n" + "1,x\n2,y\n" * 9 + '3,"x\n' + "4,y\n" * 3),
+        r"label .* in row 18 .* spans several lines: 'x\\n4,y.*'\. Close the quotation mark",
+    ),
     "csv with a column twice": (_csv("a,a,label\n1,2,0\n"), r"two columns named 'a'"),
     "binary called csv": (_file("t.csv", bytes(range(128, 255)) * 9), r"not a text file"),
-    "npz without arrays": (_npz(images=pixels(4), labels=np.zeros(4)), r"holds the arrays images, labels"),
+    "npz without arrays": (_npz(pictures=pixels(4), labels=np.zeros(4)), r"holds the arrays pictures, labels"),
     "npz with pickled labels": (
         _npz(x=pixels(4), y=np.array(["a", None, 1, {}], dtype=object)),
         r"'y' .* pickled objects",

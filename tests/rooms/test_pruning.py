@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import warnings
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +23,7 @@ from gracile.pruning import (
     GradualMagnitude,
     L1Filters,
     NetworkSlimming,
+    RandomChannels,
     Scratch,
     SubgradientGroupLasso,
     survivors,
@@ -264,6 +267,22 @@ def test_a_budget_of_multiply_adds_is_a_cap_that_is_used(method: str, macs: floa
     assert 0.9 * macs < left <= macs
 
 
+@pytest.mark.parametrize("method", ["l1_filters", "random_channels"])
+def test_channels_go_only_of_the_layers_named(method: str):
+    torch.manual_seed(0)
+    model = lenet()
+    options = {"channels": 5 / 6, "layers": ["conv1"], "prune_at": 0.0}
+    pruning = methods.build(method, model, IMAGE, options, steps=2)
+    pruning.attach(optimizer := torch.optim.SGD(model.parameters(), lr=0.0))
+    model(torch.rand(2, 1, 28, 28)).square().sum().backward()
+    optimizer.step()
+    lost = {layer.layer: layer.zero_groups for layer in pruning.summary().layers}
+    assert lost["conv2"] == 5
+    assert sum(lost.values()) == 5
+    with pytest.raises(InputError, match=r"No channel is made by linear3 alone.*Name all the layers"):
+        methods.build(method, lenet(), IMAGE, {**options, "layers": ["linear3"]}, steps=2)
+
+
 def test_a_budget_of_multiply_adds_out_of_reach_is_refused_and_single_weights_have_none():
     model, example = resnet20(width=8), torch.zeros(2, 3, 16, 16)
     for make in (L1Filters, partial(GradualMagnitude, unit="channel"), partial(ADMM, unit="channel")):
@@ -274,6 +293,22 @@ def test_a_budget_of_multiply_adds_out_of_reach_is_refused_and_single_weights_ha
             method(model, steps=2, macs=0.5)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(L1Filters, channels=0.5),
+        partial(RandomChannels, channels=0.5),
+        partial(NetworkSlimming, channels=0.5),
+        partial(SubgradientGroupLasso, channels=0.5),
+        partial(GradualMagnitude, sparsity=0.9, unit="channel"),
+        partial(ADMM, sparsity=0.6, unit="channel"),
+    ],
+)
+def test_how_much_goes_is_said_once(make: partial):
+    with pytest.raises(InputError, match=r"(channels|sparsity)=0\.\d and macs=0\.5 say twice"):
+        make(resnet20(width=8), steps=2, example=torch.zeros(2, 3, 16, 16), macs=0.5)
+
+
 def test_the_best_of_several_opponents_is_named_and_a_difference_is_told_in_standard_errors():
     results = {
         "ours": [{"accuracy": 3.0}, {"accuracy": 5.0}],
@@ -282,8 +317,26 @@ def test_the_best_of_several_opponents_is_named_and_a_difference_is_told_in_stan
     }
     values, notes = compared({"over_best": Comparison(arm="ours", to=["weak", "best"], value="accuracy")}, results)
     # Differences 1 and 3: mean 2, standard deviation sqrt(2), of two seeds a standard error of 1.
-    assert values == {"over_best": 2.0, "over_best.in_errors": pytest.approx(2.0)}
+    assert values == {
+        "over_best": 2.0,
+        "over_best.error": pytest.approx(1.0),
+        "over_best.in_errors": pytest.approx(2.0),
+    }
     assert notes == ["accuracy of ours minus that of best, the best of 2, seed by seed: 2.00 ± 1.41"]
+
+
+def test_the_error_of_a_difference_of_accuracies_has_the_seeds_part_and_the_test_samples():
+    ours = [{"accuracy": 75.0, "right": "1110"}, {"accuracy": 50.0, "right": "1100"}]
+    theirs = [{"accuracy": 25.0, "right": "1000"}, {"accuracy": 50.0, "right": "1001"}]
+    comparison = Comparison(arm="ours", to="theirs", value="accuracy")
+    values, _ = compared({"over": comparison}, {"ours": ours, "theirs": theirs})
+    # Of the seeds 50 and 0: a standard error of 25. Of the samples 0, 1, 0.5, -0.5: that of a mean of four.
+    samples = 100 * np.std([0, 1, 0.5, -0.5], ddof=1) / 2
+    assert values["over.error"] == pytest.approx(math.hypot(25.0, samples))
+    # Results of which the answers were not kept have the seeds' part alone.
+    for one in (*ours, *theirs):
+        del one["right"]
+    assert compared({"over": comparison}, {"ours": ours, "theirs": theirs})[0]["over.error"] == pytest.approx(25.0)
 
 
 def test_several_opponents_need_a_value_to_be_ranked_by():

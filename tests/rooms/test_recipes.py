@@ -202,7 +202,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path):
 
 
 def test_an_unknown_size_lists_those_there_are():
-    with pytest.raises(InputError, match="full, smoke"):
+    with pytest.raises(InputError, match="full, laptop, smoke"):
         schema.resized(load("table-4.1"), "huge")
 
 
@@ -211,3 +211,15 @@ def test_a_criterion_over_a_missing_value_is_not_met():
     assert not criterion.met({})
     assert not criterion.met({"a.b": float("nan")})
     assert criterion.met({"a.b": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "met"),
+    [(1.3, 0.1, True), (1.1, 0.1, None), (0.9, 0.1, None), (0.7, 0.1, False), (5.0, None, None), (1.0, 0.0, True)],
+)
+def test_a_criterion_with_a_margin_is_undecided_within_it_and_from_a_single_seed(value, error, met):
+    criterion = schema.Accept(claim="x", value="a.b", at_least=1.0, errors=2.0)
+    mirrored = schema.Accept(claim="x", value="a.b", at_most=-1.0, errors=2.0)
+    known = {} if error is None else {"a.b.error": error}
+    assert criterion.met({"a.b": value, **known}) is met
+    assert mirrored.met({"a.b": -value, **known}) is met

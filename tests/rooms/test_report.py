@@ -352,7 +352,7 @@ def test_the_data_and_each_class_are_on_the_page(finished: Path):
     found = json.loads((finished / "data.json").read_text())
     assert sum(each["test"] for each in found["classes"].values()) == 100
     words = Reader((finished / "report.html").read_text()).text
-    assert re.search(r"digits: 10 classes of images \(1 x 8 x 8\); \d+ in train, \d+ in validation, 100 in test", words)
+    assert re.search(r"digits: gray images, 8 x 8, 10 classes; \d+ in train, \d+ in validation, 100 in test", words)
     answers = json.loads((finished / "dense-seed0" / "answers.json").read_text())
     right = sum(answers["confusion"][name].get(name, 0) for name in answers["classes"])
     assert sum(sum(row.values()) for row in answers["confusion"].values()) == 100

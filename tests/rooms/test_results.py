@@ -69,9 +69,10 @@ def test_every_published_recipe_has_its_row_and_every_kept_result_its_recipe():
     found = {entry.recipe.name: entry for entry in results.entries()}
     table = results.overview(list(found.values()))
     assert all(f"`{name}`" in table for name in found)
-    kept = {path.stem.removesuffix(".full").removesuffix(".cpu") for path in schema.PAPERS.glob("*/*.json")}
-    assert kept
-    assert kept <= set(found)
+    files = [*schema.PAPERS.glob("*/*.json"), *schema.EXAMPLES.glob("*.json")]
+    kept = {tuple(path.stem.rsplit(".", 1)) for path in files}
+    assert kept == {(name, size) for name, entry in found.items() for size in entry.results}
+    assert ("dial-mnist", "full") in kept
 
 
 def test_what_is_kept_was_held_against_the_criteria_as_they_stand():
@@ -96,6 +97,7 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     kept.unlink()
     made.mkdir()
     monkeypatch.setattr(schema, "PAPERS", folder)
+    monkeypatch.setattr(schema, "EXAMPLES", folder.parent / "examples")
 
     def outcome(**changes) -> int:
         (made / "result.json").write_text(json.dumps({**result, **changes}))
@@ -104,7 +106,7 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     dirty = {**result["environment"], "commit": f"{result['environment']['commit']}+changes"}
     for changes, says in (
         ({"environment": dirty}, "no clean commit"),
-        ({"recipe": "theorem-2.4"}, "no published recipe named 'theorem-2.4'"),
+        ({"recipe": "theorem-2.9"}, "no shipped recipe named 'theorem-2.9'"),
         ({"size": "smoke"}, "no size that is kept named 'smoke'"),
         ({"accept": result["accept"][1:]}, "criteria of theorem-2.3 changed"),
     ):
@@ -127,16 +129,18 @@ def test_changes_that_were_not_committed_are_named():
 
 
 def test_what_was_not_run_says_so_and_what_was_missed_stays_missed():
-    recipe = schema.load("table-4.1").model_copy(update={"sizes": {"cpu": {}, "smoke": {}}})
-    result = json.loads((schema.PAPERS / "relaxed_splitting" / "table-4.1.full.json").read_text())
+    recipe = schema.load("study-b").model_copy(update={"sizes": {"cpu": {}, "smoke": {}}})
+    result = json.loads((schema.PAPERS / "workers" / "study-b.full.json").read_text())
     entry = results.Entry(recipe, {}, "")
-    assert [entry.verdict(size) for size in ("full", "cpu")] == ["not run", "not run"]
+    assert [entry.verdict(size) for size in results.SIZES] == ["not run", "", "not run"]
     assert results.page([entry]).count("not run.") == 2
-    result["accept"][0]["met"] = False
-    missed = results.Entry(recipe, {"full": result}, "")
-    assert missed.verdict("full") == "1 of 2 met"
+    for one, met in zip(result["accept"], (False, None, True), strict=False):
+        one["met"] = met
+    missed = results.Entry(recipe, {"full": {**result, "accept": result["accept"][:3]}}, "")
+    assert missed.verdict("full") == "1 of 3 met, 1 undecided"
     page = results.page([missed])
     assert f"- **missed**: {result['accept'][0]['claim']}" in page
+    assert f"- **undecided**: {result['accept'][1]['claim']}" in page
     assert result["environment"]["commit"][:12] in page
     assert result["rows"][1]["accuracy %"] in page
 

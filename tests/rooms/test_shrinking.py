@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -152,6 +153,61 @@ def test_inductor_compiles_the_smaller_network() -> None:
     torch.testing.assert_close(torch.compile(lean)(x), lean(x))
 
 
+class Frozen(nn.Module):
+    """A norm whose author never lets it learn from the batch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.mean, self.variance, training=False)
+
+
+class Handwritten(Frozen):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.mean, self.variance, training=self.training)
+
+
+class Chosen(nn.BatchNorm2d):
+    """As timm writes it: code between the mode and the function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = True if self.training else self.running_mean is None
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, 0.1, self.eps)
+
+
+class StochasticDepth(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0 if self.training else x
+
+
+class Literal(nn.Module):
+    """Its view names a number of channels, so that a forward is generated where one of them goes."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 8, 3), norm, nn.Conv2d(8, 8, 1)
+        self.depth, self.head = StochasticDepth(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.first(x))
+        return self.head((y + self.depth(self.second(y))).mean((2, 3)).view(-1, 8))
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, Chosen, Handwritten, Frozen])
+def test_a_generated_forward_trains_as_the_model_does(kind: type[nn.Module]) -> None:
+    """Recorded in evaluation, batch-norm used to keep its statistics, and stochastic depth was gone, while it trained on."""
+    model, x = randomised(Literal(kind(8)), 0).double(), torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    graph = trace(model, x)
+    zero_groups(model, graph, torch.arange(graph.num_groups) < 3)
+    lean = shrink(model, x)
+    assert isinstance(lean, fx.GraphModule)
+    for mode in (True, False):
+        torch.testing.assert_close(lean.train(mode)(x), model.train(mode)(x))
+
+
 def test_dropout_written_as_a_function_stays_dropout() -> None:
     model, x = randomised(LambdaShortcutNet(), 0), torch.randn(2, 3, 8, 8)
     graph = trace(model, x)
@@ -159,9 +215,9 @@ def test_dropout_written_as_a_function_stays_dropout() -> None:
     lean = shrink(model, x)
     assert isinstance(lean, fx.GraphModule)
     assert type(lean).__name__ == "LambdaShortcutNet"
-    lean.train()
-    assert [one.p for one in lean.modules() if isinstance(one, nn.Dropout)] == [0.1]
-    assert all(one.training for one in lean.modules() if isinstance(one, nn.Dropout))
+    torch.manual_seed(0)
+    assert not torch.equal(lean.train()(x), lean(x))
+    assert torch.equal(lean.eval()(x), lean(x))
 
 
 def constant_net(padding: int) -> nn.Sequential:
@@ -181,6 +237,72 @@ def test_a_constant_moves_into_the_next_bias_where_that_is_exact() -> None:
     lean = shrink(model, x)
     expected = torch.tanh(torch.tensor(0.7)) * model[2].weight[:, 0].sum((1, 2))
     torch.testing.assert_close(lean.get_parameter("2.bias"), expected)
+
+
+class Inlined(nn.Module):
+    """The second layer is a function of parameters, whose shift a third may read too."""
+
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.first, self.shared = nn.Conv2d(3, 4, 3), shared
+        self.kernel, self.shift = nn.Parameter(torch.randn(2, 4, 1, 1)), nn.Parameter(torch.randn(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(torch.tanh(self.first(x)), self.kernel, self.shift)
+        return y * self.shift[:, None, None] if self.shared else y
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_constant_moves_into_a_bias_that_is_a_parameter_unless_others_read_it(shared: bool) -> None:
+    model, x = randomised(Inlined(shared), 0), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        model.get_parameter("first.weight")[0] = 0
+    lean = shrink(model, x)
+    assert lean.get_parameter("kernel").shape[1] == (4 if shared else 3)
+    assert torch.equal(lean.get_parameter("shift"), model.get_parameter("shift")) == shared
+
+
+def test_a_constant_stays_where_the_reading_layer_is_called_twice() -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+    with torch.no_grad():
+        first.weight[0] = 0
+    model, x = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), second), torch.randn(2, 4)
+    assert plan(model, x).after == plan(model, x).before
+
+
+def test_a_constant_beside_a_comparison_is_looked_at_as_what_it_is() -> None:
+    class Where(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x > 0, x, 0.5 * x)
+
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), Where(), nn.Conv2d(4, 2, 1)), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    shrink(model, x)
+
+
+class Steps(nn.Module):
+    """A recurrent layer over pixels, whose number is read from the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.body, self.head = nn.Conv2d(3, 4, 1), nn.LSTM(4, 5, batch_first=True), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = self.body(x.flatten(2).transpose(1, 2))[0].transpose(1, 2)
+        return self.head(y.reshape(len(y), -1, *x.shape[2:]))
+
+
+def test_a_reader_that_cannot_do_without_inputs_keeps_one() -> None:
+    model, x = Steps(), torch.randn(2, 3, 4, 4)
+    with torch.no_grad():
+        model.body.weight_ih_l0.zero_()
+    with pytest.raises(InputError, match="none of its 4 outputs left"):
+        shrink(model, x)
+    lean = shrink(model, x, dead="fold")
+    assert lean.get_parameter("first.weight").shape[0] == 1
+    assert plan(model, x, dead="fold").after.parameters == size(lean)
 
 
 def test_a_constant_stays_in_front_of_zero_padding_and_the_plan_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -48,6 +49,19 @@ def test_the_wheel_tells_what_it_is(wheel: zipfile.ZipFile) -> None:
     entries = wheel.read(place.replace("METADATA", "entry_points.txt")).decode()
     assert "gracile = gracile.cli:main" in entries
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_every_link_of_the_description_works_on_a_package_index(wheel: zipfile.ZipFile) -> None:
+    """Relative ones would lead nowhere there; their words stay."""
+    [place] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    description = str(Parser().parsestr(wheel.read(place).decode()).get_payload())
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(targets) > 10
+    found = re.findall(r"\]\(([^)]+)\)", description)
+    assert all(target.startswith(("https://", "#")) for target in found), found
+    assert "The command line has the other commands" in description
+    assert "Real runs, three seeds" not in description
+    assert "Which method?" not in description
 
 
 def test_the_sdist_holds_what_git_keeps(tmp_path: Path) -> None:

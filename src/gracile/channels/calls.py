@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gracile.channels.records import Var
-from gracile.channels.sizes import Measured, Size
+from gracile.channels.sizes import Measured, Mode, Size, plain
 
 SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 # Code from which models are run: lines outside it are not the model's.
@@ -119,8 +119,8 @@ def with_shapes(value: Any) -> Any:
 
 def without_sizes(value: Any) -> Any:
     """Arguments as torch takes them."""
-    if isinstance(value, Size):
-        return int(value)
+    if isinstance(value, Size | Mode):
+        return plain(value)
     if type(value) is Shape:
         return torch.Size(int(one) for one in value)
     if type(value) in (tuple, list):
@@ -132,20 +132,26 @@ def without_sizes(value: Any) -> Any:
     return value
 
 
-def leaves(value: Any) -> Iterator[Any]:
+def leaves(value: Any) -> list[Any]:
     """All that lists, dictionaries, slices and other containers hold."""
+    found: list[Any] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[Any]) -> None:
     if isinstance(value, LEAVES):
-        yield value
+        found.append(value)
     elif isinstance(value, tuple | list):
         for one in value:
-            yield from leaves(one)
+            _collect(one, found)
     elif isinstance(value, Mapping):
         for one in value.values():
-            yield from leaves(one)
+            _collect(one, found)
     elif isinstance(value, slice):
-        yield from leaves((value.start, value.stop, value.step))
+        _collect((value.start, value.stop, value.step), found)
     else:
-        yield from tree_leaves(value)
+        found.extend(tree_leaves(value))
 
 
 def with_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:

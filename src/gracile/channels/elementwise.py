@@ -53,6 +53,8 @@ def broadcast(op: Op, operands: Sequence[Var], shape: Sequence[int]) -> Dims:
 
 def probe(op: Op, inputs: Sequence[Values]) -> Values | None:
     """Run the operation on the constants themselves."""
+    if not all(bool(values.known.any()) for values in inputs):
+        return None  # such as the condition of `where`, which is compared from what varies
     tensors = []
     for values in inputs:
         tensors.append(torch.where(values.known, values.value, torch.zeros((), dtype=values.value.dtype)).clone())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gracile.channels.liveness import Liveness, analyse, folded
+from gracile.channels.liveness import Folded, Liveness, analyse, folded
 from gracile.channels.records import Layer
 from gracile.channels.structure import Structure
 from gracile.core.errors import InputError
@@ -59,9 +59,9 @@ class ChannelGraph(Structure):
             )
         return analyse(self, zero)
 
-    def sizes(self, liveness: Liveness) -> Counts:
-        """The size of what stays."""
-        fold = folded(self, liveness)
+    def sizes(self, liveness: Liveness, fold: Folded | None = None) -> Counts:
+        """The size of what stays; `fold` is what `folded` says of it, if that is known already."""
+        fold = fold or folded(self, liveness)
         parameters, macs = 0, 0
         weights: dict[str, list[Layer]] = {}
         for layer in self.layers:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from gracile.channels.records import Layer, Values, Var
+from gracile.channels.records import Attention, Layer, Values, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.structure import Structure
+
+# A part without channels is left out of these.
+JOINS = (torch.cat, torch.concat, torch.concatenate)
 
 
 @dataclass(eq=False)
@@ -23,6 +26,7 @@ class Liveness:
         needed: as `nonzero`, without the inputs that are constants the layer's bias can take over.
         values: per tensor, which of its channels are constant; only those where that is known.
         labels: label to class.
+        held: classes that nothing needs, but of which a tensor's readers need one.
     """
 
     classes: np.ndarray
@@ -30,6 +34,7 @@ class Liveness:
     needed: dict[Layer, np.ndarray]
     values: dict[Var, Values]
     labels: np.ndarray
+    held: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def kept(self, labels: Labels) -> np.ndarray:
         """Per slice with these labels, whether it stays."""
@@ -72,8 +77,31 @@ def analyse(graph: Structure, zero: Tensor | None = None) -> Liveness:
             free = read[1] if layer.folds else read[1] & (read[0] == 0)
             if bool(free.any()):
                 live.needed[layer] = nonzero[layer] & ~free.cpu().numpy()
-    live.classes = _reach(graph, live.needed)
+    live.classes = _reach(graph, nonzero, live.needed, graph.pinned)
+    while len(held := _cannot_be_empty(graph, live)):
+        live.held = np.append(live.held, held)
+        live.classes[held] = True
+        live.classes = _reach(graph, nonzero, live.needed, live.classes)
     return live
+
+
+def _cannot_be_empty(graph: Structure, live: Liveness) -> np.ndarray:
+    """One class of each tensor that has none left, but is read by what can neither go with it nor become a constant.
+
+    Recurrent layers, and whatever asks for its size, are such readers; so is all of a forward that cannot be written anew.
+    """
+    empty = [step for step in graph.steps if step.vars and all(is_gone(one, live) for one in step.vars)]
+    if not empty:
+        return np.empty(0, np.int64)
+    fold = folded(graph, live)
+    computed = fold.needed - fold.constant - fold.gone
+    stuck = [
+        step
+        for step in empty
+        if graph.written or any(one in computed and one.target not in JOINS for one in step.node.users)
+    ]
+    dims = (labels for step in stuck for one in step.vars for labels in one.dims if labels is not None)
+    return np.asarray([graph.labels[labels[0]] for labels in dims if not live.kept(labels).any()], np.int64)
 
 
 @dataclass(eq=False)
@@ -244,9 +272,45 @@ def _unknown(graph: Structure, var: Var) -> Values:
     return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
 
 
-def _reach(graph: Structure, needed: dict[Layer, np.ndarray]) -> np.ndarray:
+def even_out(graph: Structure, alive: np.ndarray, nonzero: dict[Layer, np.ndarray] | None = None) -> None:
+    """Let the heads of each attention that stay have as many pairs as each other, and as many values; changes `alive`.
+
+    Args:
+        graph: with attentions.
+        alive: per class, whether it stays.
+        nonzero: of `Liveness`; without it no pair is found to be needed that is not alive.
+    """
+    for one in graph.attentions:
+        heads, pairs, values = graph.labels[one.heads], graph.labels[one.pairs], graph.labels[one.values]
+        there = alive[heads] | alive[values].any(1)
+        alive[heads] = there
+        if nonzero is not None:
+            alive[pairs[_paired(graph, one, nonzero).reshape(pairs.shape) & there[:, None]]] = True
+        for members in (pairs[there], values[there]):
+            if len(members):
+                most = max(int(alive[members].sum(1).max()), 1)
+                for row in members:
+                    dead = row[~alive[row]]
+                    alive[dead[: most - len(row) + len(dead)]] = True
+
+
+def _paired(graph: Structure, one: Attention, nonzero: dict[Layer, np.ndarray]) -> np.ndarray:
+    """Which products of a key's and a query's channel bear on the result.
+
+    What a key's constant channel adds to a query's scores is the same for all keys, so that softmax takes no notice of it.
+    """
+    layer, rows, bias = one.queries
+    queries = nonzero[layer].any(1)[rows]
+    if bias is not None:
+        queries = queries | graph.parameter(bias).detach().ne(0).cpu().numpy()[rows]
+    return queries & nonzero[one.keys[0]].any(1)[one.keys[1]]
+
+
+def _reach(
+    graph: Structure, nonzero: dict[Layer, np.ndarray], needed: dict[Layer, np.ndarray], start: np.ndarray
+) -> np.ndarray:
     """From the classes that must stay backwards through the layers, until nothing is added."""
-    alive = graph.pinned.copy()
+    alive = start.copy()
     layers: list[tuple[Layer, np.ndarray, np.ndarray]] = []
     for layer in reversed(graph.readers):
         assert layer.inputs is not None
@@ -257,5 +321,6 @@ def _reach(graph: Structure, needed: dict[Layer, np.ndarray]) -> np.ndarray:
             rows = alive[outputs]
             read = needed[layer].any(0) if rows.all() else needed[layer][rows].any(0)
             alive[inputs[read]] = True
+        even_out(graph, alive, nonzero)
         if int(alive.sum()) == before:
             return alive

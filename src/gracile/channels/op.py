@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from gracile.channels.calls import leaves
 from gracile.channels.records import Constants, Count, Follow, Layer, Ledger, Place, Record, Step, Var
-from gracile.channels.sizes import Attribute, Labels, Size
+from gracile.channels.sizes import Attribute, Labels, Size, plain
 from gracile.core.errors import InputError
 
 
@@ -179,6 +179,7 @@ class Op:
         name, order = weight.param
         owner, _, leaf = name.rpartition(".")
         module = leaf == "weight"
+        whole = module and self.step.node.op == "call_module" and owner == self.step.node.target
         out = weight.dims[outputs]
         if out is None:
             out = self.fixed(weight.shape[outputs])
@@ -188,13 +189,13 @@ class Op:
             (order[outputs], out),
             (order[inputs], labels if labels is not None else self.fixed(weight.shape[inputs])),
             positions,
-            folds and (module or bias is not None) and (bias is None or bias.param is not None),
+            folds and (whole if bias is None else bias.param is not None),
             bias.param[0] if bias is not None and bias.param is not None else None,
             source,
             None,
             self.step.node,
             groups,
-            module,
+            whole,
         )
         self.record.layer = made
         self.step.layers.append(made)
@@ -224,7 +225,7 @@ class Op:
         """The operation itself on other tensors in the operands' places."""
         remaining = iter(tensors)
         args, kwargs = tree_map(
-            lambda one: next(remaining) if isinstance(one, Var) else int(one) if isinstance(one, Size) else one,
+            lambda one: next(remaining) if isinstance(one, Var) else plain(one),
             (self.args, self.kwargs),
             is_leaf=lambda one: isinstance(one, Var),
         )

@@ -15,7 +15,7 @@ from torch import nn
 
 from gracile.channels.layers import affine
 from gracile.channels.op import Op
-from gracile.channels.records import Dims, Layer, Var
+from gracile.channels.records import Attention, Dims, Layer, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.table import register_rule
 
@@ -188,62 +188,64 @@ def _shared(op: Op, queries: Labels | None, keys: Labels | None, each: int) -> L
 
 @register_rule(nn.MultiheadAttention)
 def multihead_attention(op: Op) -> list[Dims]:
-    """Whole heads: the rows that make a head's queries, keys and values, and the columns of the output that read it."""
+    """Heads, pairs of a key's and a query's channels, and channels of values: the rows that make them, and the columns that read them."""
     module: Any = op.module
-    heads, width, size = module.num_heads, module.head_dim, module.embed_dim
-    names = ("query", "key", "value")
-    inputs = [op.argument(index, name) for index, name in enumerate(names)]
-    head = op.fresh(heads)
-    op.ledger.heads.append(head)
-    rows = np.repeat(head, width)
-    if module.bias_k is not None or module.add_zero_attn:
-        op.pin(head, f"'{op.name}' adds a key of its own")
-    joint = module._qkv_same_embed_dim
+    heads, joint = module.num_heads, module.in_proj_weight is not None
+    inputs = [op.argument(index, name) for index, name in enumerate(("query", "key", "value"))]
+    wide = module.out_proj.weight.shape[1]
+    rows = (len(module.in_proj_weight) - wide) // 2 if joint else len(module.q_proj_weight)
+    head, pairs, values, out = op.fresh(heads), op.fresh(rows), op.fresh(wide), op.fresh(len(module.out_proj.weight))
+    if getattr(module, "bias_k", None) is not None or getattr(module, "add_zero_attn", False):
+        for labels in (head, pairs, values):
+            op.pin(labels, f"'{op.name}' adds a key of its own")
+    mask = op.argument(5, "attn_mask")
+    if isinstance(mask, Var) and len(mask.shape) == 3:
+        op.pin(head, f"'{op.name}' reads a mask for each head")
+    made, layers = (pairs, pairs, values), []
+    bias = "in_proj_bias" if module.in_proj_bias is not None else None
     read = op.fresh(inputs[0].shape[-1])
     for index, x in enumerate(inputs):
-        weight = "in_proj_weight" if joint else f"{'qkv'[index]}_proj_weight"
         columns = read if joint else op.fresh(x.shape[-1])
         op.join(x.dims[-1], columns)
-        made = np.tile(rows, 3) if joint else rows
         if index == 0 or not joint:
-            op.tensor(weight, {0: made, 1: columns})
-            _attention_layer(op, weight, made, columns, x, "in_proj_bias" if joint else None)
-    op.tensor("in_proj_bias", {0: np.tile(rows, 3)})
-    out = op.fresh(size)
-    op.step.tensors[f"{op.name}.out_proj.weight"] = {0: out, 1: rows}
-    if module.out_proj.bias is not None:
+            weight = "in_proj_weight" if joint else f"{'qkv'[index]}_proj_weight"
+            labels = np.concatenate(made) if joint else made[index]
+            op.tensor(weight, {0: labels, 1: columns})
+            layers.append(_attention_layer(op, weight, labels, columns, x, bias if joint else None))
+    op.tensor("in_proj_bias", {0: np.concatenate(made)})
+    op.step.tensors[f"{op.name}.out_proj.weight"] = {0: out, 1: values}
+    biased = module.out_proj.bias is not None
+    if biased:
         op.step.tensors[f"{op.name}.out_proj.bias"] = {0: out}
-    _attention_layer(op, "out_proj.weight", out, rows, inputs[0], "out_proj.bias")
+    _attention_layer(op, "out_proj.weight", out, values, inputs[0], "out_proj.bias" if biased else None)
+    queries = layers[0], slice(0, rows), bias and f"{op.name}.{bias}"
+    keys = (layers[0], slice(rows, 2 * rows)) if joint else (layers[1], slice(0, rows))
+    op.step.attentions.append(Attention(head, pairs.reshape(heads, -1), values.reshape(heads, -1), queries, keys))
     op.size("num_heads", head)
     for one in (one for one in op.operands if all(one is not x for x in inputs)):
         for labels in one.dims:
             op.pin(labels, f"'{op.name}' reads it as a mask")
-    query = inputs[0]
-    results = [Dims((*query.dims[:-1], out))]
+    results = [Dims((*inputs[0].dims[:-1], out))]
     if len(op.results) > 1:
         results.append(Dims([None] * len(op.results[1])))
         op.holding = (head, f"'{op.name}' returns weights averaged over its heads, which the model uses")
     return results
 
 
-def _attention_layer(op: Op, weight: str, outputs: Labels, inputs: Labels, x: Var, bias: str | None) -> None:
-    module: Any = op.module
-    positions = op.positions(x, int(np.prod(x.shape[:-1])))
+def _attention_layer(op: Op, weight: str, outputs: Labels, inputs: Labels, x: Var, bias: str | None) -> Layer:
     owner, _, leaf = f"{op.name}.{weight}".rpartition(".")
-    biased = bias is not None and getattr(module, "in_proj_bias" if bias == "in_proj_bias" else "out_proj") is not None
-    source = Var(op.step.node, x.shape, Dims((*x.dims[:-1], inputs)), True)
-    op.step.layers.append(
-        Layer(
-            owner if leaf == "weight" else f"{op.name}.{weight}",
-            f"{op.name}.{weight}",
-            (0, outputs),
-            (1, inputs),
-            positions,
-            False,
-            f"{op.name}.{bias}" if biased else None,
-            source,
-            None,
-            op.step.node,
-            module=False,
-        )
+    made = Layer(
+        owner if leaf == "weight" else f"{op.name}.{weight}",
+        f"{op.name}.{weight}",
+        (0, outputs),
+        (1, inputs),
+        op.positions(x, int(np.prod(x.shape[:-1]))),
+        False,
+        bias and f"{op.name}.{bias}",
+        Var(op.step.node, x.shape, Dims((*x.dims[:-1], inputs)), True),
+        None,
+        op.step.node,
+        module=False,
     )
+    op.step.layers.append(made)
+    return made

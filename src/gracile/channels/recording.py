@@ -31,10 +31,10 @@ from gracile.channels.calls import (
     without_sizes,
 )
 from gracile.channels.op import Op
-from gracile.channels.records import Dims, Ledger, Record, Slots, Step, Var
-from gracile.channels.sizes import Attribute, Labels, Measured, Size
+from gracile.channels.records import Dims, Ledger, Record, Step, Var
+from gracile.channels.sizes import Attribute, Labels, Measured, Mode, Size
 from gracile.channels.table import RULES, canonical, module_rule
-from gracile.channels.tensors import Tensors
+from gracile.channels.tensors import Tensors, as_dims, sized
 from gracile.channels.writing import Writer
 from gracile.core.errors import InputError
 from gracile.core.outputs import tensors_in
@@ -95,7 +95,7 @@ class Recorder(TorchFunctionMode):
             return original(module, *args, **kwargs)
         rule = module_rule(module)
         if rule is None and not is_leaf(module):
-            return original(module, *args, **kwargs)
+            return self._passed_through(path, module, args, kwargs, original(module, *args, **kwargs))
         step = self.writer.module(path, args, kwargs)
         if rule is None:
             self.tensors.inside, self._inside = step, path
@@ -119,6 +119,35 @@ class Recorder(TorchFunctionMode):
         self._settle(step, result)
         return result
 
+    def is_opened(self, module: nn.Module) -> bool:
+        """Whether a module's own code is looked into, rather than the module called whole."""
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        return not scripted and module_rule(module) is None and not is_leaf(module)
+
+    def _passed_through(self, path: str, module: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+        """A result; where a module without tensors hands back what it was given, as stochastic depth does in evaluation, it is called.
+
+        What it gives is another tensor then, for in training it is.
+        """
+        if (
+            not isinstance(result, Tensor)
+            or len(args) != 1
+            or result is not args[0]
+            or next(module.children(), None) is not None
+        ):
+            return result
+        var = self.tensors.known(result)
+        if var is None or var.node is None or var.param is not None or module._parameters or module._buffers:
+            return result
+        operands = self.tensors.vars(args), self.tensors.vars(kwargs)
+        step = self.writer.module(path, args, kwargs)
+        with _quiet(self):
+            result = result.detach()
+        op = Op("dropout", path, operands, step, self.ledger, lambda one, **_kwargs: one, module=module)
+        self._apply(RULES["dropout"], op, result)
+        self._settle(step, result)
+        return result
+
     # Operations.
 
     def _call(self, key: str, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -131,7 +160,7 @@ class Recorder(TorchFunctionMode):
         operands = self.tensors.vars(args), self.tensors.vars(kwargs)
         step = self.tensors.inside
         if step is None:
-            step = self.writer.call(name, func, args, kwargs)
+            step = self.writer.call(name, func, *self._with_mode(key, args, kwargs))
         result: Any = None
         if rule is None and tensors:
             for one in leaves((args, kwargs)):
@@ -146,6 +175,17 @@ class Recorder(TorchFunctionMode):
         if self.tensors.inside is None:
             self._settle(step, result if name != "__setitem__" else args[0])
         return result
+
+    def _with_mode(self, key: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Arguments of a batch-norm of its own class, whose choice of statistics follows its module even where code came between."""
+        if key != "batch_norm" or len(args) < 2 or not isinstance(args[1], Tensor):
+            return args, kwargs
+        name, _, _ = (self.tensors.var(args[1]).param or ("", ()))[0].rpartition(".")
+        if not name or not isinstance(self.model.get_submodule(name), nn.modules.batchnorm._NormBase):
+            return args, kwargs
+        if len(args) > 5 and args[5] is False:
+            return (*args[:5], Mode(name), *args[6:]), kwargs
+        return args, {**kwargs, "training": Mode(name)} if kwargs.get("training") is False else kwargs
 
     def _apply(self, rule: Any, op: Op, result: Any, written: Any = ()) -> None:
         """Ask a rule, and put what it says onto the result's tensors.
@@ -166,7 +206,7 @@ class Recorder(TorchFunctionMode):
             if one.holds is not None:
                 self.ledger.pin(*one.holds)
         with _quiet(self):
-            made = _as_dims(rule(op), op)
+            made = as_dims(rule(op), op.results)
         self._values_used(op)
         varies = any(one.varies for one in op.operands) or of_batch((op.args, op.kwargs))
         for one, dims, seen in zip(tensors, made, known, strict=True):
@@ -185,7 +225,7 @@ class Recorder(TorchFunctionMode):
     def _result(self, op: Op, tensor: Tensor, dims: Dims) -> Var:
         """One result; an identity or a permutation of a parameter is still that parameter."""
         record = op.record
-        var = Var(None, tuple(tensor.shape), _sized(dims, tensor, self.ledger), record=record)
+        var = Var(None, tuple(tensor.shape), sized(dims, tensor, self.ledger), record=record)
         var.floating = any(operand.floating for operand in op.operands)
         var.boolean = tensor.dtype in (torch.bool, torch.uint8)
         source = op.operands[0].param if op.operands and not op.operands[0].varies else None
@@ -351,30 +391,3 @@ def _quiet(recorder: Recorder) -> Iterator[None]:
 def _fixed(op: Op) -> list[Dims]:
     """What a function without a rule and without tensors gives."""
     return [Dims([None] * len(one)) for one in op.results]
-
-
-def _as_dims(made: Any, op: Op) -> list[Dims]:
-    """What a rule gave, as the labels of each result."""
-    several = made if isinstance(made, list) else [made]
-    if len(several) == 1 != len(op.results):
-        several = several * len(op.results)
-    return [_one_dims(one, shape) for one, shape in zip(several, op.results, strict=True)]
-
-
-def _one_dims(made: Any, shape: tuple[int, ...]) -> Dims:
-    if isinstance(made, Slots):
-        return Dims(made.labels if axis == made.axis else None for axis in range(len(shape)))
-    return made if made is not None else Dims([None] * len(shape))
-
-
-def _sized(dims: Dims, tensor: Tensor, ledger: Ledger) -> Dims:
-    """Labels where there are several slices; a single one stays."""
-    found: list[Labels | None] = []
-    for labels, size in zip(dims, tensor.shape, strict=True):
-        if labels is not None and len(labels) != size:
-            ledger.pin(labels, "a rule gave it another size")
-            labels = None
-        if labels is not None and size == 1:
-            ledger.pin(labels, "there is one only")
-        found.append(labels)
-    return Dims(found)

@@ -127,13 +127,13 @@ class Layer:
         outputs: the weight's dimension over what it makes, and the labels along it.
         inputs: likewise of what it reads; a convolution of which groups go whole reads nothing, it passes channels on.
         positions: multiply-adds per weight and sample.
-        folds: whether a constant input can move into the bias exactly, which zero padding prevents.
+        folds: whether a constant input can move into the bias exactly; zero padding prevents it, and other readers of the bias.
         bias: name of the bias; None without one.
         source: what it reads.
         result: what it makes.
         groups: of a convolution with several: labels of the groups and of the channels in a group.
         node: of the traced graph.
-        module: whether it is a module's own weight, which can be given a bias.
+        module: whether it is a module that is called whole, which can be given a bias.
     """
 
     name: str
@@ -153,6 +153,25 @@ class Layer:
     def biased(self) -> bool:
         """Whether it has a bias."""
         return self.bias is not None
+
+
+@dataclass(eq=False)
+class Attention:
+    """Heads that are called whole: each is left with as many pairs, and as many values, as any other.
+
+    Attributes:
+        heads: labels, (h,).
+        pairs: labels of the channels of keys and queries that are multiplied with each other, (h, d).
+        values: labels of the channels of values, (h, e).
+        queries: the layer that makes queries, with the rows that do, and the name of their bias, None without one.
+        keys: the layer that makes keys, with the rows that do.
+    """
+
+    heads: Labels
+    pairs: Labels
+    values: Labels
+    queries: tuple[Layer, slice, str | None]
+    keys: tuple[Layer, slice]
 
 
 @dataclass(eq=False)
@@ -200,6 +219,7 @@ class Step:
     tensors: dict[str, dict[int, Labels]] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     follows: list[Follow] = field(default_factory=list)
+    attentions: list[Attention] = field(default_factory=list)
 
     @property
     def layer(self) -> Layer | None:

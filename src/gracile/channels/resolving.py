@@ -30,7 +30,8 @@ def resolve(ledger: Ledger, steps: Sequence[Step], *, can_write: bool) -> tuple[
         pinned = found.pinned()
         carrying, heads = found.marked(carried), found.marked(ledger.heads)
         rated = [(relation, *_rate(relation, found.classes, pinned, carrying, heads)) for relation in pending]
-        decided = [one for one in rated if one[2] == 2] or [one for one in rated if one[2] == 1] or rated[:1]
+        decided = [one for one in rated if one[2] == 2] or [one for one in rated if one[2] == 1]
+        decided = decided or [rated[first] for first in _first_of_each_part(pending, found.classes)]
         for relation, axis, _ in decided:
             _decide(ledger, relation, axis, carried)
         chosen = {id(relation) for relation, _, _ in decided}
@@ -97,6 +98,17 @@ class Classes:
         found = np.zeros(int(self.classes.max()) + 1 if len(self.classes) else 0, bool)
         found[self.classes[self._held]] = True
         return found
+
+
+def _first_of_each_part(relations: Sequence[Relation], classes: np.ndarray) -> list[int]:
+    """Relations that share no class, not even over others between them, do not bear on each other: the first of each such part."""
+    held = [np.unique(classes[np.concatenate([one.whole.ravel(), *one.axes])]) for one in relations]
+    rows = np.repeat(np.arange(len(held)), [len(one) for one in held])
+    columns = np.concatenate(held) + len(held)
+    number = int(columns.max()) + 1
+    links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(number, number))
+    parts = connected_components(links, directed=False)[1][: len(held)]
+    return np.unique(parts, return_index=True)[1].tolist()
 
 
 def _rate(

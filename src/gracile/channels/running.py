@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gracile.channels.calls import OUTERMOST, SKIPPED
 from gracile.channels.recording import Recorder
 from gracile.channels.records import Ledger
-from gracile.channels.sizes import Attribute, Size
+from gracile.channels.sizes import Attribute, Mode, Size
 from gracile.core.errors import GracileError, InputError
 
 
@@ -82,6 +82,9 @@ def _noticed(recorder: Recorder) -> Iterator[None]:
                 kept.append((module, name, value))
     for module, name, value in kept:
         module.__dict__[name] = Size(value, Attribute(recorder.modules[module], name, value), recorder.escaped)
+    for module, name in recorder.modules.items():
+        if recorder.is_opened(module):
+            module.__dict__["training"] = Mode(name)  # what `record` finds there it puts back
     nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
     try:
         yield

@@ -104,13 +104,33 @@ class Size(int):
         return int(self)
 
 
+class Mode(int):
+    """A module's `training` as it is in evaluation, which knows its module: in a generated forward it is read there again."""
+
+    module: str
+
+    def __new__(cls, module: str) -> Mode:
+        made = super().__new__(cls, 0)
+        made.module = module
+        return made
+
+    def __reduce__(self) -> Any:
+        return bool, (False,)
+
+    def __deepcopy__(self, memo: Any) -> bool:
+        return False
+
+    def __copy__(self) -> bool:
+        return False
+
+
 def _plain(value: Any) -> Any:
     return value._escape() if isinstance(value, Size) else value
 
 
 def plain(value: Any) -> Any:
-    """An int in place of a `Size`, anything else as it is."""
-    return int(value) if isinstance(value, Size) else value
+    """An int in place of a `Size`, False in place of a `Mode`, anything else as it is."""
+    return int(value) if isinstance(value, Size) else False if type(value) is Mode else value
 
 
 def _operation(function: Callable[..., Any], reflected: bool) -> Callable[[Size, Any], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.channels.recording import Recorder
-from gracile.channels.records import Layer, Record, Step, Var
+from gracile.channels.records import Attention, Layer, Record, Step, Var
 from gracile.channels.resolving import attributes
 from gracile.channels.sizes import Labels
 from gracile.core.errors import InputError
@@ -26,10 +27,12 @@ class Structure:
         num_groups: G.
         steps: the nodes of the traced graph in order, with what the rules said.
         layers: weights that make channels from others, in order.
+        attentions: modules of heads that are called whole.
         readers: those of them that read channels; the others pass groups of them on.
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
         attributes: whole numbers that modules keep, with the channels they count; `attribute_nodes`: where the graph holds them.
+        modes: paths of modules whose `training` is an argument somewhere, with the node of the graph that holds it.
         example: (shape, dtype) of one sample of each input.
         names: of inputs given by name, the last ones of `example`.
         missing: operations without a rule, and the lines they are at.
@@ -55,6 +58,7 @@ class Structure:
         self.records: list[Record] = recorder.records
         self.by_node: dict[fx.Node, Step] = {step.node: step for step in steps}
         self.layers: list[Layer] = [layer for step in steps for layer in step.layers]
+        self.attentions: list[Attention] = [one for step in steps for one in step.attentions]
         size = int(labels.max()) + 1 if len(labels) else 0
         self.pinned = np.zeros(size, bool)
         self.pinned[list(pinned)] = True
@@ -62,9 +66,10 @@ class Structure:
             if layer.groups is not None and self.pinned[labels[layer.groups[1]]].all():
                 layer.inputs = None
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
+        self._share_biases()
         self._keep(recorder.dead_ends)
         self.attributes = attributes(recorder.ledger)
-        self.attribute_nodes = recorder.writer.attributes
+        self.attribute_nodes, self.modes = recorder.writer.attributes, recorder.writer.modes
         self.tensors = _tensors(steps)
         self.makes_constants = any(record.makes_constants for record in self.records)
         self._group = self._number_groups(size)
@@ -73,6 +78,13 @@ class Structure:
             name: {dim: one for dim, one in dims.items() if not self.pinned[labels[one]].all()}
             for name, dims in self.tensors.items()
         }
+
+    def _share_biases(self) -> None:
+        """A bias that something else reads, or that would be given to a module called twice, cannot take a constant over."""
+        params = ({one.param[0] for one in record.inputs if one.param is not None} for record in self.records)
+        read, called = Counter(name for names in params for name in names), Counter(layer.name for layer in self.layers)
+        for layer in self.layers:
+            layer.folds = layer.folds and (called[layer.name] if layer.bias is None else read[layer.bias]) <= 1
 
     def _keep(self, dead_ends: list[Labels]) -> None:
         """What is computed and not used needs its channels to be there, unless a layer reads them too."""
@@ -95,7 +107,7 @@ class Structure:
         -1 where the class must stay, where nothing reads it, or where a weight reads it along another dimension than it reads
         others.
         """
-        group = np.full(size, -1, np.int64)
+        group, first = np.full(size, -1, np.int64), np.arange(size)
         along: dict[str, int] = {}
         barred = np.zeros(size, bool)
         for layer in self.readers:
@@ -103,14 +115,19 @@ class Structure:
             trained = isinstance(self.parameter(layer.weight), nn.Parameter)
             if not trained or along.setdefault(layer.weight, layer.inputs[0]) != layer.inputs[0]:
                 barred[self.labels[layer.inputs[1]]] = True
+        for one in self.attentions:  # a head that may go is one group, whatever may go of it
+            heads, values = self.labels[one.heads], self.labels[one.values]
+            first[values] = values[:, :1]
+            stays = self.pinned[heads] | (self.pinned | barred)[values].any(1)
+            barred[values[stays]] = True
         number = 0
         for layer in self.readers:
             assert layer.inputs is not None
             for one in self.labels[layer.inputs[1]]:
-                if group[one] < 0 and not self.pinned[one] and not barred[one]:
-                    group[one] = number
+                if group[first[one]] < 0 and not self.pinned[one] and not barred[one]:
+                    group[first[one]] = number
                     number += 1
-        return group
+        return group[first]
 
     def groups_of(self, labels: Labels) -> np.ndarray:
         """The group of each slice with these labels, -1 for none."""

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from gracile.channels.calls import OPERATORS, Shape, leaves, methods, user_line
 from gracile.channels.records import Step, Var
-from gracile.channels.sizes import Attribute, Measured, Size
+from gracile.channels.sizes import Attribute, Measured, Mode, Size
 
 # What a generated forward can name as it is.
 PLAIN = (
@@ -27,6 +27,7 @@ class Writer:
         steps: per node what the rules said.
         broken: why no forward can be generated; empty where one can.
         attributes: whole numbers that modules keep, with the node that holds each.
+        modes: paths of modules whose `training` is an argument, with the node that holds it.
         var: what is known of a tensor.
     """
 
@@ -35,6 +36,7 @@ class Writer:
         self.steps: dict[fx.Node, Step] = {}
         self.broken = ""
         self.attributes: dict[Attribute, fx.Node] = {}
+        self.modes: dict[str, fx.Node] = {}
         self._measured: dict[tuple[fx.Node, int], fx.Node] = {}
         self.var: Callable[[Tensor], Var]
 
@@ -109,6 +111,8 @@ class Writer:
             return node
         if isinstance(value, Size):
             return self._size(value)
+        if type(value) is Mode:
+            return self._mode(value)
         if type(value) in (tuple, list, Shape):
             made = [self._arguments(one) for one in value]
             return made if type(value) is list else tuple(made)
@@ -119,6 +123,12 @@ class Writer:
         if isinstance(value, PLAIN):
             return value
         raise _CannotWrite(f"an argument of type {type(value).__name__} at {user_line()}")
+
+    def _mode(self, mode: Mode) -> fx.Node:
+        if mode.module not in self.modes:
+            self.modes[mode.module] = node = self.graph.call_function(bool, (False,))
+            self.steps[node] = Step(node, None)
+        return self.modes[mode.module]
 
     def _size(self, size: Size) -> Any:
         """A size as the model came by it: measured, kept by a module, or computed."""

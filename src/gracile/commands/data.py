@@ -3,9 +3,10 @@
   gracile data photos/                           a folder of images by class
   gracile data mine.csv --label answer           a table, its label's column named
   gracile data mine.csv --missing mean --json    empty cells filled in; for a program
+  gracile data photos/ --out photos.html         a page with examples of each class
 
 Takes what `gracile run --data` takes, reads it the same way, and trains nothing.
-In Python: gracile.data.load, and gracile.data.describe.
+In Python: gracile.data.load, gracile.data.describe, and gracile.report.write_data_page.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help=options.DATA)
     options.reading(parser)
     options.data_root(parser)
+    options.out(parser, "a page with all of it and examples, such as data.html")
 
 
 def run(args: argparse.Namespace) -> Answer:
     from gracile.data import describe, load
 
-    return Answer.of(describe(load(args.path, **options.how_read(args))))
+    splits = load(args.path, **options.how_read(args))
+    found = describe(splits)
+    if args.out is None:
+        return Answer.of(found)
+    from gracile.report import write_data_page
+
+    page = write_data_page(splits, args.out)
+    return Answer(f"{found}\n\n{page}", {**found.to_json(), "page": str(page)})

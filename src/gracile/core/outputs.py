@@ -22,4 +22,6 @@ def opened_up(value: Any) -> Any:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor of an output, in order."""
+    if isinstance(value, Tensor):
+        return [value]
     return [one for one in tree_leaves(opened_up(value)) if isinstance(one, Tensor)]

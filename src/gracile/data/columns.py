@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,9 +15,19 @@ from gracile.data.source import Missing, row_name, to_features
 
 # More different texts than this are names or free text rather than categories.
 MOST_CATEGORIES = 50
-# What pandas, databases and spreadsheets call a column that only numbers the rows.
-INDEX_NAMES = frozenset({"", "id", "index", "row", "rownames", "unnamed: 0", "__index_level_0__"})
+# What pandas, databases and spreadsheets call a column that only numbers the rows: also ``PassengerId``, ``row_id``, ``sampleID``.
+INDEX_NAMES = frozenset({"", "index", "row", "rownames", "unnamed: 0", "__index_level_0__", "uid", "uuid", "guid"})
+ID_NAME = re.compile(r"(?:.*[_\W])?[Ii][Dd]|.*[a-z0-9](?:Id|ID)")
 MISSING = "missing"
+# Signs of an empty cell, beside the empty one.
+BLANKS = ("", MISSING, "nan", "na", "n/a", "null", "?")
+# Of a text column no more different values than this are kept in mind.
+MOST_TEXTS = 100_000
+# Of what was found in a column so many are told.
+MOST_NAMED = 8
+# A number with a decimal comma; one that may as well have its thousands set apart; what looks like a number at all.
+COMMA, THOUSANDS = r"^[-+]?\d*,\d+(?:[eE][-+]?\d+)?$", r"^[-+]?[1-9]\d{0,2},\d{3}$"
+FIGURES = r"^[-+]?[$€£]?\s?[-+]?\d[\d.,' ]*\s?[%$€£]?$"
 
 
 @dataclass(frozen=True)
@@ -26,10 +37,12 @@ class Column:
     Attributes:
         name: of the column.
         categories: the texts it holds, in alphabetical order; None where it holds numbers.
+        comma: whether its numbers have a decimal comma.
     """
 
     name: str
     categories: tuple[str, ...] | None = None
+    comma: bool = False
 
     @property
     def features(self) -> list[str]:
@@ -50,7 +63,7 @@ class Column:
             DataError: a text that is no number, or none of the categories.
         """
         if self.categories is None:
-            return _numbers(values, self.name, rows, where)[:, None]
+            return _numbers(values, self.name, rows, where, comma=self.comma)[:, None]
         texts = _texts(values)
         codes = pc.fill_null(
             pc.call_function("index_in", [texts], pc.SetLookupOptions(pa.array(self.categories))), -1
@@ -89,45 +102,78 @@ def table_of(
 
 @dataclass
 class _Seen:
-    """What is known of one column after some batches."""
+    """What is known of one column after some batches.
+
+    Attributes:
+        name: of the column.
+        rows: how many.
+        filled: cells that are not empty.
+        texts: filled cells that are no numbers as they stand.
+        commas: of them, numbers with a decimal comma.
+        thousands: of these, those that may as well be thousands.
+        figures: of the texts, those that look like numbers.
+        distinct: the texts, no more than `MOST_TEXTS`.
+        whole: the values of a column that may number the rows, batch by batch; None once one is no whole number.
+    """
 
     name: str
     rows: int = 0
-    texts: int = 0
     filled: int = 0
-    distinct: set[str] | None = field(default_factory=set)
-    counts_rows: bool = True
-    last: float = -np.inf
+    texts: int = 0
+    commas: int = 0
+    thousands: int = 0
+    figures: int = 0
+    distinct: set[str] = field(default_factory=set)
+    whole: list[np.ndarray] | None = field(default_factory=list)
 
     def add(self, values: pa.Array) -> None:
         """Take in a batch."""
-        kind = values.type
         self.rows += len(values)
-        if _is_text(kind) or pa.types.is_boolean(kind):
-            texts = _texts(values)
-            numbers = _parsed(texts)
-            blank = _call("equal", texts, MISSING).to_numpy(zero_copy_only=False)
-            self.filled += int((~blank).sum())
-            self.texts += int((np.isnan(numbers) & ~blank).sum()) if not pa.types.is_boolean(kind) else len(values)
-            if self.distinct is not None:
-                self.distinct |= set(texts.unique().to_pylist())
-                if len(self.distinct) > MOST_CATEGORIES:
-                    self.distinct = None
-        else:
-            numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if not _is_text(values.type) and not pa.types.is_boolean(values.type):
             self.filled += len(values)
-        if self.counts_rows and len(numbers):
-            steps = np.diff(numbers, prepend=self.last)
-            self.counts_rows = bool((numbers == np.floor(numbers)).all() and (steps > 0).all())
-            self.last = float(numbers[-1])
+            self._add_numbers(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+            return
+        texts = _texts(values)
+        numbers = _parsed(texts)
+        blank = _call("equal", texts, MISSING).to_numpy(zero_copy_only=False)
+        self.filled += int((~blank).sum())
+        odd = ~blank if pa.types.is_boolean(values.type) else np.isnan(numbers) & ~blank
+        self.texts += int(odd.sum())
+        if odd.any():
+            strange = texts.filter(pa.array(odd))
+            self.commas, self.thousands, self.figures = (
+                before + int(np.sum(_matches(strange, pattern)))
+                for before, pattern in ((self.commas, COMMA), (self.thousands, THOUSANDS), (self.figures, FIGURES))
+            )
+        if len(self.distinct) <= MOST_TEXTS:
+            self.distinct |= set(texts.unique().to_pylist())
+        self._add_numbers(numbers)
+
+    def _add_numbers(self, numbers: np.ndarray) -> None:
+        if self.whole is not None and is_index_name(self.name):
+            whole = bool((numbers == np.floor(numbers)).all())
+            self.whole = [*self.whole, numbers] if whole else None
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether it is named like a column that numbers the rows and holds another whole number in each."""
+        if not is_index_name(self.name) or not self.whole or not self.rows:
+            return False
+        return len(np.unique(np.concatenate(self.whole))) == self.rows
+
+
+def is_index_name(name: str) -> bool:
+    """Whether a column of this name may number the rows."""
+    return name.strip().lower() in INDEX_NAMES or ID_NAME.fullmatch(name.strip()) is not None
 
 
 def understand(names: Sequence[str], batches: Iterable[pa.RecordBatch], where: str) -> tuple[list[Column], list[str]]:
     """Decide how each column of a table is read, in one pass.
 
     A column is text where more than half of its filled cells are no numbers; a single word among numbers is an error,
-    not a category. A column whose name says that it numbers the rows, and whose whole numbers rise from row to row, is
-    left out: in a sorted table it would give the label away.
+    not a category. What would give labels away in a sorted table, or be learned by heart, is left out: a column whose
+    name says that it numbers the rows and that holds another whole number in each, in whatever order; and text of which
+    most rows have their own, as names, dates and keys are.
 
     Args:
         names: the columns beside the label.
@@ -146,23 +192,49 @@ def understand(names: Sequence[str], batches: Iterable[pa.RecordBatch], where: s
             seen[name].add(batch.column(name))
     columns, told = [], []
     for name, column in seen.items():
-        if name.strip().lower() in INDEX_NAMES and column.counts_rows and column.rows:
+        if column.numbers_rows:
             told.append(f"column '{name}' only numbers the rows and is left out")
+        elif column.thousands < column.commas == column.texts:
+            columns.append(Column(name, comma=True))
+            told.append(f"the numbers of column '{name}' have a decimal comma")
         elif column.texts * 2 > column.filled:
-            if column.distinct is None:
-                raise DataError(
-                    f"Column '{name}' of {where} holds more than {MOST_CATEGORIES} different texts.",
-                    "Drop the column, or turn its texts into numbers.",
-                )
-            made = Column(name, tuple(sorted(column.distinct)))
-            columns.append(made)
-            values = ", ".join(made.categories or ())
-            told.append(f"column '{name}' is text and became {len(made.features)} feature(s): {values}")
+            columns += _categories(column, where, told)
         else:
             columns.append(Column(name))
     if not columns:
-        raise DataError(f"{where} has no column beside the label.", "Load a file with features or images.")
+        raise DataError(
+            f"{where} has no column beside the label that can be learned from: {'; '.join(told) or 'there is none'}.",
+            "Load a file with features or images.",
+        )
     return columns, told
+
+
+def _categories(column: _Seen, where: str, told: list[str]) -> list[Column]:
+    """A column of text as categories, or as nothing; what was decided goes into `told`.
+
+    Raises:
+        DataError: more different texts than categories, or numbers that cannot be read for sure.
+    """
+    name, found = column.name, tuple(sorted(column.distinct))
+    if 2 * column.figures > column.texts:
+        raise DataError(
+            f"Column '{name}' of {where} holds what looks like numbers and cannot be read as such for sure, as '{found[0]}'.",
+            "Write them with a decimal point and nothing between the thousands, or drop the column.",
+        )
+    if 2 * len(found) > column.filled or len(found) > MOST_TEXTS:
+        told.append(f"column '{name}' is text of which most rows have their own, as '{found[0]}', and is left out")
+        return []
+    if len(found) > MOST_CATEGORIES:
+        raise DataError(
+            f"Column '{name}' of {where} holds {len(found)} different texts, more than {MOST_CATEGORIES}.",
+            "Drop the column, or turn its texts into numbers.",
+        )
+    if len(found) <= 2:
+        told.append(f"column '{name}' is {' and '.join(f'{number} for {text!r}' for number, text in enumerate(found))}")
+    else:
+        texts = ", ".join(found[:MOST_NAMED]) + (", ..." if len(found) > MOST_NAMED else "")
+        told.append(f"column '{name}' is text and became {len(found)} features, one for each of {texts}")
+    return [Column(name, found)]
 
 
 def _call(function: str, *values: object) -> pa.Array:
@@ -187,11 +259,19 @@ def readable(kind: pa.DataType) -> bool:
 
 
 def _texts(values: pa.Array) -> pa.Array:
-    """As strings without blanks around them; an empty one and a null are "missing"."""
+    """As strings without blanks around them; a null and what stands for an empty cell are "missing"."""
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     trimmed = _call("utf8_trim_whitespace", values.cast(pa.string()))
-    return _call("if_else", pc.fill_null(_call("equal", trimmed, ""), True), MISSING, trimmed)
+    blanks = pc.SetLookupOptions(pa.array(BLANKS))
+    blank = pc.call_function("is_in", [_call("utf8_lower", trimmed)], blanks)
+    return _call("if_else", pc.fill_null(_call("or", blank, _call("is_null", trimmed)), True), MISSING, trimmed)
+
+
+def _matches(texts: pa.Array, pattern: str) -> np.ndarray:
+    """(k,) whether each text matches."""
+    found = pc.call_function("match_substring_regex", [texts], pc.MatchSubstringOptions(pattern))
+    return found.to_numpy(zero_copy_only=False).astype(bool)
 
 
 def _parsed(texts: pa.Array) -> np.ndarray:
@@ -211,18 +291,24 @@ def number(cell: str) -> float:
         return float("nan")
 
 
-def _numbers(values: pa.Array, name: str, rows: np.ndarray, where: str) -> np.ndarray:
+def is_number(cell: str) -> bool:
+    """Whether a text stands for a number, with a decimal point or a comma."""
+    return not np.isnan(number(cell)) or re.match(COMMA, cell) is not None
+
+
+def _numbers(values: pa.Array, name: str, rows: np.ndarray, where: str, *, comma: bool) -> np.ndarray:
     if not _is_text(values.type):
         # Null becomes NaN.
         return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     texts = _texts(values)
+    if comma:
+        texts = pc.call_function("replace_substring", [texts], pc.ReplaceSubstringOptions(",", "."))
     numbers = _parsed(texts)
-    odd = np.isnan(numbers)
-    for row in np.flatnonzero(odd):
-        text = texts[int(row)].as_py()
-        if text.lower() not in (MISSING, "nan", "na", "n/a", "null"):
-            raise DataError(
-                f"Column '{name}' of {where} holds '{text}' in {row_name(int(rows[row]))}, no number.",
-                "Correct the cell, drop the column, or name it as the label.",
-            )
+    odd = np.isnan(numbers) & ~_call("equal", texts, MISSING).to_numpy(zero_copy_only=False)
+    if odd.any():
+        row = int(np.argmax(odd))
+        raise DataError(
+            f"Column '{name}' of {where} holds '{texts[row]}' in {row_name(int(rows[row]))}, no number.",
+            "Correct the cell, drop the column, or name it as the label.",
+        )
     return numbers

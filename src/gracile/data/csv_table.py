@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,51 +16,101 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from gracile.core.errors import DataError
-from gracile.data.columns import INDEX_NAMES, Column, number, table_of, understand
+from gracile.data.columns import Column, is_index_name, is_number, number, table_of, understand
 from gracile.data.labels import encode
 from gracile.data.parquet import LABELS
-from gracile.data.source import Missing, Opened, Part, Request, row_name
+from gracile.data.parquet import by_split as split_files
+from gracile.data.source import Missing, Opened, Part, Request, refuse_tightly_packed, row_name
 
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 DELIMITERS = ",;\t|"
+DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 
 
 def open_source(request: Request) -> Opened:
-    """Open a CSV file, plain or compressed by gzip.
+    """Open a CSV file, plain or compressed by gzip, or a folder with one for each split, such as train.csv and test.csv.
 
     The delimiter (comma, semicolon, tab or bar) is the commonest of the first line. That line is a header unless one of
     its cells is a number and none names a label; whole numbers 0, 1, 2, ... across the columns are a header too, as
     pandas writes it. Without a header the columns are called 0, 1, 2, ... The label is the one asked for, or "label",
-    "class" or "target", or the last; whole numbers in it are class numbers, text is class names.
+    "class" or "target", or what the test split alone lacks, or the last; whole numbers in it are class numbers, text is class names.
 
     Raises:
-        DataError: the file cannot be read, has one column only, or the label is missing or no class.
+        DataError: the file cannot be read, has one column only, or the label is missing or no class; or it cannot be told
+            which file of a folder is which split.
     """
-    path = Path(request.name)
-    shape = _Shape.of(path, request.label)
-    lower = {name.lower(): name for name in reversed(shape.columns)}
-    found = request.label or next((lower[name] for name in LABELS if name in lower), shape.columns[-1])
-    if found not in shape.columns:
+    files, passed = _files(Path(request.name))
+    shapes = {split: _Shape.of(path, request.label) for split, path in files.items()}
+    train = shapes["train"]
+    label = request.label or _label_column(train, [shape for split, shape in shapes.items() if split != "train"])
+    if label not in train.columns:
         raise DataError(
-            f"{path} has no column '{found}': it has {', '.join(shape.columns)}.", "Name one of them as the label."
+            f"{train.path} has no column '{label}': it has {', '.join(train.columns)}.",
+            "Name one of them as the label.",
         )
     cells: list[str | None] = []
-    try:
-        columns, told = understand(
-            [name for name in shape.columns if name != found], _with_labels(shape, found, cells), str(path)
+    with _readable(train):
+        columns, how = understand(
+            [name for name in train.columns if name != label], _with_labels(train, label, cells), str(train.path)
         )
-    except pa.ArrowException as error:
-        raise _malformed(shape, error) from error
-    encoded, classes, renamed = encode({"train": _labels(shape, found, cells)}, None, path.name)
-    part = Part(
-        encoded["train"],
-        (sum(len(column.features) for column in columns),),
-        np.float32,
-        partial(_read, shape, columns, request.missing),
-        (path,),
-        column=f"all but {found}",
-    )
-    read = f"read {len(cells)} rows of {len(columns)} columns from {path.name}, with '{found}' as the label"
-    return Opened(path.name.split(".")[0], classes, {"train": part}, told=(read, *told, *renamed))
+    told = [
+        f"read {len(cells)} rows of {len(columns)} columns from {train.path.name}, with '{label}' as the label",
+        *passed, *how,
+    ]  # fmt: skip
+    labels = {"train": _labels(train, label, cells)}
+    for split, shape in [one for one in shapes.items() if one[0] != "train"]:
+        found = _cells(shape, label)
+        if not any(cell is not None and cell.strip() for cell in found):
+            told.append(f"{shape.path.name} has no labels and is left out")
+            del shapes[split]
+            continue
+        if absent := [column.name for column in columns if column.name not in shape.columns]:
+            raise DataError(f"{shape.path} has no column '{absent[0]}'.", "All splits need the same columns.")
+        labels[split] = _labels(shape, label, found)
+        told.append(f"read {len(found)} rows from {shape.path.name} as the {split} split")
+    name = Path(request.name).name.split(".")[0]
+    encoded, classes, renamed = encode(labels, None, Path(request.name).name)
+    features = sum(len(column.features) for column in columns)
+    parts = {
+        split: Part(
+            encoded[split], (features,), np.float32, partial(_read, shape, columns, request.missing), (shape.path,),
+            column=f"all but {label}",
+        )
+        for split, shape in shapes.items()
+    }  # fmt: skip
+    return Opened(name, classes, parts, told=(*told, *renamed))
+
+
+def _label_column(train: _Shape, others: list[_Shape]) -> str:
+    """The column called like one, or the only one that a split without labels lacks, or the last."""
+    lower = {name.lower(): name for name in reversed(train.columns)}
+    lacking = [name for name in train.columns if any(name not in shape.columns for shape in others)]
+    known = next((lower[name] for name in LABELS if name in lower), None)
+    return known or (lacking[0] if len(lacking) == 1 else train.columns[-1])
+
+
+def _files(path: Path) -> tuple[dict[str, Path], list[str]]:
+    """Split to file, and a sentence on what a folder holds beside them.
+
+    Raises:
+        DataError: two files for one split, or several that name none.
+    """
+    if path.is_file():
+        return {"train": path}, []
+    tables = sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES) and file.is_file())
+    by_split = {split: files for split, files in split_files(tables, path, default="").items() if split}
+    if not by_split and len(tables) == 1:
+        by_split = {"train": tables}
+    if "train" not in by_split or any(len(files) > 1 for files in by_split.values()):
+        raise DataError(
+            f"{path} holds the tables {', '.join(file.name for file in tables)}, and which of them is which split cannot be told.",
+            "Call them train.csv and test.csv, or name one of them.",
+        )
+    chosen = {split: files[0] for split, files in by_split.items()}
+    others = [
+        file.name for file in sorted(path.iterdir()) if file not in chosen.values() and not file.name.startswith(".")
+    ]
+    return chosen, [f"passed over {', '.join(others)}"] if others else []
 
 
 @dataclass(frozen=True)
@@ -73,10 +125,18 @@ class _Shape:
     @staticmethod
     def of(path: Path, label: str | None) -> _Shape:
         try:
-            opened = gzip.open if path.suffix.lower() == ".gz" else open
+            packed = path.suffix.lower() == ".gz"
+            if packed:
+                # A file of gzip ends with its length, which is enough to know what would not fit.
+                content = path.stat().st_size
+                with open(path, "rb") as raw:
+                    raw.seek(max(0, content - 4))
+                    needed = int.from_bytes(raw.read(4), "little")
+                refuse_tightly_packed(needed, content, f"{path} packs", "unpack it first")
+            opened = gzip.open if packed else open
             with opened(path, "rt", newline="", encoding="utf-8-sig") as handle:
                 line = handle.readline()
-                delimiter = max(DELIMITERS, key=line.count)
+                delimiter = _delimiter(line)
                 handle.seek(0)
                 first = [cell.strip() for cell in next(csv.reader(handle, delimiter=delimiter), [])]
         except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError) as error:
@@ -107,15 +167,21 @@ class _Shape:
             yield from reader
 
 
+def _delimiter(line: str) -> str:
+    """The commonest of a line; commas within numbers are none where another one is there."""
+    others = line if not any(mark in line for mark in DELIMITERS[1:]) else DECIMAL_COMMA.sub("", line)
+    return max(DELIMITERS, key=others.count)
+
+
 def _is_header(first: list[str], label: str | None) -> bool:
     """Whether the first line names the columns."""
     if {cell.lower() for cell in first} & set(LABELS) or label in first:
         return True
     # pandas writes the numbers of columns that have no names, after an empty cell where it writes the index too.
-    numbers = [cell for cell in first if cell.lower() not in INDEX_NAMES]
+    numbers = [cell for cell in first if not is_index_name(cell)]
     if numbers == [str(place) for place in range(len(numbers))]:
         return True
-    return all(np.isnan(number(cell)) for cell in first)
+    return not any(map(is_number, first))
 
 
 def _with_labels(shape: _Shape, label: str, cells: list[str | None]) -> Iterator[pa.RecordBatch]:
@@ -123,6 +189,23 @@ def _with_labels(shape: _Shape, label: str, cells: list[str | None]) -> Iterator
     for batch in shape.stream(shape.columns):
         cells += batch.column(label).to_pylist()
         yield batch
+
+
+@contextmanager
+def _readable(shape: _Shape) -> Iterator[None]:
+    """What pyarrow raises on a damaged file becomes a sentence."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise _malformed(shape, error) from error
+
+
+def _cells(shape: _Shape, label: str) -> list[str | None]:
+    """The label's cells, none if there is no such column."""
+    if label not in shape.columns:
+        return []
+    with _readable(shape):
+        return [cell for batch in shape.stream([label]) for cell in batch.column(0).to_pylist()]
 
 
 def _labels(shape: _Shape, column: str, cells: list[str | None]) -> np.ndarray:
@@ -135,6 +218,11 @@ def _labels(shape: _Shape, column: str, cells: list[str | None]) -> np.ndarray:
                 f"The label (column '{column}') in {row_name(row)} of {shape.path} is missing.",
                 "Fill it in or drop the row.",
             )
+        if "\n" in cell.strip():
+            raise DataError(
+                f"The label (column '{column}') in {row_name(row)} of {shape.path} spans several lines: '{cell.strip()}'.",
+                "Close the quotation mark there, or take it out.",
+            )
     texts = [str(cell).strip() for cell in cells]
     numbers = np.array([number(text) for text in texts])
     return np.array(texts, dtype=object) if np.isnan(numbers).any() else numbers
@@ -142,7 +230,7 @@ def _labels(shape: _Shape, column: str, cells: list[str | None]) -> np.ndarray:
 
 def _read(shape: _Shape, columns: list[Column], missing: Missing, rows: np.ndarray | None) -> Iterator[np.ndarray]:
     first = 0
-    try:
+    with _readable(shape):
         for batch in shape.stream([column.name for column in columns]):
             numbers = np.arange(first, first + batch.num_rows)
             first += batch.num_rows
@@ -151,8 +239,6 @@ def _read(shape: _Shape, columns: list[Column], missing: Missing, rows: np.ndarr
                 batch, numbers = batch.filter(pa.array(wanted)), numbers[wanted]
             if len(numbers):
                 yield table_of(batch, columns, numbers, str(shape.path), missing)
-    except pa.ArrowException as error:
-        raise _malformed(shape, error) from error
 
 
 def _malformed(shape: _Shape, error: Exception) -> DataError:

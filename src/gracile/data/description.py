@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +41,7 @@ class Description:
     def __str__(self) -> str:
         from tabulate import tabulate
 
-        if self.kind == "images":
-            channels, height, width = self.input_shape
-            shape = f"{'colour' if channels == 3 else 'gray' if channels == 1 else f'{channels}-channel'} images, {height} x {width}"
-        else:
-            shape = f"rows of {self.input_shape[0]:,} features"
-        head = f"{self.name}: {shape}, {len(self.classes)} classes"
+        head = f"{self.name}: {shape_in_words(self.kind, self.input_shape)}, {len(self.classes)} classes"
         rows = [["all", *self.sizes.values()]]
         if len(self.classes) <= MANY:
             rows = [[name, *counts.values()] for name, counts in self.classes.items()] + rows
@@ -67,6 +63,15 @@ class Description:
             "told": list(self.told),
             "note": self.note,
         }
+
+
+def shape_in_words(kind: str, input_shape: Sequence[int]) -> str:
+    """Such as "colour images, 32 x 32"."""
+    if kind != "images" or len(input_shape) != 3:
+        return f"rows of {math.prod(input_shape):,} features"
+    channels, height, width = input_shape
+    colour = {1: "gray", 3: "colour"}.get(channels, f"{channels}-channel")
+    return f"{colour} images, {height} x {width}"
 
 
 def describe(splits: Splits) -> Description:

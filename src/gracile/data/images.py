@@ -16,7 +16,22 @@ from PIL import Image, ImageOps
 from gracile.core.errors import DataError, InputError
 from gracile.data.source import Part
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 GRAY = {"1", "L", "LA"}
 # Of many errors so many are told.
 MOST_NAMED = 10

@@ -136,7 +136,9 @@ def _without_missing(found: dict[str, Dataset], missing: Missing) -> tuple[dict[
             if not bool(rows.any()):
                 raise DataError(f"Every row of the {split} split has an empty cell.", 'Fill them in: missing="mean".')
         told = [
-            f"dropped {int((~rows).sum())} rows with empty cells from the {split} split" for split, rows in kept.items()
+            f"dropped {count} rows with empty cells from the {split} split"
+            for split, rows in kept.items()
+            if (count := int((~rows).sum()))
         ]
         return {split: data.subset(kept[split]) for split, data in found.items()}, told
     means = found["train"].inputs.double().nanmean(dim=0).float()
@@ -149,7 +151,9 @@ def _without_missing(found: dict[str, Dataset], missing: Missing) -> tuple[dict[
         split: replace(data, inputs=torch.where(empty[split], means, data.inputs)) for split, data in found.items()
     }
     told = [
-        f"filled {int(bad.sum())} empty cells of the {split} split with training means" for split, bad in empty.items()
+        f"filled {count} empty cells of the {split} split with training means"
+        for split, bad in empty.items()
+        if (count := int(bad.sum()))
     ]
     return filled, told
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,19 +16,31 @@ import numpy as np
 
 from gracile.core.errors import DataError
 from gracile.data.labels import encode
-from gracile.data.source import Missing, Opened, Part, Request, check_same_shape, chunk_rows, to_features
+from gracile.data.source import (
+    Missing,
+    Opened,
+    Part,
+    Request,
+    check_same_shape,
+    chunk_rows,
+    refuse_tightly_packed,
+    to_features,
+)
 
-MEMBERS = {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")}
-# An array this large that was packed this tightly is no data set but an attempt to fill the memory.
-SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 2**30, 100
+# What inputs, labels and splits are called; ``x_train`` and ``train_images`` are the same.
+INPUTS, TARGETS = ("x", "images", "data", "inputs", "features"), ("y", "labels", "label", "targets", "target")
+SPLITS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+# What pixels are scaled by, and what they were; broken numbers that reach so far are levels that were interpolated.
+RANGES = {255.0: "0 to 1", 1.0: "levels 0 to 255"}
+SURELY_LEVELS = 128
 
 
 def open_source(request: Request) -> Opened:
     """Open arrays; inputs are images (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers (n, features).
 
-    Images are uint8, other integers from 0 to 255, or floats from 0 to 1, which become the nearest of 256 levels.
-    Labels are (n,) or (n, 1), or one-hot (n, classes). An array ``classes`` of strings names the classes. Of ``.npy``
-    files the folder is named, or any of them.
+    Images are levels from 0 to 255, or numbers from 0 to 1, which become the nearest of 256 levels. Labels are (n,) or
+    (n, 1), or one-hot (n, classes). Arrays are called as in `INPUTS` and `TARGETS`, with the split before or behind as in
+    `SPLITS`; an array ``classes`` of strings names the classes. Of ``.npy`` files the folder is named, or any of them.
 
     Raises:
         DataError: not an archive, arrays are missing or pickled, hold another number of bytes than they declare, or
@@ -37,9 +49,7 @@ def open_source(request: Request) -> Opened:
     path = Path(request.name)
     files = _files_of(path)
     lower = {name.lower(): name for name in files}
-    members = {split: pair for split, pair in MEMBERS.items() if pair[0] in lower and pair[1] in lower}
-    if "train" not in members and {"x", "y"} <= set(lower):
-        members["train"] = ("x", "y")
+    members = _members(lower)
     if "train" not in members:
         raise DataError(
             f"{path} holds the arrays {', '.join(files) or '(none)'}, not x and y, or x_train and y_train.",
@@ -70,6 +80,22 @@ def open_source(request: Request) -> Opened:
         told += how
     check_same_shape(parts, path.name)
     return Opened(path.stem, classes, parts, told=(*told, *renamed))
+
+
+def _members(names: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Split to the names of its inputs and labels; arrays that name no split are training data."""
+    found: dict[str, tuple[str, str]] = {}
+    for split, words in SPLITS.items():
+        pair = [
+            next((name for word in words for one in kind for name in (f"{one}_{word}", f"{word}_{one}") if name in names), None)
+            for kind in (INPUTS, TARGETS)
+        ]  # fmt: skip
+        if pair[0] is not None and pair[1] is not None:
+            found[split] = (pair[0], pair[1])
+    if "train" not in found:
+        x, y = (next((one for one in kind if one in names), None) for kind in (INPUTS, TARGETS))
+        found |= {} if x is None or y is None else {"train": (x, y)}
+    return found
 
 
 def _files_of(path: Path) -> dict[str, _Array]:
@@ -108,15 +134,15 @@ class _Array:
             start = stream.tell()
         held, packed = _sizes(path, member)
         declared = math.prod(shape) * dtype.itemsize
+        # Features become float32.
+        needed = max(held, 4 * math.prod(shape)) if len(shape) == 2 else held
         if min(shape, default=0) < 0 or declared != held - start:
             raise _damaged(
                 path, ValueError(f"'{member or path.name}' declares {declared} bytes and holds {held - start}")
             )
-        if held > SUSPICIOUS_BYTES and held > SUSPICIOUS_RATIO * packed:
-            raise DataError(
-                f"{path} packs {held / 2**30:.1f} GiB of '{member}' into {packed / 2**20:.1f} MiB.",
-                "If you trust the file, save its arrays without compression (np.savez).",
-            )
+        refuse_tightly_packed(
+            needed, packed, f"{path} packs '{member}', ", "save its arrays without compression (np.savez)"
+        )
         return _Array(path, member, shape, dtype, fortran)
 
     def whole(self) -> np.ndarray:
@@ -223,7 +249,7 @@ def _part(array: _Array, labels: np.ndarray, missing: Missing) -> tuple[Part, li
         return _part_of(array, labels, shape[1:], None, 1.0, missing), []
     sample, axes = _layout(array)
     scale = _scale(array)
-    told = [] if array.dtype == np.uint8 else [f"'{array.name}' became 8-bit images, {scale:g} levels for 1"]
+    told = [] if array.dtype == np.uint8 else [f"'{array.name}' became 8-bit images from {RANGES[scale]}"]
     return _part_of(array, labels, sample, axes, scale, missing), told
 
 
@@ -253,11 +279,11 @@ def _scale(array: _Array) -> float:
             whole = whole and (chunk.dtype.kind in "iub" or bool((chunk == np.floor(chunk)).all()))
     if low >= 0 and high <= 1 and array.dtype.kind in "fb":
         return 255.0
-    if low >= 0 and high <= 255 and whole:
+    if low >= 0 and high <= 255 and (whole or high >= SURELY_LEVELS):
         return 1.0
     raise DataError(
         f"The images '{array.name}' of {array.path} are {array.dtype} from {low:g} to {high:g}.",
-        "Give levels 0 to 255, or floats from 0 to 1.",
+        "Give levels 0 to 255, or numbers from 0 to 1.",
     )
 
 

@@ -18,7 +18,17 @@ from gracile.core.errors import DataError
 from gracile.data import images
 from gracile.data.columns import Column, readable, table_of, understand
 from gracile.data.labels import encode
-from gracile.data.source import COLUMNAR, Missing, Opened, Part, Request, check_same_shape, chunk_rows, row_name
+from gracile.data.source import (
+    COLUMNAR,
+    Missing,
+    Opened,
+    Part,
+    Request,
+    check_same_shape,
+    chunk_rows,
+    refuse_tightly_packed,
+    row_name,
+)
 
 SPLITS = {
     "train": "train",
@@ -47,17 +57,17 @@ def open_source(request: Request) -> Opened:
     return open_splits(by_split(files, path), request, name=path.resolve().name)
 
 
-def by_split(files: list[Path], root: Path) -> dict[str, list[Path]]:
+def by_split(files: list[Path], root: Path, default: str = "train") -> dict[str, list[Path]]:
     """Sort the files of a data set into splits.
 
     The split is told by a word in the file's name (``test-00000-of-00001.parquet``) or by the name of a folder between
-    `root` and the file (``test/0000.parquet``); a file that tells none is training data.
+    `root` and the file (``test/0000.parquet``); a file that tells none goes to the `default`.
     """
     found: dict[str, list[Path]] = {}
     for file in files:
         # Folders above the root are the user's own affair: one called "test" says nothing about the data.
         words = [*re.split(r"[^a-z]+", file.stem.lower()), *reversed(file.relative_to(root).parent.parts)]
-        found.setdefault(next((SPLITS[word] for word in words if word in SPLITS), "train"), []).append(file)
+        found.setdefault(next((SPLITS[word] for word in words if word in SPLITS), default), []).append(file)
     return found
 
 
@@ -75,7 +85,9 @@ def open_splits(files: dict[str, list[Path]], request: Request, *, name: str) ->
     tables = {split: _Table.open(parts, name, split) for split, parts in files.items()}
     train = tables["train"]
     label, declared = _label_column(train, request.label)
-    told = [f"read {table.rows} rows of the {split} split of {name}" for split, table in tables.items()]
+    order = sorted(tables, key=lambda split: split != "train")
+    told = [f"read {tables[split].rows} rows of the {split} split of {name}" for split in order]
+    told.append(f"the label is column '{label}'")
     for split in [split for split, table in tables.items() if split != "train" and not table.has_labels(label)]:
         told.append(f"the {split} split has no labels and is left out")
         del tables[split]
@@ -216,8 +228,14 @@ def _schema(path: Path) -> pa.Schema:
 
 
 def _row_count(path: Path) -> int:
+    """How many rows a file declares; one that would fill the memory is refused here, before any of them is read."""
     if not _is_arrow(path):
-        return pq.read_metadata(path).num_rows
+        declared = pq.read_metadata(path)
+        refuse_tightly_packed(
+            4 * declared.num_rows * declared.num_columns, path.stat().st_size, f"{path} packs {declared.num_rows:,} rows, ",
+            "write it without compression and dictionaries",
+        )  # fmt: skip
+        return declared.num_rows
     return sum(batch.num_rows for batch in _arrow_batches(path))
 
 
@@ -247,6 +265,8 @@ def _batches(
         stream = _arrow_batches(path)
         while (batch := _guarded(path, lambda: next(stream, None))) is not None:
             chosen = batch.select(columns)
+            # Arrow takes offsets as they stand in the file: damaged ones would be read from outside of it.
+            _guarded(path, lambda chosen=chosen: chosen.validate(full=True))
             yield from (chosen.slice(start, size) for start in range(0, chosen.num_rows, size))
         return
     file = _guarded(path, lambda: pq.ParquetFile(path))
@@ -266,6 +286,8 @@ def _guarded(file: Path, action: Any) -> Any:
     """Run a pyarrow call and turn what it raises on damaged files into one sentence."""
     try:
         return action()
+    except DataError:
+        raise
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         kind = "Arrow" if _is_arrow(file) else "parquet"

@@ -18,6 +18,8 @@ Missing = Literal["error", "mean", "drop"]
 # A chunk is large enough that per-chunk costs vanish and small enough that several of them are nothing beside the data.
 CHUNK_BYTES = 16 * 2**20
 CHUNK_ROWS = 4096
+# What is this large and was packed this tightly is no data set but an attempt to fill the memory.
+SUSPICIOUS_BYTES, SUSPICIOUS_RATIO = 2**30, 100
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,25 @@ def array_reader(array: np.ndarray) -> Callable[[np.ndarray | None], Iterator[np
 def row_name(row: int) -> str:
     """How messages name a row."""
     return f"row {row} (the first is 0)"
+
+
+def refuse_tightly_packed(needed: int, packed: int, what: str, remedy: str) -> None:
+    """Refuse a file before it is unpacked that would fill the memory.
+
+    Args:
+        needed: bytes in memory.
+        packed: bytes in the file.
+        what: begins the sentence.
+        remedy: for who trusts the file.
+
+    Raises:
+        DataError: it is large and was packed more tightly than data are.
+    """
+    if needed > SUSPICIOUS_BYTES and needed > SUSPICIOUS_RATIO * packed:
+        raise DataError(
+            f"{what} {needed / 2**30:.1f} GiB in memory into {packed / 2**20:.1f} MiB.",
+            f"If you trust the file, {remedy}.",
+        )
 
 
 def check_same_shape(parts: dict[str, Part], name: str) -> None:

@@ -29,9 +29,6 @@ class Row:
     opens: Callable[[Request], Opened]
 
 
-TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-
-
 def _is_columnar(name: str) -> bool:
     path = Path(name)
     if path.is_file():
@@ -43,6 +40,16 @@ def _is_file(name: str, *suffixes: str) -> bool:
     return name.lower().endswith(suffixes) and Path(name).is_file()
 
 
+def _is_table(name: str) -> bool:
+    if not Path(name).is_dir():
+        return _is_file(name, *csv_table.SUFFIXES)
+    # A table that lies beside class folders lists the images.
+    entries = [entry for entry in Path(name).iterdir() if not entry.name.startswith(".")]
+    return not any(entry.is_dir() for entry in entries) and any(
+        entry.name.lower().endswith(csv_table.SUFFIXES) for entry in entries
+    )
+
+
 def _is_numpy(name: str) -> bool:
     path = Path(name)
     return _is_file(name, ".npz", ".npy") or (path.is_dir() and next(path.glob("*.npy"), None) is not None)
@@ -50,7 +57,7 @@ def _is_numpy(name: str) -> bool:
 
 def _is_repository(name: str) -> bool:
     # What is on the disk is never sent to the hub as a name, and a path that ends like a file is a misspelt path.
-    readable = name.lower().endswith((*COLUMNAR, *TEXT, ".npz", ".npy"))
+    readable = name.lower().endswith((*COLUMNAR, *csv_table.SUFFIXES, ".npz", ".npy"))
     return not readable and not Path(name).exists() and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name) is not None
 
 
@@ -61,7 +68,7 @@ SOURCES = {
     "digits": Row("digits (comes with scikit-learn)", lambda name: name == "digits", digits.open_source),
     "named": Row("mnist, fashion-mnist, cifar10, cifar100, letter", lambda name: name in KNOWN, named.open_source),
     "parquet": Row("a .parquet, .arrow or .feather file, or a folder of them", _is_columnar, parquet.open_source),
-    "csv": Row("a .csv or .tsv file, or .gz of one", lambda name: _is_file(name, *TEXT), csv_table.open_source),
+    "csv": Row("a .csv or .tsv file, .gz of one, or a folder with train.csv", _is_table, csv_table.open_source),
     "npz": Row("a .npz file with x and y, or x.npy and y.npy", _is_numpy, npz.open_source),
     "folder": Row("a folder of images, a folder per class", lambda name: Path(name).is_dir(), folder.open_source),
     "hub": Row("owner/name on the Hugging Face hub", _is_repository, hub.open_source),
@@ -94,6 +101,6 @@ def open_source(request: Request) -> Opened:
             f"{path} ends in '{path.suffix}', which no data source reads.",
             f"Give {', '.join(row.summary for row in SOURCES.values())}.",
         )
-    if path.suffix or len(path.parts) > 1 or name.startswith("."):
+    if path.suffix or len(path.parts) > 1 or name.startswith(".") or name.endswith(("/", os.sep)):
         raise DataError(f"The path {path} does not exist.", "Check its spelling, and from where it is relative.")
     raise DataError(f"There is no data set named '{request.name}'.", nearest(request.name, NAMES))

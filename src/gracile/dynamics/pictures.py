@@ -95,7 +95,7 @@ def ratios(
             axes.axhline(limits[name], color=f"C{number % 10}", linestyle=":", linewidth=1)
     axes.set(xlabel=xlabel, ylabel="|W|$_2^2$ / |W|$_F^2$", ylim=(0, 1.03))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gracile.core.collapse import collapse_of
 from gracile.layerwise.redense import ReDense, retrain_features
 from gracile.layerwise.softmax import Features, HeldOutCurve, SoftmaxFit
 
@@ -61,6 +62,7 @@ class BesideControl:
             "m": len(fitted.weights) // 2, "redense": seen.measured(fitted.weights, fitted.bias)[1],
             "seconds": time.perf_counter() - began, "eps": wider.eps, "start_difference": difference,
             "norm": float(torch.linalg.vector_norm(fitted.weights)), **_losses(fitted), "curve": seen.rows,
+            "collapsed": seen.collapsed(fitted.weights, fitted.bias),
         }  # fmt: skip
 
     def control(self, **options: Any) -> dict[str, Any]:
@@ -95,14 +97,20 @@ class BesideControl:
         seconds = time.perf_counter() - began
         return {
             "redense": self.accuracy(wider), "seconds": seconds, "eps": wider.eps, "start_difference": difference,
-            **_losses(fitted),
+            **_losses(fitted), "collapsed": self.collapsed(wider),
         }  # fmt: skip
 
-    @torch.no_grad()
-    def accuracy(self, model: nn.Module, batch_size: int = 500) -> float:
+    def accuracy(self, model: nn.Module) -> float:
         """Percent of the test samples that a network classifies rightly."""
-        pieces = zip(*(one.split(batch_size) for one in self.test), strict=True)
-        return 100 * (sum(int((model(x).argmax(1) == y).sum()) for x, y in pieces) / len(self.test[1]))
+        return 100 * (int((self._answers(model) == self.test[1]).sum()) / len(self.test[1]))
+
+    def collapsed(self, model: nn.Module) -> str:
+        """How a network has failed as a whole on the test samples (`gracile.core.collapse.collapse`); empty where it has not."""
+        return collapse_of(self.test[1], self._answers(model))
+
+    @torch.no_grad()
+    def _answers(self, model: nn.Module, batch_size: int = 500) -> Tensor:
+        return torch.cat([model(x).argmax(1) for x in self.test[0].split(batch_size)])
 
     @torch.no_grad()
     def _difference(self, wider: ReDense) -> float:

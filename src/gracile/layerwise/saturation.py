@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from gracile.core.collapse import collapse_of
 from gracile.layerwise.elm import ELMClassifier
 from gracile.layerwise.information import Mixture, elm_inversion_error, mixture_information, slfn_inversion_error
 from gracile.layerwise.slfn import SLFNClassifier
@@ -28,7 +30,7 @@ def rho_sweep(
     top: float = 1.0,
     inverted: int = 20,
     seed: int = 0,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """ELM and SLFN, trained on the same samples with growing layers, at rho = nodes / inputs.
 
     Args:
@@ -41,8 +43,9 @@ def rho_sweep(
         seed: of the weights.
 
     Returns:
-        Per rho its ``rho`` and ``n`` nodes, test accuracies ``elm`` and ``slfn`` in percent, ``inversion``: the largest |x - k(y)| /
-        |x| of the SLFN, and ``recovered``: percent of inputs that the ELM's layer lets recover to 1e-6, of at most 800 features.
+        Per rho its ``rho`` and ``n`` nodes, test accuracies ``elm`` and ``slfn`` in percent, ``elm_collapsed`` and ``slfn_collapsed``:
+        how either has failed as a whole (`gracile.core.collapse.collapse`), ``inversion``: the largest |x - k(y)| / |x| of the SLFN,
+        and ``recovered``: percent of inputs that the ELM's layer lets recover to 1e-6, of at most 800 features.
     """
     x, inputs = torch.from_numpy(test[0][:inverted]) / top, train[0].shape[1]
     points = []
@@ -50,13 +53,17 @@ def rho_sweep(
         n = 2 * max(1, round(rho * inputs / 2))
         common = {"lam": lam, "scale": None, "dtype": "float32", "seed": seed}
         learners = {"elm": ELMClassifier(n=n, **common), "slfn": SLFNClassifier(rho=n / inputs, **common)}
-        point: dict[str, float] = {"rho": rho, "n": n}
+        point: dict[str, Any] = {"rho": rho, "n": n}
         for name, learner in learners.items():
             # The learner sees the features divided by `top` piece by piece: scaling the ridge's inputs is scaling the first weights.
             learner.fit_stream(lambda: _pieces(train, top), classes=np.unique(train[1]))
             known = np.isin(test[1], learner.classes_)
             pieces = _pieces((test[0][known], test[1][known]), top)
-            point[name] = 100 * sum(int((learner.predict(a) == b).sum()) for a, b in pieces) / len(test[1])
+            answers = np.concatenate([learner.predict(a) for a, _ in pieces])
+            point[name] = 100 * int((answers == test[1][known]).sum()) / len(test[1])
+            # Numbered by the classes that were learned, whatever these are called.
+            places = (torch.from_numpy(np.searchsorted(learner.classes_, one)) for one in (test[1][known], answers))
+            point[f"{name}_collapsed"] = collapse_of(*places)
         point["inversion"] = float(slfn_inversion_error(x, n / inputs, seed).max())
         if inputs <= INVERTIBLE:
             point["recovered"] = 100 * float((elm_inversion_error(x, n / inputs, seed) < RECOVERED).double().mean())
@@ -67,7 +74,7 @@ def rho_sweep(
 
 def mixture_sweep(
     mixture: Mixture, rhos: Sequence[float], *, samples: int = 20000, inverted: int = 20, seed: int = 0
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """`rho_sweep` on samples of a mixture of Gaussians, and what each layer keeps of the information on the class, in nats.
 
     Args:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gracile.core.collapse import collapse_of
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.layerwise.least_squares import project
 
@@ -95,6 +96,10 @@ class HeldOutCurve:
 
     def __call__(self, epoch: int, loss: float, weights: Tensor, bias: Tensor) -> None:
         self.rows.append(self.measured(weights, bias))
+
+    def collapsed(self, weights: Tensor, bias: Tensor) -> str:
+        """How the layer has failed as a whole with these weights; empty where it has not."""
+        return collapse_of(self.features.labels, self.features.logits(weights, bias).argmax(1))
 
     def measured(self, weights: Tensor, bias: Tensor) -> tuple[float, float]:
         """Loss and accuracy with these weights."""

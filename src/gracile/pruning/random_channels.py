@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +19,11 @@ class RandomChannels(OnceChosen):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
-        channels: share in [0, 1) of channels that go.
+        channels: share in [0, 1) of channels that go; 0.5 where neither this nor `macs` is given.
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the share is taken from each ``layer`` or from the whole ``network``.
+        layers: whose channels may go: ``all``, a kind such as ``conv``, or names of modules.
         seed: of the draw.
 
     Raises:
@@ -33,15 +36,16 @@ class RandomChannels(OnceChosen):
         *,
         steps: int,
         example: Tensor,
-        channels: float = 0.5,
+        channels: float | None = None,
         macs: float | None = None,
         prune_at: float = 0.5,
         scope: Scope = "layer",
+        layers: str | Sequence[str] = "all",
         seed: int = 0,
     ) -> None:
         super().__init__(
-            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope
-        )
+            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope, layers=layers
+        )  # fmt: skip
         self._drawn = torch.rand(self._channels.count, generator=generator(seed, "random channels"))
 
     def _sizes(self) -> Tensor:

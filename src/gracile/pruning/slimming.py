@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -22,11 +24,12 @@ class NetworkSlimming(OnceChosen):
         model: trained in place by your loop; has batch-norms.
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
-        channels: share in [0, 1) of channels that go.
+        channels: share in [0, 1) of channels that go; 0.5 where neither this nor `macs` is given.
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         lam: weight of the penalty, at least 0; the paper takes 1e-4 for VGG and 1e-5 for ResNets.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the percentile over the whole ``network`` (Liu et al.) or within each ``layer``.
+        layers: whose channels may go: ``all``, a kind such as ``conv``, or names of modules.
 
     Raises:
         InputError: a value out of range, channels that cannot be found, or none that is batch-normalised.
@@ -38,15 +41,16 @@ class NetworkSlimming(OnceChosen):
         *,
         steps: int,
         example: Tensor,
-        channels: float = 0.5,
+        channels: float | None = None,
         macs: float | None = None,
         lam: float = 1e-4,
         prune_at: float = 0.5,
         scope: Scope = "network",
+        layers: str | Sequence[str] = "all",
     ) -> None:
         super().__init__(
-            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope
-        )
+            model, steps=steps, example=example, channels=channels, macs=macs, prune_at=prune_at, scope=scope, layers=layers
+        )  # fmt: skip
         if not 0 <= lam < float("inf"):
             raise InputError(f"lam must be a finite number of at least 0, not {lam}.", "Liu et al. take 1e-4.")
         self.lam = float(lam)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, Protocol
 
 import numpy as np
@@ -89,7 +90,7 @@ class Channels:
         graph: the network's channel graph.
         count: how many channels there are.
         kinds: per kind the numbers of its channels.
-        names: per kind the layers that make them.
+        makers: per kind the layers that make them.
     """
 
     def __init__(self, model: nn.Module, example: Tensor | None, weights: list[Weight]) -> None:
@@ -109,9 +110,29 @@ class Channels:
                 "This model has no channel that can be removed, or one is read by a layer that is left out.",
                 "A network needs a hidden layer; prune all layers.",
             )
-        self.names, self.kinds = self._kinds(device)
+        self.makers, self.kinds = self._kinds(device)
 
-    def _kinds(self, device: torch.device) -> tuple[list[str], list[Tensor]]:
+    @property
+    def names(self) -> list[str]:
+        """What a message calls the kinds."""
+        return [" + ".join(makers) or "the input" for makers in self.makers]
+
+    def restrict(self, layers: Collection[str]) -> None:
+        """Leave alone, from now on, every channel that a layer beyond these makes.
+
+        Raises:
+            InputError: no channel is left that could go.
+        """
+        free = [bool(makers) and set(makers) <= set(layers) for makers in self.makers]
+        if not any(free):
+            raise InputError(
+                f"No channel is made by {', '.join(sorted(layers))} alone.",
+                f"Name all the layers that make one, such as {self.names[0]}.",
+            )
+        self.makers = [makers for makers, may_go in zip(self.makers, free, strict=True) if may_go]
+        self.kinds = [kind for kind, may_go in zip(self.kinds, free, strict=True) if may_go]
+
+    def _kinds(self, device: torch.device) -> tuple[list[list[str]], list[Tensor]]:
         touched: list[list[str]] = [[] for _ in range(self.count)]
         makers: list[list[str]] = [[] for _ in range(self.count)]
         for layer in self.graph.layers:
@@ -126,8 +147,8 @@ class Channels:
         found: dict[tuple[str, ...], list[int]] = {}
         for group, layers in enumerate(touched):
             found.setdefault(tuple(layers), []).append(group)
-        names = [" + ".join(makers[groups[0]]) or "the input" for groups in found.values()]
-        return names, [torch.tensor(groups, device=device) for groups in found.values()]
+        of_each = [makers[groups[0]] for groups in found.values()]
+        return of_each, [torch.tensor(groups, device=device) for groups in found.values()]
 
     def norms(self, values: list[Tensor]) -> Tensor:
         """l2 norms (channels,) over all slices that read a channel, if `values` were the weights."""

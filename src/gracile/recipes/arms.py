@@ -57,8 +57,8 @@ class Parts(Strict, ABC):
     def seeds_of(self, arm: str) -> list[int]:
         """What an arm is trained from."""
 
-    def needs(self, arm: str) -> list[str]:
-        """The arms whose part of the same seed must be done first."""
+    def needs(self, arm: str, seed: int) -> list[tuple[str, int]]:
+        """The parts that must be done before this one, as arm and seed."""
         return []
 
     def check(self, published: Rows) -> None:
@@ -171,9 +171,10 @@ class Part:
         """What was found of it, once it is done."""
         return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
 
-    def beside(self, settings: Parts, arm: str) -> Part:
-        """Another arm's part from the same seed."""
-        return Part(arm, self.seed, self.path.with_name(settings.folder_of(arm, self.seed)))
+    def beside(self, settings: Parts, arm: str, seed: int | None = None) -> Part:
+        """Another arm's part, from the same seed if none is named."""
+        seed = self.seed if seed is None else seed
+        return Part(arm, seed, self.path.with_name(settings.folder_of(arm, seed)))
 
 
 class ArmKind(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from gracile.core.errors import InputError, nearest
 from gracile.recipes.paired import paired
 from gracile.recipes.schema import Strict
-from gracile.recipes.tables import mean, spread
+from gracile.recipes.tables import mean, sampling_error, spread, with_error
 
 
 class Comparison(Strict):
@@ -92,7 +92,8 @@ def compared(
 ) -> tuple[dict[str, float], list[str]]:
     """Means by the comparisons' names, and a sentence with the spread over seeds for each that names a value.
 
-    ``NAME.in_errors`` is the mean over its standard error, where there are seeds to tell it from.
+    ``NAME.error`` is the mean's standard error, where there are seeds to tell it from: that of the seeds' differences and, of
+    accuracies, that of the test samples, in quadrature. ``NAME.in_errors`` is the mean over it.
     """
     values, notes = {}, []
     for name, comparison in comparisons.items():
@@ -112,9 +113,11 @@ def compared(
         if not found:
             notes.append(f"{comparison.value} of {to} is 0, so nothing can be set over it")
             continue
-        values[name] = statistics.fmean(found)
-        if len(found) > 1 and statistics.stdev(found) > 0:
-            values[f"{name}.in_errors"] = values[name] / (statistics.stdev(found) / len(found) ** 0.5)
+        accuracies = comparison.value == "accuracy" and comparison.by == "difference"
+        samples = sampling_error(results[comparison.arm], results[to]) if accuracies else 0.0
+        values |= with_error(name, found, samples)
+        if error := values.get(f"{name}.error"):
+            values[f"{name}.in_errors"] = values[name] / error
         sign = "minus" if comparison.by == "difference" else "over"
         best = f", the best of {len(comparison.others)}" if len(comparison.others) > 1 else ""
         notes.append(f"{comparison.value} of {comparison.arm} {sign} that of {to}{best}, seed by seed: {spread(found)}")

@@ -100,12 +100,12 @@ def _chosen(settings: Parts, parts: list[Part], only: Sequence[str]) -> list[Par
         )
     for arm, seed in wanted:
         # Grows while it is walked through: what is needed may need others.
-        wanted += [(need, seed) for need in settings.needs(arm) if (need, seed) not in wanted]
+        wanted += [need for need in settings.needs(arm, seed) if need not in wanted]
     return [part for place, part in by_place.items() if place in wanted]
 
 
 def _ready(settings: Parts, part: Part) -> bool:
-    return all(part.beside(settings, need).done for need in settings.needs(part.arm))
+    return all(part.beside(settings, *need).done for need in settings.needs(part.arm, part.seed))
 
 
 def _tracked(part: Part) -> tracking.Tracked:

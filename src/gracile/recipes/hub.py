@@ -139,7 +139,7 @@ def _architecture(settings: Settings, found: Candidate) -> Architecture | None:
     """How the run's network is built; None where only code of the user's own can."""
     assert found.data is not None
     arm = next(
-        name for name in settings.names() if any(settings.folder_of(name, s) == found.name for s in settings.seeds)
+        name for name in settings.trained() if any(settings.folder_of(name, s) == found.name for s in settings.seeds)
     )
     model = settings.model_of(arm)
     name, known = named_network(model, found.data)

@@ -29,6 +29,9 @@ from gracile.report import write_report
 
 log = logging.getLogger("gracile")
 
+# What became of a criterion.
+WORDS = {True: "met      ", False: "MISSED   ", None: "UNDECIDED"}
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -37,23 +40,23 @@ class Finished:
     Attributes:
         folder: where it stands.
         outcome: what it found; nothing while parts are missing.
-        verdicts: per accept-criterion of this size, whether it was met.
+        verdicts: per accept-criterion of this size, whether it was met; None for undecided.
         missing: the folders' names of parts that are still to be done, by other processes or later.
     """
 
     folder: RunFolder
     outcome: Outcome
-    verdicts: list[tuple[schema.Accept, bool]]
+    verdicts: list[tuple[schema.Accept, bool | None]]
     missing: Sequence[str] = ()
 
     @property
     def status(self) -> int:
-        """The exit status on the command line: 1 where a criterion was missed."""
+        """The exit status on the command line: 1 where a criterion was not met."""
         return 0 if all(met for _, met in self.verdicts) else 1
 
     @property
     def accept(self) -> list[dict[str, Any]]:
-        """The criteria of this size as plain values, each with whether it was ``met``."""
+        """The criteria of this size as plain values, each with whether it was ``met``: None for undecided."""
         return [{**criterion.model_dump(exclude_none=True), "met": met} for criterion, met in self.verdicts]
 
     def __str__(self) -> str:
@@ -64,8 +67,7 @@ class Finished:
                 f"gracile run --resume --out {where} does what nobody works on."
             )
         lines = [
-            f"{'met   ' if met else 'MISSED'}  {one.claim} ({one.value} = {outcome.values.get(one.value)})"
-            for one, met in self.verdicts
+            f"{WORDS[met]}  {one.claim} ({one.value} = {outcome.values.get(one.value)})" for one, met in self.verdicts
         ]
         lines += [*outcome.notes, f"Everything is in {where}; open {where / 'report.html'}."]
         return f"{_for_terminal(outcome.rows)}\n\n" + "\n".join(lines)

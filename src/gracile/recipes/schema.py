@@ -32,6 +32,8 @@ class Accept(Strict):
         value: the name of a value the run produces.
         at_least: the lower bound; it or the upper one is given.
         at_most: the upper bound.
+        errors: standard errors (``VALUE.error``) by which the value must clear its bounds: within so many of one it is undecided,
+            and so it is from a single seed, which has no error. Left out where the value is exact.
         sizes: the sizes it is held against.
     """
 
@@ -39,14 +41,23 @@ class Accept(Strict):
     value: str
     at_least: float | None = None
     at_most: float | None = None
+    errors: float | None = Field(None, gt=0)
     sizes: list[str] = Field(default_factory=lambda: ["full"])
 
-    def met(self, values: dict[str, float]) -> bool:
-        """Whether the run's values meet it; a value the run did not produce does not."""
+    def met(self, values: dict[str, float]) -> bool | None:
+        """Whether the run's values meet it, None for undecided; a value the run did not produce does not."""
         found = values.get(self.value)
         if found is None or found != found:
             return False
-        return (self.at_least is None or found >= self.at_least) and (self.at_most is None or found <= self.at_most)
+        margin = 0.0
+        if self.errors is not None:
+            error = values.get(f"{self.value}.error")
+            if error is None:
+                return None
+            margin = self.errors * error
+        above = [found - bound for bound in (self.at_least,) if bound is not None]
+        above += [bound - found for bound in (self.at_most,) if bound is not None]
+        return True if min(above) >= margin else False if min(above) < -margin else None
 
 
 class Recipe(Strict):

@@ -122,7 +122,11 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str, base: int | None = No
     if not columns:
         return ""
     cells = [[cell(row.get(column, "")) for column in columns] for row in rows]
-    numeric = [any(map(looks_numeric, column)) and _all_numeric(column) for column in zip(*cells, strict=True)]
+    # The first is what a row is called, a number or not.
+    numeric = [
+        place > 0 and any(map(looks_numeric, column)) and _all_numeric(column)
+        for place, column in enumerate(zip(*cells, strict=True))
+    ]
     marks = [
         " ".join(part for part in ("num" if number else "", "pub" if column.startswith("published ") else "") if part)
         for column, number in zip(columns, numeric, strict=True)

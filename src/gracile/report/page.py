@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from gracile.report import charts, drawing, html
 from gracile.report.answers import answered
 from gracile.report.compressed import number
+from gracile.report.data import shown
 from gracile.report.reading import Arm, Run
 from gracile.report.verdict import verdict
 
 # Pictures are part of the page; beyond this many bytes in all they are named instead.
 PICTURE_BYTES = 8_000_000
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
-# Classes beyond which a table of them is folded.
-MANY = 20
 
 
 def show(run: Run) -> str:
@@ -26,7 +26,7 @@ def show(run: Run) -> str:
         _head(run),
         html.section("Result" if run.result is not None else "So far", result_table(run), _units(run)),
         html.section("Criteria fixed before the run", _criteria(run)),
-        html.section("Data", _data(run)),
+        html.section("Data", *([] if run.described is None else shown(run.described))),
         html.section("Accuracy by class", answered(named)),
         html.section("Learning curves", charts.curves(named)),
         html.section("Dynamics", charts.watched(named)),
@@ -60,9 +60,9 @@ def _head(run: Run) -> str:
     parts.append(f'<div class="verdict">{"".join(words)}</div>' if words else "")
     missed = [one for one in (run.result or {}).get("accept", []) if not one.get("met")]
     if missed:
-        claims = [f"missed: {one.get('claim', one.get('value'))}" for one in missed]
+        claims = [f"{_became(one)}: {one.get('claim', one.get('value'))}" for one in missed]
         parts.append(html.note(html.bullets(claims), bad=True))
-    collapses = [f"{arm} has collapsed: {how}. {WHY.get(how, '')}" for arm, how in found.collapsed.items()]
+    collapses = [f"{arm} has collapsed: {how}. {_why(how)}" for arm, how in found.collapsed.items()]
     told = [one for one in run.warnings if "has collapsed: " not in one]
     warned = [*collapses, *_warnings(run), *told]
     if warned:
@@ -81,6 +81,10 @@ WHY = {
 }
 
 
+def _why(how: str) -> str:
+    return next((why for one, why in WHY.items() if one in how), "")
+
+
 def _warnings(run: Run) -> list[str]:
     """What a reader would otherwise have to find out: zeros that buy nothing."""
     found = []
@@ -92,32 +96,6 @@ def _warnings(run: Run) -> list[str]:
                 "spread over channels that are all needed, and dense kernels gain nothing from them."
             )
     return found
-
-
-def _data(run: Run) -> str:
-    """What it learned from: how much of each class in each split, and examples."""
-    found = run.described
-    if found is None:
-        return ""
-    classes, sizes = found.get("classes", {}), found.get("splits", {})
-    shape = " x ".join(map(str, found.get("input_shape", [])))
-    many = ", ".join(f"{count:,} in {split}" for split, count in sizes.items())
-    told = html.paragraph(f"{found.get('name')}: {len(classes)} classes of {found.get('kind')} ({shape}); {many}.")
-    rows = [{"class": name, **counts} for name, counts in classes.items()]
-    counts = html.table(rows, "Samples of each class")
-    if len(rows) > MANY:
-        counts = html.details(f"{len(rows)} classes", counts)
-    shown, pictures = found.get("examples"), ""
-    if isinstance(shown, dict):
-        words = (
-            f"The first {shown.get('each')} training images of {', '.join(shown.get('classes', []))}, a row for each."
-        )
-        size = f"width:min(100%,{max(1, 36 // max(1, shown.get('side', 1))) * shown.get('side', 1) * 10}px)"
-        source = f"data:image/png;base64,{html.escape(shown.get('png', ''))}"
-        image = f'<img class="examples" style="{size}" alt="{html.escape(words)}" src="{source}">'
-        pictures = f"<figure><b>Examples</b>{image}<figcaption>{html.escape(words)}</figcaption></figure>"
-    notes = html.bullets(found.get("told", []))
-    return f'{told}<div class="beside">{counts}{pictures}</div>{notes}'
 
 
 def result_table(run: Run) -> str:
@@ -207,18 +185,23 @@ def _units(run: Run) -> str:
     return html.paragraph(told, soft=True)
 
 
+def _became(criterion: Mapping[str, Any]) -> str:
+    """In a word, what became of a criterion."""
+    return {True: "met", None: "undecided"}.get(criterion.get("met", False), "missed")
+
+
 def _criteria(run: Run) -> str:
-    """Each criterion with what was found, met or missed."""
+    """Each criterion with what was found: met, missed or undecided."""
     result = run.result or {}
     items = []
     for one in result.get("accept", []):
-        met = bool(one.get("met"))
         bounds = [
             f"{word} {one[key]:g}" for key, word in (("at_least", "at least"), ("at_most", "at most")) if key in one
         ]
         found = result.get("values", {}).get(one.get("value"))
         shown = "was not produced" if found is None else f"is {html.cell(found)}"
-        word = '<span class="good">met</span>' if met else '<span class="bad-word">missed</span>'
+        became = _became(one)
+        word = f'<span class="{"good" if became == "met" else "bad-word"}">{became}</span>'
         told = html.inline(f"{one.get('claim', '')}: `{one.get('value')}` {shown}, asked {' and '.join(bounds)}")
         items.append(f"<li>{word} · {told}</li>")
     return f"<ul>{''.join(items)}</ul>" if items else ""
@@ -257,11 +240,17 @@ def _plots(run: Run) -> str:
             continue
         encoded = base64.b64encode(content).decode()
         name = html.escape(path.stem)
-        image = f'<img alt="Plot {name} of this run" src="data:{MEDIA[path.suffix]};base64,{encoded}">'
+        image = f'<img{_least_width(content)} alt="Plot {name} of this run" src="data:{MEDIA[path.suffix]};base64,{encoded}">'
         box = f'<div class="scroll" role="region" tabindex="0" aria-label="Plot {name}">{image}</div>'
         figures.append(f"<figure class=plot><b>{name}</b>{box}</figure>")
     told = f"Too large for this page, in plots/: {', '.join(left_out)}." if left_out else ""
     return "".join(figures) + (html.paragraph(told) if told else "")
+
+
+def _least_width(content: bytes) -> str:
+    """A drawing scrolls rather than have its words smaller than a pixel for each of their points."""
+    found = re.search(rb'viewBox="0 0 ([\d.]+) ', content[:2000])
+    return f' style="max-width:max(100%,{float(found[1]):.0f}px)"' if found else ""
 
 
 def _values(run: Run) -> str:

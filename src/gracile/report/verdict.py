@@ -32,7 +32,7 @@ class Verdict:
 
 def verdict(run: Run) -> Verdict:
     """Judge a run by what its folder holds, finished or not."""
-    collapsed = {arm.name: arm.collapsed for arm in run.arms if arm.collapsed}
+    collapsed = _collapsed(run)
     if run.result is None:
         command = f"gracile run --resume --out {shlex.quote(str(run.path))}"
         return Verdict([_unfinished(run)], collapsed, command, "goes on where it stopped")
@@ -47,11 +47,20 @@ def verdict(run: Run) -> Verdict:
         met = sum(bool(one.get("met")) for one in accept)
         every = f"All {len(accept)}" if met == len(accept) else f"{met} of {len(accept)}"
         told = f"{every} criteria fixed before the run are met."
-        words.append(
-            told if len(accept) > 1 else f"The criterion fixed before the run is {'met' if met else 'missed'}."
-        )
+        became = {True: "met", None: "undecided"}.get(accept[0].get("met", False), "missed")
+        words.append(told if len(accept) > 1 else f"The criterion fixed before the run is {became}.")
     command, why = _next(run, best)
     return Verdict(words, collapsed, command, why)
+
+
+def _collapsed(run: Run) -> dict[str, str]:
+    """Arms, or rows of the table where a recipe has none, that failed as a whole, to how."""
+    found = {arm.name: arm.collapsed for arm in run.arms if arm.collapsed}
+    for row in (run.result or {}).get("rows", []):
+        if isinstance(row, dict) and row.get("collapsed"):
+            leading = ", ".join(f"{key} {value}" for key, value in list(row.items())[:3])
+            found.setdefault(str(row.get("arm") or leading), str(row["collapsed"]))
+    return found
 
 
 def lead(run: Run) -> Arm | None:

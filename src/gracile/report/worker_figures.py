@@ -151,7 +151,7 @@ def comparison(path: Path, arms: Mapping[str, Rows], published: Mapping[str, flo
         by_round.axhline(value, color="0.3", linestyle=(0, (4, 4)), linewidth=0.9, label="published, test split")
     for axes in (by_round, by_bytes):
         axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return save(figure, path)
 
 
@@ -167,7 +167,7 @@ def spread(path: Path, arms: Mapping[str, Sequence[float]]) -> Path:
     for place, values in enumerate(arms.values()):
         axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.35, markersize=4)
         axes.plot(np.mean(values), place, "|", color="C3", markersize=12, markeredgewidth=2)
-    axes.set_yticks(range(len(arms)), list(arms), fontsize=7)
+    axes.set_yticks(range(len(arms)), list(arms), fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="test accuracy of each worker, % (bar: mean)")
     axes.grid(alpha=0.3)

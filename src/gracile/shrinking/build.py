@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gracile.channels import ChannelGraph
 from gracile.channels.elementwise import ACTIVATIONS, FUNCTIONS
 from gracile.channels.layers import kept_attributes
+from gracile.channels.liveness import JOINS
 from gracile.channels.records import Follow, Step
 from gracile.channels.sizes import Labels, Measured, Size
 from gracile.channels.table import canonical
@@ -65,9 +66,10 @@ class Builder:
         """The smaller network, weights cut but constants not yet filled in."""
         model = self._cut_copy()
         self._set_numbers(model)
+        unbiased = {layer.name for layer in self.graph.layers if not layer.biased}
         for name in self.structure["biases"]:
-            layer = model.get_submodule(name)
-            if layer.bias is None:
+            if name in unbiased:
+                layer = model.get_submodule(name)
                 weight = layer.weight
                 assert isinstance(weight, Tensor)
                 layer.bias = nn.Parameter(weight.new_zeros(_outputs(layer)), requires_grad=weight.requires_grad)
@@ -93,7 +95,7 @@ class Builder:
             if cut is not tensor:
                 cuts[id(tensor)] = cut
         dense = self.graph.model
-        model = copy.deepcopy(dense, dict(cuts))
+        model = copy.deepcopy(dense, {**cuts, **_empty(dense)})
         for name, tensor in [
             *dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)
         ]:  # fmt: skip
@@ -163,7 +165,8 @@ class Builder:
     def _regenerate(self, model: nn.Module) -> fx.GraphModule:
         """A module with a generated forward.
 
-        Code that looks at `training` is frozen as in evaluation, but dropout stays dropout.
+        Dropout, stochastic depth and batch-norm follow the network's mode; what is chosen by an ``if self.training`` in the forward
+        itself is as in evaluation.
         """
         graph, copies = fx.Graph(), {}
         result = graph.graph_copy(self.graph.graph, copies)
@@ -177,7 +180,9 @@ class Builder:
             if attribute in self.graph.attributes and node in copies:
                 copies[node].args = (self.count(self.graph.attributes[attribute]),)
         self._place_constants(model, graph, copies)
-        _live_dropout(model, graph)
+        for module, node in self.graph.modes.items():
+            if node in copies and copies[node].users:
+                _follow_mode(model, copies[node], module)
         prune(graph, {copies[node] for node in self.gone | self.constant if node in copies})
         for node in self.gone:
             if any(copies[node] is one for one in graph.nodes):
@@ -244,7 +249,7 @@ class Builder:
         for user in step.node.users:
             if user in self.gone or user in self.constant:
                 continue
-            if user.target not in (torch.cat, torch.concat, torch.concatenate):
+            if user.target not in JOINS:
                 continue
             node = copies[user]
             joined = node.args[0] if node.args else node.kwargs["tensors"]
@@ -254,6 +259,12 @@ class Builder:
                 node.args = (rest, *node.args[1:])
             else:
                 node.kwargs = {**node.kwargs, "tensors": rest}
+
+
+def _empty(model: nn.Module) -> dict[int, dict[Any, Any]]:
+    """Copies of the empty dictionaries of all modules (of hooks, mostly), by the id of each: copying them one by one takes long."""
+    kept = (one for module in model.modules() for one in vars(module).values())
+    return {id(one): type(one)() for one in kept if type(one) in (dict, OrderedDict) and not one}
 
 
 def _put(node: fx.Node, place: tuple[Any, ...], value: int) -> None:
@@ -296,19 +307,16 @@ def _alive(graph: ChannelGraph, kept: dict[str, dict[str, list[int]]]) -> np.nda
             removed = np.ones(len(labels), bool)
             removed[indices] = False
             alive[graph.labels[labels[removed]]] = False
+    for one in graph.attentions:
+        alive[graph.labels[one.heads]] = alive[graph.labels[one.values]].any(1)
     return alive
 
 
-def _live_dropout(model: nn.Module, graph: fx.Graph) -> None:
-    """Functional dropout was traced in evaluation and would stay off; a module follows the network's mode."""
-    functions: dict[Any, type[nn.Module]] = {
-        F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d, F.dropout3d: nn.Dropout3d
-    }  # fmt: skip
-    for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in functions:
-            p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
-            name = f"{node.name}_module"
-            model.add_module(name, functions[node.target](p).train(model.training))
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(graph.call_module(name, (node.args[0],)))
-            graph.erase_node(node)
+def _follow_mode(model: nn.Module, node: fx.Node, module: str) -> None:
+    """Let a flag be a module's `training`, when the forward runs."""
+    if not module:  # a graph cannot name the network itself, but what is in it is in the same mode
+        module = "training_mode"
+        model.add_module(module, nn.Identity().train(model.training))
+    with node.graph.inserting_before(node):
+        owner = node.graph.create_node("get_attr", module)
+    node.target, node.args = getattr, (owner, "training")

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from gracile.channels import ChannelGraph
-from gracile.channels.liveness import Liveness
+from gracile.channels.liveness import Liveness, even_out
 from gracile.channels.records import Layer
 from gracile.channels.sizes import Labels
 from gracile.core.errors import InputError, nearest
@@ -45,6 +45,7 @@ def round_up(graph: ChannelGraph, live: Liveness, multiple_of: Multiple) -> None
             number = wanted.get(_kind(graph, layer), 1)
             for labels in _sides(layer):
                 changed |= _round(live, labels, number)
+        even_out(graph, live.classes)
 
 
 def _kind(graph: ChannelGraph, layer: Layer) -> str:

@@ -157,7 +157,7 @@ def plan(
     fold = folded(graph, live)
     if dead == "refuse":
         _refuse_dead(graph, live)
-    made = Plan(graph, live, fold, graph.dense(), graph.sizes(live))
+    made = Plan(graph, live, fold, graph.dense(), graph.sizes(live, fold))
     for layer in graph.layers:
         made.rows.append(_row(made, layer))
         if layer.inputs is not None and _computed(made, layer):
@@ -171,7 +171,7 @@ def _refuse_dead(graph: ChannelGraph, live: Liveness) -> None:
     for layer in graph.layers:
         sides = {"inputs": layer.inputs, "outputs": layer.outputs}
         for side, dims in sides.items():
-            if dims is not None and not live.kept(dims[1]).any():
+            if dims is not None and np.isin(live.labels[dims[1]][live.kept(dims[1])], live.held).all():
                 raise InputError(
                     f"The layer '{layer.name}' has none of its {len(dims[1])} {side} left.",
                     "Pass dead='fold' to replace what it computes by a constant, or train with keep_last=True.",
@@ -276,7 +276,7 @@ def _fold_and_gather(made: Plan, layer: Layer, gather: bool) -> None:
         return
     unread = ~kept
     idle = _idle(made, layer)
-    if gather and idle.any():
+    if gather and layer.module and idle.any():
         selected = kept & ~idle
         if not selected.any():
             selected[np.flatnonzero(kept)[0]] = True

@@ -59,10 +59,11 @@ def shrink(
 def fill(lean: nn.Module, made: Plan) -> None:
     """Write the plan's constants into biases and buffers."""
     with torch.no_grad():
+        biases = {layer.name: layer.bias or f"{layer.name}.bias" for layer in made.graph.layers}
         for name, addition in made.biases.items():
-            layer = lean.get_submodule(name)
-            layer = layer.layer if isinstance(layer, Gathered) else layer
-            bias = layer.bias
+            owner, _, leaf = biases[name].rpartition(".")
+            module = lean.get_submodule(owner)
+            bias = getattr(module.layer if isinstance(module, Gathered) else module, leaf)
             assert isinstance(bias, Tensor)
             bias += addition
         steps = {f"constant_{step.node.name}": step for step in made.graph.steps}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gracile.attacks import fgsm, pgd
 from gracile.attacks.geometry import direction, project
 from gracile.attacks.victim import attacking, finished
-from gracile.core.errors import InputError, nearest, pick
+from gracile.core.errors import InputError, pick, refuse_unknown
 from gracile.core.seeding import generator
 from gracile.training.attacked import Adversary, CrossEntropy, Objective
 from gracile.training.mart import Mart, divergence
@@ -178,8 +178,5 @@ def adversary(method: str = "pgd", **options: Any) -> Objective:
         PGD(eps=0.03137254901960784, ramp=0.0, mode='eval', label_smoothing=0.0, awp=0.0, awp_after=0.0, steps=7, alpha=None)
     """
     made = pick(ADVERSARIES, method, "method of adversarial training")
-    known = inspect.signature(made).parameters
-    for key in options:
-        if key not in known:
-            raise InputError(f"Adversarial training by '{method}' has no option '{key}'.", nearest(key, known))
+    refuse_unknown(options, inspect.signature(made).parameters, f"Adversarial training by '{method}'")
     return made(**options)

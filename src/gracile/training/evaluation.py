@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gracile.core.collapse import collapse
 from gracile.data import Dataset, batches
-
-# Standard errors above chance up to which a balanced accuracy is not told from it.
-ERRORS = 3.0
-# Samples of each class, on average, from which on it means something that a class is never named.
-SAMPLES_PER_CLASS = 10
 
 
 @dataclass(frozen=True)
@@ -28,6 +23,7 @@ class Evaluation:
         samples: how many.
         confusion: (classes, classes) counts: what a sample is down, what it is taken for across.
         constant: whether the output is the same for every sample, to a millionth.
+        right: (samples,) of bool, whether each was answered rightly, in the order of the data.
     """
 
     accuracy: float
@@ -35,31 +31,12 @@ class Evaluation:
     samples: int
     confusion: Tensor = field(compare=False, repr=False)
     constant: bool = False
+    right: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def collapsed(self) -> str:
-        """How the network has failed as a whole, empty where it has not.
-
-        ``constant output``, ``one class only``, ``at chance`` or ``half of the classes never`` named. Chance is judged by the accuracy
-        averaged over the classes that occur, of which answers that do not look have one over their number however uneven the classes
-        are, with three standard errors; what so few samples cannot tell is not claimed.
-        """
-        counts = self.confusion.sum(1).double()
-        present = counts > 0
-        classes = int(present.sum())
-        if self.samples < 2 or classes < 2:
-            return ""
-        if self.constant:
-            return "constant output"
-        answered = self.confusion.sum(0) > 0
-        if int(answered.sum()) == 1:
-            return "one class only"
-        balanced, chance = float((self.confusion.diag()[present] / counts[present]).mean()), 1 / classes
-        bound = chance + ERRORS * math.sqrt(chance * (1 - chance) * float((1 / counts[present]).sum())) / classes
-        if balanced <= bound <= (1 + chance) / 2:
-            return "at chance"
-        unused = 2 * int((answered & present).sum()) <= classes and classes > 2
-        return "half of the classes never" if unused and self.samples >= SAMPLES_PER_CLASS * classes else ""
+        """How the network has failed as a whole, see `gracile.core.collapse.collapse`; empty where it has not."""
+        return collapse(self.confusion, constant=self.constant)
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """For a file; of the confusion, by the classes' names, only what is not 0: a thousand classes have a million pairs."""
@@ -96,7 +73,7 @@ def evaluate(
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    right: list[Tensor] = []
     total = torch.zeros((), dtype=torch.float64, device=device)
     size = data.num_classes
     pairs = torch.zeros(size * size, dtype=torch.int64, device=device)
@@ -105,7 +82,7 @@ def evaluate(
         for x, y in batches(data, batch_size):
             logits, y = model(x.to(device)), y.to(device)
             answers = logits.argmax(dim=1)
-            correct += (answers == y).sum()
+            right.append(answers == y)
             # A network may have more outputs than the data have classes.
             pairs += torch.bincount(y * size + answers.clamp(max=size - 1), minlength=size * size)
             least, most = logits.aminmax(dim=0)
@@ -121,4 +98,5 @@ def evaluate(
     assert high is not None
     constant = bool((high - low).max() <= 1e-6 * torch.maximum(high.abs(), low.abs()).max())
     confusion = pairs.view(size, size).cpu()
-    return Evaluation(correct.item() / len(data), total.item() / len(data), len(data), confusion, constant)
+    each = torch.cat(right).cpu()
+    return Evaluation(float(each.sum()) / len(data), total.item() / len(data), len(data), confusion, constant, each)

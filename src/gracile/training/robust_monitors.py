@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gracile.core.errors import InputError, nearest, pick
+from gracile.core.errors import pick, refuse_unknown
 from gracile.core.monitor import Monitor
 from gracile.data import Dataset
 from gracile.training.averaging import WeightAverage
@@ -32,10 +32,7 @@ def robust_monitor(name: str, data: Dataset, **options: Any) -> Any:
         InputError: no such monitor, an option it does not have, or a value that cannot be.
     """
     made = pick(ROBUST_MONITORS, name, "monitor of adversarial training")
-    known = inspect.signature(made).parameters
-    for key in options:
-        if key not in known:
-            raise InputError(f"The monitor '{name}' has no option '{key}'.", nearest(key, known))
+    refuse_unknown(options, inspect.signature(made).parameters, f"The monitor '{name}'")
     return made(data=data, **options)
 
 

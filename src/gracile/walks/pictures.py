@@ -51,7 +51,7 @@ def rates(path: Path, dim: int, curves: Mapping[str, tuple[Rate, Sequence[Point]
         ):
             axis.set_xscale("log")
             axis.set_yscale("log")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=8)
         axis.grid(alpha=0.25)
     last = axes[-1]
     last.axhline(1, color="black", lw=0.8, ls="--")

@@ -21,7 +21,7 @@ from gracile.recipes.arms import Part, Seeded
 from gracile.recipes.base_networks import Base, build, trained
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import Amounts
-from gracile.recipes.tables import Results, Rows, mean, spread
+from gracile.recipes.tables import Results, Rows, collapsed, mean, spread, with_error
 from gracile.report.layerwise_figures import redense_curves
 
 log = logging.getLogger("gracile")
@@ -107,7 +107,9 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
     files = {("last", *one): part.path / f"{one[0]}-{one[1]}-m{one[2]}.json" for one in wanted}
     for layer in settings.inside:
         files[layer, "adam", "orthonormal", 0] = part.path / safe_name(f"inside-{layer}.json", "layer")
-    return {"note": splits.test.note, "arms": [kept_json(file, partial(arm, *one)) for one, file in files.items()]}
+    found = [kept_json(file, partial(arm, *one)) for one, file in files.items()]
+    failed = beside.collapsed(network) or next(filter(None, (one.get("collapsed") for one in found)), "")
+    return {"note": splits.test.note, "arms": found, "collapsed": failed}
 
 
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
@@ -159,7 +161,8 @@ def _row(settings: Settings, group: Rows, published: Rows) -> dict[str, Any]:
     row["train loss"] = f"{fmean(arm['losses'][0] for arm in group):.3f} -> {mean(group, 'kept_loss'):.3f}"
     if control:
         row["control's"] = f"{mean(group, 'control_kept_loss'):.3f}"
-    return row | {"seconds": round(mean(group, "seconds"), 1), "published": _published(settings, first, published)}
+    row |= {"seconds": round(mean(group, "seconds"), 1), "published": _published(settings, first, published)}
+    return row | collapsed(group)
 
 
 def _published(settings: Settings, arm: dict[str, Any], published: Rows) -> str:
@@ -177,16 +180,17 @@ def _published(settings: Settings, arm: dict[str, Any], published: Rows) -> str:
 def _values(arms: Rows, groups: list[Rows]) -> dict[str, float]:
     """Numbers that criteria speak of; gains are means over seeds, in percentage points."""
     last = [arm for arm in arms if arm["layer"] == "last"]
-    gains, others = {}, {}
+    gains: dict[str, float] = {}
+    others: dict[str, float] = {}
     for group in groups:
         first = group[0]
         place = "" if first["layer"] == "last" else f"_{first['layer']}"
         raw = "_gaussian" if first["matrix"] == "gaussian" else ""
         name = f"{first['loss']}_{first['method']}{raw}_m{first['m'] or 'n'}{place}"
-        gains[f"gain_{name}"] = fmean(arm["redense"] - arm["base"] for arm in group)
+        gains |= with_error(f"gain_{name}", [arm["redense"] - arm["base"] for arm in group])
         others[f"seconds_{name}"] = mean(group, "seconds")
         if "control" in first:
-            others[f"over_control_{name}"] = fmean(arm["redense"] - arm["control"] for arm in group)
+            others |= with_error(f"over_control_{name}", [arm["redense"] - arm["control"] for arm in group])
     rises = [b - a for arm in last if arm["method"] == "monotone" for a, b in pairwise(arm["losses"])]
     if any(arm["method"] == "monotone" for arm in last):
         others["largest_rise_within_monotone"] = max(rises, default=0.0)
@@ -199,6 +203,6 @@ def _values(arms: Rows, groups: list[Rows]) -> dict[str, float]:
             "largest_norm_over_eps": max(arm["norm"] / arm["eps"] for arm in last),
             "slowest_seconds": max(arm["seconds"] for arm in last),
             "base_accuracy": mean(last, "base"),
-            "least_gain": min(gains.values()),
+            "least_gain": min(gain for name, gain in gains.items() if not name.endswith(".error")),
         }
     )

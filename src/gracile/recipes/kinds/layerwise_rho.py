@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from gracile.core.collapse import of_several
 from gracile.core.errors import DataError, InputError
 from gracile.core.runs import RunFolder
 from gracile.data.batching import arrays
@@ -23,7 +24,7 @@ from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import Amounts
-from gracile.recipes.tables import Results, Rows, spread
+from gracile.recipes.tables import Results, Rows, collapsed, spread, with_error
 from gracile.report import layerwise_figures
 
 log = logging.getLogger("gracile")
@@ -159,7 +160,12 @@ def _rows(series: dict[str, list[list[float]]]) -> Rows:
         row |= {"trials": len(rho), "inversion": f"{max(series['inversion'][place]):.1e}"}
         for key, title, digits in (("recovered", "ELM recovered", 0), ("information", "I(y;t) nats", 4)):
             row[title] = f"{statistics.fmean(series[key][place]):.{digits}f}" if key in series else ""
-        rows.append(row)
+        failed = {
+            name: of_several([str(one) for one in series[f"{name}_collapsed"][place]], "trials")
+            for name in LEARNERS
+            if f"{name}_collapsed" in series
+        }
+        rows.append(row | collapsed([{"collapsed": f"{name.upper()} {how}"} for name, how in failed.items() if how]))
     return rows
 
 
@@ -174,12 +180,16 @@ def _values(name: str, rhos: list[float], series: dict[str, list[list[float]]]) 
         values |= {f"{name}_{learner}_rho{rho:g}": accuracy for rho, accuracy in mean.items()}
         if 2.0 in mean and rhos[-1] > 2:
             values[f"{name}_{learner}_error_kept_after_2"] = (100 - mean[rhos[-1]]) / max(100 - mean[2.0], 1e-9)
+    for rho, elm, slfn in zip(rhos, series["elm"], series["slfn"], strict=True):
+        leads = [one - two for one, two in zip(elm, slfn, strict=True)]
+        values |= with_error(f"{name}_elm_over_slfn_rho{rho:g}", leads)
     worst = lambda key: list(zip(rhos, map(max, series[key]), strict=True))
     if above := [error for rho, error in worst("inversion") if rho >= 2]:
         values[f"{name}_inversion_from_2"] = max(above)
     if below := [error for rho, error in worst("inversion") if rho < 2]:
         values[f"{name}_inversion_below_2"] = min(below)
     if "information" in series:
-        values[f"{name}_information_lost_from_2"] = max(lost for rho, lost in worst("information_lost") if rho >= 2)
+        if lost := [lost for rho, lost in worst("information_lost") if rho >= 2]:
+            values[f"{name}_information_lost_from_2"] = max(lost)
         values |= {f"{name}_information_lost_rho{rho:g}": lost for rho, lost in worst("information_lost")}
     return values

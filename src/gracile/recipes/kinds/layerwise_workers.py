@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gracile.core.collapse import collapse_of
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
@@ -24,8 +25,9 @@ from gracile.recipes.arms import Part, Seeded
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import Amounts
-from gracile.recipes.tables import Results, Rows, mean, spread
+from gracile.recipes.tables import Results, Rows, collapsed, mean, spread, with_error
 from gracile.report.layerwise_figures import accuracy_by_bytes
+from gracile.training import evaluate
 from gracile.workers import Classification, WorkerNetwork, method, network, shards
 from gracile.workers import train as train_workers
 
@@ -102,8 +104,8 @@ class Settings(Seeded, Amounts):
     def names(self) -> list[str]:
         return [CENTRAL, *self.arms, *self.baselines]
 
-    def needs(self, arm: str) -> list[str]:
-        return [] if arm == CENTRAL else [CENTRAL] if arm in self.arms else [TARGET]
+    def needs(self, arm: str, seed: int) -> list[tuple[str, int]]:
+        return [] if arm == CENTRAL else [(CENTRAL if arm in self.arms else TARGET, seed)]
 
     def check(self, published: Rows) -> None:
         super().check(published)
@@ -119,8 +121,8 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
     splits, began = settings.load(settings.data, part.seed), time.perf_counter()
     if part.arm == CENTRAL:
         model = _learner(settings, part.seed).fit(*_arrays(splits.train))
-        test = 100 * model.score(*_arrays(splits.test))
-        return {"cost": model.costs_[-1], "layers": len(model.widths_), "test": test, "note": splits.test.note}
+        found = _judged(model, splits.test)
+        return {"cost": model.costs_[-1], "layers": len(model.widths_), **found, "note": splits.test.note}
     joined = network(settings.graph, settings.workers, seed=part.seed)
     if part.arm in settings.arms:
         central = part.beside(settings, CENTRAL).numbers()
@@ -144,9 +146,18 @@ def _consensus(
     order = torch.cat(shards(splits.train.labels, joined.workers, arm.split, seed=seed))
     consensus = Consensus(joined, **arm.model_dump(exclude={"split"}))
     model = _learner(settings, seed).fit(*_arrays(splits.train, order), workers=consensus)
-    scores = {key: 100 * model.score(*_arrays(getattr(splits, key))) for key in ("validation", "test")}
+    scores = {"validation": 100 * model.score(*_arrays(splits.validation)), **_judged(model, splits.test)}
     cost, layers = model.costs_[-1], len(model.widths_)
     return {"cost": cost, "layers": layers, **scores, "bytes": joined.bytes_sent, "reached": True}
+
+
+def _judged(model: SSFNClassifier, data: Dataset) -> dict[str, Any]:
+    """Test accuracy in percent, and how the learner has ``collapsed``."""
+    answers = torch.as_tensor(model.predict(_arrays(data)[0]))
+    return {
+        "test": 100 * float((answers == data.labels).double().mean()),
+        "collapsed": collapse_of(data.labels, answers),
+    }
 
 
 class Reached(Exception):
@@ -162,11 +173,14 @@ def _descent(baseline: Baseline, splits: Splits, seed: int, joined: WorkerNetwor
     parts = dict(enumerate(shards(splits.train.labels, joined.workers, baseline.split, seed=seed)))
     problem = Classification(template, splits.train, parts, batch_size=baseline.batch_size, seed=seed)
     rows: Rows = []
+    collapsed = ""
 
     def accuracy(x: Tensor) -> dict[str, Tensor]:
+        nonlocal collapsed
         # After an exact mean all workers hold the same weights.
-        of = lambda data: problem.evaluate(x[:1], data)[0].expand(len(x))
-        return {"validation": of(splits.validation), "test": of(splits.test)}
+        found = {key: evaluate(problem.module(x[0]), getattr(splits, key)) for key in ("validation", "test")}
+        collapsed = found["test"].collapsed
+        return {key: x.new_full((len(x),), one.accuracy) for key, one in found.items()}
 
     def watch(row: dict[str, Any]) -> None:
         numbers = {key: 100 * row[key][0] for key in ("validation", "test")}
@@ -179,7 +193,7 @@ def _descent(baseline: Baseline, splits: Splits, seed: int, joined: WorkerNetwor
         train_workers(
             joined, averaging, problem, baseline.rounds, evaluate=accuracy, every=baseline.every, observe=watch
         )
-    return {**rows[-1], "reached": rows[-1]["validation"] >= target, "curve": rows}
+    return {**rows[-1], "reached": rows[-1]["validation"] >= target, "curve": rows, "collapsed": collapsed}
 
 
 def _arrays(data: Dataset, order: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -211,10 +225,11 @@ def _row(name: str, seeds: Rows, admm: Rows, values: dict[str, float]) -> dict[s
     row["seconds"] = f"{mean(seeds, 'seconds'):.0f}"
     if "cost" in seeds[0]:
         gap = max(one["cost"] / one["central_cost"] - 1 for one in seeds)
-        numbers |= {"cost_gap": gap, "below_central": max(one["central_test"] - one["test"] for one in seeds)}
+        numbers["cost_gap"] = gap
+        values |= with_error(f"{name}.below_central", [one["central_test"] - one["test"] for one in seeds])
         row |= {"layers": "/".join(str(one["layers"]) for one in seeds), "cost over central": f"{gap:+.1e}"}
         row["central test %"] = f"{mean(seeds, 'central_test'):.2f}"
     else:
         row["rounds"] = f"{mean(seeds, 'round'):.0f}"
     values |= {f"{name}.{key}": value for key, value in numbers.items()}
-    return row
+    return row | collapsed(seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from gracile.penalties import L1
 from gracile.recipes import arms, schema, tables
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import DataSettings
-from gracile.recipes.tables import Column, Results, Rows, mean, published_row, whole
+from gracile.recipes.tables import Column, Results, Rows, published_row, sampling_error, whole, with_error
 from gracile.report import step_figures
 from gracile.shrinking import stored_sizes
 from gracile.training import (
@@ -154,12 +155,10 @@ class Settings(arms.ArmSettings[ChangedArm]):
 
 def build(settings: Network, splits: Splits, seed: int) -> nn.Sequential:
     """The perceptron behind its inputs' scaling, as the children ``normalize``, ``unit``, ``scale`` (as asked for) and ``network``."""
-    shape, asked = splits.train.input_shape, settings.model_dump(exclude={"output", "scale", "inputs", "input_scale"})
+    asked = settings.model_dump(exclude={"output", "scale", "inputs", "input_scale"})
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(derive_seed(seed, "initialisation"))
-        network = mlp(
-            num_classes=splits.train.num_classes, in_channels=shape[0], image_size=(shape[1], shape[2]), **asked
-        )
+        network = mlp(num_classes=splits.train.num_classes, in_features=math.prod(splits.train.input_shape), **asked)
         for module in network.modules():
             if isinstance(module, nn.Linear):
                 module.weight.mul_(settings.scale)
@@ -233,6 +232,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         "train_loss": rows[-1]["train_loss"],
         "seconds": history.seconds,
         "collapsed": test.collapsed,
+        "right": tables.digits([] if test.right is None else test.right.tolist()),
     }
     if settings.smoothness:
         result |= {key: statistics.fmean(row[key] for row in rows) for key in step_figures.SMOOTH}
@@ -269,8 +269,10 @@ def _compared(results: Results) -> dict[str, float]:
     for name, found in results.items():
         for other, theirs in results.items():
             if other != name and whole(found, "accuracy") and whole(theirs, "accuracy"):
-                values[f"{name}.lead_over.{other}"] = mean(found, "accuracy") - mean(theirs, "accuracy")
+                leads = [one["accuracy"] - two["accuracy"] for one, two in zip(found, theirs, strict=True)]
+                values |= with_error(f"{name}.lead_over.{other}", leads, sampling_error(found, theirs))
         for key, share in SHARES.items():
-            if whole(found, key) and whole(first, key):
-                values[f"{name}.{share}"] = mean(found, key) / mean(first, key)
+            if whole(found, key) and whole(first, key) and all(one[key] for one in first):
+                shares = [one[key] / two[key] for one, two in zip(found, first, strict=True)]
+                values |= with_error(f"{name}.{share}", shares)
     return values

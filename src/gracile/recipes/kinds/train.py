@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import time
-import timeit
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from gracile.core.console import muted
 from gracile.core.devices import device_named
 from gracile.core.errors import InputError, nearest
 from gracile.core.files import write_json
-from gracile.core.learning_rule import LearningRule
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
@@ -31,85 +29,25 @@ from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
 from gracile.recipes.described import write_data
 from gracile.recipes.kinds import Outcome
+from gracile.recipes.method_arms import Built, MethodArm, build, seconds_per_step
 from gracile.recipes.robust import AttackSettings, robustness, titles, tried_on
-from gracile.recipes.schema import Strict, changed
+from gracile.recipes.schema import changed
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
+from gracile.recipes.tries import best_try, check_tries, told, try_names
 from gracile.report import read, weights
-from gracile.training import CatastrophicOverfitting, Objective, Schedule, evaluate, fit, steps_per_epoch
+from gracile.splitting.dial import check_shares
+from gracile.training import CatastrophicOverfitting, evaluate, fit
 
 log = logging.getLogger("gracile")
 
 # What a run beside this one has to have of an arm for it to be taken over; the first says that its training is whole.
 TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "answers.json", "robust.json")
-# Steps that a rehearsal takes of each arm.
-TIMED = 4
 # What of a recipe's training is an argument of `fit` under the same name.
 GIVEN = {
     "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision", "checkpoint_seconds",
 }  # fmt: skip
-
-
-class Target(Strict):
-    """A budget that lam is steered to; see `gracile.splitting.Dial`. Shares in (0, 1); one of the first five at least.
-
-    Attributes:
-        macs: share of multiply-adds that stays after physical removal.
-        params: share of parameters that stays.
-        sparsity: share of exact zeros.
-        latency: share of the latency that stays, measured by `gracile.deploy.Latency` with `runtime`, `threads` and `batch_size`.
-        file_size: share of the file's bytes that stays, measured by `gracile.deploy.FileSize` with `form`.
-        runtime: ``onnxruntime`` or ``torch``.
-        threads: of the runtime.
-        batch_size: samples per run.
-        form: ``lean`` or ``onnx``.
-        ranking: ``worth`` or ``size``: what orders groups.
-        by_cost: weigh groups by what they cost of the budget.
-        begin: share of the run, at its start, without any pull.
-        ramp: share of the run, after that, during which the budget shrinks.
-        settle: share of the run, at its end, during which the choice is final.
-    """
-
-    macs: float | None = None
-    params: float | None = None
-    sparsity: float | None = None
-    latency: float | None = None
-    file_size: float | None = None
-    runtime: str | None = None
-    threads: int | None = None
-    batch_size: int | None = None
-    form: str | None = None
-    ranking: str = "worth"
-    by_cost: bool = True
-    begin: float = 0.3
-    ramp: float = 0.2
-    settle: float = 0.5
-
-
-class MethodArm(arms.Arm):
-    """One method.
-
-    Attributes:
-        method: a row of `gracile.recipes.methods.METHODS` or `LEARNING_RULES`, or ``FILE.py:NAME``, a class of the user's own; None
-            trains densely by backpropagation.
-        options: what the method takes.
-        target: a budget in place of lam.
-        found: an earlier arm whose sparse network the method starts from.
-        start: an earlier arm whose trained weights this one begins with, in place of fresh ones.
-        model: another network than the recipe's.
-        training: what differs from the recipe's training.
-        natural: train on clean samples where the recipe trains on attacked ones.
-    """
-
-    method: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    target: Target | None = None
-    found: str | None = None
-    start: str | None = None
-    model: ModelSettings | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    natural: bool = False
 
 
 class Settings(arms.ArmSettings[MethodArm]):
@@ -122,6 +60,7 @@ class Settings(arms.ArmSettings[MethodArm]):
         attacks: what every arm is attacked with once it is trained.
         reuse: take over arms that a run beside this one has trained from the very same settings.
         weights: draw the figures of `gracile weights` too.
+        tuning_seeds: what the arms' tries are trained from.
     """
 
     data: DataSettings
@@ -133,6 +72,30 @@ class Settings(arms.ArmSettings[MethodArm]):
     attacks: AttackSettings | None = None
     reuse: bool = False
     weights: bool = False
+    tuning_seeds: list[int] = Field(default_factory=list)
+
+    def names(self) -> list[str]:
+        return [one for arm, own in self.trained().items() for one in (*try_names(arm, own.tries), arm)]
+
+    def seeds_of(self, arm: str) -> list[int]:
+        return self.seeds if arm in self.arms else self.tuning_seeds
+
+    def tries(self) -> dict[str, Settings]:
+        """The arms that are tries, each with settings in which it is an arm like others."""
+        return {
+            name: self.with_arm(name, self.tried(arm, index))
+            for arm, own in self.trained().items()
+            for index, name in enumerate(try_names(arm, own.tries))
+        }
+
+    def tried(self, arm: str, index: int) -> MethodArm:
+        """An arm with one of its tries laid over it."""
+        own = self.arms[arm]
+        return changed(own, {**own.tries[index], "tries": []}, f"[settings.arms.{arm}], try {index + 1}")
+
+    def with_arm(self, name: str, arm: MethodArm) -> Settings:
+        """These settings with an arm more, or another in its place."""
+        return self.model_copy(update={"arms": {**self.arms, name: arm}})
 
     def comparisons(self) -> dict[str, Comparison]:
         """Those that speak of no arm this size leaves out."""
@@ -147,6 +110,18 @@ class Settings(arms.ArmSettings[MethodArm]):
         """The recipe's training with what the arm changes."""
         return changed(self.training, self.arms[arm].training, f"[settings.arms.{arm}.training]")
 
+    def build(
+        self,
+        name: str,
+        seed: int,
+        splits: Splits,
+        device: torch.device,
+        found: nn.Module | None,
+        start: nn.Module | None = None,
+    ) -> Built:
+        """An arm from one seed, before its first step; see `gracile.recipes.method_arms.build`."""
+        return build(self.arms[name], self.model_of(name), self.training_of(name), seed, splits, device, found, start)
+
     def sparse_arms(self) -> list[str]:
         """The arms with a method of sparse training."""
         return [
@@ -155,12 +130,19 @@ class Settings(arms.ArmSettings[MethodArm]):
             if arm.method is not None and arm.method not in methods.LEARNING_RULES
         ]
 
-    def needs(self, arm: str) -> list[str]:
-        return [one for one in (self.arms[arm].found, self.arms[arm].start) if one is not None]
+    def needs(self, arm: str, seed: int) -> list[tuple[str, int]]:
+        if arm not in self.arms:
+            return []
+        own = self.arms[arm]
+        before = [(one, tuning) for one in try_names(arm, own.tries) for tuning in self.tuning_seeds]
+        return before + [(one, seed) for one in (own.found, own.start) if one is not None]
 
     def check(self, published: Rows) -> None:
+        for name, arm in self.trained().items():
+            if arm.tries:
+                self._check_tries(name, arm)
         super().check(published)
-        check_comparisons(self.comparisons(), self.names())
+        check_comparisons(self.comparisons(), list(self.trained()))
         device_named(self.device)
         earlier: list[str] = []
         trained: list[str] = []
@@ -181,8 +163,8 @@ class Settings(arms.ArmSettings[MethodArm]):
                 earlier.append(name)
             if arm.method not in methods.LEARNING_RULES:
                 trained.append(name)
-            settle = arm.target.settle if arm.target else arm.options.get("retrain")
-            self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
+            for settings in (self, *(self.with_arm(name, self.tried(name, index)) for index in range(len(arm.tries)))):
+                settings.check_settle(name)
             # A rule that fills the gradients itself knows no attacked batches.
             if (
                 arm.method in methods.LEARNING_RULES
@@ -194,6 +176,24 @@ class Settings(arms.ArmSettings[MethodArm]):
                     "Set natural = true for it, or leave training.adversarial out.",
                 )
 
+    def check_settle(self, name: str) -> None:
+        """Refuse an arm whose dial, or choice of the checkpoint, does not fit into its run."""
+        arm = self.arms[name]
+        if arm.target is not None:
+            check_shares(arm.target.begin, arm.target.ramp, arm.target.settle)
+        settle = arm.target.settle if arm.target else arm.options.get("retrain")
+        self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
+
+    def _check_tries(self, name: str, arm: MethodArm) -> None:
+        check_tries(name, arm.tries, self.seeds, self.tuning_seeds, self.data.validation)
+        if arm.found is not None or arm.start is not None:
+            raise InputError(
+                f"The arm '{name}' starts from another arm, and its tries are trained from seeds of their own.",
+                "Leave its tries out, or give them to the arm it starts from.",
+            )
+        for taken in set(try_names(name, arm.tries)) & set(self.arms):
+            raise InputError(f"A try of the arm '{name}' would be called as the arm '{taken}'.", "Rename that arm.")
+
     def rehearse(self, *, timed: bool = False) -> Rows:
         device = device_named(self.device)
         splits = self.data.splits(device)
@@ -204,15 +204,19 @@ class Settings(arms.ArmSettings[MethodArm]):
             found = None if arm.found is None else build_network(self.model_of(arm.found), splits, seed).to(device)
             # What building warns of is said when the arm is trained.
             with muted(not timed):
-                built = _build(self, name, seed, splits, device, found)
+                built = self.build(name, seed, splits, device, found)
+                for index in range(len(arm.tries)):
+                    self.with_arm(name, self.tried(name, index)).build(name, seed, splits, device, found)
             parameters = sum(one.numel() for one in built.network.parameters())
             row = {
                 "arm": name, "method": arm.method or "dense", "seeds": len(self.seeds), "parameters": parameters,
                 "samples": len(splits.train), "epochs": training.epochs, "steps": built.steps,
             }  # fmt: skip
+            times = len(self.seeds) + len(arm.tries) * len(self.tuning_seeds)
+            if arm.tries:
+                row["tries"] = times - len(self.seeds)
             if timed:
-                each = _seconds_per_step(built, splits, training.batch_size, device)
-                row["seconds"] = each * built.steps * len(self.seeds)
+                row["seconds"] = seconds_per_step(built, splits, training.batch_size, device) * built.steps * times
             rows.append(row)
         return rows
 
@@ -222,6 +226,16 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     device = device_named(settings.device)
     splits = settings.data.splits(device)
     write_data(part.path.parent, splits)
+    if part.arm not in settings.arms:
+        # Nothing of a try is judged on test samples.
+        splits = replace(splits, test=splits.validation)
+        return _trained(settings.tries()[part.arm], part, splits, device, judged_on="validation")
+    if own := settings.arms[part.arm].tries:
+        names = try_names(part.arm, own)
+        found = {
+            name: [part.beside(settings, name, seed).numbers() for seed in settings.tuning_seeds] for name in names
+        }
+        settings = settings.with_arm(part.arm, settings.tried(part.arm, best_try(names, found)))
     result = _trained(settings, part, splits, device)
     part.notes.extend(result.pop("notes", []))
     if settings.attacks is not None:
@@ -239,16 +253,20 @@ def load_trained(settings: Settings, part: arms.Part, splits: Splits) -> nn.Modu
     return network.eval()
 
 
-def _trained(settings: Settings, part: arms.Part, splits: Splits, device: torch.device) -> dict[str, Any]:
+def _trained(
+    settings: Settings, part: arms.Part, splits: Splits, device: torch.device, judged_on: str = "test"
+) -> dict[str, Any]:
     """The numbers of the trained arm, from the folder where it is trained already, here or in a run beside this one."""
     done, arm = part.path / TRAINED[0], settings.arms[part.arm]
     training = settings.training_of(part.arm).model_dump(exclude={"checkpoint_seconds"})
     own = arm.model_dump(include={"method", "options", "target", "natural"})
     data, model = settings.data.model_dump(), settings.model_of(part.arm).model_dump()
     asked = {"data": data, "training": training, **own, "model": model, "seed": part.seed}
+    if judged_on != "test":
+        asked["judged_on"] = judged_on
     if model["weights"]:
         asked["weights"] = _digest(model["weights"])
-    if settings.reuse and not settings.needs(part.arm) and not done.exists():
+    if settings.reuse and arm.found is None and arm.start is None and not done.exists():
         arms.take_over(part, asked, TRAINED)
     if not done.exists():
         with arms.heeded_warnings() as heard:
@@ -266,7 +284,7 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     found = None if arm.found is None else load_trained(settings, part.beside(settings, arm.found), splits).to(device)
     start = None if arm.start is None else load_trained(settings, part.beside(settings, arm.start), splits)
     with muted(seed != settings.seeds[0]):
-        built = _build(settings, part.arm, seed, splits, device, found, start)
+        built = settings.build(part.arm, seed, splits, device, found, start)
     if begun := arm.start or settings.model_of(part.arm).weights:
         _say_beginning(built.network, splits, part, begun)
     network, sparsifier, rule = built.network, built.sparsifier, built.rule
@@ -299,60 +317,8 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
         for one in robust.values()
         if isinstance(one, CatastrophicOverfitting) and one.message
     ]
-    log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
+    log.info("%s: %.2f %% accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
-
-
-@dataclass(frozen=True, eq=False)
-class Built:
-    """What an arm's training begins with."""
-
-    network: nn.Module
-    rule: LearningRule | None
-    sparsifier: Sparsifier | None
-    objective: Objective
-    schedule: Schedule | None
-    steps: int
-
-
-def _build(
-    settings: Settings,
-    name: str,
-    seed: int,
-    splits: Splits,
-    device: torch.device,
-    found: nn.Module | None,
-    start: nn.Module | None = None,
-) -> Built:
-    """An arm from one seed, before its first step.
-
-    Args:
-        settings: of the recipe.
-        name: of the arm.
-        seed: of its weights.
-        splits: its data.
-        device: where it is trained.
-        found: the network that the arm's `found` left.
-        start: the network whose weights it begins with.
-    """
-    arm, training = settings.arms[name], settings.training_of(name)
-    network = build_network(settings.model_of(name), splits, seed)
-    if start is not None:
-        network.load_state_dict(start.state_dict())
-    rule = None
-    if arm.method in methods.LEARNING_RULES:
-        network, rule = methods.learn_by_rule(arm.method, network, splits.train, seed, arm.options)
-    network.to(device)
-    example = torch.zeros(2, *splits.train.input_shape, device=device)
-    objective = training.objective(natural=arm.natural)
-    an_epoch = steps_per_epoch(len(splits.train), training.batch_size)
-    steps = training.epochs * an_epoch * objective.replays
-    sparsifier: Sparsifier | None = None
-    if arm.method is not None and rule is None:
-        sparsifier = methods.build(arm.method, network, example, dict(arm.options), steps=steps, found=found)
-    if arm.target is not None:
-        sparsifier = methods.steer(sparsifier, example, steps, arm.target.model_dump(exclude_none=True))
-    return Built(network, rule, sparsifier, objective, training.rates(an_epoch), steps)
 
 
 def _digest(file: str) -> str:
@@ -373,21 +339,14 @@ def _say_beginning(network: nn.Module, splits: Splits, part: arms.Part, source: 
         )  # fmt: skip
 
 
-def _seconds_per_step(built: Built, splits: Splits, batch_size: int, device: torch.device) -> float:
-    """Of a forward and a backward pass, the second best of a few: the first pays for what is set up once."""
-    x, y = (one.to(device) for one in next(iter(batches(splits.train, batch_size))))
-    built.network.train()
-    learn = built.rule or (lambda x, y: built.objective.loss(built.network, x, y, 0.0, 0)[0].backward())
-    return sorted(timeit.repeat(lambda: learn(x, y), number=1, repeat=TIMED))[1]
-
-
 def _measured(kept: nn.Module, splits: Splits, part: arms.Part, device: torch.device) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Some networks draw noise in evaluation too.
         torch.manual_seed(derive_seed(part.seed, "test"))
         test = evaluate(kept, splits.test)
     write_json(part.path / "answers.json", test.to_json(splits.test.classes))
-    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed}
+    right = tables.digits([] if test.right is None else test.right.tolist())
+    return {"accuracy": 100 * test.accuracy, "loss": test.loss, "collapsed": test.collapsed, "right": right}
 
 
 def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part) -> dict[str, Any]:
@@ -407,6 +366,8 @@ def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
     """Set the table, compare, draw."""
     splits = settings.data.splits(device_named(settings.device))
+    tried = [told(arm, own.tries, results) for arm, own in settings.trained().items() if own.tries]
+    results = {arm: results[arm] for arm in settings.trained()}
     columns = [
         Column("accuracy", "accuracy %"), *(Column(key, title) for key, title in titles().items()), Column("loss", "loss", 4),
         Column("sparsity", "sparsity %"), Column("channel_sparsity", "channel sparsity %"),
@@ -417,7 +378,7 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
     answer = lambda arm: published_row(arm, settings.arms[arm].published, published)
     rows = tables.arm_rows(results, columns, last=answer)
     differences, notes = compared(settings.comparisons(), results)
-    notes.append(splits.train.note)
+    notes += [splits.train.note, *tried]
     if settings.attacks is not None:
         notes.append(tried_on(settings.attacks, len(splits.test)))
     return Outcome(rows, tables.means(results) | differences, _plots(settings, folder), notes)
@@ -425,4 +386,8 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
 
 def _plots(settings: Settings, folder: RunFolder) -> dict[str, Path]:
     """The figures of `gracile weights` where they are asked for; the page itself draws the rest."""
-    return weights.draw(read(folder.path), folder.path / "plots", only=settings.names()) if settings.weights else {}
+    return (
+        weights.draw(read(folder.path), folder.path / "plots", only=list(settings.trained()))
+        if settings.weights
+        else {}
+    )

@@ -8,18 +8,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from gracile import workers
+from gracile.core.collapse import COLLAPSES, of_several
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
+from gracile.data import Dataset
 from gracile.recipes import arms, tables
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict, parse
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.report import worker_figures
+from gracile.training import evaluate
 from gracile.workers import InProcess, Processes, Transport
 
 log = logging.getLogger("gracile")
@@ -187,8 +191,11 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
     )  # fmt: skip
     with joined.uncounted():
         middle = joined.average(trained.x)[:1]
-    each, of_mean = problem.evaluate(trained.x, splits.test)[0], problem.evaluate(middle, splits.test)[0]
+    each, how = _measured(problem, trained.x, splits.test)
+    of_mean = problem.evaluate(middle, splits.test)[0]
+    # Of workers that are gone there is no number.
     test = [100 * value for value in joined.gather(each).tolist() if value == value]
+    failed = [COLLAPSES[round(value)] for value in joined.gather(how).tolist() if value == value]
     last = trained.rows[-1]
     return {
         "accuracy": statistics.fmean(test),
@@ -203,9 +210,17 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
         "gap": workers.spectral_gap(workers.mixing_matrix(joined.graph, arm.mixing)),
         "skew": workers.label_skew(splits.train.labels, parts),
         "workers": test,
+        "collapsed": of_several(failed, "workers"),
         "digest": trained.digests()[0] if 0 in joined.local else None,
         "note": splits.train.note,
     }
+
+
+def _measured(problem: workers.Classification, x: Tensor, data: Dataset) -> tuple[Tensor, Tensor]:
+    """Of each local worker's network the accuracy in [0, 1], and how it has collapsed, as a place in `COLLAPSES`."""
+    found = [evaluate(problem.module(row, worker), data) for row, worker in zip(x, problem.local, strict=True)]
+    how = torch.tensor([COLLAPSES.index(one.collapsed) for one in found])
+    return torch.tensor([one.accuracy for one in found], dtype=torch.float64), how
 
 
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
@@ -222,25 +237,28 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
     }
     rows = tables.arm_rows(results, columns, lead=lead, last=last)
     values = tables.means(results)
-    values |= _compared(values)
+    values |= _compared(results)
     note = next((found[0]["note"] for found in results.values() if found[0]["note"]), "")
     marks = {row["arm"]: row["published accuracy"] for row in rows if "published accuracy" in row}
     return Outcome(rows, values, _plots(settings, folder, results, marks), [note])
 
 
-def _compared(values: dict[str, float]) -> dict[str, float]:
+def _compared(results: Results) -> dict[str, float]:
     """What arms lose, in points, and save, in bytes, against the reference of their comparison.
 
     References are the arms "central"; "SPLIT-none" for "SPLIT-COMPRESSOR"; "mean-SPLIT" for "GRAPH-SPLIT".
     """
-    found = {}
-    for name in [key.removesuffix(".accuracy") for key in values if key.endswith(".accuracy")]:
+    found: dict[str, float] = {}
+    for name, ours in results.items():
         first, _, last = name.rpartition("-")
         for kind, reference in {"central": "central", "none": f"{first}-none", "mean": f"mean-{last}"}.items():
-            if reference != name and f"{reference}.accuracy" in values:
-                found[f"{name}.below_{kind}"] = values[f"{reference}.accuracy"] - values[f"{name}.accuracy"]
-                if values[f"{name}.bytes"] and values[f"{reference}.bytes"]:
-                    found[f"{name}.fewer_bytes"] = values[f"{reference}.bytes"] / values[f"{name}.bytes"]
+            theirs = results.get(reference)
+            if reference == name or theirs is None:
+                continue
+            below = [two["accuracy"] - one["accuracy"] for one, two in zip(ours, theirs, strict=True)]
+            found |= tables.with_error(f"{name}.below_{kind}", below)
+            if tables.mean(ours, "bytes") and tables.mean(theirs, "bytes"):
+                found[f"{name}.fewer_bytes"] = tables.mean(theirs, "bytes") / tables.mean(ours, "bytes")
     return found
 
 

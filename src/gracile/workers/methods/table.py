@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from gracile.core.errors import InputError, nearest, pick
+from gracile.core.errors import pick, refuse_unknown
 from gracile.workers.methods.admm import ADMM
 from gracile.workers.methods.average import Average
 from gracile.workers.methods.base import Method, State
@@ -46,8 +46,5 @@ def method(name: str, **options: Any) -> Method:
         InputError: no such method, or an option it does not have.
     """
     made = pick(METHODS, name, "method")
-    known = inspect.signature(made).parameters
-    for key in options:
-        if key not in known:
-            raise InputError(f"The method '{name}' has no option '{key}'.", nearest(key, known))
+    refuse_unknown(options, inspect.signature(made).parameters, f"The method '{name}'")
     return made(**options)

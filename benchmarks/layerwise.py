@@ -3,7 +3,7 @@
 An ELM with 4710 nodes against RBFSampler(4710) + RidgeClassifier, fit and predict on MNIST, on float32 and on float64 pixels, is a row of
 ``python -m benchmarks``. Accuracies, by themselves:
 
-    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...[:LEARNER,...]] | calibration[:DATA,...[:LEARNER,...]] | best | ...]
+    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults | calibration | best | ...][:DATA,...[:LEARNER,...]]
 
 defaults     every learner's defaults beside MLPClassifier, SVC and HistGradientBoosting's: the table of docs/layerwise.md
 calibration  Brier score and log loss of predict_proba beside theirs

@@ -77,7 +77,9 @@ def page(rows: Sequence[Row], libraries: Mapping[str, str], names: Sequence[str]
         difference=f"{max(row['difference'] for row in ours if row['result'] == 'exact'):.0e}",
     )
     made = head + _tools(latest, tools) + "\n\n"
-    common = {row["model"] for row in ours}.intersection(*({model for tool, model in latest if tool == one} for one in tools))
+    common = {row["model"] for row in ours}.intersection(
+        *({model for tool, model in latest if tool == one} for one in tools)
+    )
     if len(tools) > 1 and 0 < len(common) < len(ours):
         shared = {key: row for key, row in latest.items() if key[1] in common}
         made += COMMON.format(number=len(common)) + _tools(shared, tools) + "\n\n"

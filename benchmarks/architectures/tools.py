@@ -87,7 +87,7 @@ def torch_pruning(model: nn.Module, inputs: Inputs) -> Made:
     heads = {child: module.num_heads for module, child in _projections(model)}
     pruner = tp.pruner.MagnitudePruner(
         model, inputs if len(inputs) > 1 else inputs[0], importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5,
-        ignored_layers=_last(model, inputs), num_heads=heads,
+        ignored_layers=_last(model, inputs), num_heads=heads, output_transform=tensors_in,
     )  # fmt: skip
     pruner.step()
     for module, child in _projections(model):  # as its examples for vision transformers do

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gracile.core.collapse import of_several
 from gracile.data import Dataset
-from gracile.recipes import run, schema
+from gracile.recipes import kinds, run, schema
 from gracile.report import read
 from gracile.report.page import show
 from gracile.training import evaluate
@@ -120,6 +120,14 @@ KINDS: dict[str, dict[str, Any]] = {
         "mixture": {"samples": 400, "trials": 1, "rhos": [1.0], "spread": 0.0},
     },
 }  # fmt: skip
+
+
+# Kinds that measure no accuracy, and one that trains as `train` does.
+WITHOUT = {"conserved", "ff-random-layer", "ff-sparsity", "low-rank", "one-layer", "tree", "walk-rates", "file-size"}
+
+
+def test_each_kind_is_known_to_measure_accuracies_or_not() -> None:
+    assert KINDS.keys() | WITHOUT == kinds.KINDS.keys()
 
 
 def pointed(settings: dict[str, Any], path: str) -> dict[str, Any]:

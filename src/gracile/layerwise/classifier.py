@@ -35,8 +35,9 @@ class Classifier(NetworkClassifier, Learner):
     Attributes:
         classes_: the labels, sorted (Q,), or a list of them for several targets.
         temperature_: of the softmax that makes probabilities of scores, one number per target (targets,). It is the one
-            of the highest likelihood of samples left out one at a time, in closed form; over workers and by partial_fit
-            the variance of the errors, as if scores were the one-hot targets with Gaussian noise.
+            of the highest likelihood of samples left out one at a time, in closed form, and of one more that is wrong; over
+            workers and by partial_fit the variance of the errors, as if scores were the one-hot targets with Gaussian
+            noise.
     """
 
     class_weight: Mapping[Any, float] | str | None

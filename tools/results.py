@@ -9,6 +9,7 @@ not run says so.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -281,9 +282,9 @@ def placed(text: str, table: str) -> str:
 
 
 def drawn(found: list[Entry]) -> str:
-    """README's picture of these results; empty where one that it shows was not kept."""
+    """README's picture of these results; empty where none that it shows was kept."""
     kept = {(entry.recipe.name, size): result for entry in found for size, result in entry.results.items()}
-    return picture.picture(kept) if all((one.recipe, one.size) in kept for one in picture.PANELS) else ""
+    return picture.picture(kept) if any((one.recipe, one.size) in kept for one in picture.PANELS) else ""
 
 
 def write(root: Path) -> None:
@@ -334,6 +335,67 @@ def keep(run: Path) -> Path:
     return file
 
 
+def with_errors(entry: Entry, size: str) -> dict[str, float]:
+    """A kept result's values with the standard errors that criteria ask for and a run of before did not tell.
+
+    They come from the spreads over seeds that the result has in words: of a comparison from its note, seed by seed; of an arm,
+    and of a difference of two, from the arms' rows, as if they were not paired. Where there was one seed there is none.
+    """
+    result, recipe = entry.results[size], schema.resized(entry.recipe, size)
+    values, seeds = dict(result["values"]), len(recipe.settings.get("seeds", [0]))
+    for criterion in entry.recipe.accept:
+        name = criterion.value
+        if criterion.errors is None or name not in values or f"{name}.error" in values:
+            continue
+        deviation = _noted(result["notes"], recipe.settings.get("compare", {}).get(name))
+        if deviation is None:
+            deviation = _of_rows(result["rows"], name)
+        if deviation is not None and seeds > 1:
+            values[f"{name}.error"] = deviation / seeds**0.5
+    return values
+
+
+def _noted(notes: list[str], comparison: dict[str, Any] | None) -> float | None:
+    """The spread of a comparison over seeds, from the note that tells it."""
+    if comparison is None or "value" not in comparison:
+        return None
+    start = f"{comparison['value']} of {comparison['arm']} minus that of "
+    to = comparison["to"] if isinstance(comparison["to"], list) else [comparison["to"]]
+    for note in notes:
+        told, _, spread = note.partition(", seed by seed: ")
+        if told.startswith(start) and told.removeprefix(start).partition(",")[0] in to and " ± " in spread:
+            return float(spread.partition(" ± ")[2])
+    return None
+
+
+def _of_rows(rows: list[dict[str, Any]], name: str) -> float | None:
+    """The spread of an arm's accuracy, of a difference of two as if they were not paired, or of what a ReDense layer gained."""
+    if (gained := _of_gains(rows, name)) is not None:
+        return gained
+    accuracies = {
+        row["arm"]: str(row.get("accuracy %", row.get("mean accuracy %", ""))) for row in rows if "arm" in row
+    }
+    arm, _, number = name.partition(".")
+    kind, _, last = number.partition(".")
+    others = {
+        "accuracy": [], "lead_over": [last], "below_mean": [f"mean-{arm.rpartition('-')[2]}"],
+        "below_none": [f"{arm.rpartition('-')[0]}-none"], "below_central": ["central"],
+    }  # fmt: skip
+    spreads = [accuracies.get(one, "").partition(" ± ")[2] for one in (arm, *others.get(kind, []))]
+    return math.hypot(*map(float, spreads)) if kind in others and all(spreads) else None
+
+
+def _of_gains(rows: list[dict[str, Any]], name: str) -> float | None:
+    for row in rows:
+        if row.get("layer") == "last":
+            raw = "_gaussian" if row["R"] == "gaussian" else ""
+            ending = f"_{row['base loss']}_{row['method']}{raw}_m{row['m']}"
+            for start, column in (("gain", "gain"), ("over_control", "over control")):
+                if name == start + ending and " ± " in str(row.get(column)):
+                    return float(row[column].partition(" ± ")[2])
+    return None
+
+
 def judge() -> list[Path]:
     """Hold what is kept against the criteria as they stand now, and mark the results whose criteria were others.
 
@@ -346,11 +408,10 @@ def judge() -> list[Path]:
             if criteria(result["accept"]) == criteria(entry.recipe.accept, size):
                 continue
             held = [one for one in entry.recipe.accept if size in one.sizes]
-            accept = [
-                {**plain, "met": one.met(result["values"])} for one, plain in zip(held, criteria(held), strict=True)
-            ]
+            values = with_errors(entry, size)
+            accept = [{**plain, "met": one.met(values)} for one, plain in zip(held, criteria(held), strict=True)]
             file = kept_files(entry.recipe.name)[size]
-            write_json(file, {**result, "accept": accept, "judged_anew": True})
+            write_json(file, {**result, "values": values, "accept": accept, "judged_anew": True})
             changed.append(file)
     return changed
 

@@ -34,21 +34,26 @@ class Milestones:
     Attributes:
         epochs: rising numbers of epochs.
         gamma: the factor.
+        warmup: epochs of a linear rise before; 0 begins at the full rate.
 
     Raises:
-        InputError: milestones do not rise.
+        InputError: milestones do not rise, or a warm-up below 0.
     """
 
     epochs: Sequence[float]
     gamma: float = 0.1
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.warmup >= 0:
+            raise InputError(f"A warm-up of {self.warmup} epochs makes no sense.", "Give 0 or more.")
         if list(self.epochs) != sorted(set(self.epochs)):
             raise InputError(f"Milestones must rise, not {list(self.epochs)}.", "Sort them and drop doubles.")
 
     def factor(self, progress: float) -> float:
         """See `Schedule.factor`."""
-        return self.gamma ** sum(progress >= epoch for epoch in self.epochs)
+        rise = (progress + 1e-8) / self.warmup if progress < self.warmup else 1.0
+        return rise * self.gamma ** sum(progress >= epoch for epoch in self.epochs)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def schedule_named(
         lr: the learning rate, which ``diminishing`` depends on: it becomes ``lr / (1 + decay lr l)`` at step l.
         milestones: of `Milestones`.
         gamma: of `Milestones`.
-        warmup: epochs, of `Cosine`.
+        warmup: epochs, of `Milestones` and `Cosine`.
         decay: of ``diminishing``.
 
     Raises:
@@ -152,7 +157,7 @@ def schedule_named(
         )
     made: dict[str, Callable[[], Schedule]] = {
         "constant": Constant,
-        "milestones": lambda: Milestones(milestones, gamma),
+        "milestones": lambda: Milestones(milestones, gamma, warmup),
         "cosine": lambda: Cosine(epochs, warmup),
         "diminishing": lambda: Diminishing(decay * lr, steps),
         "averaged": lambda: Averaged(steps),

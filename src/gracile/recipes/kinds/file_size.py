@@ -18,7 +18,7 @@ from gracile.recipes.arms import Part
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.kinds import train as training
 from gracile.recipes.kinds.train import load_trained, train
-from gracile.recipes.tables import Results, Rows
+from gracile.recipes.tables import Results, Rows, published_row
 from gracile.shrinking import shrink
 
 __all__ = ["Settings", "outcome", "train"]
@@ -53,7 +53,8 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
     for name, found in sizes.items():
         ratio, accuracy = sizes["dense"]["bytes"] / found["bytes"], found["accuracy"]
         row = {"arm": f"file, {name}", "accuracy %": f"{accuracy:.2f}", "bytes": found["bytes"]}
-        trained.rows.append({**row, "x smaller": f"{ratio:.2f}"})
+        beside = published_row(name, [name] if name in (line.get("file") for line in published) else [], published)
+        trained.rows.append({**row, "x smaller": f"{ratio:.2f}", **beside})
         numbers = {"bytes": found["bytes"], "times_smaller": ratio, "file_accuracy": accuracy}
         trained.values.update({f"{name}.{key}": value for key, value in numbers.items()})
     trained.values["int8_costs"] = sizes["shrunk"]["accuracy"] - sizes["int8"]["accuracy"]

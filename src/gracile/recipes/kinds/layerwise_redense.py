@@ -21,7 +21,7 @@ from gracile.recipes.arms import Part, Seeded
 from gracile.recipes.base_networks import Base, build, trained
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import Amounts
-from gracile.recipes.tables import Results, Rows, collapsed, mean, spread
+from gracile.recipes.tables import Results, Rows, collapsed, mean, spread, with_error
 from gracile.report.layerwise_figures import redense_curves
 
 log = logging.getLogger("gracile")
@@ -180,16 +180,17 @@ def _published(settings: Settings, arm: dict[str, Any], published: Rows) -> str:
 def _values(arms: Rows, groups: list[Rows]) -> dict[str, float]:
     """Numbers that criteria speak of; gains are means over seeds, in percentage points."""
     last = [arm for arm in arms if arm["layer"] == "last"]
-    gains, others = {}, {}
+    gains: dict[str, float] = {}
+    others: dict[str, float] = {}
     for group in groups:
         first = group[0]
         place = "" if first["layer"] == "last" else f"_{first['layer']}"
         raw = "_gaussian" if first["matrix"] == "gaussian" else ""
         name = f"{first['loss']}_{first['method']}{raw}_m{first['m'] or 'n'}{place}"
-        gains[f"gain_{name}"] = fmean(arm["redense"] - arm["base"] for arm in group)
+        gains |= with_error(f"gain_{name}", [arm["redense"] - arm["base"] for arm in group])
         others[f"seconds_{name}"] = mean(group, "seconds")
         if "control" in first:
-            others[f"over_control_{name}"] = fmean(arm["redense"] - arm["control"] for arm in group)
+            others |= with_error(f"over_control_{name}", [arm["redense"] - arm["control"] for arm in group])
     rises = [b - a for arm in last if arm["method"] == "monotone" for a, b in pairwise(arm["losses"])]
     if any(arm["method"] == "monotone" for arm in last):
         others["largest_rise_within_monotone"] = max(rises, default=0.0)
@@ -202,6 +203,6 @@ def _values(arms: Rows, groups: list[Rows]) -> dict[str, float]:
             "largest_norm_over_eps": max(arm["norm"] / arm["eps"] for arm in last),
             "slowest_seconds": max(arm["seconds"] for arm in last),
             "base_accuracy": mean(last, "base"),
-            "least_gain": min(gains.values()),
+            "least_gain": min(gain for name, gain in gains.items() if not name.endswith(".error")),
         }
     )

@@ -24,7 +24,7 @@ from gracile.recipes.arms import Part, Parts
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import Amounts
-from gracile.recipes.tables import Results, Rows, collapsed, spread
+from gracile.recipes.tables import Results, Rows, collapsed, spread, with_error
 from gracile.report import layerwise_figures
 
 log = logging.getLogger("gracile")
@@ -180,6 +180,9 @@ def _values(name: str, rhos: list[float], series: dict[str, list[list[float]]]) 
         values |= {f"{name}_{learner}_rho{rho:g}": accuracy for rho, accuracy in mean.items()}
         if 2.0 in mean and rhos[-1] > 2:
             values[f"{name}_{learner}_error_kept_after_2"] = (100 - mean[rhos[-1]]) / max(100 - mean[2.0], 1e-9)
+    for rho, elm, slfn in zip(rhos, series["elm"], series["slfn"], strict=True):
+        leads = [one - two for one, two in zip(elm, slfn, strict=True)]
+        values |= with_error(f"{name}_elm_over_slfn_rho{rho:g}", leads)
     worst = lambda key: list(zip(rhos, map(max, series[key]), strict=True))
     if above := [error for rho, error in worst("inversion") if rho >= 2]:
         values[f"{name}_inversion_from_2"] = max(above)

@@ -1,5 +1,6 @@
 """One filter over patches without overlap: exact risk, relaxed splitting on it, and what theorems 3.1 and 3.2 say of it."""
 
+from gracile.one_layer.admm import Agreed, admm
 from gracile.one_layer.binary import binary_gradient, binary_risk, coarse_gradient, coarse_slope
 from gracile.one_layer.conditions import Condition, Conditions, check_conditions, least_delta
 from gracile.one_layer.iterations import Trajectories, rvscgd, rvsm
@@ -32,6 +33,7 @@ from gracile.one_layer.verification import (
 )
 
 __all__ = [
+    "Agreed",
     "Condition",
     "Conditions",
     "CriticalPoints",
@@ -39,6 +41,7 @@ __all__ = [
     "Limit",
     "Trajectories",
     "Verification",
+    "admm",
     "angle",
     "binary_gradient",
     "binary_risk",

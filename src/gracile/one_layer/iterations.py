@@ -123,7 +123,7 @@ def rvsm(
     def risk(w: Tensor, norm: Tensor, theta: Tensor) -> Tensor:
         return risk_of(norm, theta, k) if data is None else sample.sample_risk(w, w_star, data)
 
-    member = _checked(w, w_star, k, lam, beta, lr, steps, penalty, data, records)
+    member = checked(w, w_star, k, lam, beta, lr, steps, penalty, data, records)
     return _Walk(w_star, lam, beta, lr, member, force, risk, lambda risk, theta: risk).run(w, steps, records)
 
 
@@ -159,7 +159,7 @@ def rvscgd(
     def potential(risk: Tensor, theta: Tensor) -> Tensor:
         return 2 * slope * (theta / 2).sin().square() if data is None else risk * math.nan
 
-    member = _checked(w, w_star, k, lam, beta, lr, steps, penalty, data, records)
+    member = checked(w, w_star, k, lam, beta, lr, steps, penalty, data, records)
     w = w / w.norm(dim=-1, keepdim=True)
     return _Walk(w_star, lam, beta, lr, member, force, risk, potential, normalise=True).run(w, steps, records)
 
@@ -277,7 +277,7 @@ class _Rises:
         }
 
 
-def _checked(
+def checked(
     w: Tensor,
     w_star: Tensor,
     k: int,

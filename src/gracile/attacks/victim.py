@@ -68,7 +68,9 @@ class Victim:
     ) -> None:  # fmt: skip
         self.model, self.targeted, self.plain = model, targeted, plain
         on_cpu = x.device.type == "cpu" and x.ndim == 4 and plain
-        self.chunk = chunk or (max(PIXELS // x[0, 0].numel(), 4) if on_cpu else len(x))
+        # In bf16 activations take half of the room.
+        pixels = PIXELS * (2 if precision == "bf16" else 1)
+        self.chunk = chunk or (max(pixels // x[0, 0].numel(), 4) if on_cpu else len(x))
         self._most = chunk is not None
         # Channels last saves convolutions the reordering of activations; sums are taken in another order.
         self.layout = torch.channels_last if on_cpu and channels_last and isinstance(model, nn.Module) else None

@@ -25,6 +25,9 @@ class Hub:
         private: repositories that were made private.
         messages: of the commits.
         asked: every request, as ``METHOD path``.
+        large: suffixes that go through large file storage, as the hub's own ``.gitattributes`` has them for weights.
+        part: bytes that large files are sent in; whole by default.
+        broken: whether large file storage takes nothing.
     """
 
     def __init__(self) -> None:
@@ -32,6 +35,10 @@ class Hub:
         self.private: dict[str, bool] = {}
         self.messages: list[str] = []
         self.asked: list[str] = []
+        self.large: tuple[str, ...] = ()
+        self.part: int | None = None
+        self.broken = False
+        self.sent: dict[str, bytes] = {}
 
     def commit(self, name: str) -> str:
         """The hash of what stands in a repository."""
@@ -122,6 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         hub, parts = self.state, self._path()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if parts[:1] == ["stored"]:
+            # All parts of a file are there: what they make must be what was announced.
+            hub.sent[parts[1]] = b"".join(
+                hub.sent.pop(f"{parts[1]}/{one['partNumber']}") for one in json.loads(body)["parts"]
+            )
+            return self._answer({})
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._answer({"error": "Invalid credentials"}, 401, X_Error_Message="Invalid username or password.")
         if parts == ["api", "repos", "create"]:
@@ -134,9 +147,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer({"url": f"http://{self.headers['Host']}/{name}"})
         if parts == ["api", "validate-yaml"]:
             return self._answer({"errors": [], "warnings": []})
+        if parts[2:] == ["info", "lfs", "objects", "batch"]:
+            return self._answer(
+                {"transfer": "basic", "objects": [self._place(one) for one in json.loads(body)["objects"]]}
+            )
         name, action = "/".join(parts[2:4]), parts[4]
         if action == "preupload":
-            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            mode = lambda path: "lfs" if path.endswith(hub.large or "/") else "regular"
+            files = [{"path": one["path"], "uploadMode": mode(one["path"]), "shouldIgnore": False, "oid": None}
                      for one in json.loads(body)["files"]]  # fmt: skip
             return self._answer({"files": files})
         assert action == "commit", parts
@@ -144,7 +162,31 @@ class _Handler(BaseHTTPRequestHandler):
             what = json.loads(line)
             if what["key"] == "file":
                 hub.files[name][what["value"]["path"]] = base64.b64decode(what["value"]["content"])
+            elif what["key"] == "lfsFile":
+                content = hub.sent.pop(what["value"]["oid"])
+                assert hashlib.sha256(content).hexdigest() == what["value"]["oid"]
+                assert len(content) == what["value"]["size"]
+                hub.files[name][what["value"]["path"]] = content
             else:
                 hub.messages.append(what["value"]["summary"])
         address = f"http://{self.headers['Host']}/{name}/commit/{hub.commit(name)}"
         return self._answer({"commitUrl": address, "commitOid": hub.commit(name), "success": True})
+
+    def _place(self, one: dict[str, Any]) -> dict[str, Any]:
+        """Where a large file is to be sent, in the words of Git's large file storage."""
+        address, part = f"http://{self.headers['Host']}/stored/{one['oid']}", self.state.part
+        header = {}
+        if part is not None:
+            header = {"chunk_size": str(part)} | {
+                f"{number:05d}": f"{address}/{number}" for number in range(1, -(-one["size"] // part) + 1)
+            }
+        return {**one, "actions": {"upload": {"href": address, "header": header}}}
+
+    def do_PUT(self) -> None:
+        hub, parts = self.state, self._path()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        assert parts[0] == "stored", parts
+        if hub.broken:
+            return self._answer({"error": "no room"}, 403)
+        hub.sent["/".join(parts[1:])] = body
+        return self._answer({}, ETag=f'"{hashlib.md5(body).hexdigest()}"')

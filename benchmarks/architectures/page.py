@@ -28,8 +28,8 @@ PYTHONPATH=src python -m benchmarks.architectures --page docs/architectures.md
 The smaller network is held against the larger one with zeros in place of all that was removed, on noise not seen before. *Exact* is
 a smaller network whose outputs differ by less than 1e-9 of the largest one; the largest difference of ours is {difference}. *Whole* is
 one from which nothing was removed, *other function* one that computes something else. *Refused* is an error in which the tool says
-why it cannot; *broken* is any other error, or a result that does not run. *Timed out* is what took more than {limits} of processor
-time.
+why it cannot; *broken* is any other error, or a result that does not run. *Timed out* is what took more processor time than its
+limit, building the network and comparing included.
 
 {about}
 
@@ -46,6 +46,9 @@ ABOUT = {
     "modelopt": "**Model-Optimizer**: the smallest network in FastNAS's search space, let go down to half of each layer's\n"
     "  channels, one by one.",
 }
+COMMON = """All tools were asked {number} of them, and did so with these:
+
+"""
 BELOW = """A number is the share of parameters left where the result is exact. *Must stay* is the share of parameters among channels that
 cannot be removed; seconds are of a processor, for tracing and shrinking with its comparison. A dash: not asked.
 
@@ -65,16 +68,22 @@ def page(rows: Sequence[Row], libraries: Mapping[str, str], names: Sequence[str]
     ours = [row for row in latest.values() if row["tool"] == "ours"]
     head = HEAD.format(
         number=len(names),
-        asked="all" if len(ours) == len(names) else len(ours),
+        asked="all of them" if len(ours) == len(names) else len(ours),
         about="\n".join(f"- {ABOUT[tool]}" for tool in tools if tool in ABOUT),
         **libraries,
         processor=ours[-1]["processor"],
         torch=ours[-1]["torch"],
         days=" to ".join(dict.fromkeys(choose(row["day"] for row in rows) for choose in (min, max))),
         difference=f"{max(row['difference'] for row in ours if row['result'] == 'exact'):.0e}",
-        limits=" or ".join(f"{limit} s" for limit in sorted({row["limit"] for row in rows})),
     )
-    return head + _tools(latest, tools) + "\n\n" + _models(latest, tools, names)
+    made = head + _tools(latest, tools) + "\n\n"
+    common = {row["model"] for row in ours}.intersection(
+        *({model for tool, model in latest if tool == one} for one in tools)
+    )
+    if len(tools) > 1 and 0 < len(common) < len(ours):
+        shared = {key: row for key, row in latest.items() if key[1] in common}
+        made += COMMON.format(number=len(common)) + _tools(shared, tools) + "\n\n"
+    return made + _models(latest, tools, names)
 
 
 def _tools(latest: Mapping[tuple[str, str], Row], tools: Sequence[str]) -> str:
@@ -90,6 +99,7 @@ def _tools(latest: Mapping[tuple[str, str], Row], tools: Sequence[str]) -> str:
                 "asked": len(asked),
                 **{result: counted[result] or "" for result in RESULTS},
                 "median left, where exact": f"{statistics.median(row['left'] for row in exact):.2f}" if exact else "",
+                "limit": f"{max(row['limit'] for row in asked)} s",
             }
         )
     return tabulate(table, headers="keys", tablefmt="github")

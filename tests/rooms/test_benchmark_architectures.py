@@ -108,7 +108,18 @@ def test_the_page_counts_each_tools_results() -> None:
         for line in made.splitlines()
         if "|" in line
     }
-    assert lines["gracile 1"] == ["2", "1", "1", "", "", "", "", "0.5"]
+    assert "| gracile 1 |       2 |       1 |       1 |" in made
+    assert lines["gracile 1"] == [
+        "1",
+        "1",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "0.5",
+        "60 s",
+    ]  # of the network that the other was asked
     assert lines["other 1"][:4] == ["1", "", "", "1"]
     assert lines["hf a"] == ["0.50", "0.40", "0.10", "1.0", "other function"]
     assert lines["hf b"][-1] == "-"

@@ -114,7 +114,7 @@ def test_a_network_disturbed_while_measured_does_not_bend_the_estimate():
     calm = built(latency=0.5, measure=Stairs())
     disturbed = built(latency=0.5, measure=Stairs(lambda call: 2.0 if call == 4 else 1.0))
     half = torch.arange(calm.split.num_groups) % 2 == 0
-    assert disturbed._left(half)["latency"] == pytest.approx(calm._left(half)["latency"], rel=0.05)
+    assert disturbed._budgets.left(half)["latency"] == pytest.approx(calm._budgets.left(half)["latency"], rel=0.05)
 
 
 def test_a_resumed_run_keeps_what_was_measured_before():
@@ -122,9 +122,9 @@ def test_a_resumed_run_keeps_what_was_measured_before():
     first = built(latency=0.5, measure=Stairs())
     again = built(latency=0.5, measure=Stairs(lambda call: 1 + 0.3 * (call % 2)))
     half = torch.arange(first.split.num_groups) % 2 == 0
-    assert again._left(half) != first._left(half)
+    assert again._budgets.left(half) != first._budgets.left(half)
     again.load_state_dict(first.state_dict())
-    assert again._left(half) == first._left(half)
+    assert again._budgets.left(half) == first._budgets.left(half)
 
 
 def test_measuring_changes_nothing_of_the_network_and_its_splitting():

@@ -104,9 +104,7 @@ def test_attention_of_torch_loses_pairs_and_values_within_heads(apart: bool, wei
     sizes = {"kdim": 12, "vdim": 12} if apart else {}
     model = nn.MultiheadAttention(16, 4, batch_first=True, **sizes).double().eval()
     model.in_proj_bias.data.normal_()
-    query, key, _ = (
-        model.in_proj_weight.chunk(3) if not apart else (model.q_proj_weight, model.k_proj_weight, model.v_proj_weight)
-    )
+    query, key = (model.q_proj_weight, model.k_proj_weight) if apart else model.in_proj_weight.chunk(3)[:2]
     with torch.no_grad():
         key[[0, 5, 10, 15]] = 0
         query[[1, 4, 11]] = 0
@@ -135,6 +133,34 @@ def test_attention_of_torch_loses_pairs_and_values_within_heads(apart: bool, wei
     again = shrink(lean, x)
     assert (again.attention.num_heads, again.attention.out_proj.weight.shape) == (3, (16, 9))
     assert largest_difference(lean, again, x) < 1e-12
+
+
+def test_an_attention_of_torch_may_lose_all_heads() -> None:
+    torch.manual_seed(0)
+    model, x = nn.TransformerEncoderLayer(8, 2, 6, batch_first=True).double().eval(), example(((5, 8),))[0]
+    model.self_attn.out_proj.weight.data.zero_()
+    lean = shrink(model, x, dead="fold")
+    assert lean.self_attn.num_heads == 0
+    assert largest_difference(model, lean, x) < 1e-12
+
+
+def test_a_mask_for_each_head_keeps_the_heads() -> None:
+    """One head's mask used to stand for all."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return self.attention(x, x, x, attn_mask=mask.flatten(0, 1), need_weights=False)[0]
+
+    model, x = Masked().double().eval(), example(((5, 8), (2, 5, 5)))
+    model.attention.out_proj.weight.data[:, :5] = 0
+    lean = shrink(model, x)
+    assert lean.attention.num_heads == 2
+    assert lean.attention.out_proj.in_features == 6  # three values of each head, as the second has
+    assert largest_difference(model, lean, example(((5, 8), (2, 5, 5)), 3, seed=1)) < 1e-12
 
 
 def test_weights_that_attention_returns_hold_its_heads_only_where_they_are_used() -> None:

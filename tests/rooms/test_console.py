@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gracile.core.console import muted, show_progress, show_warnings, told
+from gracile.core.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +61,12 @@ def test_what_is_muted_is_not_shown_and_all_else_is(capsys) -> None:
         logging.getLogger("gracile").warning("said here")
     logging.getLogger("gracile").warning("said after")
     assert capsys.readouterr().err == "WARNING: said here\nWARNING: said after\n"
+
+
+def test_a_message_is_one_line_of_bounded_length_whatever_it_quotes() -> None:
+    error = DataError("The label 'x\ny\x1b[31m' is none.", "Mend it.")
+    assert str(error) == r"The label 'x\ny\x1b[31m' is none. Mend it."
+    long = str(DataError(f"The label '{'x' * 10**6}' is none.", "Mend it."))
+    assert len(long) < 2000
+    assert long.endswith("x' is none. Mend it.")
+    assert "Ä 名前 µ" in str(DataError("Ä 名前 µ", "Mend it."))

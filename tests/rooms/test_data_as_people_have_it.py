@@ -251,6 +251,18 @@ def test_files_of_arrays(tmp_path: Path):
         assert len(splits.train) + len(splits.validation) + len(splits.test) == 40
 
 
+def test_offsets_that_point_out_of_an_arrow_file_are_refused(tmp_path: Path):
+    """Arrow takes them as they stand, and the process was killed."""
+    table, path = pa.table({"a": np.arange(60) / 7, "label": ["x", "y"] * 30}), tmp_path / "t.feather"
+    pyarrow.feather.write_feather(table, path, compression="uncompressed")
+    offsets = np.arange(61, dtype=np.int32)
+    assert offsets.tobytes() in path.read_bytes()
+    damaged = np.where(offsets == 30, 2**30, offsets).astype(np.int32)
+    path.write_bytes(path.read_bytes().replace(offsets.tobytes(), damaged.tobytes()))
+    with pytest.raises(DataError, match="cannot be read as Arrow"):
+        load(path)
+
+
 def archive(path: Path, members: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         for name, content in members.items():

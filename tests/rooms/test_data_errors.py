@@ -188,6 +188,10 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "ragged csv": (_csv("a,b,label\n1,2,0\n1,2,3,4\n"), r"cannot be read as CSV"),
     "csv with a missing label": (_csv("a,label\n1,x\n2,\n"), r"label \(column 'label'\) in row 1 .* missing"),
     "csv with a fractional label": (_csv("a,label\n1,0\n2,0.5\n"), r"row 1 .* not an integer: 0.5"),
+    "csv with a quotation mark left open": (
+        _csv("a,label\n" + "1,x\n2,y\n" * 9 + '3,"x\n' + "4,y\n" * 3),
+        r"label .* in row 18 .* spans several lines: 'x\\n4,y.*'\. Close the quotation mark",
+    ),
     "csv with a column twice": (_csv("a,a,label\n1,2,0\n"), r"two columns named 'a'"),
     "binary called csv": (_file("t.csv", bytes(range(128, 255)) * 9), r"not a text file"),
     "npz without arrays": (_npz(pictures=pixels(4), labels=np.zeros(4)), r"holds the arrays pictures, labels"),

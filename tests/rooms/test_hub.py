@@ -81,6 +81,37 @@ def test_a_run_goes_to_the_hub_and_its_network_comes_back(hub: Hub, run: Path, c
     assert same(gracile.from_pretrained("ada/lean-digits"), lean, x)
 
 
+# How the hub's client calls the library that carries its requests.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+@pytest.mark.parametrize("part", [None, 5000], ids=["whole", "parts"])
+def test_weights_go_through_large_file_storage(hub: Hub, run: Path, part: int | None, monkeypatch) -> None:
+    """As they do on the hub: announced, sent beside the commit, whole or in parts, and named in it by their digest."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    hub.large, hub.part = (".safetensors",), part
+    gracile.push_to_hub(run, "ada/lean-digits")
+    assert not hub.sent
+    assert "POST /ada/lean-digits.git/info/lfs/objects/batch" in hub.asked
+    assert sum(one.startswith("PUT /stored/") for one in hub.asked) > (part is not None)
+    found = gracile.trained(run)
+    lean = gracile.shrink(found.model, found.example, dead="fold")
+    assert same(gracile.from_pretrained("ada/lean-digits"), lean, torch.rand(3, 1, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_storage_that_takes_no_weights_is_one_sentence(hub: Hub, run: Path, monkeypatch) -> None:
+    """The client raises a bare RuntimeError there."""
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    hub.large, hub.broken = (".safetensors",), True
+    with pytest.raises(InputError, match="The hub did not take the files of 'ada/lean-digits'") as caught:
+        gracile.push_to_hub(run, "ada/lean-digits")
+    assert "\n" not in str(caught.value)
+    assert not hub.files["ada/lean-digits"]
+
+
 def test_the_card_tells_what_the_run_found(hub: Hub, run: Path) -> None:
     gracile.push_to_hub(run, "ada/lean-digits", license="mit")
     card = hub.files["ada/lean-digits"]["README.md"].decode()

@@ -23,6 +23,7 @@ from gracile.pruning import (
     GradualMagnitude,
     L1Filters,
     NetworkSlimming,
+    RandomChannels,
     Scratch,
     SubgradientGroupLasso,
     survivors,
@@ -290,6 +291,22 @@ def test_a_budget_of_multiply_adds_out_of_reach_is_refused_and_single_weights_ha
     for method in (GradualMagnitude, ADMM):
         with pytest.raises(InputError, match=r"removes no multiply-adds.*unit='channel'"):
             method(model, steps=2, macs=0.5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(L1Filters, channels=0.5),
+        partial(RandomChannels, channels=0.5),
+        partial(NetworkSlimming, channels=0.5),
+        partial(SubgradientGroupLasso, channels=0.5),
+        partial(GradualMagnitude, sparsity=0.9, unit="channel"),
+        partial(ADMM, sparsity=0.6, unit="channel"),
+    ],
+)
+def test_how_much_goes_is_said_once(make: partial):
+    with pytest.raises(InputError, match=r"(channels|sparsity)=0\.\d and macs=0\.5 say twice"):
+        make(resnet20(width=8), steps=2, example=torch.zeros(2, 3, 16, 16), macs=0.5)
 
 
 def test_the_best_of_several_opponents_is_named_and_a_difference_is_told_in_standard_errors():

@@ -329,6 +329,46 @@ def test_killed_at_any_moment_the_others_go_on_and_the_bytes_are_right(name: str
         assert len(left) >= 2
 
 
+class Apart:
+    """Rounds without a message, so that a process may be through long before another."""
+
+    tolerates_loss = True
+
+    def start(self, network: Any, problem: Any) -> dict[str, torch.Tensor]:
+        return {"x": torch.stack([problem.start(worker) for worker in network.local])}
+
+    def round(self, network: Any, problem: Any, state: dict[str, torch.Tensor], number: int) -> None:
+        problem.descend(state["x"], number, 0.1)
+
+    def agree(self, network: Any, problem: Any, values: torch.Tensor, number: int) -> torch.Tensor:
+        return network.average(values)
+
+    def rejoin(self, network: Any, problem: Any, state: dict[str, torch.Tensor], number: int) -> None:
+        state["x"] = network.average(state["x"])
+
+
+def one_is_through_before(transport: Processes) -> dict[str, Any]:
+    """Worker 2 is killed when worker 0 is through, and worker 1 still has rounds to go."""
+    problem = quadratics(3, transport.local)
+    if transport.index == 1:
+        problem.pause, problem.waiting = 0.05, lambda step: True
+    if transport.index == 2:
+        problem.at = lambda step: (time.sleep(0.3), os.kill(os.getpid(), signal.SIGKILL)) if step == 9 else None
+    joined = network("complete", 3, transport=transport)
+    done = train(joined, Apart(), problem, 12, every=100)
+    mean = joined.average(done.x)[0].tolist()
+    return {"mean": mean, "gone": sorted(transport.gone), "generation": transport.generation}
+
+
+def test_who_is_through_follows_those_who_are_called_to_a_meeting():
+    """It went on alone: to it the other was lost, and to the other it was."""
+    launched = launch(one_is_through_before, 3, 3)
+    assert launched.deaths == [(2, -signal.SIGKILL)]
+    first, second, _ = launched.results
+    assert first == second
+    assert first["gone"] == [2]
+
+
 def test_killed_before_the_first_meeting_the_others_meet_without_it():
     Killer(1, 0.0).start()
     with limited(50):

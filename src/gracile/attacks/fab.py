@@ -193,14 +193,17 @@ def project_on_plane(points: Tensor, w: Tensor, level: Tensor, norm: str) -> Ten
             ((missing - made + ranked * room) / ranked.clamp_min(torch.finfo(w.dtype).tiny)).clamp_min(0).minimum(room)
         )
         return (torch.zeros_like(p).scatter_(1, order, step) * towards.sign()).view_as(points)
-    speed = weight if norm == "l2" else (weight > 0).to(w.dtype)
+    # In l-inf all coordinates move alike, those without weight too, whose step `towards` takes back.
+    speed = weight if norm == "l2" else None
+    slopes = weight if speed is None else weight.square()
     lam = torch.zeros_like(missing)
+    step = torch.zeros_like(weight)
     for _ in range(NEWTON):
-        step = (lam * speed).minimum(room)
-        left = missing - (weight * step).sum(dim=1, keepdim=True)
-        slope = (weight * speed * (step < room)).sum(dim=1, keepdim=True)
+        left = missing - torch.linalg.vecdot(weight, step)[:, None]
+        slope = torch.linalg.vecdot(slopes, (step < room).to(w.dtype))[:, None]
         go = (left > 1e-6 * missing) & (slope > 0)
         if not bool(go.any()):
             break
         lam = torch.where(go, lam + left / slope, lam)
-    return ((lam * speed).minimum(room) * towards.sign()).view_as(points)
+        step = torch.minimum(room, lam if speed is None else lam * speed)
+    return (step * towards.sign()).view_as(points)

@@ -47,10 +47,14 @@ def folded(model: nn.Module, x: Tensor) -> Iterator[int]:
         yield len(pairs)
 
 
+def compiled(model: nn.Module) -> bool:
+    """Whether anything in it is compiled, which would be compiled anew if its modules changed."""
+    return any(name.endswith("_orig_mod") for name, _ in model.named_modules())
+
+
 def _pairs(model: nn.Module, x: Tensor) -> tuple[list[Pair], Tensor]:
     """Batch-norms that are given a convolution's output as it is, each module used once; and the network's answer."""
-    if any(name.endswith("_orig_mod") for name, _ in model.named_modules()):
-        # A compiled network would be compiled anew.
+    if compiled(model):
         return [], x
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     found: list[Pair] = []

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gracile.attacks.folding import folded
 from gracile.attacks.outputs import logits_of
+from gracile.attacks.stem import quick_stems
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.core.seeding import derive_seed
 
@@ -68,6 +69,7 @@ class Victim:
         self.model, self.targeted, self.plain = model, targeted, plain
         on_cpu = x.device.type == "cpu" and x.ndim == 4 and plain
         self.chunk = chunk or (max(PIXELS // x[0, 0].numel(), 4) if on_cpu else len(x))
+        self._most = chunk is not None
         # Channels last saves convolutions the reordering of activations; sums are taken in another order.
         self.layout = torch.channels_last if on_cpu and channels_last and isinstance(model, nn.Module) else None
         self.finite = torch.ones((), dtype=torch.bool, device=x.device)
@@ -110,7 +112,7 @@ class Victim:
     def logits(self, x: Tensor, draws: int | None = None) -> Tensor:
         """Logits (n, classes), the mean over the draws; no graph is kept."""
         with torch.no_grad():
-            pieces = [self._mean(piece, draws or self.draws) for piece in x.split(self.chunk)]
+            pieces = [self._mean(piece, draws or self.draws) for piece in x.split(self._piece(len(x)))]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def broken(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -163,14 +165,21 @@ class Victim:
         Raises:
             InputError: the output does not depend differentiably on the input.
         """
+        size = self._piece(len(x))
         found = [
             self._gradient(piece, loss, parts, weight)
-            for piece, *parts in zip(*(one.split(self.chunk) for one in (x, *labels)), strict=True)
+            for piece, *parts in zip(*(one.split(size) for one in (x, *labels)), strict=True)
         ]
         if len(found) == 1:
             return found[0]
         losses, logits, gradients = zip(*found, strict=True)
         return torch.cat(losses), torch.cat(logits), torch.cat(gradients)
+
+    def _piece(self, samples: int) -> int:
+        """Samples a pass: pieces of one size near `chunk`, since a short one costs as many calls; no more than what was asked for."""
+        whole = samples / self.chunk
+        passes = max(math.ceil(whole) if self._most else round(whole), 1)
+        return math.ceil(samples / passes)
 
     def _gradient(self, x: Tensor, loss: Loss, labels: list[Tensor], weight: float) -> tuple[Tensor, Tensor, Tensor]:
         sums: list[Tensor] = []
@@ -309,6 +318,8 @@ def attacking(
             much = bool(counts) and len(x) * math.prod(counts.values()) >= FOLDED_FROM
             if channels_last and plain and much and isinstance(model, nn.Module):
                 stack.enter_context(folded(model, x[:PROBED].contiguous()))
+                if x.device.type == "cpu" and precision == "float32":
+                    stack.enter_context(quick_stems(model))
             yield victim, x, y
             if not bool(victim.finite):
                 raise NonFiniteError(

@@ -198,6 +198,9 @@ def multihead_attention(op: Op) -> list[Dims]:
     if getattr(module, "bias_k", None) is not None or getattr(module, "add_zero_attn", False):
         for labels in (head, pairs, values):
             op.pin(labels, f"'{op.name}' adds a key of its own")
+    mask = op.argument(5, "attn_mask")
+    if isinstance(mask, Var) and len(mask.shape) == 3:
+        op.pin(head, f"'{op.name}' reads a mask for each head")
     made, layers = (pairs, pairs, values), []
     bias = "in_proj_bias" if module.in_proj_bias is not None else None
     read = op.fresh(inputs[0].shape[-1])

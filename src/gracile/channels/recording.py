@@ -31,10 +31,10 @@ from gracile.channels.calls import (
     without_sizes,
 )
 from gracile.channels.op import Op
-from gracile.channels.records import Dims, Ledger, Record, Slots, Step, Var
+from gracile.channels.records import Dims, Ledger, Record, Step, Var
 from gracile.channels.sizes import Attribute, Labels, Measured, Mode, Size
 from gracile.channels.table import RULES, canonical, module_rule
-from gracile.channels.tensors import Tensors
+from gracile.channels.tensors import Tensors, as_dims, sized
 from gracile.channels.writing import Writer
 from gracile.core.errors import InputError
 from gracile.core.outputs import tensors_in
@@ -206,7 +206,7 @@ class Recorder(TorchFunctionMode):
             if one.holds is not None:
                 self.ledger.pin(*one.holds)
         with _quiet(self):
-            made = _as_dims(rule(op), op)
+            made = as_dims(rule(op), op.results)
         self._values_used(op)
         varies = any(one.varies for one in op.operands) or of_batch((op.args, op.kwargs))
         for one, dims, seen in zip(tensors, made, known, strict=True):
@@ -225,7 +225,7 @@ class Recorder(TorchFunctionMode):
     def _result(self, op: Op, tensor: Tensor, dims: Dims) -> Var:
         """One result; an identity or a permutation of a parameter is still that parameter."""
         record = op.record
-        var = Var(None, tuple(tensor.shape), _sized(dims, tensor, self.ledger), record=record)
+        var = Var(None, tuple(tensor.shape), sized(dims, tensor, self.ledger), record=record)
         var.floating = any(operand.floating for operand in op.operands)
         var.boolean = tensor.dtype in (torch.bool, torch.uint8)
         source = op.operands[0].param if op.operands and not op.operands[0].varies else None
@@ -391,30 +391,3 @@ def _quiet(recorder: Recorder) -> Iterator[None]:
 def _fixed(op: Op) -> list[Dims]:
     """What a function without a rule and without tensors gives."""
     return [Dims([None] * len(one)) for one in op.results]
-
-
-def _as_dims(made: Any, op: Op) -> list[Dims]:
-    """What a rule gave, as the labels of each result."""
-    several = made if isinstance(made, list) else [made]
-    if len(several) == 1 != len(op.results):
-        several = several * len(op.results)
-    return [_one_dims(one, shape) for one, shape in zip(several, op.results, strict=True)]
-
-
-def _one_dims(made: Any, shape: tuple[int, ...]) -> Dims:
-    if isinstance(made, Slots):
-        return Dims(made.labels if axis == made.axis else None for axis in range(len(shape)))
-    return made if made is not None else Dims([None] * len(shape))
-
-
-def _sized(dims: Dims, tensor: Tensor, ledger: Ledger) -> Dims:
-    """Labels where there are several slices; a single one stays."""
-    found: list[Labels | None] = []
-    for labels, size in zip(dims, tensor.shape, strict=True):
-        if labels is not None and len(labels) != size:
-            ledger.pin(labels, "a rule gave it another size")
-            labels = None
-        if labels is not None and size == 1:
-            ledger.pin(labels, "there is one only")
-        found.append(labels)
-    return Dims(found)

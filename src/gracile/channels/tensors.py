@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.channels.calls import with_tensors
-from gracile.channels.records import Dims, Ledger, Record, Step, Var
+from gracile.channels.records import Dims, Ledger, Record, Slots, Step, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.writing import Writer
 
@@ -120,3 +120,30 @@ def _storage(tensor: Tensor) -> int:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
         return id(tensor)
+
+
+def as_dims(made: Any, shapes: list[tuple[int, ...]]) -> list[Dims]:
+    """What a rule gave, as the labels of each result."""
+    several = made if isinstance(made, list) else [made]
+    if len(several) == 1 != len(shapes):
+        several = several * len(shapes)
+    return [_one_dims(one, shape) for one, shape in zip(several, shapes, strict=True)]
+
+
+def _one_dims(made: Any, shape: tuple[int, ...]) -> Dims:
+    if isinstance(made, Slots):
+        return Dims(made.labels if axis == made.axis else None for axis in range(len(shape)))
+    return made if made is not None else Dims([None] * len(shape))
+
+
+def sized(dims: Dims, tensor: Tensor, ledger: Ledger) -> Dims:
+    """Labels where there are several slices; a single one stays."""
+    found: list[Labels | None] = []
+    for labels, size in zip(dims, tensor.shape, strict=True):
+        if labels is not None and len(labels) != size:
+            ledger.pin(labels, "a rule gave it another size")
+            labels = None
+        if labels is not None and size == 1:
+            ledger.pin(labels, "there is one only")
+        found.append(labels)
+    return Dims(found)

@@ -12,10 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+# Letters of one sentence.
+LONGEST = 1500
 
 
 class GracileError(Exception):
     """A failure the user can mend.
+
+    Whatever a message quotes from a file, it is one line of bounded length.
 
     Args:
         cause: what is wrong, naming the file, key, layer or value.
@@ -23,13 +27,19 @@ class GracileError(Exception):
     """
 
     def __init__(self, cause: str, remedy: str) -> None:
-        super().__init__(f"{cause} {remedy}")
-        self.cause = cause
-        self.remedy = remedy
+        self.cause, self.remedy = _line(cause), _line(remedy)
+        super().__init__(f"{self.cause} {self.remedy}")
 
     def __reduce__(self) -> tuple[type[GracileError], tuple[str, str]]:
         # From a process of a run to the one that started it.
         return type(self), (self.cause, self.remedy)
+
+
+def _line(text: str) -> str:
+    """Line breaks and other control characters as they are written in code; of a long text beginning and end."""
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 4 :]}"
 
 
 class InputError(GracileError, ValueError):

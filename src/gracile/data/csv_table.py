@@ -218,6 +218,11 @@ def _labels(shape: _Shape, column: str, cells: list[str | None]) -> np.ndarray:
                 f"The label (column '{column}') in {row_name(row)} of {shape.path} is missing.",
                 "Fill it in or drop the row.",
             )
+        if "\n" in cell.strip():
+            raise DataError(
+                f"The label (column '{column}') in {row_name(row)} of {shape.path} spans several lines: '{cell.strip()}'.",
+                "Close the quotation mark there, or take it out.",
+            )
     texts = [str(cell).strip() for cell in cells]
     numbers = np.array([number(text) for text in texts])
     return np.array(texts, dtype=object) if np.isnan(numbers).any() else numbers

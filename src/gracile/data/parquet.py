@@ -265,6 +265,8 @@ def _batches(
         stream = _arrow_batches(path)
         while (batch := _guarded(path, lambda: next(stream, None))) is not None:
             chosen = batch.select(columns)
+            # Arrow takes offsets as they stand in the file: damaged ones would be read from outside of it.
+            _guarded(path, lambda chosen=chosen: chosen.validate(full=True))
             yield from (chosen.slice(start, size) for start in range(0, chosen.num_rows, size))
         return
     file = _guarded(path, lambda: pq.ParquetFile(path))

@@ -245,6 +245,11 @@ def upload(folder: Path, name: str, *, private: bool = False, token: str | None 
         raise InputError(
             f"The hub does not take '{name}': {reason(error)}.", login if status in (401, 403) else "Try again later."
         ) from error
+    except (RuntimeError, ValueError) as error:
+        # What the storage of large files answers, the client wraps in one of these.
+        raise InputError(
+            f"The hub did not take the files of '{name}': {reason(error.__cause__ or error)}.", "Try again later."
+        ) from error
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in TRANSPORTS:
             raise

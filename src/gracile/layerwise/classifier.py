@@ -22,7 +22,7 @@ from gracile.layerwise.source import Batches, Chunk
 from gracile.layerwise.survey import Survey
 
 # Samples whose held-out scores choose the temperature, a single number.
-CALIBRATION = 2000
+CALIBRATION = 1000
 
 
 class Classifier(NetworkClassifier, Learner):

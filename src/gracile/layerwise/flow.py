@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
+from gracile.layerwise.blas import product
 
 
 def signed_relu(z: Tensor, dim: int = -1) -> Tensor:
@@ -107,7 +108,7 @@ def hidden(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         (b, n), stored column by column: the product then is of two matrices that are long where they meet, which takes
         two thirds of the time at n = 4710.
     """
-    return torch.addmm(bias[:, None], weight, x.T).relu_().T
+    return product(x, weight).add_(bias).relu_()
 
 
 def lossless_weights(matrix: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class ADMM(Pruning):
     Args:
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
-        sparsity: share in [0, 1) of weights, or of channels, that go.
+        sparsity: share in [0, 1) of weights, or of channels, that go; 0.6 where neither this nor `macs` is given.
         macs: in place of it, for channels, the share in (0, 1) of the multiply-adds that stays at most.
         rho: strength of the coupling, above 0.
         unit: ``weight``, or ``channel`` with every slice that reads it; see `gracile.channels`.
@@ -48,7 +48,7 @@ class ADMM(Pruning):
         model: nn.Module,
         *,
         steps: int,
-        sparsity: float = 0.6,
+        sparsity: float | None = None,
         macs: float | None = None,
         rho: float = 1e-2,
         unit: str = "weight",
@@ -63,7 +63,7 @@ class ADMM(Pruning):
             raise InputError(f"rho must be a finite number above 0, not {rho}.", "The papers use 1e-3 to 1e-2.")
         if every is not None and every < 1:
             raise InputError(f"every={every} must be at least 1 step.", "Leave it out for once an epoch.")
-        self.amount = amount("sparsity", sparsity, macs, unit)
+        self.amount = amount("sparsity", sparsity, macs, unit, otherwise=0.6)
         self.rho, self.every = float(rho), every
         self.scope: Scope = check_scope(scope)
         self.units = units(unit, self.model, example, self.weights)

@@ -20,7 +20,7 @@ class GradualMagnitude(Pruning):
     Args:
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
-        sparsity: share in [0, 1) of weights, or of channels, that are gone at the end.
+        sparsity: share in [0, 1) of weights, or of channels, that are gone at the end; 0.9 where neither this nor `macs` is given.
         macs: in place of it, for channels, the share in (0, 1) of the multiply-adds that stays at most at the end.
         begin: share of the run after which the first go.
         end: share of the run after which all are gone; the rest of it is fine-tuning.
@@ -40,7 +40,7 @@ class GradualMagnitude(Pruning):
         model: nn.Module,
         *,
         steps: int,
-        sparsity: float = 0.9,
+        sparsity: float | None = None,
         macs: float | None = None,
         begin: float = 0.0,
         end: float = 0.5,
@@ -55,7 +55,7 @@ class GradualMagnitude(Pruning):
             raise InputError(f"begin={begin} and end={end} do not fit into the run.", "They are rising shares of it.")
         if updates < 1:
             raise InputError(f"updates={updates} must be at least 1.", "Zhu and Gupta take some hundred.")
-        self.amount = amount("sparsity", sparsity, macs, unit)
+        self.amount = amount("sparsity", sparsity, macs, unit, otherwise=0.9)
         self.scope: Scope = check_scope(scope)
         self.first, self.last = at_step(begin, self.steps), at_step(end, self.steps)
         self.every = max(1, (self.last - self.first) // updates)

@@ -21,7 +21,7 @@ class OnceChosen(Pruning):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
-        channels: share in [0, 1) of channels that go.
+        channels: share in [0, 1) of channels that go; 0.5 where neither this nor `macs` is given.
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the share is taken from each ``layer`` or from the whole ``network``.
@@ -37,7 +37,7 @@ class OnceChosen(Pruning):
         *,
         steps: int,
         example: Tensor,
-        channels: float = 0.5,
+        channels: float | None = None,
         macs: float | None = None,
         prune_at: float = 0.5,
         scope: Scope = "layer",
@@ -45,7 +45,7 @@ class OnceChosen(Pruning):
     ) -> None:
         # All weights are acted on, since whoever reads a channel loses a slice with it.
         super().__init__(model, steps=steps, layers="all")
-        share = amount("channels", channels, macs)
+        share = amount("channels", channels, macs, otherwise=0.5)
         self.scope: Scope = check_scope(scope)
         self.at = at_step(prune_at, self.steps)
         self.units = self._channels = Channels(self.model, example, self.weights)

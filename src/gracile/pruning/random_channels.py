@@ -19,7 +19,7 @@ class RandomChannels(OnceChosen):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
-        channels: share in [0, 1) of channels that go.
+        channels: share in [0, 1) of channels that go; 0.5 where neither this nor `macs` is given.
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
         scope: the share is taken from each ``layer`` or from the whole ``network``.
@@ -36,7 +36,7 @@ class RandomChannels(OnceChosen):
         *,
         steps: int,
         example: Tensor,
-        channels: float = 0.5,
+        channels: float | None = None,
         macs: float | None = None,
         prune_at: float = 0.5,
         scope: Scope = "layer",

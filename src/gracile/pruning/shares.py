@@ -30,20 +30,23 @@ class Budget:
 Amount = float | Budget
 
 
-def amount(name: str, share: float, macs: float | None, unit: str = "channel") -> Amount:
+def amount(name: str, share: float | None, macs: float | None, unit: str = "channel", *, otherwise: float) -> Amount:
     """How much goes: a share of channels, or whatever a budget of multiply-adds asks for.
 
     Args:
         name: of the share.
-        share: in [0, 1).
+        share: in [0, 1), or None.
         macs: in (0, 1), or None for the share.
         unit: what goes.
+        otherwise: the share where neither is given.
 
     Raises:
-        InputError: one is out of range, or multiply-adds are to go by single weights.
+        InputError: both are given, one is out of range, or multiply-adds are to go by single weights.
     """
     if macs is None:
-        return check_share(name, share)
+        return check_share(name, otherwise if share is None else share)
+    if share is not None:
+        raise InputError(f"{name}={share} and macs={macs} say twice how much goes.", "Give one of them.")
     if unit == "weight":
         raise InputError("Zeroing single weights removes no multiply-adds.", f"Use unit='channel', or give {name}.")
     if not 0 < macs < 1:

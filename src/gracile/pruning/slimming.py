@@ -24,7 +24,7 @@ class NetworkSlimming(OnceChosen):
         model: trained in place by your loop; has batch-norms.
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
-        channels: share in [0, 1) of channels that go.
+        channels: share in [0, 1) of channels that go; 0.5 where neither this nor `macs` is given.
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         lam: weight of the penalty, at least 0; the paper takes 1e-4 for VGG and 1e-5 for ResNets.
         prune_at: share in [0, 1] of the run after which they go; the rest of it is fine-tuning.
@@ -41,7 +41,7 @@ class NetworkSlimming(OnceChosen):
         *,
         steps: int,
         example: Tensor,
-        channels: float = 0.5,
+        channels: float | None = None,
         macs: float | None = None,
         lam: float = 1e-4,
         prune_at: float = 0.5,

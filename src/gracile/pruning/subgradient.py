@@ -22,7 +22,7 @@ class SubgradientGroupLasso(OnceChosen):
         steps: optimiser steps of the whole run.
         example: one input batch, to find the channels with.
         lam: weight of the penalty, at least 0.
-        channels: share in [0, 1) of channels that are cut; 0 cuts none.
+        channels: share in [0, 1) of channels that are cut, 0 for none; 0.5 where neither this nor `macs` is given.
         macs: in place of it, the share in (0, 1) of the multiply-adds that stays at most.
         prune_at: share in [0, 1] of the run after which they are.
         scope: the share is taken from each ``layer`` or from the whole ``network``.
@@ -38,7 +38,7 @@ class SubgradientGroupLasso(OnceChosen):
         steps: int,
         example: Tensor,
         lam: float = 1e-3,
-        channels: float = 0.5,
+        channels: float | None = None,
         macs: float | None = None,
         prune_at: float = 0.5,
         scope: Scope = "layer",

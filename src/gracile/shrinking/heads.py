@@ -60,7 +60,7 @@ class FewerHeads(nn.Module):
         )
         biases = self.in_proj_bias.split([pairs, pairs, wide]) if self.in_proj_bias is not None else (None, None, None)
         q, k, v = (
-            F.linear(one, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[arg-type]
+            F.linear(one, weight, bias).unflatten(-1, self._split(len(weight))).transpose(1, 2)  # type: ignore[arg-type]
             for one, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         mask = _mask(attn_mask, key_padding_mask, q)
@@ -79,8 +79,12 @@ class FewerHeads(nn.Module):
             return out.squeeze(0), None if scores is None else scores.squeeze(0)
         return (out if self.batch_first else out.transpose(0, 1)), scores
 
+    def _split(self, rows: int) -> tuple[int, int]:
+        """Heads and the width of each, where all heads may be gone."""
+        return self.num_heads, rows // max(self.num_heads, 1)
+
     def extra_repr(self) -> str:
-        return f"{self.embed_dim}, heads={self.num_heads}, values={self.out_proj.weight.shape[1] // self.num_heads} of {self.head_dim}"
+        return f"{self.embed_dim}, heads={self.num_heads}, values={self._split(self.out_proj.weight.shape[1])[1]} of {self.head_dim}"
 
 
 register_rule(FewerHeads)(multihead_attention)
@@ -88,8 +92,8 @@ register_rule(FewerHeads)(multihead_attention)
 
 def _mask(attention: Tensor | None, padding: Tensor | None, like: Tensor) -> Tensor | None:
     """Both masks as one that is added to the scores, broadcastable to (batch, heads, queries, keys)."""
-    if attention is not None and attention.dim() == 3:  # (batch * heads, queries, keys): heads cannot be told apart
-        attention = attention.unflatten(0, (like.shape[0], -1))[:, :1]
+    if attention is not None and attention.dim() == 3:  # (batch * heads, queries, keys), and no head is gone
+        attention = attention.unflatten(0, (like.shape[0], -1))
     made = [_added(attention, like)] if attention is not None else []
     if padding is not None:
         made.append(_added(padding, like)[:, None, None])

@@ -335,12 +335,13 @@ class WorkerNetwork:
         share[0] = self.bytes_sent
         return round(float(self.gather(share).nansum()))
 
-    def synchronise(self, number: int, *, newcomer: bool = False) -> tuple[int, bool]:
+    def synchronise(self, number: int, *, newcomer: bool = False, last: bool = False) -> tuple[int, bool]:
         """Between rounds: tell the others how far this process is, and follow where the group has changed.
 
         Args:
             number: rounds done here.
             newcomer: this process comes back from a checkpoint, and wants to know where the others are.
+            last: these were all rounds; the others are waited for.
 
         Returns:
             the round to go on from, and whether the group has changed, for which `leave_out` was called.
@@ -348,7 +349,7 @@ class WorkerNetwork:
         follow = getattr(self.transport, "synchronise", None)
         if follow is None:
             return number, False
-        ahead, gone = follow(number, newcomer)
+        ahead, gone = follow(number, newcomer, last)
         if gone is not None:
             self.leave_out(gone)
         if ahead != number or gone is not None:

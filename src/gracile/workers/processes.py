@@ -96,6 +96,8 @@ class Processes:
         self.store, self._round, self._exchange, self._missed = store, 0, 0, False
         self._sending: defaultdict[int, list[_Waiting]] = defaultdict(list)
         self._unanswered: list[_Waiting] = []
+        # Runs of rounds that ended in this generation.
+        self._ends = 0
         self.members = list(range(processes)) if generation == 0 else self._announced(generation)
         self._ahead = self._meet(0)
         # Who meets in a later generation than the first, for whatever reason, fits in with the others first.
@@ -187,12 +189,14 @@ class Processes:
             self.lost.add(peer)
         return bool(outcome)
 
-    def synchronise(self, number: int, newcomer: bool) -> tuple[int, set[int] | None]:
+    def synchronise(self, number: int, newcomer: bool, last: bool = False) -> tuple[int, set[int] | None]:
         """Between rounds: publish where this process is, and follow a new generation.
 
         Args:
             number: rounds done.
             newcomer: whether this process has just come back.
+            last: whether these were all; the others are waited for, since who still has rounds to go may be called to a
+                meeting, and would miss who has none.
 
         Returns:
             the round to go on from, and the workers that are out where the group is a new one, else None.
@@ -207,7 +211,7 @@ class Processes:
             # Only a fresh group is free of what was sent in vain.
             self.announce(self.members)
         self._missed = False
-        changed = self._called()
+        changed = not self._all_through() if last else self._called()
         if changed:
             self._follow()
             number = self._meet(number)
@@ -218,6 +222,31 @@ class Processes:
         """Whether a later generation than this process's is announced."""
         with answering():
             return self.store.check([f"generation/{self.generation + 1}"])
+
+    def _all_through(self) -> bool:
+        """Wait until all members are through with their rounds; False where a later generation is called before they are.
+
+        All of them come to the same answer, the one that was given first.
+        """
+        self._ends += 1
+        place = PrefixStore(f"end/{self.generation}/{self._ends}", self.store)
+        deadline = time.monotonic() + (self.timeout if self.patience is None else self.patience)
+        with answering():
+            place.set(str(self.index), "through")
+            while not place.check(["answer"]) and not self._called():
+                awaited = [member for member in self.members if not self._absent(member) and member not in self.late]
+                missing = [
+                    one for one in awaited if not place.check([str(one)]) and not self.store.check([f"left/{one}"])
+                ]
+                if not missing or (self.patience is not None and time.monotonic() > deadline):
+                    break
+                if time.monotonic() > deadline:
+                    raise GracileError(
+                        f"{_processes(missing)} did not get through with the rounds within {self.timeout:g} s of the others.",
+                        "Look at what they printed, start all again, or give them more time with timeout=.",
+                    )
+                time.sleep(LOOK)
+            return place.compare_set("answer", "", "void" if self._called() else "go") == b"go"
 
     def _follow(self) -> None:
         while self._called():
@@ -260,6 +289,7 @@ class Processes:
             self._follow()
         self.lost.clear()
         self.late.clear()
+        self._ends = 0
         # What was sent in vain still has its thread.
         self._unanswered = [waiting for waiting in self._unanswered if not waiting.over()]
         self._unanswered += [waiting for sent in self._sending.values() for waiting in sent if not waiting.over()]

@@ -101,12 +101,14 @@ def train(
 
     if number == 0:
         measure()
-    while number < rounds:
-        ahead, regrouped = network.synchronise(number, newcomer=catching_up)
+    while True:
+        ahead, regrouped = network.synchronise(number, newcomer=catching_up, last=number >= rounds)
         if ahead > number or regrouped or catching_up:
             number, catching_up = min(ahead, rounds), False
             method.rejoin(network, problem, state, number)
             continue
+        if number >= rounds:
+            break
         network.watching = (number + 1) % every == 0 or number + 1 == rounds
         network.distances = None
         method.round(network, problem, state, number)

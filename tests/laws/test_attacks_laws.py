@@ -56,7 +56,9 @@ def test_points_stay_in_the_ball_and_in_the_range(name: str, norm: str, eps: flo
     assert found.dtype == x.dtype
     assert not found.requires_grad
     assert bool(((found >= 0) & (found <= 1)).all())
-    assert float(size(found - x, norm).max()) <= eps * (1 + 1e-5) + 1e-6
+    # A stored pixel is rounded by up to 6e-8, and in l1 that adds up over all of them.
+    rounding = 6e-8 * x[0].numel() if norm == "l1" else 1e-6
+    assert float(size(found - x, norm).max()) <= eps * (1 + 1e-5) + rounding
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))

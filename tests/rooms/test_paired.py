@@ -8,6 +8,7 @@ import pytest
 from gracile.core.errors import InputError
 from gracile.recipes.comparisons import Comparison, compared
 from gracile.recipes.paired import paired
+from gracile.recipes.schema import Accept
 
 
 def digits(right) -> str:
@@ -51,11 +52,45 @@ def test_methods_that_are_alike_are_seldom_told_apart():
 
 
 def test_a_recipe_gets_both_ends_and_the_sentence():
-    arms = {"a": [{"stands": {"pgd": "1111"}}], "b": [{"stands": {"pgd": "0000"}}]}
+    arms = {"a": [{"stands": {"pgd": "1111"}}] * 2, "b": [{"stands": {"pgd": "0000"}}] * 2}
     values, notes = compared({"x": Comparison(arm="a", to="b", value="pgd", paired=True)}, arms)
     assert values == {"x": 100.0, "x.low": 100.0, "x.high": 100.0}
     assert notes == [
-        "pgd of a minus that of b: +100.00 points, 95 % interval +100.00 to +100.00 over 1 seeds and 4 paired samples: above"
+        "pgd of a minus that of b: +100.00 points, 95 % interval +100.00 to +100.00 over 2 seeds and 4 paired samples: above"
     ]
     with pytest.raises(InputError, match="not asked about 'fgsm'"):
         compared({"x": Comparison(arm="a", to="b", value="fgsm", paired=True)}, arms)
+
+
+def test_a_comparison_of_every_number_is_paired_where_samples_are_known():
+    random = np.random.default_rng(0)
+    arms = {
+        name: [{"stands": {"pgd": digits(row)}, "pgd": 100 * row.mean(), "sparsity": 10.0 * seed} for seed, row in enumerate(rows)]
+        for name, rows in (("a", random.random((3, 200)) < 0.8), ("b", random.random((3, 200)) < 0.6))
+    }  # fmt: skip
+    values, _ = compared({"x": Comparison(arm="a", to="b")}, arms)
+    expected = paired(*([one["stands"]["pgd"] for one in arms[arm]] for arm in "ab"))
+    assert values["x.pgd"] == pytest.approx(expected.mean)
+    assert (values["x.pgd.low"], values["x.pgd.high"]) == (expected.low, expected.high)
+    assert values["x.sparsity.error"] == 0.0
+    assert "x.sparsity.low" not in values
+
+
+@pytest.mark.parametrize(("low", "high", "met"), [(0.1, 2.0, True), (-0.1, 2.0, None), (-3.0, -0.1, False)])
+def test_an_interval_decides_a_criterion_or_does_not(low, high, met):
+    criterion = Accept(claim="x", value="a", at_least=0.0, errors=2.0)
+    mirrored = Accept(claim="x", value="a", at_most=0.0, errors=2.0)
+    middle = (low + high) / 2
+    # The error over seeds alone, which there may be too, says less.
+    assert criterion.met({"a": middle, "a.low": low, "a.high": high, "a.error": 1e-9}) is met
+    assert mirrored.met({"a": -middle, "a.low": -high, "a.high": -low}) is met
+
+
+def test_one_seed_decides_nothing():
+    arms = {"a": [{"stands": {"pgd": "1" * 500}, "pgd": 100.0}], "b": [{"stands": {"pgd": "0" * 500}, "pgd": 0.0}]}
+    criterion = Accept(claim="x", value="x.pgd", at_least=0.0, errors=2.0)
+    values, _ = compared({"x": Comparison(arm="a", to="b")}, arms)
+    assert criterion.met(values) is None
+    alone = Accept(claim="x", value="x", at_least=0.0, errors=2.0)
+    values, _ = compared({"x": Comparison(arm="a", to="b", value="pgd", paired=True)}, arms)
+    assert alone.met(values) is None

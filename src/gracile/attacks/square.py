@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from gracile.core.seeding import generator
 Place = tuple[Any, ...]
 # The share of pixels a square covers halves after these queries [@andriushchenko2020, section 4.1, for 10,000].
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+# Single random numbers drawn at once.
+DRAWN = 256
 
 
 @attack
@@ -92,6 +95,8 @@ class _Search:
         self.victim, self.x, self.y, self.shape = victim, x, y, shape
         self.eps, self.norm, self.random = eps, norm, random
         self.gain = climbed("margin", targeted=victim.targeted)
+        # Single numbers, drawn many at once: a call costs more than what it draws.
+        self.drawn: list[float] = []
 
     def run(self, steps: int, share: float, rescaled: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The best points, which of them broke, and the queries each took."""
@@ -105,20 +110,19 @@ class _Search:
             if not len(rows):
                 break
             spent = query / steps * 10_000 if rescaled else query
-            portion = share / 2 ** sum(spent > halving for halving in HALVINGS)
+            portion = share / 2 ** bisect_left(HALVINGS, spent)
             place, patch = self._propose(x, best, portion)
             before = best[place].clone()
             best[place] = patch
             tried, newly = self._ask(best, y)
-            used[rows] += 1
             better = (tried > gains) | newly
             best[place] = torch.where(better.view(-1, 1, 1, 1), patch, before)
             gains = torch.where(better, tried, gains)
             if bool(newly.any()):
-                broken[rows[newly]] = True
+                broken[rows[newly]], used[rows[newly]] = True, query + 2
                 result[rows[newly]] = best[newly]
                 rows, x, y, best, gains = (one[~newly] for one in (rows, x, y, best, gains))
-        result[rows] = best
+        result[rows], used[rows] = best, steps
         return result, broken, used
 
     def _ask(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,8 +133,14 @@ class _Search:
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.random, device=self.x.device, dtype=self.x.dtype)
 
+    def _number(self) -> float:
+        if not self.drawn:
+            self.drawn = self._uniform(DRAWN).tolist()
+        return self.drawn.pop()
+
     def _signs(self, *shape: int) -> Tensor:
-        return (self._uniform(*shape) < 0.5).to(self.x.dtype) * 2 - 1
+        signs = torch.empty(shape, device=self.x.device, dtype=self.x.dtype)
+        return signs.bernoulli_(0.5, generator=self.random).mul_(2).sub_(1)
 
     def _first(self, x: Tensor) -> Tensor:
         """Vertical stripes for l-inf; for l2 and l1 a tiling of fifths."""
@@ -148,7 +158,7 @@ class _Search:
         """A window of `portion` of the image, at one place for all samples, so that it can be sliced."""
         height = min(max(round(math.sqrt(portion * h * w)), least), h)
         width = min(max(round(portion * h * w / height), least), w)
-        top, left = (int(self._uniform(1) * (room + 1)) for room in (h - height, w - width))
+        top, left = (int(self._number() * (room + 1)) for room in (h - height, w - width))
         return slice(top, top + height), slice(left, left + width)
 
     def _propose(self, x: Tensor, best: Tensor, portion: float) -> tuple[Place, Tensor]:
@@ -187,7 +197,7 @@ class _Search:
 
     def _bump(self, height: int, width: int) -> Tensor:
         """Two pyramids of opposite sign side by side, of unit norm, one way or the other."""
-        flip = bool(self._uniform(1) < 0.5)
+        flip = self._number() < 0.5
         a, b = (width, height) if flip else (height, width)
         power = 4 if self.norm == "l1" else 2
         halves = [_pyramid(a // 2, b, power), -_pyramid(a - a // 2, b, power)]

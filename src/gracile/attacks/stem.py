@@ -30,7 +30,7 @@ def quick_stems(model: nn.Module) -> Iterator[int]:
     Yields:
         How many there are.
     """
-    stems = [] if compiled(model) else [module for module in model.modules() if _is_stem(module)]
+    stems = [] if compiled(model) else [one for one in model.modules() if isinstance(one, nn.Conv2d) and _is_stem(one)]
     for stem in stems:
         vars(stem)["forward"] = partial(_convolved, stem)
     try:
@@ -40,7 +40,7 @@ def quick_stems(model: nn.Module) -> Iterator[int]:
             del vars(stem)["forward"]
 
 
-def _is_stem(module: nn.Module) -> bool:
+def _is_stem(module: nn.Conv2d) -> bool:
     if type(module) is not nn.Conv2d or "forward" in vars(module):
         return False
     plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
@@ -72,7 +72,8 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        found = towards_input(gradients[0], *ctx.saved_tensors, ctx.shape, ctx.stride, ctx.padding)
+        (weight,) = ctx.saved_tensors
+        found = towards_input(gradients[0], weight, ctx.shape, ctx.stride, ctx.padding)
         # Laid out like the input, so that what is added to it keeps its layout too.
         return found.contiguous(memory_format=ctx.layout), None, None, None, None
 

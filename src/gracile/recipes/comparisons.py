@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from gracile.core.errors import InputError, nearest
-from gracile.recipes.paired import paired
+from gracile.recipes.paired import Paired, paired
 from gracile.recipes.schema import Strict
 from gracile.recipes.tables import mean, sampling_error, spread, with_error
 
@@ -19,10 +18,10 @@ class Comparison(Strict):
         arm: the one.
         to: the other; of several, the one whose mean of the value is the highest: the best opponent.
         value: what of theirs, such as ``accuracy`` or ``macs_left``; None for every number that both have, each by the name
-            ``comparison.value``.
+            ``comparison.value``, paired where it was found sample by sample.
         by: ``difference``, arm minus to, or ``ratio``, arm over to.
         paired: sample by sample: `value` is ``clean`` or an attack, and ``comparison.low`` and ``comparison.high`` are the ends
-            of the difference's interval of 95 %, so that it may stay undecided.
+            of the difference's interval of 95 %, so that it may stay undecided; one seed alone has none.
     """
 
     arm: str
@@ -100,28 +99,46 @@ def compared(
         if comparison.paired and comparison.value is not None:
             arms = (comparison.arm, *comparison.others)
             found = paired(*(_digits(results, arm, comparison.value) for arm in arms))
-            values |= {name: found.mean, f"{name}.low": found.low, f"{name}.high": found.high}
+            values |= {name: found.mean, **_interval(name, found)}
             notes.append(f"{comparison.value} of {comparison.arm} minus that of {arms[1]}: {found}")
             continue
         if comparison.value is None:
             ours, theirs = (results[arm][0] for arm in (comparison.arm, *comparison.others))
             shared = [key for key in ours if all(isinstance(one.get(key), (int, float)) for one in (ours, theirs))]
             found = {f"{name}.{key}": comparison.over_seeds(key, results) for key in shared}
-            values |= {key: statistics.fmean(one) for key, one in found.items() if one}
+            for key, one in found.items():
+                samples = _by_samples(comparison, key.removeprefix(f"{name}."), results)
+                values |= with_error(key, one, samples) if one else {}
+            if comparison.by == "difference":
+                one, two = (results[arm] for arm in (comparison.arm, *comparison.others))
+                attacks = one[0].get("stands", {}).keys() & two[0].get("stands", {}).keys()
+                for attack in attacks & set(shared):
+                    digits = (_digits(results, arm, attack) for arm in (comparison.arm, *comparison.others))
+                    values |= _interval(f"{name}.{attack}", paired(*digits))
             continue
         found, to = comparison.over_seeds(comparison.value, results), comparison.against(comparison.value, results)
         if not found:
             notes.append(f"{comparison.value} of {to} is 0, so nothing can be set over it")
             continue
-        accuracies = comparison.value == "accuracy" and comparison.by == "difference"
-        samples = sampling_error(results[comparison.arm], results[to]) if accuracies else 0.0
-        values |= with_error(name, found, samples)
+        values |= with_error(name, found, _by_samples(comparison, comparison.value, results))
         if error := values.get(f"{name}.error"):
             values[f"{name}.in_errors"] = values[name] / error
         sign = "minus" if comparison.by == "difference" else "over"
         best = f", the best of {len(comparison.others)}" if len(comparison.others) > 1 else ""
         notes.append(f"{comparison.value} of {comparison.arm} {sign} that of {to}{best}, seed by seed: {spread(found)}")
     return values, notes
+
+
+def _by_samples(comparison: Comparison, value: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
+    """The standard error that the test samples give a difference of accuracies; 0 for other numbers."""
+    if value != "accuracy" or comparison.by != "difference":
+        return 0.0
+    return sampling_error(results[comparison.arm], results[comparison.against(value, results)])
+
+
+def _interval(name: str, found: Paired) -> dict[str, float]:
+    """The ends of a paired difference's interval by the names that criteria use; none of a single seed, which decides nothing."""
+    return {f"{name}.low": found.low, f"{name}.high": found.high} if found.seeds > 1 else {}
 
 
 def _digits(results: Mapping[str, Sequence[Mapping[str, Any]]], arm: str, attack: str) -> list[str]:

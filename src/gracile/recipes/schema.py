@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 import tomllib
 from pathlib import Path
@@ -33,7 +34,8 @@ class Accept(Strict):
         at_least: the lower bound; it or the upper one is given.
         at_most: the upper bound.
         errors: standard errors (``VALUE.error``) by which the value must clear its bounds: within so many of one it is undecided,
-            and so it is from a single seed, which has no error. Left out where the value is exact.
+            and so it is from a single seed, which has no error. A difference of paired samples must clear them with its whole
+            interval of 95 % (``VALUE.low``, ``VALUE.high``) instead. Left out where the value is exact.
         sizes: the sizes it is held against.
     """
 
@@ -49,15 +51,17 @@ class Accept(Strict):
         found = values.get(self.value)
         if found is None or found != found:
             return False
-        margin = 0.0
+        low, high = found, found
         if self.errors is not None:
             error = values.get(f"{self.value}.error")
-            if error is None:
+            if error is not None:
+                low, high = found - self.errors * error, found + self.errors * error
+            elif f"{self.value}.low" not in values:
                 return None
-            margin = self.errors * error
-        above = [found - bound for bound in (self.at_least,) if bound is not None]
-        above += [bound - found for bound in (self.at_most,) if bound is not None]
-        return True if min(above) >= margin else False if min(above) < -margin else None
+            low, high = values.get(f"{self.value}.low", low), values.get(f"{self.value}.high", high)
+        least = -math.inf if self.at_least is None else self.at_least
+        most = math.inf if self.at_most is None else self.at_most
+        return True if low >= least and high <= most else False if high < least or low > most else None
 
 
 class Recipe(Strict):

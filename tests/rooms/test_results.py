@@ -123,6 +123,42 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     assert "holds no finished run" in capsys.readouterr().err
 
 
+def test_errors_that_a_result_does_not_tell_come_from_its_spreads():
+    entry = {one.recipe.name: one for one in results.entries()}["table-4.3"]
+    before = {key: value for key, value in entry.results["cpu"]["values"].items() if not key.endswith(".error")}
+    notes = [
+        note for note in entry.results["cpu"]["notes"] if note.startswith("accuracy of rgsm minus that of l1_norm")
+    ]
+    found = results.with_errors(
+        results.Entry(entry.recipe, {"cpu": {**entry.results["cpu"], "values": before}}, ""), "cpu"
+    )
+    # Paired, seed by seed, over three of them.
+    assert notes == ["accuracy of rgsm minus that of l1_norm, seed by seed: -2.71 ± 1.10"]
+    assert found["accuracy_over_l1_norm.error"] == pytest.approx(1.10 / 3**0.5)
+    # Not paired: the spreads of both arms.
+    rows = [{"arm": "a", "accuracy %": "90.00 ± 0.30"}, {"arm": "mean-x", "mean accuracy %": "91.00 ± 0.40"}]
+    assert results._of_rows([{"arm": "b-x", "accuracy %": "90.00 ± 0.30"}, *rows], "b-x.below_mean") == pytest.approx(
+        0.5
+    )
+    assert results._of_rows(rows, "a.accuracy") == pytest.approx(0.3)
+    assert results._of_rows([{"arm": "a", "accuracy %": "90.00"}], "a.accuracy") is None
+
+
+def test_what_is_judged_anew_says_so(monkeypatch):
+    entry = {one.recipe.name: one for one in results.entries()}["study-b"]
+    stricter = entry.recipe.model_copy(
+        update={"accept": [entry.recipe.accept[0].model_copy(update={"at_least": 99.0})]}
+    )
+    written = {}
+    monkeypatch.setattr(results, "entries", lambda: [results.Entry(stricter, entry.results, entry.folder)])
+    monkeypatch.setattr(results, "write_json", lambda file, value: written.update({file.name: value}))
+    assert [file.name for file in results.judge()] == ["study-b.full.json"]
+    made = written["study-b.full.json"]
+    assert [one["met"] for one in made["accept"]] == [False]
+    page = results.page([results.Entry(stricter, {"full": made}, "")])
+    assert "These criteria were changed after the run" in page
+
+
 def test_changes_that_were_not_committed_are_named():
     assert "with changes" in results._commit("0123456789abcdef+changes")
     assert results._commit("0123456789abcdef") == "0123456789ab"

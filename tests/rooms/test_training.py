@@ -257,6 +257,8 @@ def test_evaluation_is_exact_and_leaves_the_mode(blobs: Splits):
 def test_milestones_multiply_at_their_epochs():
     schedule = Milestones([1, 2], gamma=0.1)
     assert [schedule.factor(progress) for progress in (0, 0.99, 1, 2, 5)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+    warmed = Milestones([3], warmup=2.0)
+    assert [warmed.factor(progress) for progress in (0.5, 1, 2, 3)] == pytest.approx([0.25, 0.5, 1, 0.1])
 
 
 def test_cosine_rises_and_falls():
@@ -267,7 +269,9 @@ def test_cosine_rises_and_falls():
     assert schedule.factor(10) == pytest.approx(0)
 
 
-@pytest.mark.parametrize("build", [lambda: Milestones([2, 1]), lambda: Cosine(3, warmup=3)])
+@pytest.mark.parametrize(
+    "build", [lambda: Milestones([2, 1]), lambda: Milestones([2], warmup=-1.0), lambda: Cosine(3, warmup=3)]
+)
 def test_schedules_that_make_no_sense_are_refused(build):
     with pytest.raises(InputError):
         build()

@@ -25,12 +25,12 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.from_numpy(gemm(1.0, a, b, trans_a=1))
 
 
-def upper_gram(features: Tensor, out: Tensor) -> None:
-    """Y'Y of features Y (samples, n) into `out` (n, n), of which what is on and above the diagonal is right.
+def upper_gram(features: Tensor, sums: Tensor) -> None:
+    """Y'Y of features Y (samples, n) into `sums` (n, n), of which what is on and above the diagonal is right.
 
     It takes half of the time of a general product.
     """
-    y, c = features.detach().numpy(), out.numpy().T
+    y, c = features.detach().numpy(), sums.numpy().T
     syrk: Any = get_blas_funcs("syrk", dtype=c.dtype)
     if not (y.flags.c_contiguous or y.flags.f_contiguous):
         # Some rows of what is stored by columns: scipy would transpose them element by element, a fourth of the time of the product.

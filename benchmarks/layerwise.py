@@ -3,7 +3,7 @@
 An ELM with 4710 nodes against RBFSampler(4710) + RidgeClassifier, fit and predict on MNIST, on float32 and on float64 pixels, is a row of
 ``python -m benchmarks``. Accuracies, by themselves:
 
-    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults[:DATA,...[:LEARNER,...]] | calibration | best | ...]
+    GRACILE_DATA=folder python -m benchmarks.layerwise [defaults | calibration | best | ...][:DATA,...[:LEARNER,...]]
 
 defaults     every learner's defaults beside MLPClassifier, SVC and HistGradientBoosting's: the table of docs/layerwise.md
 calibration  Brier score and log loss of predict_proba beside theirs
@@ -137,15 +137,20 @@ def defaults(names: str = "") -> None:
     print(tabulate([{"": name, **cells} for name, cells in found.items()], headers="keys", tablefmt="github"))
 
 
-def calibration() -> None:
-    """Brier score and log loss of `predict_proba` on test samples, as the table of docs/layerwise.md."""
+def calibration(names: str = "wine,breast cancer,digits,Letter") -> None:
+    """Brier score and log loss of `predict_proba` on test samples of three splits, as the table of docs/layerwise.md.
+
+    Args:
+        names: of data and, behind a colon, of learners, as for `defaults`.
+    """
     found = []
-    for name in ("digits", "breast cancer", "Letter"):
+    names, _, only = names.partition(":")
+    for name in names.split(","):
         parts = splits_of(name)[:3]
         row = {"": name}
         for label, make in contenders(True).items():
-            if label == "SVC":
-                continue  # Its probabilities are not a default.
+            if label == "SVC" or (only and label not in only.split(",")):
+                continue  # SVC's probabilities are not a default.
             both = []
             for x, y, test_x, test_y in parts:
                 p = make().fit(x, y).predict_proba(test_x)

@@ -51,7 +51,7 @@ def steps(batch_size: int) -> Case:
     stacked, single = problem(batch_size, exact=False), problem(batch_size, exact=True)
     x = torch.stack([stacked.start(worker) for worker in range(WORKERS)])
     y = x.clone()
-    modules = [copy.deepcopy(stacked.network) for _ in range(WORKERS)]
+    modules = [copy.deepcopy(stacked.model) for _ in range(WORKERS)]
     optimizers = [torch.optim.SGD(module.parameters(), lr=0.01) for module in modules]
     step = 0
 

@@ -101,10 +101,22 @@ def test_no_public_signature_uses_a_synonym() -> None:
 # A torch module of the user's own is a model. A network is what joins workers, or what a learner is by its own name; recipes have
 # keys of both words.
 NETWORKS = ("gracile.workers.", "gracile.layerwise.", "gracile.forward_forward.", "gracile.recipes.")
+# Where a module called network is the learner's own.
+OWN = ("gracile.layerwise.estimator.", "gracile.forward_forward.", "gracile.recipes.")
 
 
 def test_a_users_module_is_a_model_in_every_room() -> None:
     wrong = [name for name, part in names() if part in ("network", "networks") and not name.startswith(NETWORKS)]
+    assert not wrong
+
+
+def test_where_a_network_joins_workers_or_is_learnt_a_module_is_a_model_too() -> None:
+    wrong = [
+        name
+        for name, one in callables()
+        for part, found in inspect.signature(one).parameters.items()
+        if part == "network" and "Module" in str(found.annotation) and not name.startswith(OWN)
+    ]
     assert not wrong
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gracile.core.errors import DataError, InputError
+from gracile.core.estimators import temperature
 from gracile.layerwise import Statistics, norm_ball_least_squares
 from gracile.layerwise.least_squares import admm
 from gracile.layerwise.ridge import generalised, ridge
@@ -243,3 +244,13 @@ def test_rounding_does_not_grow_with_the_samples_added_at_once():
         in_pieces.add(features[first : first + 1024], targets[first : first + 1024])
     assert torch.equal(at_once.gram, in_pieces.gram)
     assert torch.equal(at_once.cross, in_pieces.cross)
+
+
+def test_probabilities_are_no_surer_than_the_samples_allow():
+    """Where all left-out samples are right their likelihood has no maximum; one more that is wrong gives it one."""
+    index = np.arange(120) % 3
+    hot = np.eye(3)[index]
+    sure = lambda found: 1 / (1 + 2 * np.exp(-1 / found))
+    assert sure(temperature(hot, index)) == pytest.approx(120 / 121, abs=1e-7)
+    assert sure(temperature(hot, index, np.full(120, 3.0))) == pytest.approx(360 / 361, abs=1e-7)
+    assert sure(temperature(hot, index, np.full(120, 1e-9))) == pytest.approx(120 / 121, abs=1e-7)

@@ -58,7 +58,7 @@ def test_a_gaussian_matrix_starts_equal_too_but_its_ball_is_wider_the_squarer_it
     for wider in (square, tall):
         torch.testing.assert_close(wider(digits[0].double()), net(digits[0].double()), rtol=1e-9, atol=1e-9)
     # Relative to the size of the features: |O R^+ U| |R|, which for orthonormal columns does not depend on m.
-    width = lambda wider: wider.eps * float(wider.network[3][0].weight.norm())
+    width = lambda wider: wider.eps * float(wider.model[3][0].weight.norm())
     assert width(square) > 2 * width(tall)
 
 
@@ -90,7 +90,7 @@ def test_loss_is_never_above_the_original_and_weights_stay_in_the_ball(digits, m
     wider.fit(digits, epochs=30, method=method, lr=0.1)
     before, after = (nn.functional.cross_entropy(model(digits[0]), digits[1]) for model in (net, wider))
     assert after < before
-    assert wider.network[3][2].weight.norm() <= wider.eps * (1 + 1e-6)
+    assert wider.model[3][2].weight.norm() <= wider.eps * (1 + 1e-6)
 
 
 def test_monotone_never_rises_where_adam_does(digits):
@@ -137,7 +137,7 @@ def test_an_intermediate_layer_learns_without_moving_the_rest(digits):
     assert min(fitted.losses) < fitted.losses[0]
     state, after = net.state_dict(), wider.plain().state_dict()
     assert all(torch.equal(state[name], after[name]) for name in ("1.weight", "1.bias", "6.weight", "6.bias"))
-    assert wider.network[3][2].weight.norm() <= wider.eps * (1 + 1e-6)
+    assert wider.model[3][2].weight.norm() <= wider.eps * (1 + 1e-6)
     kept = nn.functional.cross_entropy(wider(digits[0]), digits[1])
     assert float(kept) == pytest.approx(min(fitted.losses), rel=1e-5)
 

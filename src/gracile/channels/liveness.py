@@ -282,7 +282,7 @@ def even_out(graph: Structure, alive: np.ndarray, nonzero: dict[Layer, np.ndarra
     """
     for one in graph.attentions:
         heads, pairs, values = graph.labels[one.heads], graph.labels[one.pairs], graph.labels[one.values]
-        there = alive[heads] | alive[values].any(1)
+        there = np.logical_or(alive[heads], alive[values].any(axis=1))
         alive[heads] = there
         if nonzero is not None:
             alive[pairs[_paired(graph, one, nonzero).reshape(pairs.shape) & there[:, None]]] = True
@@ -300,10 +300,10 @@ def _paired(graph: Structure, one: Attention, nonzero: dict[Layer, np.ndarray]) 
     What a key's constant channel adds to a query's scores is the same for all keys, so that softmax takes no notice of it.
     """
     layer, rows, bias = one.queries
-    queries = nonzero[layer].any(1)[rows]
+    queries = np.any(nonzero[layer], axis=1)[rows]
     if bias is not None:
         queries = queries | graph.parameter(bias).detach().ne(0).cpu().numpy()[rows]
-    return queries & nonzero[one.keys[0]].any(1)[one.keys[1]]
+    return queries & np.any(nonzero[one.keys[0]], axis=1)[one.keys[1]]
 
 
 def _reach(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.sparse import issparse
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
@@ -265,12 +266,22 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def temperature(scores: np.ndarray, index: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """The divisor of scores (samples, Q) whose softmax gives the classes `index` (samples,) the highest likelihood."""
-    picked = np.arange(len(index)), index
+    """The divisor of scores (samples, Q) whose softmax gives the classes `index` (samples,) the highest likelihood.
+
+    As if one more sample had been of another class than its scores say (Laplace's rule of succession): where all are right the
+    likelihood rises without end as the divisor falls, and the first wrong answer would cost any amount of it. Of N samples
+    scored 1 for their class and 0 for the others, the class gets N / (N + 1).
+    """
+    weights = np.ones(len(index)) if weights is None else np.asarray(weights, dtype=np.float64)
+    # Weights below 1 are samples all the same, so that only their ratios matter.
+    one = min(1.0, float(weights.max()))
+    picked, others = (np.arange(len(index)), index), max(1, scores.shape[1] - 1)
 
     def loss(log: float) -> float:
-        likelihood = np.log(softmax(scores / np.exp(log))[picked].clip(min=1e-300))
-        return -float(np.average(likelihood, weights=weights))
+        surprise = -log_softmax(scores / np.exp(log), axis=1)
+        right = surprise[picked]
+        wrong = (surprise.sum(1) - right) / others
+        return float(weights @ right + one * np.average(wrong, weights=weights)) / float(weights.sum() + one)
 
     found = minimize_scalar(loss, bounds=(-7.0, 5.0), method="bounded", options={"xatol": 1e-10})
     return float(np.exp(found.x))

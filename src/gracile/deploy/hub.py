@@ -247,9 +247,8 @@ def upload(folder: Path, name: str, *, private: bool = False, token: str | None 
         ) from error
     except (RuntimeError, ValueError) as error:
         # What the storage of large files answers, the client wraps in one of these.
-        raise InputError(
-            f"The hub did not take the files of '{name}': {reason(error.__cause__ or error)}.", "Try again later."
-        ) from error
+        first = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise InputError(f"The hub did not take the files of '{name}': {reason(first)}.", "Try again later.") from error
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in TRANSPORTS:
             raise

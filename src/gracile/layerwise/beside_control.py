@@ -22,18 +22,18 @@ class BesideControl:
     """What several ReDense layers in one network share: the features before its last layer, found once.
 
     Args:
-        network: trained, in evaluation mode; it stays as it is.
+        model: trained, in evaluation mode; it stays as it is.
         train: inputs and labels that the new layers learn.
         test: inputs and labels held out.
     """
 
-    def __init__(self, network: nn.Module, train: Samples, test: Samples) -> None:
-        self.network, self.train, self.test = network, train, test
+    def __init__(self, model: nn.Module, train: Samples, test: Samples) -> None:
+        self.model, self.train, self.test = model, train, test
 
     @cached_property
     def features(self) -> tuple[Samples, Samples]:
         """What the network makes of training and test samples before its last layer, with their labels."""
-        last = ReDense(self.network)
+        last = ReDense(self.model)
         return last.features(self.train), last.features(self.test)
 
     def at_the_end(
@@ -50,7 +50,7 @@ class BesideControl:
         Returns:
             What `inside` does, and ``m``; the ``norm`` of the weights; the ``curve`` of test loss and accuracy by epoch.
         """
-        wider = ReDense(self.network, m=m, matrix=matrix, seed=seed)
+        wider = ReDense(self.model, m=m, matrix=matrix, seed=seed)
         data, test = self.features
         seen, difference, began = (
             HeldOutCurve(Features(*test, wider.expand)),
@@ -73,7 +73,7 @@ class BesideControl:
         """
         data, test = self.features
         plain = HeldOutCurve(Features(*test))
-        fitted = retrain_features(self.network, *data, **options, monitor=plain)
+        fitted = retrain_features(self.model, *data, **options, monitor=plain)
         numbers = {**_losses(fitted), "curve": plain.rows}
         accuracy = plain.measured(fitted.weights, fitted.bias)[1]
         return {"control": accuracy, **{f"control_{key}": value for key, value in numbers.items()}}
@@ -91,7 +91,7 @@ class BesideControl:
             ``redense``: test accuracy in percent; ``seconds`` of the training; ``eps``, the ball's radius; ``start_difference``: the
             largest difference of a predicted probability before training; ``losses`` by epoch, and ``kept_loss``, the least.
         """
-        wider = ReDense(self.network, layer=layer, seed=seed)
+        wider = ReDense(self.model, layer=layer, seed=seed)
         difference, began = self._difference(wider), time.perf_counter()
         fitted = wider.fit(self.train, epochs=epochs, lr=lr, seed=seed)
         seconds = time.perf_counter() - began
@@ -100,21 +100,21 @@ class BesideControl:
             **_losses(fitted), "collapsed": self.collapsed(wider),
         }  # fmt: skip
 
-    def accuracy(self, network: nn.Module) -> float:
+    def accuracy(self, model: nn.Module) -> float:
         """Percent of the test samples that a network classifies rightly."""
-        return 100 * (int((self._answers(network) == self.test[1]).sum()) / len(self.test[1]))
+        return 100 * (int((self._answers(model) == self.test[1]).sum()) / len(self.test[1]))
 
-    def collapsed(self, network: nn.Module) -> str:
+    def collapsed(self, model: nn.Module) -> str:
         """How a network has failed as a whole on the test samples (`gracile.core.collapse.collapse`); empty where it has not."""
-        return collapse_of(self.test[1], self._answers(network))
+        return collapse_of(self.test[1], self._answers(model))
 
     @torch.no_grad()
-    def _answers(self, network: nn.Module, batch_size: int = 500) -> Tensor:
-        return torch.cat([network(x).argmax(1) for x in self.test[0].split(batch_size)])
+    def _answers(self, model: nn.Module, batch_size: int = 500) -> Tensor:
+        return torch.cat([model(x).argmax(1) for x in self.test[0].split(batch_size)])
 
     @torch.no_grad()
     def _difference(self, wider: ReDense) -> float:
-        before, after = (net(self.test[0][:COMPARED]).softmax(1) for net in (self.network, wider))
+        before, after = (net(self.test[0][:COMPARED]).softmax(1) for net in (self.model, wider))
         return float((before - after).abs().max())
 
 

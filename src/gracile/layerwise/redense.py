@@ -29,7 +29,7 @@ class ReDense(nn.Module):
     """A trained network with one more layer, which at first predicts exactly as the network does.
 
     Args:
-        network: any trained module from inputs to logits (b, Q), or to a mapping or object that holds them as `logits`
+        model: any trained module from inputs to logits (b, Q), or to a mapping or object that holds them as `logits`
             (as models of transformers do). It is copied, put into evaluation mode and frozen; yours stays as it is.
         layer: "last" for the last `nn.Linear`, or the name of a linear or ungrouped convolutional layer as in
             `named_modules()`. A convolution gets R as a 1x1 convolution over its input channels.
@@ -40,7 +40,7 @@ class ReDense(nn.Module):
         seed: of R.
 
     Attributes:
-        network: the copy, a plain module with the layer replaced by ``Sequential(expand, ReLU, output)``; `plain()`
+        model: the copy, a plain module with the layer replaced by ``Sequential(expand, ReLU, output)``; `plain()`
             returns a copy.
         eps: radius of the ball that the output's weights are kept in.
 
@@ -57,7 +57,7 @@ class ReDense(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        model: nn.Module,
         layer: str = "last",
         m: int | None = None,
         *,
@@ -70,29 +70,29 @@ class ReDense(nn.Module):
             raise InputError(f"alpha = {alpha} puts the network's own solution outside the ball.", "Set it from 1 up.")
         if matrix not in MATRICES:
             raise InputError(f"There is no matrix named '{matrix}'.", f"Choose one of: {', '.join(MATRICES)}.")
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.layer = _last_linear(network) if layer == "last" else layer
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.layer = _last_linear(model) if layer == "last" else layer
         self._last = layer == "last"
-        modules = dict(self.network.named_modules())
+        modules = dict(self.model.named_modules())
         if self.layer not in modules:
             raise InputError(f"The network has no layer named '{self.layer}'.", nearest(self.layer, modules))
         self._replaced = _expanded(modules[self.layer], self.layer, m, matrix, seed)
         self.eps = alpha * float(torch.linalg.vector_norm(self._output.weight))
         if self.layer == "":
             # The network is the linear layer itself.
-            self.network = self._replaced
+            self.model = self._replaced
         else:
             parent, _, child = self.layer.rpartition(".")
-            setattr(self.network.get_submodule(parent), child, self._replaced)
+            setattr(self.model.get_submodule(parent), child, self._replaced)
 
     def forward(self, x: Tensor) -> Tensor:
         """What the network's own forward takes and gives."""
-        return self.network(x)
+        return self.model(x)
 
     def train(self, mode: bool = True) -> ReDense:
         """Stays in evaluation mode: the features are frozen, and dropout would make them random."""
         super().train(mode)
-        self.network.eval()
+        self.model.eval()
         return self
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ class ReDense(nn.Module):
 
     def plain(self) -> nn.Module:
         """A copy of the network that knows nothing of this library: torch modules only, ready to save or export."""
-        return copy.deepcopy(self.network)
+        return copy.deepcopy(self.model)
 
     def fit(
         self,
@@ -193,7 +193,7 @@ class ReDense(nn.Module):
         try:
             for x, y in source:
                 seen.clear()
-                result = logits_of(self.network(x))
+                result = logits_of(self.model(x))
                 if not bool(torch.isfinite(result).all()):
                     raise DataError("The network's outputs contain NaN or infinity.", "Check its inputs and weights.")
                 if self._last and (len(seen) != 1 or not torch.equal(seen[0][1], result)):
@@ -219,7 +219,7 @@ class ReDense(nn.Module):
                 parameter.requires_grad_(True)
             for x, y in source.shuffled(generator(seed, "redense", epoch)):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(logits_of(self.network(x)), y).backward()
+                nn.functional.cross_entropy(logits_of(self.model(x)), y).backward()
                 optimizer.step()
                 output.weight.data = project(output.weight.data, self.eps)
             for parameter in trained:
@@ -237,7 +237,7 @@ class ReDense(nn.Module):
     def _loss(self, source: _Data) -> float:
         total, count = 0.0, 0
         for x, y in source:
-            logits = logits_of(self.network(x))
+            logits = logits_of(self.model(x))
             _check_labels(y, logits.shape[1])
             total += float(nn.functional.cross_entropy(logits, y, reduction="sum"))
             count += len(y)
@@ -253,7 +253,7 @@ class ReDense(nn.Module):
 
 
 def retrain_last(
-    network: nn.Module,
+    model: nn.Module,
     data: Any,
     *,
     epochs: int = 300,
@@ -264,26 +264,26 @@ def retrain_last(
 ) -> tuple[nn.Module, SoftmaxFit]:
     """The control of ReDense: a copy of the network whose last layer is trained on, with the same budget, no ball."""
     fitted = retrain_features(
-        network, *ReDense(network).features(data, batch_size), epochs=epochs, method=method, lr=lr, monitor=monitor
+        model, *ReDense(model).features(data, batch_size), epochs=epochs, method=method, lr=lr, monitor=monitor
     )
-    result = copy.deepcopy(network).eval()
-    last = result.get_submodule(_last_linear(network))
+    result = copy.deepcopy(model).eval()
+    last = result.get_submodule(_last_linear(model))
     assert isinstance(last, nn.Linear)
     last.weight.data = fitted.weights.T.contiguous()
     last.bias = nn.Parameter(fitted.bias)
     return result, fitted
 
 
-def retrain_features(network: nn.Module, inputs: Tensor, labels: Tensor, **options: Any) -> SoftmaxFit:
+def retrain_features(model: nn.Module, inputs: Tensor, labels: Tensor, **options: Any) -> SoftmaxFit:
     """`retrain_last` on what `ReDense.features` returned, for several fits; the network stays as it is.
 
     Args:
-        network: whose last layer is where the fit begins.
+        model: whose last layer is where the fit begins.
         inputs: h (J, n).
         labels: (J,).
         options: as for `softmax.fit_softmax`.
     """
-    last = network.get_submodule(_last_linear(network))
+    last = model.get_submodule(_last_linear(model))
     assert isinstance(last, nn.Linear)
     return fit_softmax(Features(inputs, labels), last.weight.data.T.contiguous(), bias_of(last), **options)
 
@@ -343,8 +343,8 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
-def _last_linear(network: nn.Module) -> str:
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+def _last_linear(model: nn.Module) -> str:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not names:
         raise InputError(
             "The network has no linear output: there is no nn.Linear in it.",

@@ -113,9 +113,9 @@ class Perceptron:
             delta, z = back, before
 
 
-def perceptron(network: nn.Module) -> Perceptron | None:
+def perceptron(model: nn.Module) -> Perceptron | None:
     """Read a module as a perceptron; None where it is anything else, or ties weights of several layers."""
-    leaves = [(name, module) for name, module in network.named_modules() if not isinstance(module, nn.Sequential)]
+    leaves = [(name, module) for name, module in model.named_modules() if not isinstance(module, nn.Sequential)]
     first = next((place for place, (_, module) in enumerate(leaves) if isinstance(module, nn.Linear)), None)
     if first is None or any(type(module) not in (Normalize, nn.Flatten) for _, module in leaves[:first]):
         return None
@@ -123,7 +123,7 @@ def perceptron(network: nn.Module) -> Perceptron | None:
         type(module) is nn.Flatten and (module.start_dim, module.end_dim) != (1, -1) for _, module in leaves[:first]
     ):
         return None
-    if len(list(network.named_parameters())) < len(list(network.named_parameters(remove_duplicate=False))):
+    if len(list(model.named_parameters())) < len(list(model.named_parameters(remove_duplicate=False))):
         return None
     layers: list[Layer] = []
     for name, module in leaves[first:]:

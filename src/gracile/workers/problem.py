@@ -131,7 +131,7 @@ class Classification:
     statistics (batch-norm's) are no parameters: each worker gathers its own, and `statistics` says whether they are averaged.
 
     Args:
-        network: the template, whose weights are the start.
+        model: the template, whose weights are the start.
         data: the training split; only the rows of local shards are kept.
         shards: the rows of each local worker, by worker.
         batch_size: samples a worker takes per step; shards are gone through in random order, again and again.
@@ -149,7 +149,7 @@ class Classification:
 
     def __init__(
         self,
-        network: nn.Module,
+        model: nn.Module,
         data: Dataset,
         shards: Mapping[int, Tensor],
         *,
@@ -162,7 +162,7 @@ class Classification:
         self.statistics = pick({name: name for name in STATISTICS}, statistics, "treatment of running statistics")
         if batch_size < 1 or not shards:
             raise InputError(f"batch_size={batch_size} on {len(shards)} shards trains nothing.", "Give both.")
-        self.network, self.batch_size = network, batch_size
+        self.model, self.batch_size = model, batch_size
         self.weight_decay, self.seed = weight_decay, seed
         self.local = sorted(shards)
         sizes = [len(shards[worker]) for worker in self.local]
@@ -170,28 +170,28 @@ class Classification:
         self.held = data.subset(torch.cat([shards[worker] for worker in self.local]))
         self.begins = [sum(sizes[:row]) for row in range(len(sizes))]
         self.samples = torch.tensor(sizes, dtype=torch.float64)
-        named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         if not named:
             raise InputError("No parameter of the network requires a gradient.", "Leave some of its layers unfrozen.")
         self.names, self.shapes = list(named), [parameter.shape for parameter in named.values()]
         self.sizes = [parameter.numel() for parameter in named.values()]
         self._start = torch.cat([parameter.detach().flatten() for parameter in named.values()])
-        self._kept = running_statistics(network)
+        self._kept = running_statistics(model)
         begins = [buffer.detach().flatten().to(self._start) for buffer in self._kept.values()]
         self._begins = torch.cat([self._start.new_empty(0), *begins])
         self.buffers = self._begins.repeat(len(self.local), 1)
         self.exact = exact or bool(self._kept)
-        self._random = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in network.modules())
+        self._random = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())
         self._gradient = grad(self._loss)
-        self._perceptron = None if self.exact else perceptron(network)
+        self._perceptron = None if self.exact else perceptron(model)
         self._check(data)
 
     def _check(self, data: Dataset) -> None:
         x, _ = next(batches(self.held, 2))
-        self.network.eval()
+        self.model.eval()
         try:
             with torch.no_grad():
-                outputs = functional_call(self.network, self.parameters(self._start), (x,)).shape[1]
+                outputs = functional_call(self.model, self.parameters(self._start), (x,)).shape[1]
         except RuntimeError as error:
             raise InputError(
                 f"The network does not take inputs of shape {tuple(x.shape[1:])}: {str(error).splitlines()[0]}.",
@@ -232,17 +232,17 @@ class Classification:
         """
         kept = self.buffers.mean(0) if worker is None else self.buffers[self.local.index(worker)]
         with torch.no_grad():
-            own = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+            own = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
             for name, value in (self.parameters(row) | self._statistics(kept)).items():
                 own[name].copy_(value)
-        return self.network
+        return self.model
 
     def _loss(self, parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(functional_call(self.network, parameters, (x,)), y)
+        return nn.functional.cross_entropy(functional_call(self.model, parameters, (x,)), y)
 
     def _by_parameter(self, x: Tensor, step: int) -> list[dict[str, Tensor]] | dict[str, Tensor]:
         """Gradients as named tensors: stacked, or a list of one dictionary per worker."""
-        self.network.train()
+        self.model.train()
         if not self.exact:
             with self._dropout(-1, step):
                 return vmap(self._gradient, randomness="different")(self.parameters(x), *self.stacked_batch(step))
@@ -321,24 +321,24 @@ class Classification:
             data: at least one sample.
             batch_size: samples per forward pass.
         """
-        self.network.eval()
+        self.model.eval()
         right = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         loss = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         kept = self.buffers if len(x) == len(self.local) else self.buffers.mean(0).expand(len(x), -1)
         states = [self.parameters(row) | self._statistics(own) for row, own in zip(x, kept, strict=True)]
         for inputs, labels in batches(data, batch_size):
             for row, state in enumerate(states):
-                logits = functional_call(self.network, state, (inputs,))
+                logits = functional_call(self.model, state, (inputs,))
                 right[row] += (logits.argmax(1) == labels).sum()
                 loss[row] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         return right / len(data), loss / len(data)
 
 
-def running_statistics(network: nn.Module) -> dict[str, Tensor]:
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
     """The buffers of every layer that keeps running statistics, by name."""
     return {
         f"{prefix}.{name}" if prefix else name: buffer
-        for prefix, module in network.named_modules()
+        for prefix, module in model.named_modules()
         if getattr(module, "running_mean", None) is not None
         for name, buffer in module.named_buffers(recurse=False)
     }

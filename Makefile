@@ -30,8 +30,8 @@ demo: .venv/.ready
 
 test: .venv/.dev
 	$(MAKE) lint
-	# Each worker begins with whole files, so that what a file's tests share is made once.
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	# Each worker begins with whole files, so that what a file's tests share is made once; one more than cores, since tests wait for processes.
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -61,8 +61,12 @@ def operators_of_torchvision() -> torch.library.Library | None:
     return None
 
 
-if __name__ == "__main__":
+def script(file: str, *words: str) -> None:
+    """Run a script with these libraries at hand."""
     operators_of_torchvision()
-    _, script, *_ = sys.argv
-    del sys.argv[0]
-    runpy.run_path(script, run_name="__main__")
+    sys.argv = [file, *words]
+    runpy.run_path(file, run_name="__main__")
+
+
+if __name__ == "__main__":
+    script(*sys.argv[1:])

@@ -121,13 +121,18 @@ class Forked:
         program: importable by name.
         arguments: its own.
         folder: where it runs; what it prints goes to ``said.txt`` there, once it ends by itself.
+        environment: variables of its own.
     """
 
-    def __init__(self, program: Callable[..., Any], *arguments: Any, folder: Path) -> None:
+    def __init__(
+        self, program: Callable[..., Any], *arguments: Any, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         serve()
         self._said = folder / "said.txt"
         context = multiprocessing.get_context("forkserver")
-        self._process = context.Process(target=_rank, args=(program, folder, self._said, {}, arguments), daemon=True)
+        self._process = context.Process(
+            target=_rank, args=(program, folder, self._said, environment or {}, arguments), daemon=True
+        )
         self._process.start()
 
     @property
@@ -151,7 +156,9 @@ def command(*words: str) -> None:
     sys.exit(cli.main(list(words)))
 
 
-def _rank(program: Callable[..., Any], folder: Path, said: Path, environment: dict[str, str], arguments: Any) -> None:
+def _rank(
+    program: Callable[..., Any], folder: Path, said: Path, environment: Mapping[str, str], arguments: Any
+) -> None:
     torch.set_num_threads(1)
     os.environ.update(environment)
     os.chdir(folder)

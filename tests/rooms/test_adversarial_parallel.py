@@ -54,6 +54,7 @@ def train(rank: int, meeting: str, out: str) -> None:
             fit(network, make_blobs(), epochs=1, batch_size=BATCH, optimizer=sgd, objective=objective)
             found |= {f"{method} {name} {key}": value.detach() for key, value in network.named_parameters()}
     torch.save(found, f"{out}.{rank}")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -397,5 +397,6 @@ def test_a_foreign_kind_goes_round(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert set(finished.missing) == {"a-seed10", "a-seed20", "b-seed10"}
     finished = run(recipe, tmp_path / "run", resume=True)
     assert finished.outcome.rows == [{"arm": "a", "how many": "31.0 ± 14.1"}, {"arm": "b", "how many": "32.0 ± 14.1"}]
-    assert finished.outcome.values == {"a.count": 31.0, "b.count": 32.0}
+    errors = {"a.count.error": 10.0, "b.count.error": 10.0}
+    assert finished.outcome.values == pytest.approx({"a.count": 31.0, "b.count": 32.0, **errors})
     assert (tmp_path / "run" / "report.html").exists()

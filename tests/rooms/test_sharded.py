@@ -111,6 +111,7 @@ def sharded(kind: str, names: list[str]) -> None:
             RGSM(model, example=EXAMPLE)
         with pytest.raises(InputError, match="lies in parts"):
             ADMM(model, steps=3).attach(optimizer)
+        torch.distributed.barrier()  # rank 0 keeps the meeting place
     finally:
         torch.distributed.destroy_process_group()
 
@@ -147,6 +148,7 @@ def flat(names: list[str]) -> None:
             RGSM(model, layers="all")
         with pytest.raises(InputError, match="use fully_shard"):
             RVSM(model, "top_k").shadow()
+        torch.distributed.barrier()  # rank 0 keeps the meeting place
     finally:
         torch.distributed.destroy_process_group()
 
@@ -173,6 +175,7 @@ def in_step(kind: str) -> None:
             train(forward, method, optimizer, own)
             for ours, theirs in zip(model.parameters(), single.parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+        torch.distributed.barrier()  # rank 0 keeps the meeting place
     finally:
         torch.distributed.destroy_process_group()
 

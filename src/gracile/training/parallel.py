@@ -101,5 +101,7 @@ def joined() -> Iterator[Ranks]:
         ) from error
     try:
         yield Ranks.current()
+        # Rank 0 keeps the meeting place: what is left to do there must be done before it goes.
+        dist.barrier()
     finally:
         dist.destroy_process_group()

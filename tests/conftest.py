@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+
+# Tests run side by side on few cores, and start processes of their own: threads that wait for a processor keep others from it. Before the
+# libraries that read it are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from gracile.data import Dataset, Splits
 
-# Tests run side by side on few cores; more threads than cores make all of them slower.
 torch.set_num_threads(1)
 
 

@@ -337,3 +337,11 @@ def test_a_kill_while_decoding_leaves_nothing(monkeypatch: pytest.MonkeyPatch, t
         load(file, max_bytes=0)
     assert left_behind(tmp_path) == []
     assert pq.read_table(file).num_rows == 40
+
+
+def test_texts_that_are_no_utf8_name_their_column(tmp_path: Path) -> None:
+    offsets, letters = pa.py_buffer(np.array([0, 1, 2, 3], np.int32)), pa.py_buffer(b"a\xffb")
+    broken = pa.StringArray.from_buffers(3, offsets, letters)
+    pq.write_table(pa.table({"word": broken, "x": [1.0, 2.0, 3.0], "label": [0, 1, 0]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"Column 'word' of .* cannot be read: Invalid UTF8.*texts as UTF-8"):
+        load(tmp_path / "t.parquet")

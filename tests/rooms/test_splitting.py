@@ -398,3 +398,25 @@ def test_half_precision_under_a_large_scale_stays_finite(method):
     assert model[0].weight.grad.isfinite().all()
     # u itself is rounded to float16.
     torch.testing.assert_close(model[0].weight.grad.float(), expected, rtol=2e-3, atol=8.0)
+
+
+@pytest.mark.parametrize("method", [RVSM, RGSM])
+@pytest.mark.parametrize(
+    "change", [{"lam": -1e-5}, {"lam": float("nan")}, {"beta": 0.0}, {"beta": float("inf")}], ids=lambda one: str(one)
+)
+def test_a_saved_state_out_of_range_is_refused_and_changes_nothing(method, change: dict[str, float]):
+    split = method(small(), lam=1e-3, beta=0.5)
+    with pytest.raises(InputError, match="must be a finite number"):
+        split.load_state_dict({**split.state_dict(), **change})
+    assert (split.lam, split.beta) == (1e-3, 0.5)
+
+
+@pytest.mark.parametrize("scales", [torch.ones(3), torch.full((10,), float("nan")), -torch.ones(10)], ids=str)
+def test_saved_weights_of_groups_are_those_of_this_network(scales: torch.Tensor):
+    split = RGSM(small(), lam=1e-3, beta=0.5)
+    before = split.state_dict()
+    scales = scales if len(scales) == 3 else scales[:1].expand(len(before["scales"]))
+    with pytest.raises(InputError, match="saved weights of groups do not fit"):
+        split.load_state_dict({**before, "lam": 0.2, "scales": scales})
+    assert split.lam == 1e-3
+    assert torch.equal(split.state_dict()["scales"], before["scales"])

@@ -184,12 +184,18 @@ def understand(names: Sequence[str], batches: Iterable[pa.RecordBatch], where: s
         the columns to read, and what was decided, a sentence each.
 
     Raises:
-        DataError: more different texts than categories, or no column is left.
+        DataError: more different texts than categories, texts that are no UTF-8, or no column is left.
     """
     seen = {name: _Seen(name) for name in names}
     for batch in batches:
         for name in names:
-            seen[name].add(batch.column(name))
+            try:
+                seen[name].add(batch.column(name))
+            except pa.ArrowInvalid as error:
+                raise DataError(
+                    f"Column '{name}' of {where} cannot be read: {str(error).splitlines()[0]}.",
+                    "Write the table anew, its texts as UTF-8.",
+                ) from error
     columns, told = [], []
     for name, column in seen.items():
         if column.numbers_rows:

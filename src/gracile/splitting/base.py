@@ -49,12 +49,7 @@ class VariableSplitting(ABC):
         coupling: Coupling,
         restart: bool,
     ) -> None:
-        if not (lam >= 0 and math.isfinite(lam)):
-            raise InputError(
-                f"lam must be a finite number of at least 0, not {lam}.", "Start from 1e-3 and raise it for more zeros."
-            )
-        if not (beta > 0 and math.isfinite(beta)):
-            raise InputError(f"beta must be a finite number above 0, not {beta}.", "The papers use 1e-2 to 1.")
+        _check_coefficients(lam, beta)
         if coupling not in ("gradient", "decoupled"):
             raise InputError(f"There is no coupling '{coupling}'.", "Choose 'gradient' or 'decoupled'.")
         self.model = unwrapped(model)
@@ -241,8 +236,14 @@ class VariableSplitting(ABC):
         return {"lam": self.lam, "beta": self.beta}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up coefficients saved by `state_dict`."""
-        self.lam, self.beta = float(state["lam"]), float(state["beta"])
+        """Take up coefficients saved by `state_dict`.
+
+        Raises:
+            InputError: they are out of range.
+        """
+        lam, beta = float(state["lam"]), float(state["beta"])
+        _check_coefficients(lam, beta)
+        self.lam, self.beta = lam, beta
 
     def tensors(self) -> list[Tensor]:
         """The weights w as they stand, detached; of a sharded one the part that lies here."""
@@ -335,3 +336,12 @@ class VariableSplitting(ABC):
 def parameter_count(model: nn.Module) -> int:
     """All parameters of a model, each counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check_coefficients(lam: float, beta: float) -> None:
+    if not (lam >= 0 and math.isfinite(lam)):
+        raise InputError(
+            f"lam must be a finite number of at least 0, not {lam}.", "Start from 1e-3 and raise it for more zeros."
+        )
+    if not (beta > 0 and math.isfinite(beta)):
+        raise InputError(f"beta must be a finite number above 0, not {beta}.", "The papers use 1e-2 to 1.")

@@ -481,10 +481,20 @@ class RGSM(VariableSplitting):
         return {**super().state_dict(), "scales": self._scales, "first_scales": self._first_scales, **worth}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` saved."""
+        """Take up what `state_dict` saved.
+
+        Raises:
+            InputError: it is out of range, or of another network.
+        """
+        scales, first = state["scales"].to(self._scales), state["first_scales"].to(self._scales)
+        for one in (scales, first):
+            if one.shape != self._scales.shape or bool((one.isnan() | (one < 0)).any()):
+                raise InputError(
+                    f"The saved weights of groups do not fit: {self.num_groups} numbers of at least 0 are asked for.",
+                    "Load the state of a splitting of the same network.",
+                )
         super().load_state_dict(state)
-        self._scales = state["scales"].to(self._scales)
-        self._first_scales = state["first_scales"].to(self._scales)
+        self._scales, self._first_scales = scales, first
         if self.worth is not None and "worth" in state:
             self.worth.load_state_dict(state["worth"])
 

@@ -130,3 +130,16 @@ def test_the_settings_go_to_another_process_and_back():
     settings = Settings(**RECIPE["settings"])
     assert Settings(**settings.model_dump(exclude_none=True)) == settings
     assert settings.names() == ["dense", "gradual-try1", "gradual-try2", "gradual"]
+
+
+def test_a_try_that_diverges_is_one_not_taken(tmp_path: Path):
+    tries = [{"training": {"lr": 1e30}}, {"training": {"lr": 0.1}}]
+    found = run(recipe(seeds=[0], tuning_seeds=[7], arms={"gradual": {"tries": tries}}), tmp_path / "run")
+    assert part(tmp_path / "run", "gradual-try1")["collapsed"] == "diverged"
+    assert any("gradual takes training.lr=0.1" in note for note in found.outcome.notes)
+    assert part(tmp_path / "run", "gradual")["accuracy"] > 50
+
+
+def test_tuning_seeds_that_nothing_is_tried_from_are_told(tmp_path: Path):
+    with pytest.raises(InputError, match="no arm has tries"):
+        run(recipe(arms={"gradual": {"tries": []}}), tmp_path / "run")

@@ -75,10 +75,6 @@ def told(arm: str, tries: Sequence[Mapping[str, Any]], results: Results) -> str:
     return f"{arm} takes {taken} by its accuracy on validation samples, of: {'; '.join(shown)}"
 
 
-def _table(changes: Mapping[str, Any]) -> str:
-    pairs = [
-        f"{key}.{inner}={value}" if isinstance(table, Mapping) else f"{key}={table}"
-        for key, table in changes.items()
-        for inner, value in (table.items() if isinstance(table, Mapping) else [(key, table)])
-    ]
+def _table(changes: Mapping[str, Mapping[str, Any]]) -> str:
+    pairs = [f"{table}.{key}={value}" for table, values in changes.items() for key, value in values.items()]
     return " ".join(pair.removeprefix("options.") for pair in pairs) or "the arm as it stands"

@@ -17,7 +17,7 @@ from torch import nn
 from gracile.channels.layer_sizes import shares_left, write_layers
 from gracile.core.console import muted
 from gracile.core.devices import device_named
-from gracile.core.errors import InputError, nearest
+from gracile.core.errors import InputError, NonFiniteError, nearest
 from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
@@ -29,7 +29,7 @@ from gracile.recipes import arms, methods, tables
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
 from gracile.recipes.described import write_data
 from gracile.recipes.kinds import Outcome
-from gracile.recipes.method_arms import Built, MethodArm, build, seconds_per_step
+from gracile.recipes.method_arms import MethodArm, build, seconds_per_step
 from gracile.recipes.robust import AttackSettings, robustness, titles, tried_on
 from gracile.recipes.schema import changed
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
@@ -110,17 +110,9 @@ class Settings(arms.ArmSettings[MethodArm]):
         """The recipe's training with what the arm changes."""
         return changed(self.training, self.arms[arm].training, f"[settings.arms.{arm}.training]")
 
-    def build(
-        self,
-        name: str,
-        seed: int,
-        splits: Splits,
-        device: torch.device,
-        found: nn.Module | None,
-        start: nn.Module | None = None,
-    ) -> Built:
-        """An arm from one seed, before its first step; see `gracile.recipes.method_arms.build`."""
-        return build(self.arms[name], self.model_of(name), self.training_of(name), seed, splits, device, found, start)
+    def asked(self, name: str) -> tuple[MethodArm, ModelSettings, TrainingSettings]:
+        """An arm, its network and its training, as `gracile.recipes.method_arms.build` takes them."""
+        return self.arms[name], self.model_of(name), self.training_of(name)
 
     def sparse_arms(self) -> list[str]:
         """The arms with a method of sparse training."""
@@ -138,6 +130,10 @@ class Settings(arms.ArmSettings[MethodArm]):
         return before + [(one, seed) for one in (own.found, own.start) if one is not None]
 
     def check(self, published: Rows) -> None:
+        if self.tuning_seeds and not any(arm.tries for arm in self.arms.values()):
+            raise InputError(
+                "The recipe has tuning_seeds, and no arm has tries.", "Give an arm tries, or leave them out."
+            )
         for name, arm in self.trained().items():
             if arm.tries:
                 self._check_tries(name, arm)
@@ -204,9 +200,9 @@ class Settings(arms.ArmSettings[MethodArm]):
             found = None if arm.found is None else build_network(self.model_of(arm.found), splits, seed).to(device)
             # What building warns of is said when the arm is trained.
             with muted(not timed):
-                built = self.build(name, seed, splits, device, found)
+                built = build(*self.asked(name), seed, splits, device, found)
                 for index in range(len(arm.tries)):
-                    self.with_arm(name, self.tried(name, index)).build(name, seed, splits, device, found)
+                    build(*self.with_arm(name, self.tried(name, index)).asked(name), seed, splits, device, found)
             parameters = sum(one.numel() for one in built.network.parameters())
             row = {
                 "arm": name, "method": arm.method or "dense", "seeds": len(self.seeds), "parameters": parameters,
@@ -229,7 +225,11 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
     if part.arm not in settings.arms:
         # Nothing of a try is judged on test samples.
         splits = replace(splits, test=splits.validation)
-        return _trained(settings.tries()[part.arm], part, splits, device, judged_on="validation")
+        try:
+            return _trained(settings.tries()[part.arm], part, splits, device, judged_on="validation")
+        except NonFiniteError as error:
+            # A setting that diverges is what tries are there to find.
+            return {"accuracy": 0.0, "collapsed": "diverged", "notes": [f"{part.path.name}: {error.cause}"]}
     if own := settings.arms[part.arm].tries:
         names = try_names(part.arm, own)
         found = {
@@ -284,7 +284,7 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     found = None if arm.found is None else load_trained(settings, part.beside(settings, arm.found), splits).to(device)
     start = None if arm.start is None else load_trained(settings, part.beside(settings, arm.start), splits)
     with muted(seed != settings.seeds[0]):
-        built = settings.build(part.arm, seed, splits, device, found, start)
+        built = build(*settings.asked(part.arm), seed, splits, device, found, start)
     if begun := arm.start or settings.model_of(part.arm).weights:
         _say_beginning(built.network, splits, part, begun)
     network, sparsifier, rule = built.network, built.sparsifier, built.rule

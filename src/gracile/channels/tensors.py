@@ -118,7 +118,7 @@ class _Tag:
 def _storage(tensor: Tensor) -> int:
     try:
         return tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):
+    except RuntimeError:  # a tensor without storage, as sparse ones are
         return id(tensor)
 
 

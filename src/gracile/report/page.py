@@ -12,7 +12,7 @@ from gracile.report.answers import answered
 from gracile.report.compressed import number
 from gracile.report.data import shown
 from gracile.report.reading import Arm, Run
-from gracile.report.verdict import verdict
+from gracile.report.verdict import became, verdict
 
 # Pictures are part of the page; beyond this many bytes in all they are named instead.
 PICTURE_BYTES = 8_000_000
@@ -60,7 +60,7 @@ def _head(run: Run) -> str:
     parts.append(f'<div class="verdict">{"".join(words)}</div>' if words else "")
     missed = [one for one in (run.result or {}).get("accept", []) if not one.get("met")]
     if missed:
-        claims = [f"{_became(one)}: {one.get('claim', one.get('value'))}" for one in missed]
+        claims = [f"{became(one)}: {one.get('claim', one.get('value'))}" for one in missed]
         parts.append(html.note(html.bullets(claims), bad=True))
     collapses = [f"{arm} has collapsed: {how}. {_why(how)}" for arm, how in found.collapsed.items()]
     told = [one for one in run.warnings if "has collapsed: " not in one]
@@ -185,11 +185,6 @@ def _units(run: Run) -> str:
     return html.paragraph(told, soft=True)
 
 
-def _became(criterion: Mapping[str, Any]) -> str:
-    """In a word, what became of a criterion."""
-    return {True: "met", None: "undecided"}.get(criterion.get("met", False), "missed")
-
-
 def _criteria(run: Run) -> str:
     """Each criterion with what was found: met, missed or undecided."""
     result = run.result or {}
@@ -200,8 +195,8 @@ def _criteria(run: Run) -> str:
         ]
         found = result.get("values", {}).get(one.get("value"))
         shown = "was not produced" if found is None else f"is {html.cell(found)}"
-        became = _became(one)
-        word = f'<span class="{"good" if became == "met" else "bad-word"}">{became}</span>'
+        word = became(one)
+        word = f'<span class="{"good" if word == "met" else "bad-word"}">{word}</span>'
         told = html.inline(f"{one.get('claim', '')}: `{one.get('value')}` {shown}, asked {' and '.join(bounds)}")
         items.append(f"<li>{word} · {told}</li>")
     return f"<ul>{''.join(items)}</ul>" if items else ""

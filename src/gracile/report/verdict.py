@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gracile.report.reading import Arm, Run
 
@@ -47,10 +49,14 @@ def verdict(run: Run) -> Verdict:
         met = sum(bool(one.get("met")) for one in accept)
         every = f"All {len(accept)}" if met == len(accept) else f"{met} of {len(accept)}"
         told = f"{every} criteria fixed before the run are met."
-        became = {True: "met", None: "undecided"}.get(accept[0].get("met", False), "missed")
-        words.append(told if len(accept) > 1 else f"The criterion fixed before the run is {became}.")
+        words.append(told if len(accept) > 1 else f"The criterion fixed before the run is {became(accept[0])}.")
     command, why = _next(run, best)
     return Verdict(words, collapsed, command, why)
+
+
+def became(criterion: Mapping[str, Any]) -> str:
+    """In a word, what became of a criterion."""
+    return {True: "met", None: "undecided"}.get(criterion.get("met", False), "missed")
 
 
 def _collapsed(run: Run) -> dict[str, str]:

@@ -18,7 +18,8 @@ HEAD = """# Architectures
 Can known architectures lose half of their channels, and does the smaller network compute what the larger one does?
 `benchmarks/architectures` asks this of {number} networks with random weights: at least one of every family of timm {timm},
 torchvision's classifiers and segmenters ({torchvision}), and families of transformers ({transformers}); {asked} stand below. Each is
-treated in double precision and in a process of its own, on one thread of {processor}, with torch {torch}, {days}.
+treated in double precision and in a process of its own, on one thread of {processor}, with torch {torch}, {days}. Rows are kept
+as networks are asked, with the code of their day, so that not all of them are of one commit.
 
 ```sh
 PYTHONPATH=src python -m benchmarks.architectures --tools ours torch-pruning torch-kirigami modelopt

@@ -215,6 +215,8 @@ def test_dropout_written_as_a_function_stays_dropout() -> None:
     lean = shrink(model, x)
     assert isinstance(lean, fx.GraphModule)
     assert type(lean).__name__ == "LambdaShortcutNet"
+    [dropped] = [node for node in lean.graph.nodes if node.target is F.dropout]
+    assert 0.1 in (*dropped.args, *dropped.kwargs.values())
     torch.manual_seed(0)
     assert not torch.equal(lean.train()(x), lean(x))
     assert torch.equal(lean.eval()(x), lean(x))

@@ -51,9 +51,9 @@ killed: .venv/.dev
 # The libraries that results are checked against; tests that need one of them skip without it.
 peers: .venv/.peers
 
-# The site, in docs/_build; a warning is an error, and nothing is fetched.
+# The site, in docs/_build/html; a warning is an error, and nothing is fetched.
 docs: .venv/.docs
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # The sdist and the wheel, in dist/, checked and tried outside of the checkout.
 wheel: .venv/.dev

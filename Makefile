@@ -1,7 +1,8 @@
 # Needs Python 3.11 or newer and nothing else. `make demo` installs what a user needs, `make test` the tools and tests on top of it.
 PYTHON ?= python3
 BIN := .venv/bin
-# What is not imported need not be compiled.
+# What is not imported need not be compiled; what is, once, and not by each of a hundred processes.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test lint peers docs fuzz killed wheel clean

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
-# Tests run side by side on few cores, and start processes of their own: threads that wait for a processor keep others from it. Before the
-# libraries that read it are imported.
+# Tests run side by side on few cores: threads and processes of theirs that wait for a processor keep others from it.
+# Before the libraries that read it are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import torch
 
 from gracile.data import Dataset, Splits
+from gracile.export import latency_table
 
 torch.set_num_threads(1)
+# Beside other tests a time tells nothing: a run of each file does.
+latency_table.__kwdefaults__["turn"] = 1e-4
 
 
 @pytest.fixture

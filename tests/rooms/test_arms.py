@@ -37,6 +37,9 @@ method = "scratch"
 found = "slim"
 """
 
+# Of the recipe that takes a while.
+EPOCHS = 10
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,7 +57,7 @@ def recipe(place: Path) -> schema.Recipe:
 @pytest.fixture(scope="module")
 def long_recipe(recipe: schema.Recipe) -> schema.Recipe:
     """One seed of two arms that take a while."""
-    changes = {"seeds": [0], "leave_out": ["anew"], "training": {"epochs": 20, "batch_size": 4}}
+    changes = {"seeds": [0], "leave_out": ["anew"], "training": {"epochs": EPOCHS, "batch_size": 4}}
     return recipe.model_copy(update={"settings": schema.merged(recipe.settings, changes)})
 
 
@@ -187,7 +190,7 @@ def test_the_part_of_a_killed_process_is_taken_up_from_its_checkpoint(
     process.ended()
     assert list((tmp_path / "killed" / "dense").glob("claim-*"))
     before = metrics(tmp_path / "killed" / "dense")
-    assert 3 <= len(before) < 20
+    assert 3 <= len(before) < EPOCHS
     run(long_recipe, tmp_path / "killed", resume=True)
     # The seconds of the first sitting stand in rows that were not trained again.
     assert metrics(tmp_path / "killed" / "dense")[: len(before) - 1] == before[:-1]

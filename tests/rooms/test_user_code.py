@@ -34,9 +34,12 @@ def test_running_code_is_said_and_done_once_for_two_names_of_a_file(tmp_path: Pa
     assert [record.getMessage() for record in caplog.records] == [f"running the code of {file}"]
 
 
-def test_a_file_that_changed_is_run_anew(tmp_path: Path) -> None:
+def test_a_file_that_changed_is_run_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a second and at the same length too, where Python takes the bytecode it keeps for current."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     assert load_name(write(tmp_path, "value = 1\n") + ":value") == 1
     assert load_name(write(tmp_path, "value = 2\n") + ":value") == 2
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_two_files_of_the_same_name_are_two_modules(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gracile.core.console import told
 from gracile.core.errors import InputError, nearest
@@ -131,7 +132,7 @@ def _module(file: Path) -> ModuleType:
     told.info("running the code of %s", file)
     if str(place.parent) not in sys.path:
         sys.path.insert(0, str(place.parent))
-    spec = importlib.util.spec_from_file_location(name, place)
+    spec = importlib.util.spec_from_file_location(name, place, loader=_Uncached(name, str(place)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -146,6 +147,14 @@ def _module(file: Path) -> ModuleType:
             "Correct it; what only a script should do belongs under `if __name__ == '__main__':`.",
         ) from error
     return module
+
+
+class _Uncached(SourceFileLoader):
+    """Reads the source itself: bytecode counts as current for a file that changed within a second and is as long as before."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        """There is nothing by which a kept one could be told to be current."""
+        raise OSError(path)
 
 
 def _place(error: BaseException, file: Path) -> str:

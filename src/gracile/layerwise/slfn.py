@@ -67,8 +67,9 @@ class Pairs(Nodes):
         basis, values, right = torch.linalg.svd(a, full_matrices=False)
         keep = values > values[0] * torch.finfo(torch.float64).eps * len(a)
         reading = torch.cat((a, values[keep, None] * right[keep])) * 0.5**0.5
-        parts = [part for both in (lossless_weights(a), reading) for part in (both[:, :-1], both[:, -1])]
-        return cls(*(part.to(dtype).contiguous() for part in parts), basis[:, keep])
+        layers = lossless_weights(a).to(dtype), reading.to(dtype)
+        (weight, bias), (of_reading, shift) = ((both[:, :-1].contiguous(), both[:, -1].contiguous()) for both in layers)
+        return cls(weight, bias, of_reading, shift, basis[:, keep])
 
     @property
     def width(self) -> int:

@@ -21,7 +21,9 @@ DECIDED = {
     "compress": {"fewer_bytes", "bytes"},
 }
 # Numbers that differ from one seed to the next; what is asked of them is asked with an error.
-DRAWN = re.compile(r"(^|\.)(accuracy$|lead_over\.|below_(central|none|mean)$)")
+DRAWN = re.compile(
+    r"(^|\.)(accuracy$|(channel_)?sparsity$|small_weights$|zero_channels_|lead_over\.|below_(central|none|mean)$)"
+)
 # Values that carry their own interval.
 CARRIED = (".low", ".high")
 # The first few steps of one seed.

@@ -214,3 +214,15 @@ def test_the_first_order_is_the_difference_of_closed_forms(dim: int) -> None:
 
     gain = SenileWalk(dim, delta=1e-6).diffusivity().nu - SenileWalk(dim).diffusivity().nu
     assert rates.first_order(dim, lambda m, c: np.ones_like(c)) == pytest.approx(gain / 1e-6, rel=1e-4)
+
+
+@pytest.mark.parametrize("delta", [1e-1, 1e-3, 1e-6])
+def test_the_added_walk_alone_spreads_like_delta_squared(delta: float) -> None:
+    """Steps of delta up or down: the second moment over the law of all paths, and the diffusivity of the walk that it perturbs."""
+    steps = 200
+    ups = np.arange(steps + 1)
+    places = delta * (2 * ups - steps)
+    alone = stats.binom(steps, 0.5).pmf(ups) @ places**2 / steps
+    assert alone == pytest.approx(delta**2, rel=1e-12)
+    enhanced = SenileWalk(1, delta=delta).diffusivity()
+    assert enhanced.nu - enhanced.error_bound > alone / delta

@@ -1,5 +1,7 @@
-"""Senile reinforced random walks: exact diffusivity and fast simulation."""
+"""Senile reinforced random walks, exactly and simulated, and the models before them: the elephant walk with stops, the cell flow."""
 
+from gracile.walks.cell_flow import CellFlow
+from gracile.walks.elephant import ElephantWalk
 from gracile.walks.noise import (
     NOISES,
     Exponential,
@@ -20,9 +22,11 @@ from gracile.walks.walk import Diffusivity, Growth, Recurrence, SenileWalk
 
 __all__ = [
     "NOISES",
+    "CellFlow",
     "ConstantReinforcement",
     "CustomReinforcement",
     "Diffusivity",
+    "ElephantWalk",
     "Exponential",
     "GrowingHalfNormal",
     "Growth",

@@ -35,7 +35,7 @@ class Growth:
 
     def __str__(self) -> str:
         power = "n" if self.exponent == 1 else f"n^{self.exponent:.6g}"
-        logs = " / log n" if self.log_exponent == -1 else ""
+        logs = {-1.0: " / log n", 1.0: " log n"}.get(self.log_exponent, "")
         return f"E|S_n|^2 ~ {self.coefficient:.10g} {power}{logs}"
 
 

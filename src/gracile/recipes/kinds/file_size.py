@@ -1,4 +1,4 @@
-"""The kind of recipe that trains arms and then weighs one: its ONNX file dense, shrunk, and in int8."""
+"""The kind of recipe that trains arms and then weighs one: its ONNX file dense, shrunk, and in int8, and how fast the first two answer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gracile.core.files import write_json
 from gracile.core.runs import RunFolder
 from gracile.data import Splits
 from gracile.data.batching import some
+from gracile.deploy import Latency
 from gracile.export import Int8Warning, accuracy, export_onnx
 from gracile.recipes.arms import Part
 from gracile.recipes.kinds import Outcome
@@ -56,6 +57,9 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
         beside = published_row(name, [name] if name in (line.get("file") for line in published) else [], published)
         trained.rows.append({**row, "x smaller": f"{ratio:.2f}", **beside})
         numbers = {"bytes": found["bytes"], "times_smaller": ratio, "file_accuracy": accuracy}
+        if "ms" in found:
+            numbers["times_faster"] = sizes["dense"]["ms"] / found["ms"]
+            row |= {"ms": f"{found['ms']:.3f}", "x faster": f"{numbers['times_faster']:.2f}"}
         trained.values.update({f"{name}.{key}": value for key, value in numbers.items()})
     trained.values["int8_costs"] = sizes["shrunk"]["accuracy"] - sizes["int8"]["accuracy"]
     return trained
@@ -79,7 +83,11 @@ def _weigh(settings: Settings, folder: RunFolder, splits: Splits, notes: list[st
             max_drop=settings.max_drop, float_path=files["shrunk"], verbose=False,
         )  # fmt: skip
         notes += [str(one.message) for one in caught if issubclass(one.category, Int8Warning)]
-        return {
+        sizes = {
             name: {"bytes": file.stat().st_size, "accuracy": accuracy(file, splits.test).percent}
             for name, file in files.items()
         }
+    timed = Latency(example[:1], rounds=15, turn=0.1)
+    for name, network in (("dense", dense), ("shrunk", sparse)):
+        sizes[name]["ms"] = timed(network)
+    return sizes

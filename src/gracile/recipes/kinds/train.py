@@ -36,6 +36,7 @@ from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
 from gracile.recipes.tries import best_try, check_tries, told, try_names
+from gracile.recipes.zero_channels import zero_channels
 from gracile.report import read, weights
 from gracile.splitting.dial import check_shares
 from gracile.training import CatastrophicOverfitting, evaluate, fit
@@ -61,6 +62,7 @@ class Settings(arms.ArmSettings[MethodArm]):
         reuse: take over arms that a run beside this one has trained from the very same settings.
         weights: draw the figures of `gracile weights` too.
         tuning_seeds: what the arms' tries are trained from.
+        layers: sets of layers by name, whose share of zero input channels is told, as ``ARM.zero_channels_SET``.
     """
 
     data: DataSettings
@@ -73,6 +75,7 @@ class Settings(arms.ArmSettings[MethodArm]):
     reuse: bool = False
     weights: bool = False
     tuning_seeds: list[int] = Field(default_factory=list)
+    layers: dict[str, list[str]] = Field(default_factory=dict)
 
     def names(self) -> list[str]:
         return [one for arm, own in self.trained().items() for one in (*try_names(arm, own.tries), arm)]
@@ -238,6 +241,8 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         settings = settings.with_arm(part.arm, settings.tried(part.arm, best_try(names, found)))
     result = _trained(settings, part, splits, device)
     part.notes.extend(result.pop("notes", []))
+    if settings.layers:
+        result |= zero_channels(part.path / "layers.json", settings.layers)
     if settings.attacks is not None:
         network = load_trained(settings, part, splits).to(device)
         found = robustness(network, splits.test, settings.attacks, part.folder)
@@ -373,6 +378,7 @@ def outcome(settings: Settings, folder: RunFolder, results: Results, published: 
         Column("sparsity", "sparsity %"), Column("channel_sparsity", "channel sparsity %"),
         Column("nonzero", "nonzero parameters", 0),
         *([Column("small_weights", "weights below 1e-3 %")] if settings.weights else []),
+        *(Column(f"zero_channels_{name}", f"zero channels of the {name} layers %") for name in settings.layers),
         Column("macs_left", "MACs left %"), Column("seconds", "seconds", 1),
     ]  # fmt: skip
     answer = lambda arm: published_row(arm, settings.arms[arm].published, published)

@@ -7,13 +7,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from gracile.core.errors import InputError
+from gracile.data import Dataset, Splits
 from gracile.recipes import load, run, schema, shipped
 from gracile.recipes.arms import Parts
 from gracile.recipes.comparisons import check_comparisons
 from gracile.recipes.kinds import KINDS, kind
 from gracile.recipes.kinds.train import Settings
+from gracile.recipes.settings import ModelSettings, build_network, named_network
 
 TINY = """
 title = "tiny"
@@ -223,3 +226,23 @@ def test_a_criterion_with_a_margin_is_undecided_within_it_and_from_a_single_seed
     known = {} if error is None else {"a.b.error": error}
     assert criterion.met({"a.b": value, **known}) is met
     assert mirrored.met({"a.b": -value, **known}) is met
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ((3, 32, 32), "resnet20"),
+        ((1, 28, 28), "lenet"),
+        ((3, 12, 12), "lenet"),
+        ((1, 8, 8), "cnn"),
+        ((1, 2, 8), "mlp"),
+        ((5,), "mlp"),
+    ],
+)
+def test_the_network_left_to_gracile_takes_the_data(shape: tuple[int, ...], name: str):
+    """`gracile run --data digits` refused its own choice: a LeNet, for images of 8x8 pixels."""
+    kind = torch.uint8 if len(shape) == 3 else torch.float32
+    data = Dataset(torch.ones(4, *shape, dtype=kind), torch.tensor([0, 1, 0, 1]), ("a", "b"), "drawn")
+    splits = Splits(data, data, data)
+    assert named_network(ModelSettings(), splits)[0] == name
+    assert build_network(ModelSettings(), splits, 0)(data.inputs.float()).shape == (4, 2)

@@ -96,7 +96,7 @@ class ModelSettings(Strict):
 
     Attributes:
         name: a row of `gracile.models.MODELS`; ``FILE.py:NAME``, a function of the user's own; or ``auto``: resnet20 for
-            images of 24 pixels and more, lenet below, mlp for features.
+            colour images of 24 pixels and more, lenet from 12 on, cnn from 4 on, mlp for features and what is smaller.
         options: what its factory takes beyond what the data fix.
         weights: a safetensors file that it begins from, instead of weights drawn from the seed.
         normalized: put a layer in front that standardises inputs by the data's statistics; without it the network is given images in
@@ -128,7 +128,9 @@ def named_network(settings: ModelSettings, splits: Splits) -> tuple[str, dict[st
     shape, name = splits.train.input_shape, settings.name
     flat = len(shape) == 1
     if name == "auto":
-        name = "mlp" if flat else ("resnet20" if min(shape[1:]) >= 24 and shape[0] == 3 else "lenet")
+        side = 0 if flat else min(shape[1:])
+        colour = {24: "resnet20"} if shape[0] == 3 else {}
+        name = next(one for least, one in {**colour, 12: "lenet", 4: "cnn", 0: "mlp"}.items() if side >= least)
     if flat and name != "mlp" and not is_own(name):
         raise InputError(
             f"The model '{name}' needs images, and the data are rows of {shape[0]} features.", "Use 'mlp'."

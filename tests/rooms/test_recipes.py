@@ -242,7 +242,7 @@ def test_a_criterion_with_a_margin_is_undecided_within_it_and_from_a_single_seed
 def test_the_network_left_to_gracile_takes_the_data(shape: tuple[int, ...], name: str):
     """`gracile run --data digits` refused its own choice: a LeNet, for images of 8x8 pixels."""
     kind = torch.uint8 if len(shape) == 3 else torch.float32
-    data = Dataset(torch.ones(4, *shape, dtype=kind), torch.tensor([0, 1, 0, 1]), ("a", "b"), "drawn")
+    data = Dataset((255 * torch.rand(4, *shape)).to(kind), torch.tensor([0, 1, 0, 1]), ("a", "b"), "drawn")
     splits = Splits(data, data, data)
     assert named_network(ModelSettings(), splits)[0] == name
     assert build_network(ModelSettings(), splits, 0)(data.inputs.float()).shape == (4, 2)

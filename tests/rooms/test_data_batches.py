@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gracile.core.errors import DataError, InputError
 from gracile.core.seeding import generator
 from gracile.data import Augmentation, Dataset, batches, load
+from gracile.models import Normalize
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +127,15 @@ def test_statistics_of_a_feature_far_from_zero_keep_their_digits() -> None:
     np.testing.assert_allclose(deviation[0], values.double().std(correction=0), rtol=1e-6)
     assert deviation[1] == 0
     assert mean[1] == 3
+
+
+def test_a_constant_feature_is_none_to_learn_from_and_none_to_fail_by() -> None:
+    """A table with a column that is the same everywhere was refused, with a remedy for who writes Python."""
+    features = torch.cat([torch.rand(1000, 1), torch.full((1000, 1), 0.1)], 1)
+    data = Dataset(features, torch.zeros(1000, dtype=torch.int64), ("a",), "made")
+    mean, deviation = data.statistics()
+    assert deviation[1] == 0
+    assert torch.equal(Normalize(mean, deviation)(features)[:, 1], torch.zeros(1000))
 
 
 @pytest.mark.parametrize(

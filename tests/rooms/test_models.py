@@ -104,7 +104,8 @@ def test_normalized_names_its_children_and_saves_its_buffers() -> None:
         (lambda: build("resnet21"), "Did you mean 'resnet20'"),
         (lambda: build("lenet", classes=3), "Did you mean 'num_classes'"),
         (lambda: Normalize([0.0], [1.0, 2.0]), "1 means and 2"),
-        (lambda: Normalize([0.0], [0.0]), "not positive"),
+        (lambda: Normalize([0.0], [-1.0]), "negative"),
+        (lambda: Normalize([0.0], [float("nan")]), "not a number"),
     ],
 )
 def test_mistakes_are_named(make, says: str) -> None:

@@ -101,7 +101,9 @@ class Dataset:
         if len(self) == 0:
             raise DataError(f"The data set '{self.name}' has no rows to take statistics of.", "Give it at least one.")
         mean, variance = self._moments_of_pixels() if self.is_image else self._moments_of_features()
-        return mean.float(), variance.sqrt().float()
+        deviation = variance.sqrt()
+        # What the mean's own roundings make of a constant feature.
+        return mean.float(), deviation.masked_fill(deviation <= 1e-12 * mean.abs(), 0.0).float()
 
     def _moments_of_pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of bytes and of their squares are whole numbers far below 2^53: one pass is exact."""

@@ -16,10 +16,10 @@ class Normalize(nn.Module):
 
     Args:
         mean: one number per channel or feature, or a single one for all; a buffer, saved with the model.
-        std: likewise.
+        std: likewise; of a constant feature, whose deviation is 0, the mean alone is taken off.
 
     Raises:
-        InputError: lengths differ, or a standard deviation is not positive.
+        InputError: lengths differ, or a standard deviation is negative or not a number.
     """
 
     channel_rule = "normalize"  # tells the channel graph, without knowing it, what this does to channels
@@ -36,11 +36,12 @@ class Normalize(nn.Module):
                 f"Normalize was given {means.numel()} means and {stds.numel()} standard deviations.",
                 "Give one of each per channel or feature.",
             )
-        if not bool((stds > 0).all()):
+        if not bool((stds >= 0).all()):
             raise InputError(
-                "Normalize was given a standard deviation that is not positive.",
-                "Leave constant features out, or use 1 for them.",
+                "Normalize was given a standard deviation that is negative or not a number.",
+                "Give those of the training data, as Dataset.statistics does.",
             )
+        stds.masked_fill_(stds == 0, 1.0)
         self.register_buffer("mean", means)
         self.register_buffer("std", stds)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import gracile
 from gracile.channels import ChannelGraph, trace
 from gracile.channels.survey import of_graph
 from gracile.core.errors import GracileError
@@ -179,8 +180,8 @@ class Tool:
 
     @property
     def version(self) -> str:
-        """As installed."""
-        return version(self.distribution)
+        """As installed; this library's own as it is imported, since it may be run from a checkout."""
+        return gracile.__version__ if self.distribution == "gracile" else version(self.distribution)
 
 
 TOOLS = {

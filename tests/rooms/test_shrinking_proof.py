@@ -128,6 +128,21 @@ def test_a_wrong_network_is_found_by_the_short_proof_and_named_by_the_long_one(m
         shrink(model, x)
 
 
+def test_rounding_that_a_network_enlarges_is_no_other_function() -> None:
+    """Large numbers are summed in another order, and a batch-norm takes nearly all of them away again."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).eval()
+    with torch.no_grad():
+        model[0].bias += 1e4
+        model[2].weight[:, ::2] = 0
+        model[3].running_mean += 1e4 * model[2].weight.sum(1)
+    x = torch.randn(4, 3)
+    lean = shrink(model, x)
+    assert lean[0].out_features == 32
+    assert largest_difference(model, lean, x) > 1e-5
+    assert largest_difference(copy.deepcopy(model).double(), copy.deepcopy(lean).double(), x.double()) < 1e-9
+
+
 class Own(nn.Module):
     """Says itself how it is copied."""
 

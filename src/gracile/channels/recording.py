@@ -7,8 +7,8 @@ itself a node of a graph from which a forward can be written anew. Functions wit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -381,13 +381,19 @@ class _Opened(TorchDispatchMode):
         return [Dims([None] * len(one)) for one in op.results]
 
 
-@contextmanager
-def _quiet(recorder: Recorder) -> Iterator[None]:
-    paused, recorder._paused = recorder._paused, True
-    try:
-        yield
-    finally:
-        recorder._paused = paused
+class _quiet:
+    """The recorder notices nothing."""
+
+    __slots__ = ("before", "recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __enter__(self) -> None:
+        self.before, self.recorder._paused = self.recorder._paused, True
+
+    def __exit__(self, *_error: object) -> None:
+        self.recorder._paused = self.before
 
 
 def _fixed(op: Op) -> list[Dims]:

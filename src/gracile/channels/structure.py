@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,10 +124,12 @@ class Structure:
         number = 0
         for layer in self.readers:
             assert layer.inputs is not None
-            for one in self.labels[layer.inputs[1]]:
-                if group[first[one]] < 0 and not self.pinned[one] and not barred[one]:
-                    group[first[one]] = number
-                    number += 1
+            read = self.labels[layer.inputs[1]]
+            found, at = np.unique(first[read[~(self.pinned | barred)[read]]], return_index=True)
+            new = found[np.argsort(at)]
+            new = new[group[new] < 0]
+            group[new] = np.arange(number, number + len(new))
+            number += len(new)
         return group[first]
 
     def groups_of(self, labels: Labels) -> np.ndarray:
@@ -140,8 +143,11 @@ class Structure:
 
     def parameter(self, name: str) -> Tensor:
         """A parameter or buffer of the model by its full name."""
-        owner, _, leaf = name.rpartition(".")
-        return getattr(self.model.get_submodule(owner), leaf)
+        owner: Any = self.model
+        *path, leaf = name.split(".")
+        for one in path:
+            owner = owner._modules[one]
+        return getattr(owner, leaf)
 
     def shape_of(self, var: Var) -> list[int]:
         """The shape in which constants of a tensor are kept: 1 where its size is fixed."""

@@ -40,7 +40,8 @@ def shrink(
         strict: refuse an operation without a rule, instead of keeping the channels it works on.
         tolerance: the largest difference of outputs allowed, relative to the largest output; 1e-5 by default, in half precision ten
             times its rounding. Compared in evaluation, on one sample of the example and one of normal noise, in a batch of another
-            size than was traced; where that does not settle it, on four samples of each.
+            size than was traced; where that does not settle it, on four samples of each, and at last in double precision, where rounding
+            of single precision is told from another function.
 
     Returns:
         A deep copy with smaller layers; a `torch.fx.GraphModule` with the same modules where the model's own code names numbers of

@@ -2,6 +2,7 @@
 
 python examples/timm_half_as_large.py
 python examples/timm_half_as_large.py efficientnet_b0 --size 32 --epochs 6
+python examples/timm_half_as_large.py vit_tiny_patch16_224 --data cifar10 --size 32 --patch 8 --epochs 4 --samples 3000
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from gracile.data import Dataset, batches, load
 
 parser = argparse.ArgumentParser()
 parser.add_argument("name", nargs="?", default="vit_tiny_patch16_224", help="as timm calls it")
-parser.add_argument("--size", type=int, default=8, help="of the images, whose digits have 8 x 8 pixels")
+parser.add_argument("--data", default="digits", help="as gracile.data.load calls it")
+parser.add_argument("--size", type=int, default=8, help="of the images, to which they are enlarged")
+parser.add_argument("--patch", type=int, default=4, help="of a vision transformer, in pixels")
 parser.add_argument("--epochs", type=int, default=12)
-parser.add_argument("--samples", type=int, default=1000, help="that are trained on")
+parser.add_argument("--samples", type=int, default=1000, help="that are trained on at most, and tested on")
 options = parser.parse_args()
 
 
@@ -29,16 +32,16 @@ def resized(split: Dataset) -> Dataset:
     return replace(split, inputs=F.interpolate(split.inputs, size=options.size))
 
 
-splits = load("digits")
+splits = load(options.data, train_limit=options.samples, test_limit=options.samples)
 splits = replace(splits, **{name: resized(getattr(splits, name)) for name in ("train", "validation", "test")})
-train_set = splits.train.subset(range(min(options.samples, len(splits.train))))
+train_set = splits.train
 example = next(batches(train_set, 2))[0]
 
 
 def train(sparse: bool) -> torch.nn.Module:
     torch.manual_seed(0)
-    small = {"img_size": options.size, "patch_size": options.size // 2} if "vit" in options.name else {}
-    network = timm.create_model(options.name, num_classes=10, in_chans=1, **small)
+    small = {"img_size": options.size, "patch_size": options.patch} if "vit" in options.name else {}
+    network = timm.create_model(options.name, num_classes=10, in_chans=example.shape[1], **small)
     steps = options.epochs * len(train_set) // 32
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps + options.epochs)

@@ -9,6 +9,7 @@ from scipy import stats
 from gracile.walks import CustomReinforcement, PowerReinforcement, SenileWalk
 from gracile.walks.batches import Batches, Runner, Sums
 from gracile.walks.visits import TauLaw
+from gracile.walks.ways import on_axes, ways
 
 # A right law fails a test at this level once in a thousand seeds; seeds are fixed.
 LEVEL = 1e-3
@@ -40,14 +41,67 @@ def test_edge_by_edge_has_the_law_of_step_by_step(dim: int, noise: str | None, d
         assert same_law(plain.ends[:, axis], fast.ends[:, axis]) > LEVEL
 
 
-@pytest.mark.parametrize("delta", [0.2, 0.02, 1e-6])
+@pytest.mark.parametrize(("dim", "delta"), [(1, 0.2), (1, 0.02), (1, 1e-6), (2, 0.2), (2, 0.01), (3, 0.2), (3, 0.01)])
 @pytest.mark.parametrize("steps", [300, 5001])
-def test_batches_have_the_law_of_edge_by_edge(delta: float, steps: int) -> None:
-    walk = SenileWalk(1, delta=delta)
+def test_batches_have_the_law_of_edge_by_edge(dim: int, delta: float, steps: int) -> None:
+    walk = SenileWalk(dim, delta=delta)
     plain = walk.simulate(steps, 3000, 3, method="edges", records=[steps])
     fast = walk.simulate(steps, 8000, 4, method="batches", records=[steps // 2, steps])
-    assert same_law(plain.ends[:, 0], fast.ends[:, 0]) > LEVEL
+    assert same_law(np.abs(plain.ends).sum(axis=1), np.abs(fast.ends).sum(axis=1)) > LEVEL
+    for axis in range(dim):
+        assert same_law(plain.ends[:, axis], fast.ends[:, axis]) > LEVEL
     assert fast.law_error < 1e-4
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("visits", [1, 2, 4])
+def test_the_ways_of_few_visits_have_the_law_of_all_sequences(dim: int, visits: int) -> None:
+    """Where they lead, the next direction and the even visits together, against every sequence of parities and turns."""
+    chances: dict[tuple[int, ...], float] = {}
+
+    def follow(place: tuple[int, ...], direction: int, evens: int, left: int, chance: float) -> None:
+        if not left:
+            key = (*place, direction, evens)
+            chances[key] = chances.get(key, 0.0) + chance
+            return
+        for odd, share in ((1, 0.7), (0, 0.3)):
+            k, sign = direction % dim, 1 if direction < dim else -1
+            there = tuple(x + odd * sign * (axis == k) for axis, x in enumerate(place))
+            barred = (direction + dim) % (2 * dim) if odd else direction
+            for following in set(range(2 * dim)) - {barred}:
+                follow(there, following, evens + 1 - odd, left - 1, chance * share / (2 * dim - 1))
+
+    follow((0,) * dim, 0, 0, visits, 1.0)
+    size = 60_000
+    moved, turned, evens = ways(dim, 0.3).draw(np.random.default_rng(13), visits, size)
+    found, counts = np.unique(np.column_stack([moved, turned, evens]), axis=0, return_counts=True)
+    seen = dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True))
+    assert set(seen) <= set(chances)
+    likely = {key: chance for key, chance in chances.items() if chance * size >= 5}
+    rest = 1 - sum(likely.values())
+    expected = [size * chance for chance in likely.values()]
+    observed = [seen.get(key, 0) for key in likely]
+    if rest * size > 5:
+        expected, observed = [*expected, size * rest], [*observed, size - sum(observed)]
+    expected = np.array(expected) * sum(observed) / sum(expected)
+    assert stats.chisquare(observed, expected).pvalue > LEVEL
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_runs_lie_on_axes_as_a_walk_from_axis_to_axis(dim: int) -> None:
+    """How often each axis is taken, and which comes next, against the walk itself; 13 runs, then 1 and none beside them."""
+    rng, size = np.random.default_rng(14), 40_000
+    found, at = on_axes(rng, np.full(size, 13), dim)
+    place, arrivals = np.zeros(size, dtype=int), np.zeros((size, dim), dtype=int)
+    for _ in range(13):
+        place = (place + rng.integers(1, dim, size)) % dim if dim > 2 else 1 - place
+        arrivals[np.arange(size), place] += 1
+    following = (place + rng.integers(1, dim, size)) % dim if dim > 2 else 1 - place
+    assert (found.sum(axis=1) == 13).all()
+    code = lambda counts, last: (counts * [100, 10, 1][:dim]).sum(axis=1) * 3 + last
+    assert same_law(code(found, at), code(arrivals, following), 60) > LEVEL
+    mixed = np.array([0, 1, 2, 5])
+    assert (on_axes(rng, mixed, dim)[0].sum(axis=1) == mixed).all()
 
 
 def test_batches_keep_time_between_records() -> None:
@@ -57,7 +111,7 @@ def test_batches_keep_time_between_records() -> None:
     runner = Runner(Batches(law, 5000), 6000, np.random.default_rng(5))
     places = []
     for time in (999, 1000, 1003, 5000):
-        places.append(runner.advance(time))
+        places.append(runner.advance(time)[:, 0])
         assert ((places[-1] - time) % 2 == 0).all()
     assert (np.abs(places[1] - places[0]) == 1).all()
     assert (np.abs(places[2] - places[1]) <= 3).all()

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks import defaults
 from benchmarks.__main__ import main, one
 from benchmarks.page import KEPT, PAGE, page, table
 from benchmarks.protocol import Case, Growth, Machine, Memory, Work, exponent, machine, measured
@@ -71,6 +72,23 @@ def test_one_benchmark_tells_where_it_ran_and_what_was_left_out(monkeypatch) -> 
     assert found["environment"]["versions"]["torch"]
     assert "Left out: no peer." in table(found)
     assert json.loads(json.dumps(found)) == found
+
+
+def test_the_table_of_defaults_is_what_was_measured():
+    kept = json.loads(defaults.KEPT.read_text(encoding="utf-8"))
+    page = defaults.PAGE.read_text(encoding="utf-8")
+    assert defaults.with_tables(page, kept) == page
+    assert set(kept) <= set(defaults.DATA)
+
+
+def test_a_default_far_below_the_best_peer_stands_out():
+    found = {"seconds": 1.0, "splits": 1, "brier": 0.125, "log_loss": 0.25}
+    scores = {"ELM": 90.0, "SLFN": 89.0, "MLP": 90.0, "HistGradientBoosting": 91.0}
+    text = defaults.tables({"wine": {name: found | {"score": score} for name, score in scores.items()}})
+    assert "90.0, 1 s" in text
+    assert "**89.0**, 1 s" in text
+    assert "0.125, 0.250" in text
+    assert text.count("not run") == 4 + 8 * (len(defaults.DATA) - 1)
 
 
 def test_every_benchmark_is_listed(monkeypatch, capsys) -> None:

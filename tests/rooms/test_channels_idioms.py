@@ -198,6 +198,30 @@ def test_grouped_convolutions_lose_channels_evenly_where_there_are_more_of_them_
     assert index["2.weight"].flatten().tolist() == [*range(8, 16), *range(8, 16)]
 
 
+@pytest.mark.parametrize(("groups", "each", "inside"), [(12, 8, True), (12, 4, False), (2, 4, True)])
+def test_grouped_convolutions_lose_places_within_groups_where_there_are_enough_of_them(
+    groups: int, each: int, inside: bool
+) -> None:
+    """A share p of the places leaves p^2 of the weights, a share p of the groups p; but of four places each is a quarter."""
+    wide = groups * each
+    model = nn.Sequential(
+        nn.Conv2d(3, wide, 1), nn.Conv2d(wide, wide, 3, groups=groups), nn.Conv2d(wide, 2, 1)
+    ).double()
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    graph = trace(model, x)
+    of_reader = graph.group_index()["2.weight"].flatten()
+    assert len(of_reader.unique()) == (each if inside else groups)
+    halves = torch.zeros(graph.num_groups, dtype=torch.bool)
+    halves[of_reader.unique()[::2]] = True
+    if inside:  # what goes of its inputs and what goes of its outputs differ, and a filter that goes reads nothing
+        halves[graph.group_index()["1.weight"].unique()[1::2]] = True
+    zero_groups(model, graph, halves)
+    lean = shrink(model, x)
+    left = (groups, each // 2) if inside else (groups // 2, each)
+    assert (lean[1].groups, lean[1].weight.shape[1], lean[1].out_channels) == (*left, wide // 2)
+    assert largest_difference(model, lean, torch.randn(3, 3, 6, 6, dtype=torch.float64)) < 1e-12
+
+
 def test_inputs_by_name_and_optional_arguments() -> None:
     make, shapes, _ = IDIOMS["optional"]
     model, x = randomised(make(), 0).double(), example(shapes)[0]

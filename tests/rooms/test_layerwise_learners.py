@@ -91,6 +91,16 @@ def test_slfn_gives_its_input_back(digits, rho):
     np.testing.assert_allclose(model.invert(hidden), x, atol=1e-9)
 
 
+@pytest.mark.parametrize("rho", [0.5, 2, 6])
+def test_slfn_solves_for_pairs_what_it_would_for_their_nodes(digits, rho):
+    """It reads |z| and the inputs in place of relu(z) and relu(-z), which is a rotation of them."""
+    x, y = digits
+    model = SLFNClassifier(rho=rho, lam=3.0, scale=None, dtype="float64").fit(x / 16, y)
+    nodes, targets = model.hidden(x / 16), np.eye(10)[y]
+    plain = np.linalg.solve(nodes.T @ nodes + 3.0 * np.eye(model.n_), nodes.T @ targets)
+    np.testing.assert_allclose(model.net_[-1].weight.numpy().T, plain, atol=1e-9)
+
+
 def test_slfn_below_two_refuses_to_invert(digits):
     model = SLFNClassifier(rho=1.9).fit(*digits)
     with pytest.raises(InputError, match="loses information"):

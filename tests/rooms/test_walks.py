@@ -55,7 +55,7 @@ from gracile.walks import (
         (lambda: SenileWalk(1).simulate(10**16), "10"),
         (lambda: SenileWalk(1).simulate(10, walkers=0), "walkers"),
         (lambda: SenileWalk(1).simulate(10, records=[3, 2]), "increasing"),
-        (lambda: SenileWalk(2).simulate(10, method="batches"), "d = 1"),
+        (lambda: SenileWalk(4).simulate(10, method="batches"), "d = 1 to 3"),
         (lambda: SenileWalk(1).simulate(10, method="leaps"), "leaps"),  # type: ignore[arg-type]
         (lambda: SenileWalk(1, delta=0.7).simulate(10, method="batches"), "parities"),
         (lambda: SenileWalk(1, delta=0.1, noise="half-normal-n", clock="walk").simulate(10, method="edges"), "law"),
@@ -101,7 +101,7 @@ def test_a_power_above_one_may_stay_for_ever() -> None:
     assert SenileWalk(1, PowerReinforcement(1.0, 2.0), delta=1e-3).diffusivity().nu > 0
 
 
-@pytest.mark.parametrize(("dim", "method"), [(1, "batches"), (1, "edges"), (2, "edges"), (1, "steps")])
+@pytest.mark.parametrize(("dim", "method"), [(1, "batches"), (3, "batches"), (1, "edges"), (2, "edges"), (1, "steps")])
 def test_the_same_seed_gives_the_same_walk_on_any_number_of_threads(dim: int, method) -> None:
     walk = SenileWalk(dim, delta=0.1)
     a, b = (walk.simulate(200, 5100, 3, method=method, workers=workers) for workers in (1, 2))

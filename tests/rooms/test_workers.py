@@ -214,6 +214,22 @@ def test_one_worker_is_plain_training(digits: Splits):
     assert fit is not None
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_network_of_doubles_is_trained_on_images_of_floats(digits: Splits, exact: bool):
+    parts = dict(enumerate(shards(digits.train.labels, 4)))
+    found = []
+    for double in (False, True):
+        torch.manual_seed(0)
+        built = mlp(image_size=8, widths=[12])
+        given = Classification(built.double() if double else built, digits.train, parts, batch_size=8, exact=exact)
+        done = train(network("ring", 4), method("choco", lr=0.1, compress="int8", gamma=0.5), given, 4)
+        assert done.x.dtype == (torch.float64 if double else torch.float32)
+        assert given.evaluate(done.x, digits.validation)[0].shape == (4,)
+        found.append(done.x.double())
+    # A message of int8 differs by a level where the two round to either side.
+    assert torch.allclose(*found, atol=0.02)
+
+
 def test_dropout_is_its_own_at_every_worker_and_step(digits: Splits):
     torch.manual_seed(0)
     parts = dict(enumerate(shards(digits.train.labels, 3)))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore
 
 from gracile.core.errors import GracileError, InputError
@@ -32,6 +33,7 @@ from gracile.workers import (
     shards,
     train,
 )
+from gracile.workers.processes import announce
 from tests.processes import limited, serve
 
 METHODS = {
@@ -378,6 +380,39 @@ def test_killed_before_the_first_meeting_the_others_meet_without_it():
     optimum = quadratics(3).b[[0, 2]].mean(0)
     for place in (0, 2):
         assert torch.allclose(torch.tensor(launched.results[place]["x"]).double(), optimum, atol=0.05)
+
+
+def one_is_lost_while_the_group_forms(transport: Processes) -> list[int]:
+    """Process 2 is killed when process 0 has connected to all, and process 1 has not; who watches notices late."""
+    store, form = PrefixStore("second", transport.store), dist.init_process_group
+
+    def formed(*arguments: Any, **options: Any) -> None:
+        form(*arguments, **options)
+        if options["world_size"] < 3:
+            return
+        if transport.index == 0:
+            store.set("connected", "to all")
+        store.wait(["connected"])
+        if transport.index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if transport.index == 1:
+            dist.destroy_process_group()
+            raise RuntimeError("Connection reset by peer")
+
+    dist.init_process_group = formed
+    if transport.index == 0:
+        threading.Timer(0.5, announce, (store, 1, [0, 1])).start()
+    again = Processes(3, store, transport.index, 3)
+    train(network("complete", 3, transport=again), method("average", lr=0.1), quadratics(3, again.local), 5, every=5)
+    return sorted(again.gone)
+
+
+def test_lost_while_the_group_forms_the_others_form_one_together():
+    """Who had connected to all went on alone, was through before the next meeting was called, and counted two as gone."""
+    with limited(50):
+        launched = launch(one_is_lost_while_the_group_forms, 3, 3)
+    assert launched.deaths == [(2, -signal.SIGKILL)]
+    assert launched.results == [[2], [2], None]
 
 
 def test_who_never_comes_is_named():

@@ -6,7 +6,7 @@ import functools
 import linecache
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -58,6 +58,8 @@ SAME = {
 
 # What holds nothing else: told apart first, for torch's own search through containers is slow.
 LEAVES = (Tensor, Var, int, float, str, type(None))
+# The commonest of them, whose type alone tells.
+KEPT = {Tensor, nn.Parameter, Var, int, float, str, bool, type(None)}
 
 
 class Shape(tuple[int, ...]):
@@ -119,15 +121,18 @@ def with_shapes(value: Any) -> Any:
 
 def without_sizes(value: Any) -> Any:
     """Arguments as torch takes them."""
-    if isinstance(value, Size | Mode):
-        return plain(value)
-    if type(value) is Shape:
-        return torch.Size(int(one) for one in value)
-    if type(value) in (tuple, list):
-        return type(value)(without_sizes(one) for one in value)
-    if type(value) is dict:
+    kind = type(value)
+    if kind in KEPT:
+        return value
+    if kind is tuple or kind is list:
+        return kind([without_sizes(one) for one in value])
+    if kind is dict:
         return {name: without_sizes(one) for name, one in value.items()}
-    if isinstance(value, slice):
+    if kind is Size or kind is Mode:
+        return plain(value)
+    if kind is Shape:
+        return torch.Size(int(one) for one in value)
+    if kind is slice:
         return slice(without_sizes(value.start), without_sizes(value.stop), without_sizes(value.step))
     return value
 
@@ -140,11 +145,13 @@ def leaves(value: Any) -> list[Any]:
 
 
 def _collect(value: Any, found: list[Any]) -> None:
-    if isinstance(value, LEAVES):
+    if type(value) in KEPT:
         found.append(value)
     elif isinstance(value, tuple | list):
         for one in value:
             _collect(one, found)
+    elif isinstance(value, LEAVES):
+        found.append(value)
     elif isinstance(value, Mapping):
         for one in value.values():
             _collect(one, found)
@@ -157,10 +164,10 @@ def _collect(value: Any, found: list[Any]) -> None:
 def with_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """The same containers, with what `function` gives in each tensor's place."""
     kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([with_tensors(one, function) for one in value])
     if isinstance(value, Tensor):
         return function(value)
-    if kind is tuple or kind is list:
-        return kind(with_tensors(one, function) for one in value)
     if kind is dict:
         return {name: with_tensors(one, function) for name, one in value.items()}
     if isinstance(value, LEAVES):
@@ -168,14 +175,9 @@ def with_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     return tree_map(lambda one: function(one) if isinstance(one, Tensor) else one, value)
 
 
-def of_batch(value: Any) -> bool:
-    """Whether a size of the first dimension of a tensor is among these arguments, so that the result is as large as the batch."""
-    return any(
-        isinstance(leaf, Measured) and leaf.dim == 0
-        for one in leaves(value)
-        if isinstance(one, Size)
-        for leaf in one.leaves()
-    )
+def of_batch(sizes: Sequence[Size]) -> bool:
+    """Whether one of these arguments is a size of the first dimension of a tensor, so that the result is as large as the batch."""
+    return any(isinstance(leaf, Measured) and leaf.dim == 0 for one in sizes for leaf in one.leaves())
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:

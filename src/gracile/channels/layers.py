@@ -75,7 +75,7 @@ def _input_or_fixed(x: Var, op: Op) -> str:
 
 
 def _grouped(op: Op, groups: Any, x: Var, axis: int, weight: Var) -> tuple[Labels, Labels]:
-    """Either whole groups go, with all they read and make, or the same places out of every group."""
+    """The same places go out of every group, or whole groups with all they read and make."""
     number = int(groups)
     each, made = x.shape[axis] // number, weight.shape[0] // number
     group = op.fresh(number)
@@ -88,14 +88,14 @@ def _grouped(op: Op, groups: Any, x: Var, axis: int, weight: Var) -> tuple[Label
     elif each == 1:
         op.unite(read, group)
     else:
-        op.ledger.relate(read, [group, inside], op.said)
+        op.ledger.relate(read, [group, inside], op.said, grouped=True)
     out = weight.dims[0]
     if out is None:
         op.pin(group, "its size is fixed")
     elif made == 1:
         op.unite(out, group)
     else:
-        op.ledger.relate(out, [group, op.fresh(made)], op.said)
+        op.ledger.relate(out, [group, op.fresh(made)], op.said, grouped=True)
     place = ("kwargs", "groups") if "groups" in op.kwargs else ("args", 6)
     op.follows(groups, group, place)
     return group, inside
@@ -139,9 +139,9 @@ def _grouped_transposed(
     else:
         inside = op.fresh(each)
         op.pin(inside, f"{op.said} is grouped: its groups go whole")
-        op.ledger.relate(rows, [group, inside], op.said)
+        op.ledger.relate(rows, [group, inside], op.said, grouped=True)
     out = op.fresh(number * made)
-    op.ledger.relate(out, [group, columns if columns is not None else op.fixed(made)], op.said)
+    op.ledger.relate(out, [group, columns if columns is not None else op.fixed(made)], op.said, grouped=True)
     op.pin(weight.dims[1], f"{op.said} is grouped: its groups go whole")
     op.follows(groups, group, ("kwargs", "groups") if "groups" in op.kwargs else ("args", 6))
     both = (group, op.fixed(each))

@@ -28,6 +28,8 @@ class Op:
         module: the module called, None for functions and methods.
         args: as given, tensors as `Var`, everything else as its value on the example.
         kwargs: likewise.
+        given: all that the arguments hold, in order.
+        operands: the tensors among it.
         results: shapes of the result's tensors, on an example of two samples.
         where: the user's own source line, for reasons and errors.
     """
@@ -52,7 +54,8 @@ class Op:
             call,
         )
         self.results: list[tuple[int, ...]] = []
-        self.operands: list[Var] = [one for one in leaves((self.args, self.kwargs)) if isinstance(one, Var)]
+        self.given = leaves((self.args, self.kwargs))
+        self.operands: list[Var] = [one for one in self.given if isinstance(one, Var)]
         self.record = Record(self.operands)
         self.ledger = ledger
         self.used: set[int] = set()

@@ -50,6 +50,7 @@ class Recorder(TorchFunctionMode):
         dead_ends: labels of what is computed and not used, where the model's own forward goes on computing it.
         missing: operations without a rule, with the lines they come from.
         modules: the model's modules with their paths.
+        outputs: what the run gave back.
     """
 
     def __init__(self, model: nn.Module, ledger: Ledger, strict: bool) -> None:
@@ -62,6 +63,7 @@ class Recorder(TorchFunctionMode):
         self.missing: dict[str, list[str]] = defaultdict(list)
         self.dead_ends: list[Labels] = []
         self.modules = {module: name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
+        self.outputs: list[Tensor] = []
         self._inside = ""  # the path of the module that is called whole
         self._paused = False
 
@@ -152,9 +154,11 @@ class Recorder(TorchFunctionMode):
 
     def _call(self, key: str, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         rule = RULES.get(key)
-        tensors = any(isinstance(one, Tensor) for one in leaves((args, kwargs)))
+        given = leaves((args, kwargs))
+        tensors = any(isinstance(one, Tensor) for one in given)
+        plain_args, plain_kwargs = without_sizes(args), without_sizes(kwargs)
         if rule is None and not tensors:
-            result = func(*without_sizes(args), **without_sizes(kwargs))
+            result = func(*plain_args, **plain_kwargs)
             if not any(isinstance(one, Tensor) for one in leaves(result)):
                 return result
         operands = self.tensors.vars(args), self.tensors.vars(kwargs)
@@ -163,12 +167,12 @@ class Recorder(TorchFunctionMode):
             step = self.writer.call(name, func, *self._with_mode(key, args, kwargs))
         result: Any = None
         if rule is None and tensors:
-            for one in leaves((args, kwargs)):
+            for one in given:
                 if isinstance(one, Size):
                     self.escaped(one)
-            result = self._opened(key, func, args, kwargs, step)
+            result = self._opened(key, func, plain_args, plain_kwargs, step)
         elif tensors or rule is not None:
-            result = func(*without_sizes(args), **without_sizes(kwargs))
+            result = func(*plain_args, **plain_kwargs)
         writes = in_place(name, args, kwargs)
         op = Op(key, self._inside or step.node.name, operands, step, self.ledger, func)
         self._apply(rule or _fixed, op, result, args if writes else ())
@@ -207,8 +211,11 @@ class Recorder(TorchFunctionMode):
                 self.ledger.pin(*one.holds)
         with _quiet(self):
             made = as_dims(rule(op), op.results)
-        self._values_used(op)
-        varies = any(one.varies for one in op.operands) or of_batch((op.args, op.kwargs))
+        sizes = [one for one in op.given if isinstance(one, Size)]
+        for size in sizes:
+            if id(size) not in op.used:  # no size of the result, but a number that the function depends on
+                self.escaped(size)
+        varies = any(one.varies for one in op.operands) or of_batch(sizes)
         for one, dims, seen in zip(tensors, made, known, strict=True):
             if seen and target is None and op.key in SAME:
                 continue  # handed back as it is
@@ -244,7 +251,7 @@ class Recorder(TorchFunctionMode):
                 stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
                 torch._C._set_mkldnn_enabled(False)  # its recurrent layers are one operation each
             stack.enter_context(_Opened(self, key, step))
-            return func(*without_sizes(args), **without_sizes(kwargs))
+            return func(*args, **kwargs)
 
     def unknown(self, key: str, step: Step, operands: Any) -> str:
         """Note an operation without a rule."""
@@ -259,12 +266,6 @@ class Recorder(TorchFunctionMode):
             )
         self.missing[key].append(where or step.node.name)
         return f"'{key}' at {where or step.node.name} has no rule"
-
-    def _values_used(self, op: Op) -> None:
-        """Sizes that are no size of the result are numbers the function depends on."""
-        for one in leaves((op.args, op.kwargs)):
-            if isinstance(one, Size) and id(one) not in op.used:
-                self.escaped(one)
 
     def escaped(self, size: Size) -> None:
         """A size was used as a number: what it was read from must stay."""
@@ -322,6 +323,7 @@ class Recorder(TorchFunctionMode):
     def output(self, result: Any) -> None:
         """What the network gives back stays."""
         flat = tensors_in(result)
+        self.outputs = [one.detach() for one in flat]
         for one in flat:
             var = self.tensors.var(one)
             for labels in var.dims:

@@ -244,11 +244,18 @@ class Relation:
     """The channels of a dimension of a * b slices, taken apart into a dimension of a and one of b.
 
     Removal goes along one of the two: whole blocks, or evenly out of every block.
+
+    Attributes:
+        whole: labels of the slices, (a, b).
+        axes: labels of the two dimensions.
+        where: the operation, for reasons.
+        grouped: whether the blocks are a convolution's groups, whose weights hold b * c numbers each.
     """
 
     whole: Labels
     axes: list[Labels]
     where: str
+    grouped: bool = False
 
 
 class Ledger:
@@ -288,6 +295,6 @@ class Ledger:
         self.unite(first, second)
         return first
 
-    def relate(self, whole: Labels, axes: list[Labels], where: str) -> None:
+    def relate(self, whole: Labels, axes: list[Labels], where: str, *, grouped: bool = False) -> None:
         """Declare a `Relation`."""
-        self.relations.append(Relation(whole.reshape([len(one) for one in axes]), axes, where))
+        self.relations.append(Relation(whole.reshape([len(one) for one in axes]), axes, where, grouped))

@@ -11,6 +11,9 @@ from scipy.sparse.csgraph import connected_components
 from gracile.channels.records import Follow, Ledger, Relation, Step
 from gracile.channels.sizes import Attribute, Labels, Measured, Size
 
+# Channels of a dimension of which one is a small step.
+FINE = 8
+
 
 def resolve(ledger: Ledger, steps: Sequence[Step], *, can_write: bool) -> tuple[np.ndarray, dict[int, str]]:
     """Decide every relation, check that every size in the code follows.
@@ -116,11 +119,12 @@ def _rate(
 ) -> tuple[int, int]:
     """The axis along which to remove, and how sure that is: 2 where nothing else is possible, 1 where axes are heads, else 0.
 
-    Without a reason the axis with more channels is taken, so that a step of removal is smaller.
+    Without a reason the axis with more channels is taken, so that a step of removal is smaller; but a grouped convolution loses places
+    within its groups where there are `FINE` of them, since a share p of them leaves p^2 of its weights, and p of its groups leaves p.
     """
     whole = classes[relation.whole]
     held = pinned[whole]
-    best, sure = (-1, -1, -1, -1), 0
+    best, sure = (-1, -1, -1, -1, -1), 0
     choice, free = 0, 0
     for axis, labels in enumerate(relation.axes):
         one = classes[labels]
@@ -136,6 +140,7 @@ def _rate(
         score = (
             int(count > 0 and (bool(carrying[one].any()) or natural)),
             int(count > 0 and bool(heads[one].any())),
+            int(relation.grouped and axis == len(relation.axes) - 1 and count >= FINE),
             count,
             -axis,
         )

@@ -34,8 +34,9 @@ def record(model: nn.Module, inputs: Sequence[Tensor], named: Mapping[str, Any],
     parameters = [
         name for name in inspect.signature(model.forward).parameters if name not in ("args", "kwargs", *named)
     ]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modes = [(module, module.training) for module in recorder.modules]
+    if any(training for _, training in modes):
+        model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for index, one in enumerate(inputs):

@@ -13,6 +13,7 @@ from gracile.channels.calls import with_tensors
 from gracile.channels.records import Dims, Ledger, Record, Slots, Step, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.writing import Writer
+from gracile.core.outputs import tensors_of
 
 
 class Tensors:
@@ -27,8 +28,7 @@ class Tensors:
         self.ledger, self.writer = ledger, writer
         self.parameters: dict[str, dict[int, Labels]] = {}
         self.inside: Step | None = None
-        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-        self._names = {id(tensor): (name, tensor) for name, tensor in reversed(named)}
+        self._names = {id(tensor): (name, tensor) for name, tensor in reversed(tensors_of(model))}
         self._params: dict[int, Var] = {}
         self._owner, self._tags = object(), []
         self._by_storage: dict[int, list[tuple[weakref.ref[Tensor], Var]]] = defaultdict(list)

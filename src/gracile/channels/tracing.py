@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +22,7 @@ from gracile.channels.recording import Recorder
 from gracile.channels.resolving import resolve
 from gracile.channels.running import record
 from gracile.core.errors import InputError
+from gracile.core.outputs import tensors_of
 
 Example: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -42,10 +43,18 @@ def trace(model: nn.Module, example: Example, *, strict: bool = False) -> Channe
         InputError: the example does not fit (shape, device), or the forward depends on values computed from the input. The message names
             the line.
     """
-    positional, named = inputs_of(example)
-    _check(model, (*positional, *named.values()))
-    twice = tuple(_twice(one) for one in positional), {name: _twice(one) for name, one in named.items()}
-    recorder = record(model, *twice, strict=strict)
+    suits(model, example)
+    return traced(model, mapped(example, _twice), strict=strict)[0]
+
+
+def traced(model: nn.Module, pair: Example, *, strict: bool = False) -> tuple[ChannelGraph, list[Tensor]]:
+    """As `trace`, on a batch of two samples that are its example's or drawn like them; also what the model gave back for them.
+
+    Raises:
+        InputError: as for `trace`; that the example fits has been looked at.
+    """
+    positional, named = inputs_of(pair)
+    recorder = record(model, positional, named, strict=strict)
     writer = recorder.writer
     ordered = list(writer.graph.nodes)
     dropped = prune(writer.graph) if not writer.broken else set()
@@ -55,7 +64,8 @@ def trace(model: nn.Module, example: Example, *, strict: bool = False) -> Channe
         _keep_dead_ends(recorder)
     labels, pinned = resolve(recorder.ledger, steps, can_write=not writer.broken)
     shown = [(tuple(one.shape[1:]), one.dtype) for one in (*positional, *named.values())]
-    return ChannelGraph(model, recorder, steps, labels, pinned, example=shown, names=list(named), unused=unused)
+    graph = ChannelGraph(model, recorder, steps, labels, pinned, example=shown, names=list(named), unused=unused)
+    return graph, recorder.outputs
 
 
 def inputs_of(example: Example) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -65,6 +75,12 @@ def inputs_of(example: Example) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     if isinstance(example, Mapping):
         return (), dict(example)
     return tuple(example), {}
+
+
+def mapped(example: Example, function: Callable[[Tensor], Tensor]) -> Example:
+    """An example with each of its tensors changed."""
+    positional, named = inputs_of(example)
+    return {name: function(one) for name, one in named.items()} if named else tuple(function(one) for one in positional)
 
 
 def _twice(one: Tensor) -> Tensor:
@@ -109,14 +125,17 @@ def in_place(node: fx.Node) -> bool:
     )
 
 
-def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+def suits(model: nn.Module, example: Example) -> None:
+    """Refuse a model that wraps another, and an example that is no batch or lies on another device."""
+    positional, named = inputs_of(example)
+    inputs: tuple[Any, ...] = (*positional, *named.values())
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
         raise InputError(f"{type(model).__name__} wraps the model to be traced.", "Pass the model inside it.")
     if not inputs or not all(isinstance(one, Tensor) and one.dim() and len(one) for one in inputs):
         raise InputError(
             "The example holds no batch.", "Pass a tensor whose first dimension is the batch, with at least one sample."
         )
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    devices = {tensor.device for _, tensor in tensors_of(model)}
     for one in inputs:
         if devices and one.device not in devices:
             raise InputError(

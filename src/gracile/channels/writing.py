@@ -46,7 +46,7 @@ class Writer:
 
     def parameter(self, name: str, var: Var) -> tuple[fx.Node, Step]:
         """A parameter or buffer."""
-        node = self.graph.get_attr(name)
+        node = self.graph.create_node("get_attr", name)
         step = self.steps[node] = Step(node, var.shape, [], [var])
         return node, step
 
@@ -86,10 +86,13 @@ class Writer:
 
     def _emit(self, kind: str, target: Any, args: Any, kwargs: Any) -> fx.Node:
         try:
-            return self.graph.create_node(kind, target, self._arguments(tuple(args)), self._arguments(dict(kwargs)))
+            given, named = self._arguments(tuple(args)), self._arguments(dict(kwargs))
         except _CannotWrite as error:
             self.broken = self.broken or str(error)
-            return self.graph.create_node(kind, target, tuple(self._nodes(args, kwargs)), {})
+            given, named = tuple(self._nodes(args, kwargs)), {}
+        node = self.graph.create_node(kind, target)
+        node.args, node.kwargs = given, named  # given at once, each is looked through for symbols first
+        return node
 
     def _emit_call(self, name: str, function: Any, args: Any, kwargs: Any) -> fx.Node:
         if name == "__get__":
@@ -104,6 +107,8 @@ class Writer:
         return self._emit("call_method", method, args, kwargs)
 
     def _arguments(self, value: Any) -> Any:
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, Tensor):
             node = self.var(value).node
             if node is None:

@@ -1,12 +1,22 @@
-"""What a network gives back, whatever it is put into."""
+"""What a network holds, and what it gives back, whatever that is put into."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+
+def tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Every parameter and buffer with its full name, one that is shared under each of its names; modules are gone through once."""
+    found: list[tuple[str, Tensor]] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        start = f"{path}." if path else ""
+        for kept in (module._parameters, module._buffers):
+            found += [(start + name, tensor) for name, tensor in kept.items() if tensor is not None]
+    return found
 
 
 def opened_up(value: Any) -> Any:

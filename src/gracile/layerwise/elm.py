@@ -19,7 +19,7 @@ from gracile.core.estimators import whole
 from gracile.core.seeding import generator
 from gracile.layerwise.flow import width_for
 from gracile.layerwise.source import Source
-from gracile.layerwise.sums import SumClassifier, SumLearner, SumRegressor
+from gracile.layerwise.sums import Nodes, SumClassifier, SumLearner, SumRegressor
 
 WEIGHTS = ("uniform", "contrast")
 
@@ -112,7 +112,7 @@ class _ELM(SumLearner):
         self.device = device
         self.dtype = dtype
 
-    def _first_layer(self, source: Source) -> tuple[Tensor, Tensor]:
+    def _first_layer(self, source: Source) -> Nodes:
         n = width_for(source.rows) if self.n == "auto" else whole("n", self.n)
         if self.weights not in WEIGHTS:
             raise InputError(f"There are no weights named {self.weights!r}.", 'Choose "uniform" or "contrast".')
@@ -126,7 +126,7 @@ class _ELM(SumLearner):
                 f"image_shape = {tuple(shape)} does not describe the {source.features} features of X.",
                 "Give (h, w) or (c, h, w) whose product is the number of features.",
             )
-        return random_features(source, n, self.weights, shape, self.seed)
+        return Nodes(*random_features(source, n, self.weights, shape, self.seed))
 
     def _known_before(self) -> bool:
         return self.n != "auto" and self.weights == "uniform"

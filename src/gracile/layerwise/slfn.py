@@ -6,6 +6,7 @@ Source: [@javid2021, section 6.3, propositions 4 and 9].
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from gracile.core.errors import DataError, InputError
 from gracile.core.estimators import is_number
 from gracile.core.seeding import generator
-from gracile.layerwise.flow import fold, lossless_weights, paired_width_for
+from gracile.layerwise.blas import product
+from gracile.layerwise.flow import fold, lossless_weights, width_for
 from gracile.layerwise.source import Source
-from gracile.layerwise.sums import SumClassifier, SumLearner, SumRegressor
+from gracile.layerwise.sums import Nodes, SumClassifier, SumLearner, SumRegressor
 
 
 def invert(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
@@ -35,6 +37,55 @@ def invert(weight: Tensor, bias: Tensor, y: Tensor) -> Tensor:
     m = len(weight) // 2
     z = fold(y.double()) - bias[:m].double()
     return z @ torch.linalg.pinv(weight[:m].double()).T
+
+
+@dataclass(frozen=True)
+class Pairs(Nodes):
+    """A layer of pairs relu(z), relu(-z) with z = A [x; 1], read in a basis in which little is to be solved.
+
+    `(relu(z) + relu(-z)) / sqrt(2) = |z| / sqrt(2)` and `(relu(z) - relu(-z)) / sqrt(2) = z / sqrt(2)` are a rotation of
+    the nodes, which leaves a ridge as it is. The m values z are linear in x, so with `A = U S W'` the ridge solution on them
+    is U times that on `S W' [x; 1] / sqrt(2)`: m + P + 1 features in place of 2 m.
+
+    Attributes:
+        weight: V A (2m, P).
+        bias: V a (2m,).
+        reading: weight of what is read, [A; S W'] / sqrt(2) without its last column (m + r, P), r the rank of A.
+        shift: that column (m + r,).
+        basis: U (m, r), float64.
+    """
+
+    reading: Tensor
+    shift: Tensor
+    basis: Tensor
+
+    @classmethod
+    def of(cls, a: Tensor, dtype: torch.dtype) -> Pairs:
+        """The pairs of A, last column the bias (m, P + 1), float64, in the type the learner works in."""
+        # Of what the network computes, rounding included.
+        a = a.to(dtype).double()
+        basis, values, right = torch.linalg.svd(a, full_matrices=False)
+        keep = values > values[0] * torch.finfo(torch.float64).eps * len(a)
+        reading = torch.cat((a, values[keep, None] * right[keep])) * 0.5**0.5
+        layers = lossless_weights(a).to(dtype), reading.to(dtype)
+        (weight, bias), (of_reading, shift) = ((both[:, :-1].contiguous(), both[:, -1].contiguous()) for both in layers)
+        return cls(weight, bias, of_reading, shift, basis[:, keep])
+
+    @property
+    def width(self) -> int:
+        """See `Nodes`."""
+        return len(self.shift)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Nodes`."""
+        y = product(x, self.reading).add_(self.shift)
+        y[:, : len(self.basis)].abs_()
+        return y
+
+    def spread(self, output: Tensor) -> Tensor:
+        """See `Nodes`."""
+        even, odd = output[: len(self.basis)], self.basis.to(output.dtype) @ output[len(self.basis) :]
+        return torch.cat((even + odd, even - odd)) * 0.5**0.5
 
 
 class _SLFN(SumLearner):
@@ -60,9 +111,9 @@ class _SLFN(SumLearner):
         self.device = device
         self.dtype = dtype
 
-    def _first_layer(self, source: Source) -> tuple[Tensor, Tensor]:
+    def _first_layer(self, source: Source) -> Nodes:
         if self.rho == "auto":
-            m = max(source.features, paired_width_for(source.rows) // 2)
+            m = max(source.features, width_for(source.rows))
         elif is_number(self.rho) and float(self.rho) > 0:
             m = max(1, round(float(self.rho) * source.features / 2))
         else:
@@ -76,8 +127,7 @@ class _SLFN(SumLearner):
             * 2
             - 1
         )
-        stacked = lossless_weights(a).to(source.device, source.dtype)
-        return stacked[:, :-1].contiguous(), stacked[:, -1].contiguous()
+        return Pairs.of(a.to(source.device), source.dtype)
 
     def _known_before(self) -> bool:
         return self.rho != "auto"
@@ -120,7 +170,7 @@ class SLFNClassifier(_SLFN, SumClassifier):
 
     Args:
         rho: nodes per input, n / P; from 2 up the hidden layer is invertible. n is even: 2 round(rho P / 2). "auto":
-            half as many nodes as samples, from 2000 to 4000, and at least 2 P.
+            half as many nodes as samples, from 2000 to 8000, and at least 2 P. They cost what n / 2 + P + 1 do.
         lam, scale, seed, batch_size, device, dtype: see `Learner`. As published: ``scale=None``.
         class_weight: see `Classifier`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -42,16 +42,42 @@ def _adds_up(learner: SumLearner) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """A hidden layer, and what the ridge regression on top of it reads.
+
+    Attributes:
+        weight: of the layer (n, P), for scaled inputs.
+        bias: of the layer (n,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def width(self) -> int:
+        """How many features are read, r."""
+        return len(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scaled inputs (b, P) to what is read (b, r)."""
+        return hidden(x, self.weight, self.bias)
+
+    def spread(self, output: Tensor) -> Tensor:
+        """Weights of what is read (r, Q) as the nodes' (n, Q), of the same norm."""
+        return output
+
+
 class SumLearner(Learner):
     """A hidden layer that is drawn, and a ridge regression on top."""
 
     lam_: float
     _sums: Statistics | None = None
-    _layer: tuple[Tensor, Tensor]
+    _nodes: Nodes
 
     @abstractmethod
-    def _first_layer(self, source: Source) -> tuple[Tensor, Tensor]:
-        """Weight (n, P) and bias (n,), for scaled inputs."""
+    def _first_layer(self, source: Source) -> Nodes:
+        """The layer that is drawn."""
 
     @abstractmethod
     def _known_before(self) -> bool:
@@ -63,17 +89,18 @@ class SumLearner(Learner):
 
     def _learn(self, source: Source) -> Learned:
         self._sums = None
-        weight, bias = self._first_layer(source)
-        features = lambda x: hidden(x, weight, bias)
+        nodes = self._first_layer(source)
         problem: Statistics | Dual | Shared
         if source.workers is None and self._open():
-            self._layer, self.lam_ = (weight, bias), float(self.lam)
-            problem, output = self._gathered(source.through(features))
+            self._nodes, self.lam_ = nodes, float(self.lam)
+            problem, output = self._gathered(source.through(nodes))
         else:
-            found = ridge(source.through(features), self.lam)
+            found = ridge(source.through(nodes), self.lam)
             problem, output, self.lam_ = found.problem, found.weights, found.lam
-        first = (weight, bias) if source.scaling is None else source.scaling.folded(weight, bias)
-        return solved(_stacked(first, output, source.dtype), features, problem, output, self.lam_)
+        first = nodes.weight, nodes.bias
+        if source.scaling is not None:
+            first = source.scaling.folded(*first)
+        return solved(_stacked(first, nodes.spread(output), source.dtype), nodes, problem, output, self.lam_)
 
     def _gathered(self, features: Features) -> tuple[Statistics, Tensor]:
         """The problem and its solution, with sums kept that more samples may be added to."""
@@ -86,16 +113,15 @@ class SumLearner(Learner):
         """The sums of earlier calls with these samples in them."""
         dtype = torch.float64 if self.dtype == "auto" else dtype_of(self.dtype, 0)
         if self._sums is not None:
-            dtype = self._layer[0].dtype
+            dtype = self._nodes.weight.dtype
         device = device_named(self.device)
         batches = lambda: [(X, targets, weights)]
         size = int(self.batch_size)
         source = Source(batches, X.shape[1], outputs, X.shape[0], encode, device, dtype, size)
         if self._sums is None:
-            self._layer = self._first_layer(source)
-            self._sums = Statistics(len(self._layer[1]), outputs, device)
-        weight, bias = self._layer
-        for y, t, w in source.through(lambda x: hidden(x, weight, bias))():
+            self._nodes = self._first_layer(source)
+            self._sums = Statistics(self._nodes.width, outputs, device)
+        for y, t, w in source.through(self._nodes)():
             self._sums.add(y, t, w)
         return self._sums
 
@@ -115,7 +141,8 @@ class SumLearner(Learner):
     def _solve(self, sums: Statistics) -> Tensor:
         self.lam_ = float(self.lam)
         output = sums.ridge(self.lam_)
-        self.net_ = _stacked(self._layer, output, self._layer[0].dtype)
+        nodes = self._nodes
+        self.net_ = _stacked((nodes.weight, nodes.bias), nodes.spread(output), nodes.weight.dtype)
         return output
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -183,21 +185,24 @@ class _Walk:
     potential: Callable[[Tensor, Tensor], Tensor]
     normalise: bool = False
 
-    @torch.no_grad()
     def run(self, w: Tensor, steps: int, records: int) -> Trajectories:
-        """All steps from all starts, chunk by chunk."""
+        """All steps from all starts, chunk by chunk, as many at once as torch has threads: a chunk is too small to be shared."""
         starts = (w if w.ndim == 2 else w[None]).to(self.w_star.dtype)
         recorded = torch.linspace(0, steps, min(records, steps + 1)).round().long().unique()
         chunk = max(1, CHUNK_BYTES // (starts.shape[1] * starts.element_size()))
-        parts = [self._chunk(part.clone(), steps, set(recorded.tolist())) for part in starts.split(chunk)]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            run = partial(self._chunk, steps=steps, recorded=set(recorded.tolist()))
+            parts = list(pool.map(run, starts.split(chunk)))
         joined = {
             name: torch.cat([part[name] for part in parts], dim=0 if name in ("w", "u") else -1) for name in parts[0]
         }
         return Trajectories(steps=recorded, **joined)
 
-    def _chunk(self, w: Tensor, steps: int, recorded: set[int]) -> dict[str, Tensor]:
-        """All steps of one chunk of starts; w is overwritten."""
-        star = self.w_star
+    # In a thread of its own gradients are on again.
+    @torch.no_grad()
+    def _chunk(self, starts: Tensor, steps: int, recorded: set[int]) -> dict[str, Tensor]:
+        """All steps of one chunk of starts."""
+        w, star = starts.clone(), self.w_star
         support, work = star != 0, torch.empty_like(w)
         series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
         rises, least, u = _Rises(len(w), w), torch.full_like(w[:, 0], math.inf), w

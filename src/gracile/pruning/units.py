@@ -207,8 +207,17 @@ class Channels:
         """`keep` for the least share that leaves at most these multiply-adds.
 
         Layers give up whole channels at once, so a share lands below the budget; of the last that went the largest come back as
-        far as it allows, so that no method leaves a part of its budget unused.
+        far as it allows, so that no method leaves a part of its budget unused. A channel that is zero already is counted as gone, so
+        it stays gone.
         """
+        kept, guarded = self._least(sizes, macs, scope)
+        for kind in self.kinds:
+            alive = kept[kind] & (sizes[kind] > 0)
+            if bool(alive.any()):
+                kept[kind] = alive
+        return kept, guarded
+
+    def _least(self, sizes: Tensor, macs: float, scope: Scope) -> tuple[Tensor, list[str]]:
         allowed = macs * self.graph.dense().macs
         left = lambda kept: self.graph.count(~kept.cpu()).macs
         low, high = 0.0, 1.0 - 1e-9

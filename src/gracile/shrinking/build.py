@@ -9,6 +9,7 @@ under the same names, with a forward that was generated from the corrected graph
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from gracile.channels.sizes import Labels, Measured, Size
 from gracile.channels.table import canonical
 from gracile.channels.tracing import prune
 from gracile.core.errors import InputError
+from gracile.core.outputs import tensors_of
 from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.heads import with_fewer_heads
 
@@ -95,10 +97,8 @@ class Builder:
             if cut is not tensor:
                 cuts[id(tensor)] = cut
         dense = self.graph.model
-        model = copy.deepcopy(dense, {**cuts, **_empty(dense)})
-        for name, tensor in [
-            *dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)
-        ]:  # fmt: skip
+        model = _copied(dense, dict(cuts))
+        for name, tensor in tensors_of(dense):
             if id(tensor) in cuts:  # modules may copy themselves in their own way
                 owner, leaf = _owner(model, name)
                 if getattr(owner, leaf) is not cuts[id(tensor)]:
@@ -261,10 +261,41 @@ class Builder:
                 node.kwargs = {**node.kwargs, "tensors": rest}
 
 
-def _empty(model: nn.Module) -> dict[int, dict[Any, Any]]:
-    """Copies of the empty dictionaries of all modules (of hooks, mostly), by the id of each: copying them one by one takes long."""
-    kept = (one for module in model.modules() for one in vars(module).values())
-    return {id(one): type(one)() for one in kept if type(one) in (dict, OrderedDict) and not one}
+# What a copy shares.
+SHARED = {type(None), bool, int, float, str}
+EMPTY = {dict, OrderedDict, set}
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deep copy. Most of what modules keep are numbers and empty dictionaries (of hooks), which `copy` takes long for.
+
+    Args:
+        model: modules that say themselves how they are copied are left to `copy`.
+        memo: what stands for what, by the id of it; changed.
+    """
+    plain = [module for module in model.modules() if _copied_plainly(type(module))]
+    for module in plain:
+        memo[id(module)] = object.__new__(type(module))
+    for module in plain:
+        kept = vars(memo[id(module)])
+        for name, value in vars(module).items():
+            kind = type(value)
+            if kind in SHARED:
+                kept[name] = value
+            elif kind in EMPTY and not value:
+                kept[name] = memo.setdefault(id(value), kind())
+            else:
+                kept[name] = copy.deepcopy(value, memo)
+    return copy.deepcopy(model, memo)
+
+
+@functools.cache
+def _copied_plainly(kind: type) -> bool:
+    own = {name for parent in kind.__mro__ if parent not in (nn.Module, object) for name in vars(parent)}
+    own -= {"__setstate__"} if kind.__module__.startswith("torch.nn.modules") else set()  # of files of old versions
+    return own.isdisjoint(
+        ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__", "__new__")
+    )
 
 
 def _put(node: fx.Node, place: tuple[Any, ...], value: int) -> None:

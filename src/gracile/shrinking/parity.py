@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gracile.channels import Example
-from gracile.channels.tracing import inputs_of
+from gracile.channels.tracing import inputs_of, mapped
 from gracile.core.errors import GracileError, InputError, NonFiniteError
 from gracile.core.outputs import tensors_in
 from gracile.core.seeding import generator
@@ -37,8 +36,11 @@ def largest_difference(model: nn.Module, lean: nn.Module, inputs: Example) -> fl
         NonFiniteError: the larger network's own outputs are not finite.
         InputError: its outputs hold no tensor, so that nothing can be compared.
     """
+    return _difference(_outputs(model, inputs), _outputs(lean, inputs))
+
+
+def _difference(theirs: list[Tensor], ours: list[Tensor]) -> float:
     largest = 0.0
-    theirs, ours = _outputs(model, inputs), _outputs(lean, inputs)
     if not theirs:
         raise InputError(
             "The model's output holds no tensor.", "Return tensors, or lists, dictionaries or dataclasses of them."
@@ -72,21 +74,51 @@ def _outputs(model: nn.Module, inputs: Example) -> list[Tensor]:
         # Accelerators round products of single precision to fewer bits, by other paths for other sizes.
         model = copy.deepcopy(model).double()
         positional, named = inputs_of(mapped(inputs, lambda one: one.double() if one.is_floating_point() else one))
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modes = [module for module in model.modules() if module.training]
+    if modes:
+        model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             result: Any = model(*positional, **named)
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in modes:
+            module.training = True
     return [one.detach().double() for one in tensors_in(result)]
 
 
-def mapped(example: Example, function: Callable[[Tensor], Tensor]) -> Example:
-    """An example with each of its tensors changed."""
-    positional, named = inputs_of(example)
-    return {name: function(one) for name, one in named.items()} if named else tuple(function(one) for one in positional)
+def shown_and_drawn(example: Example) -> Example:
+    """Two samples: the example's first, and one of normal noise; what is not floating-point is the first again."""
+    return mapped(example, lambda one: torch.cat([one[:1], _drawn(one[:1], generator(0, "parity"))]))
+
+
+def agrees(lean: nn.Module, pair: Example, outputs: list[Tensor], tolerance: float) -> bool:
+    """Whether a smaller network gives on three samples what the larger one gave on two of them.
+
+    It spares the larger network's runs. Where it does not agree nothing is said, and `check` is to be asked: noise cannot stand for
+    words, outputs may have no dimension of samples, and a batch of another size may be treated otherwise.
+
+    Args:
+        lean: the smaller network.
+        pair: two samples.
+        outputs: of the larger network, on these two.
+        tolerance: as for `check`.
+    """
+    positional, named = inputs_of(pair)
+    shown = (*positional, *named.values())
+    if any(one.is_cuda or not one.is_floating_point() for one in shown):
+        return False
+    if not outputs or any(one.shape[:1] != (2,) for one in outputs):
+        return False
+    try:
+        ours = _outputs(lean, mapped(pair, lambda one: torch.cat([one, one[:1]])))
+        return _difference([torch.cat([one, one[:1]]).double() for one in outputs], ours) <= tolerance
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
+        return False
+
+
+def _drawn(one: Tensor, source: torch.Generator) -> Tensor:
+    """Normal noise in place of floating-point numbers."""
+    return torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one
 
 
 def check(model: nn.Module, lean: nn.Module, example: Example, tolerance: float) -> float:
@@ -100,9 +132,7 @@ def check(model: nn.Module, lean: nn.Module, example: Example, tolerance: float)
     """
     source = generator(0, "parity")
     shown = mapped(example, lambda one: one[:4])
-    drawn = mapped(
-        shown, lambda one: torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one
-    )
+    drawn = mapped(shown, lambda one: _drawn(one, source))
     try:
         difference = max(largest_difference(model, lean, batch) for batch in (shown, drawn))
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:

@@ -143,6 +143,12 @@ def plan(
         InputError: the model cannot be traced (see `gracile.channels.trace`), a layer has no channel left and `dead` is "refuse", or
             `multiple_of` is no positive number.
     """
+    allowed(model, dead)
+    return planned(trace(model, example, strict=strict), dead=dead, gather=gather, multiple_of=multiple_of)
+
+
+def allowed(model: nn.Module, dead: str) -> None:
+    """Refuse what no plan can be made for."""
     if dead not in ("refuse", "fold"):
         raise InputError(f"dead='{dead}' is not known.", "Choose 'refuse' or 'fold'.")
     gathered = [name for name, module in model.named_modules() if isinstance(module, Gathered)]
@@ -151,7 +157,10 @@ def plan(
             f"The model was shrunk with gather=True already (module '{gathered[0]}').",
             "Shrink without gather until the last time, or start from the dense model.",
         )
-    graph = trace(model, example, strict=strict)
+
+
+def planned(graph: ChannelGraph, *, dead: str, gather: bool, multiple_of: Multiple) -> Plan:
+    """As `plan`, of a model that is traced already."""
     live = graph.liveness()
     round_up(graph, live, multiple_of)
     fold = folded(graph, live)

@@ -1,10 +1,8 @@
-"""Many visits at once in d = 1, exactly in law.
+"""Many visits at once, exactly in law.
 
-In d = 1 an odd tau carries the walk on and an even one turns it back. Of n visits a binomial number E is even; the n -
-E odd ones fall into the E + 1 stretches between turns, all ways alike, so that the number of steps ahead is
-beta-binomial. *Given* E the time they take is a sum of n - E independent draws of tau given odd and E given even,
-whatever their order. Those sums have tables: the law of 2^j draws, by repeated convolution, and the binary digits of
-the counts say which to draw from.
+How far n visits lead and how many of them are even is drawn by `gracile.walks.ways`. *Given* that number E the time they take is a
+sum of n - E independent draws of tau given odd and E given even, whatever their order. Those sums have tables: the law of
+2^j draws, by repeated convolution, and the binary digits of the counts say which to draw from.
 
 Visits longer than the table are no part of a batch: how many shorter ones come before the next is geometric, and it is
 drawn by itself.
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from gracile.walks.visits import TauLaw
+from gracile.walks.ways import ways
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,8 +31,8 @@ Ints = NDArray[np.int64]
 EPS = float(np.finfo(float).eps)
 # Convolutions are done in long doubles, where the platform has longer ones: their error doubles with every level.
 EXTENDED = float(np.finfo(np.longdouble).eps)
-# A batch has at most 2^TOP visits; beyond it tables would grow with the square root of the time.
-TOP = 15
+# A batch has at most 2^TOP visits: tables of times grow with the square root, and none is faster for longer.
+TOP = 20
 # Below 2^SMALL visits they are drawn one by one.
 SMALL = 5
 NEVER = 1 << 62
@@ -131,10 +130,11 @@ class Batches:
         # The odds of an odd tau and of a long one; both come from sums of positive terms.
         self.p_even = float(even.sum() / p.sum())
         self.long = law.beyond
+        self.ways = ways(law.walk.dim, self.p_even)
         self.top = max(SMALL, min(TOP, math.ceil(math.log2(max(2.0, horizon / law.mean_below)))))
         # Hazards have relative errors of about 4 roundings, which moves the law by as much; products are in long
         # doubles.
-        self.error = 4 * EPS
+        self.error = self.ways.roundings * EPS
         error = self.error / min(self.p_even, 1 - self.p_even)
         self.odd = Sums(odd, error, self.top)
         self.even = Sums(even, error, self.top)
@@ -148,26 +148,21 @@ class Batches:
         """`count` batches of 2^level visits, level >= 1.
 
         Returns:
-            Displacements along the first direction, directions after the batch relative to the first (1 or -1),
-            durations, and the law's error summed over draws.
+            (count, d) displacements where the first visit leads ahead on axis 0, directions of the next visit after them,
+            see `gracile.walks.ways.Ways`, durations, and the law's error summed over draws.
         """
         visits = 1 << level
-        evens = rng.binomial(visits, self.p_even, count)
+        moved, turned, evens = self.ways.draw(rng, visits, count)
         odds = visits - evens
-        stretches_back = (evens + 1) // 2
-        share = np.ones(count)
-        turned = np.flatnonzero(stretches_back)
-        share[turned] = rng.beta(evens[turned] // 2 + 1, stretches_back[turned])
-        ahead = rng.binomial(odds, share)
         odd_sum, odd_error = self.odd.draw(rng, odds)
         even_sum, even_error = self.even.draw(rng, evens)
         time = odds + 2 * (evens + odd_sum + even_sum)
         error = odd_error + even_error + count * visits * self.error
-        return 2 * ahead - odds, 1 - 2 * (evens & 1), time, error
+        return moved, turned, time, error
 
 
 class Runner:
-    """Some walkers on their way, in d = 1.
+    """Some walkers on their way.
 
     Args:
         batches: the tables.
@@ -177,9 +172,10 @@ class Runner:
 
     def __init__(self, batches: Batches, walkers: int, rng: np.random.Generator) -> None:
         self.batches, self.rng = batches, rng
-        # Where, in which direction and when the next visit starts.
-        self.x = np.zeros(walkers, dtype=np.int64)
-        self.e = rng.integers(0, 2, walkers) * 2 - 1
+        self.dim = batches.ways.dim
+        # Where, in which direction (k ahead on axis k, k + d back) and when the next visit starts.
+        self.x = np.zeros((walkers, self.dim), dtype=np.int64)
+        self.e = 2 * self.dim - 1 - rng.integers(0, 2 * self.dim, walkers)
         self.t = np.zeros(walkers, dtype=np.int64)
         # How many visits of the table come before one that is longer.
         self.before_long = self._draw_before_long(walkers)
@@ -211,8 +207,18 @@ class Runner:
             self._halve(np.flatnonzero(known == level), level, rest)
             known[known == level] = level - 1
         self._visit(np.flatnonzero(known == SMALL), rest, 1 << SMALL)
-        inside = ((time - self.last_t) & 1) * (time < self.t)
-        return np.where(time < self.t, self.last_x + self.last_e * inside, self.x)
+        place = np.where((time < self.t)[:, None], self.last_x, self.x)
+        self._step(place, np.arange(len(place)), self.last_e, (time < self.t) & ((time - self.last_t) & 1))
+        return place
+
+    def _step(self, x: Ints, rows: Ints, direction: Ints, steps: Ints) -> None:
+        """Go so many steps along directions, in place."""
+        x[rows, direction % self.dim] += np.where(direction < self.dim, steps, -steps)
+
+    def _turn(self, direction: Ints, odd: Ints) -> Ints:
+        """The direction of the visit after one, all that are allowed alike: never back over the same edge."""
+        turn = self.dim * (1 - odd) if self.dim == 1 else self.dim * odd + self.rng.integers(1, 2 * self.dim, len(odd))
+        return (direction + turn) % (2 * self.dim)
 
     def _batches(self, level: int, rest: Ints, known: Ints) -> None:
         usual, visits = self.batches.usual[level], 1 << level
@@ -227,8 +233,12 @@ class Runner:
             chosen = chosen[(rest[chosen] >= usual) & (self.before_long[chosen] >= visits)]
 
     def _move(self, who: Ints, moved: Ints, turned: Ints, took: Ints, visits: int | Ints, rest: Ints) -> None:
-        self.x[who] += self.e[who] * moved
-        self.e[who] *= turned
+        # Batches begin ahead on axis 0; axes are taken around, and all but the first are symmetric.
+        axis, back = self.e[who] % self.dim, self.e[who] >= self.dim
+        for k in range(self.dim):
+            self._step(self.x, who, (axis + k) % self.dim + (self.dim * back if k == 0 else 0), moved[:, k])
+        back = (turned >= self.dim) ^ (back & (turned % self.dim == 0))
+        self.e[who] = (axis + turned) % self.dim + self.dim * back
         self.t[who] += took
         self.before_long[who] -= visits
         rest[who] -= took
@@ -261,7 +271,7 @@ class Runner:
             owner = np.repeat(np.arange(len(who)), copies)
             limit, e = rest[who][owner], self.e[who][owner]
             left = np.full(len(owner), known) if known else self.before_long[who] + 1
-            x, t, seen = np.zeros_like(e), np.zeros_like(e), np.zeros_like(e)
+            x, t, seen = np.zeros((len(e), self.dim), dtype=np.int64), np.zeros_like(e), np.zeros_like(e)
             end = np.full_like(e, -1)
             live = np.arange(len(owner))
             while len(live):
@@ -274,8 +284,8 @@ class Runner:
                 live, tau = live[~over], tau[~over]
                 odd = tau & 1
                 t[live] += tau
-                x[live] += e[live] * odd
-                e[live] *= 2 * odd - 1
+                self._step(x, live, e[live], odd)
+                e[live] = self._turn(e[live], odd)
                 seen[live] += 1
                 live = live[seen[live] < left[live]]
             crossed = end > 0
@@ -289,12 +299,13 @@ class Runner:
                 pick, again = np.arange(len(who)), who[:0]
             over = crossed[pick]
             tau = np.where(over, end[pick], 0)
-            self.last_x[who] = np.where(over, self.x[who] + x[pick], self.last_x[who])
+            self.last_x[who] = np.where(over[:, None], self.x[who] + x[pick], self.last_x[who])
             self.last_e[who] = np.where(over, e[pick], self.last_e[who])
             self.last_t[who] = np.where(over, self.t[who] + t[pick], self.last_t[who])
             odd = tau & 1
-            self.x[who] += x[pick] + e[pick] * odd
-            self.e[who] = np.where(over, e[pick] * (2 * odd - 1), e[pick])
+            self.x[who] += x[pick]
+            self._step(self.x, who, e[pick], odd)
+            self.e[who] = np.where(over, self._turn(e[pick], odd), e[pick])
             self.t[who] += t[pick] + tau
             rest[who] -= t[pick] + tau
             self.before_long[who] -= seen[pick] + over

@@ -163,8 +163,8 @@ def _choose(staying: Staying, by_walk: bool, steps: int, walkers: int, method: s
 
 
 def _no_batches(staying: Staying) -> str | None:
-    if staying.dim > 1:
-        return f"Batches of visits are known in d = 1, not in d = {staying.dim}."
+    if staying.dim > 3:
+        return f"Batches of visits are known in d = 1 to 3, not in d = {staying.dim}."
     leave = staying.leave(np.array([1.0, 2.0]))
     if leave[0] > 1 - 1e-9 or (1 - leave[0]) * leave[1] < 1e-9:
         return "Batches need both parities of tau, and here one of them next to never occurs."
@@ -194,10 +194,10 @@ def _group(staying: Staying, by_walk: bool, method: str, times: Ints) -> Callabl
     def run(record: Callable[[int, Ints], None], size: int, rng: np.random.Generator) -> float:
         runner = Runner(batches, size, rng)
         for index, time in enumerate(times):
-            record(index, runner.advance(int(time))[:, None])
+            record(index, runner.advance(int(time)))
         return runner.error
 
-    return lambda size, rng: _collect(size, times, 1, lambda record: run(record, size, rng))
+    return lambda size, rng: _collect(size, times, staying.dim, lambda record: run(record, size, rng))
 
 
 def _collect(size: int, times: Ints, dim: int, run: Callable[[Callable[[int, Ints], None]], float | None]) -> Part:

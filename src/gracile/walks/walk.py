@@ -234,7 +234,7 @@ class SenileWalk:
             walkers: how many, independent.
             seed: the same seed gives the same numbers, whatever `workers`.
             records: the times to record, or how many of them, log-spaced up to `steps`.
-            method: "steps" goes step by step (the plain twin), "edges" from edge to edge, "batches" (d = 1) many edges
+            method: "steps" goes step by step (the plain twin), "edges" from edge to edge, "batches" (d up to 3) many edges
                 at once; "auto" takes the fastest that fits. All agree in law.
             workers: threads.
 

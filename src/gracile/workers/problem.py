@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -132,7 +132,7 @@ class Classification:
 
     Args:
         model: the template, whose weights are the start.
-        data: the training split; only the rows of local shards are kept.
+        data: the training split; only the rows of local shards are kept. Inputs are brought to the floating type of the weights.
         shards: the rows of each local worker, by worker.
         batch_size: samples a worker takes per step; shards are gone through in random order, again and again.
         weight_decay: l2 coefficient, added to gradients.
@@ -187,7 +187,7 @@ class Classification:
         self._check(data)
 
     def _check(self, data: Dataset) -> None:
-        x, _ = next(batches(self.held, 2))
+        x, _ = next(self._batches(self.held, 2))
         self.model.eval()
         try:
             with torch.no_grad():
@@ -285,14 +285,19 @@ class Classification:
 
     def batch(self, row: int, step: int) -> tuple[Tensor, Tensor]:
         """What the local worker in this row sees at a step: a function of seed, worker and step alone."""
-        return next(batches(self.held, self.batch_size, order=self._rows(row, step)))
+        return next(self._batches(self.held, self.batch_size, self._rows(row, step)))
 
     def stacked_batch(self, step: int) -> tuple[Tensor, Tensor]:
         """What all local workers see: (workers, batch, ...) inputs and (workers, batch) labels."""
         count = len(self.local)
         order = torch.cat([self._rows(row, step) for row in range(count)])
-        x, y = next(batches(self.held, count * self.batch_size, order=order))
+        x, y = next(self._batches(self.held, count * self.batch_size, order))
         return x.unflatten(0, (count, self.batch_size)), y.unflatten(0, (count, self.batch_size))
+
+    def _batches(self, data: Dataset, batch_size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in the network's own floating type."""
+        for x, y in batches(data, batch_size, order=order):
+            yield x.to(self._start.dtype) if x.is_floating_point() else x, y
 
     def _rows(self, row: int, step: int) -> Tensor:
         """Rows of `held`: the worker's shard is gone through in an order of its own, turn after turn."""
@@ -326,7 +331,7 @@ class Classification:
         loss = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         kept = self.buffers if len(x) == len(self.local) else self.buffers.mean(0).expand(len(x), -1)
         states = [self.parameters(row) | self._statistics(own) for row, own in zip(x, kept, strict=True)]
-        for inputs, labels in batches(data, batch_size):
+        for inputs, labels in self._batches(data, batch_size):
             for row, state in enumerate(states):
                 logits = functional_call(self.model, state, (inputs,))
                 right[row] += (logits.argmax(1) == labels).sum()

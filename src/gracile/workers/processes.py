@@ -318,7 +318,11 @@ class Processes:
             return place.compare_set("answer", "", answer) == b"go"
 
     def _connect(self, place: Store) -> bool:
-        """Form the group; False where someone was lost while it was formed."""
+        """Form the group; False where someone was lost while it was formed, to all its members alike.
+
+        Who had reached all the others would else go on by itself while those who had not go to the next meeting: to each
+        the other were lost.
+        """
         try:
             dist.init_process_group(
                 self.backend,
@@ -328,9 +332,19 @@ class Processes:
                 timeout=timedelta(seconds=min(CONNECTING, self.timeout)),
             )
         except RuntimeError:
+            with answering():
+                place.compare_set("formed", "", "void")
             return False
         set_timeout(timedelta(seconds=self.timeout))
-        return True
+        keys = [f"connected/{member}" for member in self.members]
+        deadline = time.monotonic() + min(CONNECTING, self.timeout)
+        with answering():
+            place.set(f"connected/{self.index}", "to all")
+            while not place.check(["formed"]) and not place.check(keys):
+                if self._called() or time.monotonic() > deadline:
+                    break
+                time.sleep(LOOK)
+            return place.compare_set("formed", "", "go" if place.check(keys) else "void") == b"go"
 
     def _all_wait(self, deadline: float) -> bool:
         """Wait briefly for whoever watches the processes to call a generation without the lost one; whether it did."""

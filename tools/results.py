@@ -64,6 +64,7 @@ class Claim:
         n: seeds, starts, images.
         size: at what size.
         note: what a reader must know.
+        told: what was measured, in a few words.
         headline: which line of README it is, 0 for none.
     """
 
@@ -75,6 +76,7 @@ class Claim:
     n: str = ""
     size: str = ""
     note: str = ""
+    told: str = ""
     headline: int = 0
 
 
@@ -111,7 +113,10 @@ def counts(found: list[Claim]) -> str:
 def headlines(found: list[Claim]) -> str:
     """README's lines: ten claims that a reader of the field would ask for first, with their verdicts."""
     chosen = sorted((claim for claim in found if claim.headline), key=lambda claim: claim.headline)
-    lines = [f"- **{claim.verdict}** ({DOCUMENTS[claim.document]}, {claim.place}): {claim.says}" for claim in chosen]
+    lines = [
+        f"- **{claim.verdict}** ({DOCUMENTS[claim.document]}, {claim.place}): {claim.says}. *{claim.told[0].upper()}{claim.told[1:]}.*"
+        for claim in chosen
+    ]
     return "\n".join(lines)
 
 
@@ -147,7 +152,7 @@ def _row(claim: Claim, values: dict[tuple[str, str], dict[str, float]]) -> dict[
         "claim": claim.says,
         "verdict": claim.verdict if claim.verdict == "holds" else f"**{claim.verdict}**",
         "rests on": "; ".join(shown) + (f" ({at})" if at else ""),
-        "note": " ".join(claim.note.split()),
+        "note": " ".join(f"{claim.told and claim.told[0].upper() + claim.told[1:] + '.'} {claim.note}".split()),
     }
     return {key: text.replace("|", "\\|") for key, text in cells.items()}
 

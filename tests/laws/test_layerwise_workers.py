@@ -263,6 +263,29 @@ def test_float32_learners_send_float32():
     assert sent["float64"] / sent["float32"] == pytest.approx(2, rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["DKNClassifier", "DKNRegressor"])
+@pytest.mark.parametrize("lam", [0.1, "auto"])
+def test_a_dense_kernel_network_over_workers_is_the_one_of_a_single_place(name, lam):
+    """Layer by layer: the widths, strengths and held-out errors, and what it predicts; separate workers find the same bits."""
+    x, y = data(name)
+    make = lambda: ESTIMATORS[name](
+        layers=3, nodes=20, gamma=0.5, landmarks=60, lam=lam, scale=None, dtype="float64", batch_size=64
+    )
+    central, here = make().fit(x, y), make().fit(x, y, workers=Here(4))
+    edges = [0, 90, 210, 300, 400]
+    apart = [make() for _ in range(4)]
+    parts = [(x[a:b], y[a:b]) for a, b in itertools.pairwise(edges)]
+    assert Threads(4).fit(apart, parts) == [None] * 4
+    for model in (here, apart[0]):
+        assert len(model.errors_) == len(central.errors_)
+        np.testing.assert_allclose(model.errors_, central.errors_, rtol=1e-9)
+        np.testing.assert_allclose(model.lams_, central.lams_, rtol=1e-9)
+        np.testing.assert_allclose(model._outputs(x), central._outputs(x), rtol=0, atol=1e-7)
+    states = [model.net_.state_dict() for model in apart]
+    for state in states[1:]:
+        assert all(torch.equal(state[key], states[0][key]) for key in state)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error"),
     [
@@ -279,8 +302,12 @@ def test_what_needs_all_samples_in_one_place_is_refused(name, options, error):
 
 def test_bad_networks_and_settings_are_refused():
     x, y = data("ELMClassifier")
-    with pytest.raises(InputError, match="kernel"):
+    with pytest.raises(InputError, match="gamma"):
         ESTIMATORS["DKNClassifier"](lam=1.0).fit(x, y, workers=Here(3))
+    with pytest.raises(InputError, match="landmarks"):
+        ESTIMATORS["DKNClassifier"](lam=1.0, gamma=1.0).fit(x, y, workers=Here(3))
+    with pytest.raises(InputError, match="exact sums"):
+        ESTIMATORS["DKNClassifier"](lam=1.0, gamma=1.0).fit(x, y, workers=Consensus(Here(3), rounds=5))
     with pytest.raises(DataError, match="too few"):
         ELMClassifier(lam=1.0).fit(x[:5], y[:5], workers=Here(6))
     for wrong in (

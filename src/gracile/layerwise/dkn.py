@@ -11,12 +11,16 @@ Source: [@javid2021, chapter 4], the dense kernel network, of which only the ide
   leave only the sample itself out give its label away too: against the smooth fit of its neighbours they lie a little
   on the far side of it, which the next layer reads (on noisy targets its error then halves, and the true one rises).
 - Blocks are scaled to equal mean squared norm before they enter the kernel, as x would drown the others otherwise.
+
+Over workers, which the thesis leaves to future work, the network is the one that a single place finds: features at the landmarks make
+each layer a least-squares problem, whose sums over samples add up. Everyone comes to know the landmarks, which are samples, and those sums.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +30,7 @@ from gracile.core.errors import InputError
 from gracile.core.estimators import is_number, whole
 from gracile.core.seeding import generator
 from gracile.layerwise.classifier import Classifier
+from gracile.layerwise.consensus import Consensus
 from gracile.layerwise.estimator import Learned, Learner
 from gracile.layerwise.flow import listed, normalised, signed_relu
 from gracile.layerwise.kernel_ridge import FEW, choose_gamma, exact_kernel_ridge, folds_of, kernel_ridge
@@ -95,6 +100,35 @@ def dense_block(z: Tensor, outputs: Tensor, random: Tensor) -> Tensor:
     return torch.cat((signed_relu(outputs), (normalised(z) @ random.T).relu_()), 1)
 
 
+@dataclass(frozen=True)
+class _Landmarks:
+    """Random samples of all, in the order of the processes that hold them.
+
+    Attributes:
+        samples: all of them.
+        slots: which of them are of this process.
+        rows: where in this process's stream those lie.
+        workers: whom the others lie with, None where all lie here.
+    """
+
+    samples: Chunk
+    slots: Tensor
+    rows: Tensor
+    workers: Consensus | None
+
+    def of_all(self, own: Tensor) -> Tensor:
+        """What every process has of its own landmarks (slots, Q), of all of them (m, Q)."""
+        return _joined(own, self.slots, len(self.samples.x), self.workers)
+
+
+def _joined(own: Tensor, slots: Tensor, length: int, workers: Consensus | None) -> Tensor:
+    if workers is None:
+        return own
+    found = torch.zeros(length, *own.shape[1:], dtype=torch.float64, device=own.device)
+    found[slots] = own.double()
+    return workers.total(found).to(own.dtype)
+
+
 class _DKN(Learner):
     network_type = DKNNet
     # Held-out outputs of earlier layers are kept by the samples' places.
@@ -130,11 +164,11 @@ class _DKN(Learner):
 
     def _learn(self, source: Source) -> Learned:
         layers = self._check_own()
-        if source.workers is not None:
-            raise InputError(
-                "A kernel looks at samples of all workers at once.", "Take another learner, or fit in one place."
-            )
-        marks, mark_rows = self._landmarks(source)
+        workers = source.workers
+        if workers is not None:
+            self._check_spread(source)
+        held_by = self._landmarks(source)
+        marks = held_by.samples
         folds, copies = folds_of(source)
         held: list[Tensor] = []
         coefficients: list[Tensor] = []
@@ -145,7 +179,9 @@ class _DKN(Learner):
         for depth in range(1, layers + 1):
             stream = self._dense(source, list(held), list(randoms), list(scales))
             gamma = self._gamma(stream, source.rows)
-            if len(marks.x) == source.rows:
+            if workers is not None:
+                fit = kernel_ridge(stream, folds, z, gamma, self.lam, workers.total)
+            elif len(marks.x) == source.rows:
                 fit = exact_kernel_ridge(z, marks.t, folds, gamma, self.lam, marks.w, copies)
             else:
                 fit = kernel_ridge(stream, folds, z, gamma, self.lam)
@@ -165,7 +201,7 @@ class _DKN(Learner):
                 r = torch.rand(int(self.nodes), z.shape[1], generator=random, dtype=torch.float64) * 2 - 1
                 r = (r * math.sqrt(3 / int(self.nodes))).to(source.device, source.dtype)
                 # The landmarks enter as the training samples they are: with their held-out outputs.
-                block = dense_block(z, fit.held_out[mark_rows], r)
+                block = dense_block(z, held_by.of_all(fit.held_out[held_by.rows]), r)
                 randoms.append(r)
                 scales.append(_unit_scale(block, marks.w))
                 z = torch.cat((z, block * scales[-1]), 1)
@@ -178,19 +214,48 @@ class _DKN(Learner):
             torch.tensor(self.gammas_, **kinds),
             None if source.scaling is None else source.scaling.stacked(),
         )
+        if workers is not None:
+            return Learned(net, self.errors_[-1])
         return Learned(net, self.errors_[-1], lambda chunk, places: held[-1][places].double())
 
-    def _landmarks(self, source: Source) -> tuple[Chunk, Tensor]:
-        """Random samples, or all of a few, and their places in the stream."""
+    def _check_spread(self, source: Source) -> None:
+        """What samples that lie apart ask for.
+
+        Raises:
+            InputError: a width that is to be found, which looks at further samples of everyone; gossip; landmarks that would be all
+                of them.
+        """
+        if isinstance(self.gamma, str):
+            raise InputError(
+                'Over workers the width gamma="auto" would look at more samples of everyone.', "Give it as a number."
+            )
+        if source.workers is not None and source.workers.rounds is not None:
+            raise InputError(
+                "A dense kernel network needs exact sums over workers, and not gossip.", "Leave out rounds."
+            )
+        if int(self.landmarks) >= source.rows:
+            raise InputError(
+                f"The {source.rows} samples of all workers are no more than the landmarks, which everyone comes to know.",
+                f"Set landmarks below {source.rows}.",
+            )
+
+    def _landmarks(self, source: Source) -> _Landmarks:
+        """Random samples, or all of a few."""
         random = generator(self.seed, "layerwise", "dkn", "landmarks")
-        rows = torch.randperm(source.rows, generator=random)[: int(self.landmarks)].sort().values
+        drawn = torch.randperm(source.rows, generator=random)[: int(self.landmarks)].sort().values
+        first, last = _own_places(source)
+        slots = ((drawn >= first) & (drawn < last)).nonzero()[:, 0]
+        rows = drawn[slots] - first
         found: list[Chunk] = []
         start = 0
         for x, t, w in source:
             inside = (rows[(rows >= start) & (rows < start + len(x))] - start).to(x.device)
             found.append(Chunk(x[inside], t[inside], None if w is None else w[inside]))
             start += len(x)
-        return joined_chunks(found), rows.to(source.device)
+        slots, own = slots.to(source.device), joined_chunks(found)
+        of_all = lambda values: _joined(values, slots, len(drawn), source.workers)
+        samples = Chunk(of_all(own.x), of_all(own.t), None if own.w is None else of_all(own.w))
+        return _Landmarks(samples, slots, rows.to(source.device), source.workers)
 
     def _gamma(self, stream: Stream, rows: int) -> float:
         if not isinstance(self.gamma, str):
@@ -225,6 +290,19 @@ class _DKN(Learner):
         return whole("layers", self.layers)
 
 
+def _own_places(source: Source) -> tuple[int, int]:
+    """Where this process's samples begin and end among those of all processes, in the order of their workers."""
+    workers = source.workers
+    if workers is None:
+        return 0, source.rows
+    counts = torch.zeros(workers.network.workers, dtype=torch.float64)
+    which = workers.network.local[0]
+    counts[which] = sum(len(x) for x, _, _ in source)
+    counts = workers.total(counts).round().long()
+    first = int(counts[:which].sum())
+    return first, first + int(counts[which])
+
+
 def _unit_scale(block: Tensor, weights: Tensor | None) -> float:
     """The factor that brings the mean squared norm of rows to 1."""
     squares = block.double().square().sum(1)
@@ -239,7 +317,8 @@ class DKNClassifier(_DKN, Classifier):
         layers: at most; a layer that does not lower the error on held-out samples is left out and ends the growth.
         nodes: random nodes of each layer, beside the 2 Q of its outputs.
         gamma: of the Gaussian kernel, on inputs scaled to mean squared norm 1; "auto": by leave-one-out on 600 samples.
-        landmarks: with more samples than this the kernel is approximated on so many random ones.
+        landmarks: with more samples than this the kernel is approximated on so many random ones. Over workers they are what every
+            worker comes to know, and must be fewer than the samples; gamma is a number there.
         lam: ridge strength, the same in all layers, or "auto" in each.
         scale, seed, batch_size, device, dtype: see `Learner`.
         class_weight: see `Classifier`.

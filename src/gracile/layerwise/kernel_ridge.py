@@ -42,7 +42,14 @@ class KernelFit:
     error: float
 
 
-def kernel_ridge(stream: Stream, folds: Tensor, landmarks: Tensor, gamma: float, lam: float | str) -> KernelFit:
+def kernel_ridge(
+    stream: Stream,
+    folds: Tensor,
+    landmarks: Tensor,
+    gamma: float,
+    lam: float | str,
+    total: Callable[[Tensor], Tensor] = lambda value: value,
+) -> KernelFit:
     """Kernel ridge regression by Nystroem's method, with held-out predictions of every sample.
 
     Args:
@@ -51,6 +58,8 @@ def kernel_ridge(stream: Stream, folds: Tensor, landmarks: Tensor, gamma: float,
         landmarks: (m, d).
         gamma: of the Gaussian.
         lam: from 0 up, or "auto".
+        total: the sum over all processes of what each has of its own samples, where others hold others; see
+            `gracile.layerwise.consensus.Consensus.total`. Held-out predictions are of a process's own.
 
     Raises:
         InputError: the kernel matrix is singular at `lam`.
@@ -68,21 +77,22 @@ def kernel_ridge(stream: Stream, folds: Tensor, landmarks: Tensor, gamma: float,
             yield *weighted(gaussian(z, landmarks, gamma) @ small, t, w), folds[start : start + len(z)]
             start += len(z)
 
-    parts = _sums_of_folds(features)
+    parts = [_summed(part, total) for part in _sums_of_folds(features)]
     whole = sum(parts[1:], parts[0])
     spectrum = whole.spectrum()
     lams = _strengths(spectrum, lam, landmarks.dtype)
-    chosen = float(lams[_least_error(spectrum, features, lams)])
+    chosen = float(lams[_least_error(spectrum, features, lams, total)])
     without = torch.stack([_solution(whole.gram - part.gram, whole.cross - part.cross, chosen) for part in parts])
-    held_out, total, weight = [], 0.0, 0.0
+    held_out, squares, weight = [], 0.0, 0.0
     for y, t, w, fold in features():
         residuals = t.double() - _by_fold(y.double(), without, fold)
         root = 1.0 if w is None else w.double().sqrt()[:, None]
         held_out.append((t.double() - residuals) / root)
-        total += float(residuals.square().sum())
+        squares += float(residuals.square().sum())
         weight += float(len(t) if w is None else w.sum()) * t.shape[1]
     coefficients = (whiten @ spectrum.weights(chosen)).to(landmarks.dtype)
-    return KernelFit(coefficients, chosen, torch.cat(held_out).to(landmarks.dtype), total / weight)
+    squares, weight = total(torch.tensor([squares, weight], dtype=torch.float64)).tolist()
+    return KernelFit(coefficients, chosen, torch.cat(held_out).to(landmarks.dtype), squares / weight)
 
 
 def _sums_of_folds(features: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]]) -> list[Statistics]:
@@ -93,6 +103,12 @@ def _sums_of_folds(features: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor 
             rows = fold == number
             part.add(y[rows], t[rows], None if w is None else w[rows])
     return parts
+
+
+def _summed(part: Statistics, total: Callable[[Tensor], Tensor]) -> Statistics:
+    """Sums over this process's samples as those over all."""
+    energy, count = total(torch.tensor([part.energy, part.count], dtype=torch.float64)).tolist()
+    return Statistics.of(total(part.gram), total(part.cross), energy, count)
 
 
 def _solution(gram: Tensor, cross: Tensor, lam: float) -> Tensor:
@@ -187,7 +203,10 @@ def _strengths(spectrum: Spectrum, lam: float | str, dtype: torch.dtype) -> Tens
 
 
 def _least_error(
-    spectrum: Spectrum, features: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]], lams: Tensor
+    spectrum: Spectrum,
+    features: Callable[[], Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]],
+    lams: Tensor,
+    total: Callable[[Tensor], Tensor],
 ) -> int:
     """Which of `lams` has the least leave-one-out error; one pass."""
     if len(lams) == 1:
@@ -196,7 +215,7 @@ def _least_error(
     for y, t, w, _ in features():
         predictions, leverage = leverages(y, spectrum, lams)
         errors += left_out(t.double()[:, None, :] - predictions, leverage, w).square().sum((0, 2))
-    return int(errors.argmin())
+    return int(total(errors).argmin())
 
 
 def choose_gamma(z: Tensor, t: Tensor, w: Tensor | None = None) -> float:

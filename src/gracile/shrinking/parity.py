@@ -128,8 +128,8 @@ def _doubled(one: Tensor) -> Tensor:
 def _in_double(model: nn.Module, lean: nn.Module, inputs: list[Example]) -> float:
     """The largest difference of both networks in double precision; infinite where they do not run in it."""
     try:
-        pair = [copy.deepcopy(one).double() for one in (model, lean)]
-        return max(largest_difference(*pair, mapped(batch, _doubled)) for batch in inputs)
+        larger, smaller = (copy.deepcopy(one).double() for one in (model, lean))
+        return max(largest_difference(larger, smaller, mapped(batch, _doubled)) for batch in inputs)
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ArithmeticError):
         return float("inf")
 

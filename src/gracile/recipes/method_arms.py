@@ -38,8 +38,8 @@ class Target(Strict):
         form: ``lean`` or ``onnx``.
         ranking: ``worth`` or ``size``: what orders groups.
         by_cost: weigh groups by what they cost of the budget.
-        begin: share of the run, at its start, without any pull.
-        ramp: share of the run, after that, during which the budget shrinks.
+        begin: share of the run, at its start, without any pull; the dial's own if left out.
+        ramp: share of the run, after that, during which the budget shrinks; likewise.
         settle: share of the run, at its end, during which the choice is final.
     """
 
@@ -54,8 +54,8 @@ class Target(Strict):
     form: str | None = None
     ranking: str = "worth"
     by_cost: bool = True
-    begin: float = 0.3
-    ramp: float = 0.2
+    begin: float | None = None
+    ramp: float | None = None
     settle: float = 0.5
 
 

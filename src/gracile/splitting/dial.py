@@ -71,8 +71,8 @@ class Dial:
         by_cost: weigh groups by what they cost of the budget. A budget of multiply-adds then takes first of the early layers,
             whose channels are few and dear; without it layers lose nearly alike.
         begin: share in [0, 1) of the run, at its start, that trains densely: until then little tells what a group is worth, and what goes
-            early does not come back, since beta takes its weights within some tens of steps.
-        ramp: share in (0, 1] of the run, after that, during which the budget shrinks.
+            early does not come back, since beta takes its weights within some tens of steps. By default 0.3, for single weights 0.1.
+        ramp: share in (0, 1] of the run, after that, during which the budget shrinks; by default 0.2, for single weights 0.4.
         settle: share in [0, 1) of the run, at its end, during which the choice is final; 0 for plain splitting to the end.
 
     Attributes:
@@ -98,15 +98,15 @@ class Dial:
         example: Tensor | None = None,
         ranking: Ranking = "worth",
         by_cost: bool = True,
-        begin: float = 0.3,
-        ramp: float = 0.2,
+        begin: float | None = None,
+        ramp: float | None = None,
         settle: float = 0.5,
     ) -> None:
         asked = {"macs": macs, "params": params, "sparsity": sparsity, "latency": latency, "file_size": file_size}
         given = {budget: value for budget, value in asked.items() if value is not None}
         if not given:
             raise InputError("A dial takes a budget, and none is given.", f"Give one of {', '.join(asked)}.")
-        check_shares(begin, ramp, settle)
+        begin, ramp = shares(isinstance(split, RVSM), begin, ramp, settle)
         if ranking not in get_args(Ranking):
             raise InputError(f"There is no ranking '{ranking}'.", nearest(ranking, get_args(Ranking)))
         if steps < 1:
@@ -351,19 +351,26 @@ class Dial:
             self._budgets.estimates[budget].load_state_dict(measured)
 
 
-def check_shares(begin: float, ramp: float, settle: float) -> None:
-    """Refuse shares of a run that a dial cannot follow.
+def shares(single: bool, begin: float | None, ramp: float | None, settle: float) -> tuple[float, float]:
+    """When a dial begins, and how long it takes.
 
     Args:
-        begin: of the run, at its start, without any pull.
-        ramp: after that, during which the budget shrinks.
+        single: whether single weights go, which may come back by themselves, or groups.
+        begin: share of the run, at its start, without any pull; None for what validation images chose, see ``docs/pruning.md``.
+        ramp: after that, during which the budget shrinks; likewise.
         settle: at its end, during which the choice is final.
+
+    Returns:
+        `begin` and `ramp`.
 
     Raises:
         InputError: one is out of range, or they sum to more than 1.
     """
+    begin = (0.1 if single else 0.3) if begin is None else begin
+    ramp = (0.4 if single else 0.2) if ramp is None else ramp
     if not (0 <= begin < 1 and 0 < ramp <= 1 and 0 <= settle < 1 and begin + ramp + settle <= 1 + 1e-9):
         raise InputError(
             f"begin={begin}, ramp={ramp} and settle={settle} do not fit into the run.",
             "They are shares of it and sum to 1 at most.",
         )
+    return begin, ramp

@@ -38,7 +38,7 @@ from gracile.recipes.training import TrainingSettings
 from gracile.recipes.tries import best_try, check_tries, told, try_names
 from gracile.recipes.zero_channels import zero_channels
 from gracile.report import read, weights
-from gracile.splitting.dial import check_shares
+from gracile.splitting.dial import shares
 from gracile.training import CatastrophicOverfitting, evaluate, fit
 
 log = logging.getLogger("gracile")
@@ -179,7 +179,7 @@ class Settings(arms.ArmSettings[MethodArm]):
         """Refuse an arm whose dial, or choice of the checkpoint, does not fit into its run."""
         arm = self.arms[name]
         if arm.target is not None:
-            check_shares(arm.target.begin, arm.target.ramp, arm.target.settle)
+            shares(arm.method == "rvsm", arm.target.begin, arm.target.ramp, arm.target.settle)
         settle = arm.target.settle if arm.target else arm.options.get("retrain")
         self.training_of(name).check_choice(name, settle, sparse=arm.method is not None)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from torch.library import Library
+from torch import library
 
 
 def peer(name: str) -> ModuleType:
@@ -35,7 +35,7 @@ def peer(name: str) -> ModuleType:
 
 
 @cache
-def operators_of_torchvision() -> Library | None:
+def operators_of_torchvision() -> library.Library | None:
     """Declare torchvision's own operators, so that a build for another torch imports, and timm and transformers with it.
 
     What a network of theirs computes is torch's; operators such as nms stay without a kernel.
@@ -53,7 +53,7 @@ def operators_of_torchvision() -> Library | None:
     except RuntimeError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
-        declared = Library("torchvision", "DEF")
+        declared = library.Library("torchvision", "DEF")
         text = "".join(path.read_text("utf-8") for path in Path(found.origin).parent.rglob("*.py"))
         for name in sorted(set(re.findall(r'register_(?:fake|meta)\(\s*"(?:torchvision::)?(\w+)"', text))):
             declared.define(f"{name}(Tensor x) -> Tensor")

@@ -92,22 +92,19 @@ def _settings(recipe: schema.Recipe) -> schema.Strict:
     return schema.parse(kind(recipe.kind).Settings, recipe.settings, f"[settings] of the recipe '{recipe.name}'")
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> None:
     """Keep parts, or begin a run with them."""
-    try:
-        match list(words):
-            case ["keep", run]:
-                print("kept: " + (", ".join(keep(Path(run))) or "nothing new"))
-            case ["lay", name, size, run]:
-                print(f"{run} begins with: {', '.join(lay(name, size, Path(run)))}")
-            case _:
-                print((__doc__ or "").strip(), file=sys.stderr)
-                return 2
-    except GracileError as error:
-        print(f"gracile: {error}", file=sys.stderr)
-        return 2
-    return 0
+    match list(words):
+        case ["keep", run]:
+            print("kept: " + (", ".join(keep(Path(run))) or "nothing new"))
+        case ["lay", name, size, run]:
+            print(f"{run} begins with: {', '.join(lay(name, size, Path(run)))}")
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        main(sys.argv[1:])
+    except GracileError as error:
+        sys.exit(f"gracile: {error}")

@@ -79,6 +79,18 @@ def test_the_plan_falls_from_everything_to_the_budget():
     assert all(after <= before for before, after in itertools.pairwise(plan))
 
 
+def test_single_weights_may_go_earlier_than_groups():
+    """What validation images chose: weights come back by themselves as long as lam lets them, groups do not."""
+    weights = Dial(RVSM(network()), steps=100, sparsity=0.9)
+    assert weights.plan(10) == {"sparsity": 1.0}
+    assert 0.1 < weights.plan(11)["sparsity"] < 1
+    assert weights.plan(50)["sparsity"] == pytest.approx(0.1)
+    groups = Dial(RGSM(network(), example=EXAMPLE), steps=100, macs=0.5, example=EXAMPLE)
+    assert groups.plan(30) == {"macs": 1.0}
+    assert 0.5 < groups.plan(31)["macs"] < 1
+    assert groups.plan(50)["macs"] == pytest.approx(0.5)
+
+
 def test_nothing_goes_before_the_beginning():
     dial = Dial(RVSM(network()), steps=100, sparsity=0.9, begin=0.3, ramp=0.2, settle=0.5)
     plan = [dial.plan(step)["sparsity"] for step in range(101)]

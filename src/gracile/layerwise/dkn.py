@@ -12,7 +12,7 @@ Source: [@javid2021, chapter 4], the dense kernel network, of which only the ide
   on the far side of it, which the next layer reads (on noisy targets its error then halves, and the true one rises).
 - Blocks are scaled to equal mean squared norm before they enter the kernel, as x would drown the others otherwise.
 
-Over workers, which the thesis leaves to future work, the network is the one that a single place finds: features at the landmarks make
+Over workers, which the source leaves to future work, the network is the one that a single place finds: features at the landmarks make
 each layer a least-squares problem, whose sums over samples add up. Everyone comes to know the landmarks, which are samples, and those sums.
 """
 

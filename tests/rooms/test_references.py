@@ -36,6 +36,15 @@ def test_no_source_is_named_without_its_key():
     assert {name: found for name, found in bare.items() if found} == {}
 
 
+def test_no_document_goes_by_a_name_that_a_reader_has_not():
+    """Theirs are in the bibliography: not "the thesis", nor what else the documents were called while the work was young."""
+    words = re.compile(
+        r"\bthe (?:thesis|seeds?'? document|assignment's text)\b|\bspec(?:'s)? table\b|\bthe seed's\b", re.I
+    )
+    found = {path.name: words.findall(path.read_text("utf-8")) for path in CITING}
+    assert {name: said for name, said in found.items() if said} == {}
+
+
 def test_entries_have_what_a_reader_needs_to_find_them(bibliography):
     for key, entry in bibliography.entries.items():
         assert entry.persons.get("author"), key

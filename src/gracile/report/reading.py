@@ -21,14 +21,16 @@ class Trained:
     """One arm from one seed.
 
     Attributes:
-        seed: None where the run does not say.
+        folder: its own in the run's.
+        seed: that it was trained from.
         metrics: rows of ``metrics.jsonl``, one per epoch.
         result: ``arm.json``: numbers of the test split, percent; None until the arm has ended.
         layers: ``layers.json``; None where it was not written.
         answers: ``answers.json``: what each class of the test split is taken for; None where it was not written.
     """
 
-    seed: int | None
+    folder: Path
+    seed: int
     metrics: list[dict[str, Any]]
     result: dict[str, Any] | None
     layers: dict[str, Any] | None
@@ -228,7 +230,7 @@ def _arms(path: Path, settings: dict[str, Any]) -> list[Arm]:
 
 def _trained(seed: int, folder: Path) -> Trained:
     found = (_json(folder / name) for name in ("arm.json", "layers.json", "answers.json"))
-    return Trained(seed, read_json_lines(folder / "metrics.jsonl"), *found)
+    return Trained(folder, seed, read_json_lines(folder / "metrics.jsonl"), *found)
 
 
 def _first(folder: Path, names: list[str], file: str) -> dict[str, Any] | None:

@@ -62,7 +62,7 @@ def draw(run: Run, folder: Path, *, only: Collection[str] = (), layer: str | Non
     """
     named = {arm.name: arm for arm in run.arms}
     chosen = {name: pick(named, name, "arm") for name in only} if only else named
-    found = {name: read_weights(file) for name, arm in chosen.items() if (file := _file(run, arm)) is not None}
+    found = {name: read_weights(file) for name, arm in chosen.items() if (file := _file(arm)) is not None}
     if not found:
         raise InputError(f"The run in {run.path} has no trained arm of these.", "Finish it, or name another arm.")
     drawn = {"weights": histograms(found, folder / "all-weights.svg")}
@@ -96,13 +96,10 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
     return {name: one.float().numpy() for name, one in state.items() if name.endswith("weight") and one.ndim > 1}
 
 
-def _file(run: Run, arm: Arm) -> Path | None:
+def _file(arm: Arm) -> Path | None:
     """The first seed's weights of an arm."""
-    for one in arm.trained:
-        for name in (arm.name, f"{arm.name}-seed{one.seed}"):
-            if (file := run.path / name / "model.safetensors").is_file():
-                return file
-    return None
+    files = (one.folder / "model.safetensors" for one in arm.trained)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _convolutions(weights: Weights) -> dict[str, np.ndarray]:

@@ -7,6 +7,6 @@ from gracile.data.augmentation import Augmentation
 from gracile.data.batching import batches
 from gracile.data.dataset import Dataset, Splits
 from gracile.data.description import Description, describe
-from gracile.data.loading import load
+from gracile.data.loading import load, splits
 
-__all__ = ["Augmentation", "Dataset", "Description", "Splits", "batches", "describe", "load"]
+__all__ = ["Augmentation", "Dataset", "Description", "Splits", "batches", "describe", "load", "splits"]

@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 
-from gracile.core.errors import DataError
+from gracile.core.errors import DataError, InputError
 from gracile.data.mapped import MappedRows
 from gracile.data.source import chunk_rows
 
@@ -148,3 +148,22 @@ class Splits:
     validation: Dataset
     test: Dataset
     told: tuple[str, ...] = ()
+
+
+def check_data(data: object, kind: type[Dataset] | type[Splits] = Splits) -> None:
+    """Refuse what is neither loaded nor gathered from memory.
+
+    Args:
+        data: given by a user.
+        kind: what it has to be.
+
+    Raises:
+        InputError: it is something else; the remedy says how to make it.
+    """
+    if not isinstance(data, kind):
+        split = ".test" if kind is Dataset else ""
+        made = f"gracile.data.splits((x, y)){split}, or gracile.data.load(path){split}"
+        raise InputError(
+            f"The data are of type {type(data).__name__}, not gracile.data.{kind.__name__}.",
+            f"Give {f'its {split}' if isinstance(data, Splits) else made}.",
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gracile.data.dataset import Splits
+from gracile.data.dataset import Splits, check_data
 
 SPLITS = ("train", "validation", "test")
 # Classes beyond which a table of them says less than their range.
@@ -78,8 +78,12 @@ def describe(splits: Splits) -> Description:
     """Say what a data set was read as, before anything is trained on it.
 
     Args:
-        splits: of `gracile.data.load`.
+        splits: of `gracile.data.load` or `gracile.data.splits`.
+
+    Raises:
+        InputError: no `Splits`.
     """
+    check_data(splits)
     parts = {name: getattr(splits, name) for name in SPLITS}
     train = splits.train
     counts = {name: torch.bincount(part.labels, minlength=train.num_classes).tolist() for name, part in parts.items()}

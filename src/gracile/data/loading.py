@@ -1,12 +1,14 @@
-"""From a name or path to three splits of tensors."""
+"""From a name, a path or data in memory to three splits of tensors."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from gracile.core.errors import DataError, InputError, pick
 from gracile.data import cache, images, table
 from gracile.data.dataset import Dataset, Splits
 from gracile.data.mapped import MappedRows
+from gracile.data.memory import open_memory
 from gracile.data.source import Missing, Opened, Request
 from gracile.data.stratify import draw
 
@@ -67,8 +70,13 @@ def load(
 
     Raises:
         DataError: the data cannot be found, read or understood.
-        InputError: an option out of its range.
+        InputError: neither a name nor a path, or an option out of its range.
     """
+    if not isinstance(name_or_path, (str, Path)):
+        raise InputError(
+            f"Data are loaded by a name or a path, not by a {type(name_or_path).__name__}.",
+            "Data that are in memory already become splits by gracile.data.splits((x, y)).",
+        )
     _check_options(validation, image_size, train_limit=train_limit, test_limit=test_limit)
     if channels not in (None, 1, 3):
         raise InputError(f"channels is {channels}.", "Give 1 for gray, 3 for colour.")
@@ -79,10 +87,82 @@ def load(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     place = Path(folder) if folder is not None else None
     opened = table.open_source(Request(str(name_or_path), place, label, size, channels, missing, skip_corrupt))
-    if size is not None:
-        # Encoded images are brought to the size where they are decoded; plain arrays here.
-        parts = {split: part if part.encoded else images.resized(part, size) for split, part in opened.parts.items()}
-        opened = replace(opened, parts=parts)
+    return _read(_resized(opened, image_size), validation, seed, device, missing, train_limit, test_limit, max_bytes)
+
+
+def splits(
+    train: Any,
+    test: Any = None,
+    *,
+    validation: Any = 0.1,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    image_size: int | tuple[int, int] | None = None,
+    missing: Missing = "error",
+    name: str = "data",
+) -> Splits:
+    """The splits of data that are in memory already, as everything here takes them.
+
+    Each of `train`, `test` and, unless it is a number, `validation` is a pair ``(x, y)`` of arrays, tensors or frames; a
+    ``torch.utils.data.Dataset`` of such pairs, such as torchvision's, or a DataLoader of one, whose samples are taken in
+    order as their transform gives them; or a list of pairs. Inputs are images (n, h, w), (n, h, w, c) or (n, c, h, w),
+    levels from 0 to 255 or numbers from 0 to 1, which become the nearest of 256 levels, or numbers (n, features). Labels are
+    class numbers or names, (n,) or (n, 1), or one-hot.
+
+    Args:
+        train: what is trained on.
+        test: what is read once, at the end; by default a fifth of `train` is held out, see `Dataset.note`.
+        validation: data, or a share (float) or number (int) of training samples set aside, each class in proportion.
+        classes: their names, in the order of their numbers; those that a data set of torchvision declares by default.
+        seed: which samples are drawn.
+        device: where the tensors go.
+        image_size: side, or (height, width), that images are scaled and centre-cropped to.
+        missing: see `load`.
+        name: of the data, in messages and tables.
+
+    Returns:
+        train, validation (possibly empty) and test.
+
+    Raises:
+        InputError: it is nothing of the kind, or an option is out of its range.
+        DataError: shapes, types or values do not fit.
+    """
+    given = {"train": train}
+    if test is not None:
+        given["test"] = test
+    share: float | int = 0.0
+    if isinstance(validation, (int, float)):
+        share = validation
+    else:
+        given["validation"] = validation
+    _check_options(share, image_size)
+    pick(dict.fromkeys(get_args(Missing)), missing, "way with missing cells")
+    opened = open_memory(name, given, classes, missing)
+    # They fit into memory once, and are not to be sought by the files they never came from.
+    return _read(_resized(opened, image_size), share, seed, device, missing, max_bytes=sys.maxsize)
+
+
+def _resized(opened: Opened, image_size: int | tuple[int, int] | None) -> Opened:
+    """Plain arrays of images brought to a size; encoded images are brought to it where they are decoded."""
+    if image_size is None:
+        return opened
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    parts = {split: part if part.encoded else images.resized(part, size) for split, part in opened.parts.items()}
+    return replace(opened, parts=parts)
+
+
+def _read(
+    opened: Opened,
+    validation: float | int,
+    seed: int,
+    device: torch.device | str,
+    missing: Missing,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    max_bytes: int | None = None,
+) -> Splits:
+    """Choose the rows of each split, and read them."""
     chosen, notes = _choose(opened, validation, seed, train_limit, test_limit)
     note = "; ".join([note for note in (opened.note, *notes) if note])
     limit = free_bytes(torch.device(device)) // 2 if max_bytes is None else max_bytes

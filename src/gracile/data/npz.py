@@ -8,31 +8,18 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from gracile.core.errors import DataError
-from gracile.data.labels import encode
-from gracile.data.source import (
-    Missing,
-    Opened,
-    Part,
-    Request,
-    check_same_shape,
-    chunk_rows,
-    refuse_tightly_packed,
-    to_features,
-)
+from gracile.data.arrays import opened
+from gracile.data.source import Opened, Request, refuse_tightly_packed
 
 # What inputs, labels and splits are called; ``x_train`` and ``train_images`` are the same.
 INPUTS, TARGETS = ("x", "images", "data", "inputs", "features"), ("y", "labels", "label", "targets", "target")
 SPLITS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
-# What pixels are scaled by, and what they were; broken numbers that reach so far are levels that were interpolated.
-RANGES = {255.0: "0 to 1", 1.0: "levels 0 to 255"}
-SURELY_LEVELS = 128
 
 
 def open_source(request: Request) -> Opened:
@@ -59,27 +46,10 @@ def open_source(request: Request) -> Opened:
     left = sorted(set(lower) - used)
     arrays = {split: files[lower[x]] for split, (x, _) in members.items()}
     targets = {split: files[lower[y]] for split, (_, y) in members.items()}
-    for split, array in arrays.items():
-        rows, target = array.shape[:1], targets[split]
-        if not rows or target.shape[:1] != rows or len(target.shape) > 2:
-            raise DataError(
-                f"{path} holds inputs of shape {array.shape} and labels of shape {target.shape} for {split}.",
-                "Give one class number an input.",
-            )
     told = [f"read {array.shape[0]} rows of the {split} split of {path.name}" for split, array in arrays.items()]
     told += [f"left out the arrays {', '.join(left)}"] if left else []
     classes = tuple(str(name) for name in files[lower["classes"]].whole()) if "classes" in lower else None
-    labels = {}
-    for split, target in targets.items():
-        labels[split], one_hot = _flat(target)
-        told += [f"the labels of the {split} split are one-hot"] if one_hot else []
-    encoded, classes, renamed = encode(labels, classes, path.name)
-    parts = {}
-    for split, array in arrays.items():
-        parts[split], how = _part(array, encoded[split], request.missing)
-        told += how
-    check_same_shape(parts, path.name)
-    return Opened(path.stem, classes, parts, told=(*told, *renamed))
+    return opened(path.stem, path.name, arrays, targets, classes, request.missing, told)
 
 
 def _members(names: Collection[str]) -> dict[str, tuple[str, str]]:
@@ -126,6 +96,14 @@ class _Array:
     @property
     def name(self) -> str:
         return self.path.stem if self.member is None else self.member[:-4]
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.path,)
 
     @staticmethod
     def of(path: Path, member: str | None) -> _Array:
@@ -222,106 +200,3 @@ def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(
         f"{path} cannot be read as a NumPy archive: {reason}.", "The file is damaged or no .npz: save it again."
     )
-
-
-def _flat(target: _Array) -> tuple[np.ndarray, bool]:
-    """Labels (n,), and whether they were one-hot."""
-    values = target.whole()
-    if values.ndim == 1 or values.shape[1] == 1:
-        return values.reshape(-1), False
-    if values.dtype.kind in "iufb" and ((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all():
-        return values.argmax(axis=1), True
-    raise DataError(
-        f"The labels '{target.name}' of {target.path} have shape {target.shape} and are not one-hot.",
-        "Give one class number an input.",
-    )
-
-
-def _part(array: _Array, labels: np.ndarray, missing: Missing) -> tuple[Part, list[str]]:
-    """A split, and how its values were taken if not as they stand."""
-    shape = array.shape
-    if array.dtype.kind not in "iufb" or len(shape) not in (2, 3, 4):
-        raise DataError(
-            f"The inputs '{array.name}' of {array.path} are {array.dtype} of shape {shape}.",
-            "Give images (n, h, w), (n, h, w, c) or (n, c, h, w), or numbers (n, features).",
-        )
-    if len(shape) == 2:
-        return _part_of(array, labels, shape[1:], None, 1.0, missing), []
-    sample, axes = _layout(array)
-    scale = _scale(array)
-    told = [] if array.dtype == np.uint8 else [f"'{array.name}' became 8-bit images from {RANGES[scale]}"]
-    return _part_of(array, labels, sample, axes, scale, missing), told
-
-
-def _layout(array: _Array) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """(c, h, w), and the order of axes that brings a chunk there."""
-    if len(array.shape) == 3:
-        return (1, *array.shape[1:]), None
-    first, second, last = array.shape[1:]
-    if first in (1, 3):
-        return (first, second, last), None
-    if last in (1, 3):
-        return (last, first, second), (0, 3, 1, 2)
-    raise DataError(
-        f"The images '{array.name}' of {array.path} have shape {array.shape}, with neither 1 nor 3 channels.",
-        "Give (n, h, w, c) or (n, c, h, w) with c 1 or 3.",
-    )
-
-
-def _scale(array: _Array) -> float:
-    """What pixel values are multiplied by to be levels 0 to 255."""
-    if array.dtype == np.uint8:
-        return 1.0
-    low, high, whole = np.inf, -np.inf, True
-    for chunk in array.chunks(chunk_rows(array.shape[1:], array.dtype.itemsize)):
-        if chunk.size:
-            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-            whole = whole and (chunk.dtype.kind in "iub" or bool((chunk == np.floor(chunk)).all()))
-    if low >= 0 and high <= 1 and array.dtype.kind in "fb":
-        return 255.0
-    if low >= 0 and high <= 255 and (whole or high >= SURELY_LEVELS):
-        return 1.0
-    raise DataError(
-        f"The images '{array.name}' of {array.path} are {array.dtype} from {low:g} to {high:g}.",
-        "Give levels 0 to 255, or numbers from 0 to 1.",
-    )
-
-
-def _part_of(
-    array: _Array,
-    labels: np.ndarray,
-    sample: tuple[int, ...],
-    axes: tuple[int, ...] | None,
-    scale: float,
-    missing: Missing,
-) -> Part:
-    dtype = np.float32 if len(sample) == 1 else np.uint8
-    return Part(
-        labels, sample, dtype, partial(_read, array, sample, axes, scale, missing), (array.path,), column=array.name
-    )
-
-
-def _read(
-    array: _Array,
-    sample: tuple[int, ...],
-    axes: tuple[int, ...] | None,
-    scale: float,
-    missing: Missing,
-    rows: np.ndarray | None,
-) -> Iterator[np.ndarray]:
-    first = 0
-    names = [str(index) for index in range(sample[0])]
-    for chunk in array.chunks(chunk_rows(sample, array.dtype.itemsize)):
-        numbers = np.arange(first, first + len(chunk))
-        first += len(chunk)
-        if rows is not None:
-            wanted = np.isin(numbers, rows, assume_unique=True)
-            chunk, numbers = chunk[wanted], numbers[wanted]
-        if len(sample) == 1:
-            chunk = to_features(chunk, names, numbers, f"'{array.name}' of {array.path}", missing=missing)
-        else:
-            if chunk.dtype != np.uint8:
-                chunk = np.rint(chunk * scale).astype(np.uint8)
-            chunk = chunk if axes is None else chunk.transpose(axes)
-        if len(chunk):
-            yield chunk.reshape(-1, *sample)

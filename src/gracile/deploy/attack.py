@@ -18,6 +18,7 @@ from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
 from gracile.core.seeding import generator
 from gracile.data import Dataset, Splits, batches
+from gracile.data.dataset import check_data
 from gracile.deploy import cards
 from gracile.export.samples import as_examples, feed
 from gracile.export.sessions import run, session
@@ -112,6 +113,7 @@ def attack(
     Raises:
         InputError: an argument that cannot be used, data that are no images, or a device that is not there.
     """
+    check_data(data)
     for name in attacks:
         preset(name)
     device_named(device)

@@ -18,6 +18,7 @@ from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
 from gracile.data import Dataset, Splits
 from gracile.data.batching import some
+from gracile.data.dataset import check_data
 from gracile.deploy import cards
 from gracile.deploy.attack import attack_forms, draw
 from gracile.export import Exported, Int8Warning, LatencyTable, accuracy, export_onnx, latency_table
@@ -132,6 +133,8 @@ def compress(
         InputError: int8 or `eps` without data, or fewer than one sample to calibrate with; whatever shrinking and exporting refuse.
         MissingDependencyError: the packages that export are not installed.
     """
+    if data is not None:
+        check_data(data)
     if int8 and data is None:
         raise InputError("int8 needs data to calibrate on.", "Pass data=, or leave int8= out.")
     if eps is not None and data is None:

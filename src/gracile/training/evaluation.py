@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gracile.core.collapse import collapse
+from gracile.core.errors import DataError
 from gracile.data import Dataset, batches
+from gracile.data.dataset import check_data
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,14 @@ def evaluate(
         data: at least one sample.
         batch_size: samples per forward pass.
         loss: from outputs and labels to a scalar, a mean over samples; cross-entropy by default.
+
+    Raises:
+        InputError: no `Dataset`.
+        DataError: no sample.
     """
+    check_data(data, Dataset)
+    if not len(data):
+        raise DataError(f"There are no samples of '{data.name}' to evaluate on.", "Give a split that has some.")
     device = next(model.parameters()).device
     training = model.training
     model.eval()

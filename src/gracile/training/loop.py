@@ -18,6 +18,7 @@ from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier
 from gracile.data import Augmentation, Dataset, Splits, batches
+from gracile.data.dataset import check_data
 from gracile.training.checkpointer import Checkpointer
 from gracile.training.interrupts import GracefulStop
 from gracile.training.objectives import Loss, Objective, as_objective
@@ -103,10 +104,11 @@ def fit(
 
     Raises:
         DataError: labels out of the network's range.
-        InputError: the network does not take the data, or the length of training is not given exactly once.
+        InputError: the network does not take the data, they are no `Splits`, or the length of training is not given exactly once.
         NonFiniteError: the loss or a weight is no longer finite; the last good checkpoint and all records stand.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
+    check_data(data)
     device = next(model.parameters()).device
     _check_fit(model, data.train)
     _check_numbers(epochs, steps, record_every, batch_size)

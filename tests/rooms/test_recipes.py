@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gracile.core.errors import InputError
+from gracile.core.errors import GracileError, InputError
 from gracile.data import Dataset, Splits
-from gracile.recipes import load, run, schema, shipped
+from gracile.models import resnet20
+from gracile.recipes import load, methods, run, schema, shipped
 from gracile.recipes.arms import Parts
 from gracile.recipes.comparisons import check_comparisons
 from gracile.recipes.kinds import KINDS, kind
@@ -78,6 +79,34 @@ def test_every_size_compares_and_judges_arms_it_trains(name: str):
         for criterion in recipe.accept:
             if size in criterion.sizes:
                 assert criterion.value.partition(".")[0] in {*trained, *compared}
+
+
+def test_every_arm_of_every_size_can_be_built():
+    """Sizes lay options over options, which together may contradict each other. A small network stands for all."""
+    network, example = resnet20(width=16, image_size=16), torch.zeros(2, 3, 16, 16)
+    built = set()
+    for name in (name for name in shipped() if load(name).kind == "train"):
+        recipe = load(name)
+        for size in ("full", *recipe.sizes):
+            for arm in Settings(**schema.resized(recipe, size).settings).trained().values():
+                if arm.method is None or arm.method in methods.LEARNING_RULES:
+                    continue
+                steered = arm.target.model_dump(exclude_none=True) if arm.target else {}
+                for one in ({}, *arm.tries):
+                    options, target = arm.options | one.get("options", {}), steered | one.get("target", {})
+                    key = json.dumps([arm.method, options, target], sort_keys=True)
+                    # Layers that are named are those of the arm's own network.
+                    if key in built or "layers" in options:
+                        continue
+                    built.add(key)
+                    try:
+                        found = network if arm.found else None
+                        method = methods.build(arm.method, network, example, options, steps=1000, found=found)
+                        if target:
+                            methods.steer(method, example, 1000, target)
+                    except GracileError as error:
+                        raise AssertionError(f"{name} {size} {key}") from error
+    assert len(built) > 50
 
 
 @pytest.mark.parametrize("name", sorted(name for name, path in shipped().items() if path.is_relative_to(schema.PAPERS)))

@@ -410,13 +410,16 @@ def judge() -> list[Path]:
     changed = []
     for entry in entries():
         for size, result in entry.results.items():
-            if criteria(result["accept"]) == criteria(entry.recipe.accept, size):
+            before, now = criteria(result["accept"]), criteria(entry.recipe.accept, size)
+            if before == now:
                 continue
             held = [one for one in entry.recipe.accept if size in one.sizes]
             values = with_errors(entry, size)
             accept = [{**plain, "met": one.met(values)} for one, plain in zip(held, criteria(held), strict=True)]
             file = kept_files(entry.recipe.name)[size]
-            write_json(file, {**result, "values": values, "accept": accept, "judged_anew": True})
+            # At which other sizes they are held changes nothing here.
+            anew = {} if _asked(before) == _asked(now) else {"judged_anew": True}
+            write_json(file, {**result, "values": values, "accept": accept, **anew})
             changed.append(file)
     return changed
 
@@ -426,6 +429,11 @@ def criteria(accept: Sequence[schema.Accept | dict[str, Any]], size: str | None 
     plain = [one if isinstance(one, dict) else one.model_dump(exclude_none=True) for one in accept]
     held = [one for one in plain if size is None or size in one["sizes"]]
     return [{key: value for key, value in one.items() if key != "met"} for one in held]
+
+
+def _asked(accept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Criteria without the sizes that are held against them."""
+    return [{key: value for key, value in one.items() if key != "sizes"} for one in accept]
 
 
 def main(runs: Sequence[str], root: Path = ROOT) -> int:

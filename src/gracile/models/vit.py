@@ -17,20 +17,21 @@ class Attention(nn.Module):
     """Self-attention of several heads [@vaswani2017, 3.2], (n, tokens, width) to the same.
 
     Attributes:
-        heads: how many there are; what `gracile.shrink` removes is whole heads.
+        num_heads: whole heads are what `gracile.shrink` removes; it sets this to how many are left.
+        head_dim: width of each.
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.head_width = heads, width // heads
+        self.num_heads, self.head_dim = heads, width // heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, _ = x.shape
-        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).reshape(n, tokens, self.heads * self.head_width))
+        return self.proj(out.transpose(1, 2).reshape(n, tokens, self.num_heads * self.head_dim))
 
 
 class Block(nn.Module):

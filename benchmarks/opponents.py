@@ -1,18 +1,27 @@
-"""torch-pruning's own pruners at the budgets of the recipe `opponents`: the same data, epochs, schedule and seeds.
+"""Other libraries' pruners at the budgets of the recipe `opponents`: its networks, data, epochs, schedule and seeds.
 
-    python -m benchmarks.opponents [--pruner group_norm] [--budget 0.3] [--seed 0] [--epochs 10] [--image-size 16]
+    python -m benchmarks.opponents [--network vit] [--pruner group_norm] [--budget 0.3] [--seed 9] [--split validation]
 
-Trains half of the epochs, with the pruner's regulariser where it has one, removes channels physically down to the budget, and trains
-the other half. Prints one line of JSON with the validation accuracy, beside which RGSM's defaults can be run by `--pruner rgsm`.
-Needs torch-pruning (`make peers`).
+Trains a part of the epochs, with the pruner's regulariser where it has one, removes channels physically down to the budget, and
+trains the rest of them. Prints one line of JSON with the accuracy, beside which RGSM as the recipe has it can be run by
+``--pruner rgsm``. ``--prune-at`` and ``--reg`` are what to try on validation images from a seed that nothing else is trained from, as
+the recipe's arms do from 100; ``--set`` changes the recipe's settings. Needs torch-pruning and nvidia-modelopt (``make peers``).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import io
 import json
+import tempfile
+import time
+import warnings
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,25 +29,33 @@ from torch import nn
 
 import gracile
 from gracile.channels import trace
-from gracile.data import Augmentation, Splits, load
-from gracile.splitting import Dial
-from gracile.training import Cosine, evaluate, fit, steps_per_epoch
+from gracile.commands.options import key_values
+from gracile.data import Augmentation, Splits, batches
+from gracile.models.vit import Attention
+from gracile.recipes import load, schema
+from gracile.recipes.kinds.train import Settings
+from gracile.recipes.method_arms import build
+from gracile.recipes.request import nested
+from gracile.recipes.settings import build_network
+from gracile.training import Schedule, evaluate, fit, steps_per_epoch
+from gracile.training.optimizers import optimizer_factory
 
 BISECTIONS = 10
-# Those that torch-pruning's documentation calls its best: group norms with sparse learning, and isomorphic magnitudes.
-PRUNERS = ("group_norm", "isomorphic", "rgsm")
-NETWORKS = {
-    # Option A pads channels, which torch-pruning cuts wrongly; option B projects.
-    "resnet20": lambda size: gracile.models.resnet20(shortcut="B"),
-    "vgg16": lambda size: gracile.models.vgg16(width=0.5, image_size=size),
-}
+# The recipe's size that trains a network.
+NETWORKS = {"resnet20": "budgets", "vgg16": "vgg", "mobilenet": "mobile", "vit": "vit"}
+# Images that FastNAS judges each of some hundred choices by, and its tries at a budget that it counts in its own way.
+JUDGED_BY, TRIES = 500, 6
+# Batches from which it sets batch-norms anew.
+CALIBRATION = 10
+# Zero-padded channels are cut wrongly by torch-pruning and not traced by FastNAS; a projection does as well.
+FOR_ALL = {"resnet20": {"shortcut": "B"}}
 
 
 @dataclass(frozen=True)
 class Later:
     """Another schedule from a later epoch on."""
 
-    schedule: Cosine
+    schedule: Schedule
     begin: float
 
     def factor(self, progress: float) -> float:
@@ -51,25 +68,41 @@ def macs(model: nn.Module, example: torch.Tensor) -> int:
     return trace(model, example).dense().macs
 
 
-def pruner(kind: str, model: nn.Module, example: torch.Tensor, ratio: float) -> Any:
-    """One of torch-pruning's, over the whole network; the classifier keeps its outputs."""
+# torch-pruning.
+
+
+def pruner(kind: str, model: nn.Module, example: torch.Tensor, ratio: float, reg: float = 1e-4) -> Any:
+    """One of torch-pruning's, over the whole network; the classifier keeps its outputs, and heads go as a whole."""
     import torch_pruning as tp
 
     last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
-    shared = {"global_pruning": True, "pruning_ratio": ratio, "ignored_layers": [last]}
+    heads = {one.qkv: one.num_heads for one in model.modules() if isinstance(one, Attention)}
+    shared: dict[str, Any] = {"global_pruning": True, "pruning_ratio": ratio, "ignored_layers": [last]}
+    if heads:
+        shared |= {"num_heads": heads, "prune_num_heads": True, "prune_head_dims": False, "head_pruning_ratio": ratio}
+    importance = tp.importance.GroupMagnitudeImportance()
     if kind == "group_norm":
-        return tp.pruner.GroupNormPruner(model, example, importance=tp.importance.GroupMagnitudeImportance(), **shared)
-    return tp.pruner.MagnitudePruner(
-        model, example, importance=tp.importance.GroupMagnitudeImportance(), isomorphic=True, **shared
-    )
+        return tp.pruner.GroupNormPruner(model, example, importance=importance, reg=reg, **shared)
+    return tp.pruner.MagnitudePruner(model, example, importance=importance, isomorphic=True, **shared)
+
+
+def pruned(kind: str, model: nn.Module, example: torch.Tensor, ratio: float) -> nn.Module:
+    """The network itself, without this share of its channels and heads."""
+    made = pruner(kind, model, example, ratio)
+    made.step()
+    for one in model.modules():
+        if isinstance(one, Attention):
+            one.num_heads = made.num_heads[one.qkv]
+            one.head_dim = one.qkv.out_features // (3 * one.num_heads)
+    return model
 
 
 def cut(kind: str, model: nn.Module, example: torch.Tensor, budget: float) -> nn.Module:
     """The network without as few channels as bring it to the budget, by the pruner's own ranking."""
     dense, low, high, found = macs(model, example), 0.0, 0.99, None
     for _ in range(BISECTIONS):
-        middle, tried = (low + high) / 2, copy.deepcopy(model)
-        pruner(kind, tried, example, middle).step()
+        middle = (low + high) / 2
+        tried = pruned(kind, copy.deepcopy(model), example, middle)
         if macs(tried, example) <= budget * dense:
             high, found = middle, tried
         else:
@@ -79,31 +112,111 @@ def cut(kind: str, model: nn.Module, example: torch.Tensor, budget: float) -> nn
     return found
 
 
-def by_torch_pruning(
-    kind: str,
-    model: nn.Module,
-    data: Splits,
-    example: torch.Tensor,
-    budget: float,
-    epochs: int,
-    settings: dict[str, Any],
-) -> nn.Module:
-    """Train, prune, train."""
-    half, schedule = epochs // 2, Cosine(epochs)
-    regulariser = pruner(kind, model, example, 0.5) if kind == "group_norm" else None
+# Model-Optimizer.
+
+
+def searched(model: nn.Module, example: torch.Tensor, budget: float, data: Splits, batch_size: int) -> nn.Module:
+    """What FastNAS finds: validation accuracy is its score, batch-norms are set anew on training batches.
+
+    Channels go in steps of a twentieth of their layer, as by default, but by pairs where its default has multiples of 32, of which these
+    layers have one or two; not one by one, since it takes a depthwise convolution of one channel for one without groups and fails. It
+    counts operations in its own way, so that what it is asked for is lowered until multiply-adds as counted here keep to the budget.
+
+    It is not for the transformer: of that it knows linear layers alone and no heads but those of its own modules, so that more than
+    half of the multiply-adds stay with no hidden neuron left. It says so.
+    """
+    import modelopt.torch.prune as mtp
+    from modelopt.torch.prune.fastnas import FastNASConfig
+
+    config = FastNASConfig().model_dump()
+    for rule in config.values():
+        for one in rule.values() if isinstance(rule, dict) else ():
+            if isinstance(one, dict):
+                one.update({key: 2 for key in one if key.endswith("_divisor")})
+    judges = data.validation.subset(torch.arange(min(JUDGED_BY, len(data.validation))))
+    dense, asked = macs(model, example), budget
+    with tempfile.TemporaryDirectory() as folder:
+        search = {
+            "score_func": lambda network: evaluate(network, judges).accuracy,
+            "data_loader": list(islice(batches(data.train, batch_size), CALIBRATION)), "collect_func": lambda batch: batch[0],
+            # What each choice costs in accuracy is found once.
+            "checkpoint": str(Path(folder) / "search.pth"), "verbose": False,
+        }  # fmt: skip
+        for _ in range(TRIES):
+            lean = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+            quiet = io.StringIO()
+            with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    lean = mtp.prune(lean, [("fastnas", config)], {"flops": f"{100 * asked}%"}, example, config=search)[
+                        0
+                    ]
+                except ValueError as error:
+                    raise SystemExit(
+                        f"FastNAS reaches no {budget:g} of the multiply-adds: {str(error).splitlines()[-1]}"
+                    ) from error
+            left = macs(lean, example) / dense
+            if left <= budget:
+                return lean
+            asked *= budget / left
+    raise SystemExit(f"FastNAS reaches no {budget:g} of the multiply-adds")
+
+
+# All.
+
+
+def in_two_parts(
+    kind: str, model: nn.Module, data: Splits, example: torch.Tensor, args: argparse.Namespace, settings: Settings
+) -> tuple[nn.Module, float]:
+    """Train, prune, train; the lean network, and the seconds that pruning took."""
+    training = settings.training
+    schedule = training.rates(steps_per_epoch(len(data.train), training.batch_size))
+    before = max(1, round(args.prune_at * training.epochs))
+    shared: dict[str, Any] = {
+        "batch_size": training.batch_size, "seed": args.seed, "precision": training.precision, "augment": augmentation(settings),
+    }  # fmt: skip
+    plain = optimizer_factory(
+        training.optimizer, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
+    )
+    regulariser = pruner(kind, model, example, 0.5, args.reg) if kind == "group_norm" else None
 
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        made = torch.optim.SGD(parameters, lr=settings["lr"], momentum=0.9, weight_decay=5e-4)
+        made = plain(parameters)
         if regulariser is not None:
             made.register_step_pre_hook(lambda *_: regulariser.regularize(model))
         return made
 
     if regulariser is not None:
         regulariser.update_regularizer()
-    fit(model, data, epochs=half, optimizer=optimizer, schedule=schedule, **settings)
-    lean = cut(kind, model, example, budget)
-    fit(lean, data, epochs=epochs - half, schedule=Later(schedule, half), momentum=0.9, weight_decay=5e-4, **settings)
-    return lean
+    fit(model, data, epochs=before, optimizer=optimizer, lr=training.lr, schedule=schedule, **shared)
+    started = time.process_time()
+    way = partial(searched, data=data, batch_size=training.batch_size) if kind == "fastnas" else partial(cut, kind)
+    lean = way(model, example, args.budget)
+    spent = time.process_time() - started
+    rest = training.epochs - before
+    fit(lean, data, epochs=rest, optimizer=plain, lr=training.lr, schedule=Later(schedule, before), **shared)
+    return lean, spent
+
+
+def by_rgsm(data: Splits, example: torch.Tensor, args: argparse.Namespace, settings: Settings) -> nn.Module:
+    """The recipe's own arm, its second try, which was the best on ResNet-20."""
+    arm, _, training = settings.with_arm("rgsm", settings.tried(f"rgsm_{round(100 * args.budget)}", 1)).asked("rgsm")
+    built = build(arm, settings.model, training, args.seed, data, torch.device("cpu"), None)
+    fit(
+        built.network, data, epochs=training.epochs, optimizer=training.optimizer, lr=training.lr, momentum=training.momentum,
+        weight_decay=training.weight_decay, schedule=built.schedule, sparsifier=built.sparsifier, seed=args.seed,
+        batch_size=training.batch_size, precision=training.precision, augment=augmentation(settings),
+    )  # fmt: skip
+    assert built.sparsifier is not None
+    return gracile.shrink(built.sparsifier.sparse_model().eval(), example)
+
+
+def augmentation(settings: Settings) -> Augmentation:
+    """The recipe's."""
+    return Augmentation(flip=settings.data.flip, crop=settings.data.crop)
+
+
+PRUNERS = ("group_norm", "isomorphic", "fastnas", "rgsm")
 
 
 def main() -> None:
@@ -111,40 +224,28 @@ def main() -> None:
     parser.add_argument("--pruner", choices=PRUNERS, default="group_norm")
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
     parser.add_argument("--budget", type=float, default=0.3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--image-size", type=int, default=16)
-    parser.add_argument("--train-limit", type=int, default=15000)
-    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--seed", type=int, default=9)
+    parser.add_argument("--prune-at", type=float, default=0.5, help="share of the epochs after which channels go")
+    parser.add_argument("--reg", type=float, default=1e-4, help="of group_norm's sparse learning")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation", help="what is judged on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe")
     args = parser.parse_args()
-    data = load("cifar10", image_size=args.image_size, train_limit=args.train_limit, validation=5000)
-    torch.manual_seed(args.seed)
-    model, example = NETWORKS[args.network](args.image_size), torch.zeros(2, 3, args.image_size, args.image_size)
-    dense = macs(model, example)
-    settings = {
-        "lr": 0.1, "batch_size": 128, "seed": args.seed, "precision": args.precision,
-        "augment": Augmentation(flip=True, crop=2),
-    }  # fmt: skip
+    recipe = schema.resized(load("opponents"), NETWORKS[args.network])
+    own = {"model": {"options": FOR_ALL.get(args.network, {})}}
+    changes = schema.merged(own, nested(key_values("--set", args.set, "training.epochs=2")))
+    settings = Settings(**schema.merged(recipe.settings, changes))
+    data = settings.data.splits(torch.device("cpu"))
+    model, example = build_network(settings.model, data, args.seed), torch.zeros(2, *data.train.input_shape)
+    dense, started, spent = macs(model, example), time.process_time(), 0.0
     if args.pruner == "rgsm":
-        steps = args.epochs * steps_per_epoch(len(data.train), 128)
-        dial = Dial(gracile.RGSM(model, beta=0.1, example=example), steps=steps, macs=args.budget, example=example)
-        fit(
-            model,
-            data,
-            epochs=args.epochs,
-            schedule=Cosine(args.epochs),
-            sparsifier=dial,
-            momentum=0.9,
-            weight_decay=5e-4,
-            **settings,
-        )
-        lean = gracile.shrink(dial.sparse_model().eval(), example)
+        lean = by_rgsm(data, example, args, settings)
     else:
-        lean = by_torch_pruning(args.pruner, model, data, example, args.budget, args.epochs, settings)
+        lean, spent = in_two_parts(args.pruner, model, data, example, args, settings)
+    seconds = time.process_time() - started
+    accuracy = evaluate(lean, data.test if args.split == "test" else data.validation).accuracy
     print(json.dumps({
-        **vars(args), "accuracy": round(100 * evaluate(lean, data.validation).accuracy, 2),
-        "macs_left": round(100 * macs(lean, example) / dense, 2),
-        "parameters": sum(p.numel() for p in lean.parameters()),
+        **vars(args), "accuracy": round(100 * accuracy, 2), "macs_left": round(100 * macs(lean, example) / dense, 2),
+        "parameters": sum(p.numel() for p in lean.parameters()), "seconds": round(seconds, 1), "pruning": round(spent, 1),
     }))  # fmt: skip
 
 

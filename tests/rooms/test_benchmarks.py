@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from benchmarks import defaults
+from benchmarks import defaults, opponents
 from benchmarks.__main__ import main, one
 from benchmarks.page import KEPT, PAGE, page, table
 from benchmarks.protocol import Case, Growth, Machine, Memory, Work, exponent, machine, measured
 from benchmarks.table import BENCHMARKS
+from gracile.recipes import load, schema
 
 HERE = Machine(flops=1e9, bytes=1e8)
 
@@ -101,3 +102,9 @@ def test_the_page_is_what_was_kept() -> None:
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     assert kept.keys() <= BENCHMARKS.keys()
     assert page(kept) == PAGE.read_text()
+
+
+@pytest.mark.parametrize("network", opponents.NETWORKS)
+def test_other_libraries_prune_the_networks_of_the_recipe(network: str) -> None:
+    settings = schema.resized(load("opponents"), opponents.NETWORKS[network]).settings
+    assert settings["model"]["name"] == network

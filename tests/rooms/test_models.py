@@ -21,6 +21,8 @@ def size(model: nn.Module) -> int:
     [
         ("lenet", {}, 61_706),
         ("vgg16", {}, 14_728_266),
+        ("mobilenet", {}, 2_236_682),
+        ("vit", {}, 3_716_874),
         ("resnet18", {}, 11_173_962),
         ("resnet18", {"width": 16}, 701_466),
         ("resnet20", {}, 269_722),
@@ -47,6 +49,29 @@ def test_every_model_takes_any_channels_classes_and_image(name: str, image_size:
 def test_vgg_leaves_out_the_pool_that_a_small_image_cannot_take(image_size: int, pools: int) -> None:
     model = vgg16(image_size=image_size)
     assert sum(isinstance(module, nn.MaxPool2d) for module in model.modules()) == pools
+
+
+@pytest.mark.parametrize(("image_size", "side"), [(16, 2), (32, 4)])
+def test_mobilenet_halves_a_small_image_three_times(image_size: int, side: int) -> None:
+    model = build("mobilenet", width=0.25, image_size=image_size).eval()
+    assert model.features(torch.zeros(1, 3, image_size, image_size)).shape == (1, 1280, side, side)  # type: ignore[operator]
+
+
+def test_a_block_of_the_vit_is_torchs_own_encoder_layer() -> None:
+    from gracile.models.vit import Block
+
+    torch.manual_seed(0)
+    ours = Block(12, 3, 20).double()
+    theirs = nn.TransformerEncoderLayer(12, 3, 20, 0.0, "gelu", batch_first=True, norm_first=True).double()
+    nn.init.zeros_(theirs.self_attn.in_proj_bias)
+    named = {
+        "self_attn.in_proj_weight": ours.attention.qkv.weight, "self_attn.out_proj.weight": ours.attention.proj.weight,
+        "self_attn.out_proj.bias": ours.attention.proj.bias, "linear1.weight": ours.mlp[0].weight,
+        "linear1.bias": ours.mlp[0].bias, "linear2.weight": ours.mlp[2].weight, "linear2.bias": ours.mlp[2].bias,
+    }  # fmt: skip
+    theirs.load_state_dict(named, strict=False)
+    x = torch.randn(2, 5, 12).double()
+    torch.testing.assert_close(ours(x), theirs(x))
 
 
 def test_option_a_is_every_other_pixel_between_zero_channels() -> None:
@@ -98,6 +123,10 @@ def test_normalized_names_its_children_and_saves_its_buffers() -> None:
         (lambda: lenet(image_size=11), "at least 12"),
         (lambda: vgg16(image_size=(15, 40)), "15x40"),
         (lambda: resnet20(image_size=3), "too small"),
+        (lambda: build("mobilenet", image_size=7), "too small"),
+        (lambda: build("mobilenet", width=0.01), "leaves no channel"),
+        (lambda: build("vit", image_size=30), "do not fill images of 30x30"),
+        (lambda: build("vit", heads=3), "a multiple of heads"),
         (lambda: resnet20(shortcut="C"), "no shortcut named 'C'"),
         (lambda: mlp(activation="rleu"), "Did you mean 'relu'"),
         (lambda: mlp(widths=(0,)), "at least one"),

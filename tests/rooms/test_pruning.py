@@ -17,7 +17,7 @@ from torch import nn
 from gracile import cli
 from gracile.channels import trace
 from gracile.core.errors import CollapseWarning, InputError, NonFiniteError
-from gracile.models import lenet, mlp, resnet20
+from gracile.models import build, lenet, mlp, resnet20
 from gracile.pruning import (
     ADMM,
     GradualMagnitude,
@@ -31,6 +31,7 @@ from gracile.pruning import (
 from gracile.recipes import load, methods, run, schema
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
 from gracile.recipes.methods import METHODS
+from gracile.shrinking import shrink
 
 IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
 
@@ -286,6 +287,44 @@ def test_a_budget_of_multiply_adds_is_a_cap_that_is_used(method: str, macs: floa
     left = graph.count().macs / graph.dense().macs
     # Whole channels of the widest layers are worth some percent of a network this narrow.
     assert 0.9 * macs < left <= macs
+
+
+@pytest.mark.parametrize("network", ["mobilenet", "vit"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "l1_filters", "random_channels", "network_slimming", "gradual_magnitude", "group_lasso_subgradient", "admm", "rgsm",
+    ],
+)  # fmt: skip
+def test_depthwise_channels_and_heads_go_to_the_budget_and_the_lean_network_is_the_masked_one(
+    method: str, network: str
+):
+    torch.manual_seed(0)
+    macs = 0.3
+    options = {"mobilenet": {"width": 0.125}, "vit": {"width": 32, "depth": 2, "heads": 8}}[network]
+    model, x = build(network, image_size=16, **options), torch.rand(4, 3, 16, 16)
+    by_channel = {"unit": "channel", "scope": "network"} if method in ("gradual_magnitude", "admm") else {}
+    own = {"grouping": "coupled"} if method == "rgsm" else {"macs": macs, **by_channel}
+    if (method, network) == ("network_slimming", "vit"):
+        with pytest.raises(InputError, match="batch-norm scales, and this network has none"):
+            methods.build(method, model, x, own, steps=4)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)
+        pruning = methods.build(method, model, x, own, steps=4)
+        if method == "rgsm":
+            pruning = methods.steer(pruning, x, 4, {"macs": macs})
+        pruning.attach(optimizer := torch.optim.AdamW(model.parameters(), lr=1e-3))
+        for _ in range(4):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), torch.arange(4)).backward()
+            optimizer.step()
+        sparse = pruning.sparse_model().eval()
+    lean = shrink(sparse, x)
+    left = trace(lean, x).dense().macs / trace(model, x).dense().macs
+    # A head of so small a transformer is worth some percent of it.
+    assert 0.9 * macs < left <= macs
+    torch.testing.assert_close(lean(x), sparse(x), rtol=0.0, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["l1_filters", "random_channels"])

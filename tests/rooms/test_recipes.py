@@ -238,6 +238,68 @@ def test_an_unknown_size_lists_those_there_are():
         schema.resized(load("table-4.1"), "huge")
 
 
+def test_a_size_may_be_like_one_above_it():
+    sizes = {
+        "small": {"training": {"epochs": 3, "lr": 1.0}, "leave_out": ["a"]},
+        "other": {"like": "small", "training": {"lr": 2.0}, "leave_out": []},
+    }
+    recipe = schema.Recipe(name="r", title="", kind="train", settings={"training": {"epochs": 9}}, sizes=sizes)
+    assert schema.resized(recipe, "other").settings == {"training": {"epochs": 3, "lr": 2.0}, "leave_out": []}
+    for like, says in (("smal", "no size above it. Did you mean 'small'"), ("other", "no size above it")):
+        wrong = recipe.model_copy(update={"sizes": {**sizes, "other": {"like": like}}})
+        with pytest.raises(InputError, match=says):
+            schema.resized(wrong, "other")
+
+
+ROWS = [{"n": 50, "share": 0.5, "sizes": ["full"]}, {"n": 30, "share": 0.3, "sizes": ["cpu"]}]
+
+
+def test_what_is_said_for_each_of_several_rows_is_written_out_row_by_row():
+    found = schema.spelled_out(
+        {
+            "settings": {"arms": {"dense": {}, "a_{n}": {"macs": "{share}"}, "b_{n}": {"found": "a_{n}"}, "last": {}}},
+            "accept": [{"claim": "{n} %", "sizes": "{sizes}"}, {"claim": "always"}],
+            "leave_out": ["x", "a_{n}"],
+        },
+        ROWS,
+        "here",
+    )
+    arms = found["settings"]["arms"]
+    assert list(arms) == ["dense", "a_50", "b_50", "a_30", "b_30", "last"]
+    assert (arms["a_30"], arms["b_50"]) == ({"macs": 0.3}, {"found": "a_50"})
+    assert found["accept"] == [
+        {"claim": "50 %", "sizes": ["full"]}, {"claim": "30 %", "sizes": ["cpu"]}, {"claim": "always"},
+    ]  # fmt: skip
+    assert found["leave_out"] == ["x", "a_50", "a_30"]
+
+
+@pytest.mark.parametrize(
+    ("values", "rows", "says"),
+    [
+        ({}, [], "no list of tables of the same names"),
+        ({}, [{"n": 1}, {"m": 1}], "no list of tables of the same names"),
+        ({}, 3, "no list of tables of the same names"),
+        ({"a_{m}": 1}, ROWS, "'{m}' in here is no name that 'each' has"),
+        ({"a": "{share}"}, ROWS, "'{share}' in here stands neither in a list nor under a key"),
+        ({"a_{n}": 1}, [{"n": 1}, {"n": 1}], "write 'a_1' twice"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(values, rows, says: str):
+    with pytest.raises(InputError, match=says):
+        schema.spelled_out(values, rows, "here")
+
+
+def test_arms_are_left_out_by_patterns_and_the_best_opponent_is_of_those_that_are_left():
+    recipe = load("opponents")
+    vit = Settings(**schema.resized(recipe, "vit").settings)
+    assert vit.comparisons()["over_best_30"].others == ["l1_30", "gradual_30", "lasso_30", "admm_30"]
+    cpu = Settings(**schema.resized(recipe, "cpu").settings)
+    assert list(cpu.comparisons()) == ["over_best_30", "over_random_30", "over_scratch_30"]
+    assert [name for name in cpu.trained() if not name.endswith("_30")] == ["dense"]
+    with pytest.raises(InputError, match="no arm named"):
+        cpu.model_copy(update={"leave_out": ["*_31"]}).trained()
+
+
 def test_a_criterion_over_a_missing_value_is_not_met():
     criterion = schema.Accept(claim="x", value="a.b", at_least=1.0)
     assert not criterion.met({})

@@ -9,7 +9,7 @@ import pytest
 
 from gracile.core.errors import InputError
 from gracile.recipes import schema
-from tools import picture, results
+from tools import goal, picture, results
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +25,9 @@ def test_the_documents_are_up_to_date():
     kept = (ROOT / picture.FILE).read_text()
     assert picture.description(kept) == picture.description(results.drawn(found)) != "", remedy
     assert results.page(found) == (ROOT / "docs" / "results.md").read_text(), remedy
+    pruning = (ROOT / "docs" / "pruning.md").read_text()
+    opponents = next(entry for entry in found if entry.recipe.name == goal.RECIPE)
+    assert results.placed(pruning, goal.goal(opponents.recipe, opponents.results)) == pruning, remedy
     assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy
 
 
@@ -173,6 +176,9 @@ def test_what_was_not_run_says_so_and_what_was_missed_stays_missed():
     entry = results.Entry(recipe, {}, "")
     assert [entry.verdict(size) for size in results.SIZES] == ["not run", "", "not run"]
     assert results.page([entry]).count("not run.") == 2
+    more = results.Entry(recipe.model_copy(update={"sizes": {"vit": {}, **recipe.sizes}}), {}, "")
+    assert more.sizes == ["full", "cpu", "vit"]
+    assert "vit: not run" in results.overview([more])
     for one, met in zip(result["accept"], (False, None, True), strict=False):
         one["met"] = met
     missed = results.Entry(recipe, {"full": {**result, "accept": result["accept"][:3]}}, "")
@@ -182,6 +188,25 @@ def test_what_was_not_run_says_so_and_what_was_missed_stays_missed():
     assert f"- **undecided**: {result['accept'][1]['claim']}" in page
     assert result["environment"]["commit"][:12] in page
     assert result["rows"][1]["accuracy %"] in page
+
+
+def test_the_goal_is_a_mean_over_networks_and_budgets_and_what_is_not_run_is_named():
+    recipe = schema.load(goal.RECIPE)
+    assert len({(cell.network, cell.budget) for cell in goal.cells(recipe, {})}) == len(goal.cells(recipe, {})) == 12
+    assert "None of the 12 cells is run" in goal.goal(recipe, {})
+    kept = {
+        "cpu": {"values": {"over_best_30": 0.6, "over_best_30.error": 0.3}},
+        "budgets": {"values": {"over_best_50": 1.0, "over_best_50.error": 0.5, "over_best_15": -0.4, "over_best_15.error": 0.2}},
+        "vgg": {"values": {"over_best_15": 2.0, "over_best_15.error": 0.75}},
+    }  # fmt: skip
+    known = [cell for cell in goal.cells(recipe, kept) if cell.lead is not None]
+    # 0.3 + 0.5 + 0.2 of the one network, 0.75 of the other: their root of squares, over four cells.
+    assert goal.mean_lead(known) == (pytest.approx(0.8), pytest.approx(1.25 / 4))
+    told = goal.goal(recipe, kept)
+    assert "| resnet20" in told
+    assert told.count("not run ") == 8
+    assert "Mean over 4 of 12 cells, the others not being run: +0.80 ± 0.31 points" in told
+    assert "The worst, resnet20 at 15 %, is at -2.0 of its standard errors" in told
 
 
 def test_the_table_is_put_between_the_markers_and_nothing_else_is_touched():

@@ -27,7 +27,7 @@ TARGETS = {
     "file_size": "this share of the file's bytes stays",
 }
 # Of `gracile.models.MODELS`, which would bring torch along; the tests hold it to that.
-MODELS = "cnn, lenet, mlp, vgg16, enresnet or resnet18, resnet20, resnet38, resnet56"
+MODELS = "cnn, lenet, mlp, mobilenet, vgg16, vit, enresnet or resnet18, resnet20, resnet38, resnet56"
 CHANGES = ("data", *options.READING, "model", "weights", "epochs", "batch_size", "lr", "device")
 
 

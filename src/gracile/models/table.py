@@ -13,19 +13,23 @@ from gracile.models.cnn import cnn
 from gracile.models.enresnet import enresnet
 from gracile.models.lenet import lenet
 from gracile.models.mlp import mlp
+from gracile.models.mobilenet import mobilenet
 from gracile.models.resnet import resnet18, resnet20, resnet38, resnet56
 from gracile.models.vgg import vgg16
+from gracile.models.vit import vit
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
     "enresnet": enresnet,
     "lenet": lenet,
     "mlp": mlp,
+    "mobilenet": mobilenet,
     "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet38": resnet38,
     "resnet56": resnet56,
     "vgg16": vgg16,
+    "vit": vit,
 }
 
 

@@ -7,6 +7,7 @@ it is done. `gracile.recipes.engine` trains them.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import logging
@@ -109,7 +110,7 @@ class ArmSettings(Seeded, Generic[AnyArm]):
 
     Attributes:
         arms: by name.
-        leave_out: arms that a smaller size does without.
+        leave_out: arms that a smaller size does without, by name or by a pattern of names such as ``*_50``.
     """
 
     arms: dict[str, AnyArm]
@@ -121,9 +122,13 @@ class ArmSettings(Seeded, Generic[AnyArm]):
         Raises:
             InputError: an arm that is left out is not there.
         """
-        for name in self.leave_out:
-            pick(self.arms, name, "arm")
-        return {name: arm for name, arm in self.arms.items() if name not in self.leave_out}
+        left_out: set[str] = set()
+        for pattern in self.leave_out:
+            found = fnmatch.filter(self.arms, pattern)
+            if not found:
+                pick(self.arms, pattern, "arm")
+            left_out.update(found)
+        return {name: arm for name, arm in self.arms.items() if name not in left_out}
 
     def names(self) -> list[str]:
         return list(self.trained())

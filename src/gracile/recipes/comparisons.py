@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from gracile.core.errors import InputError, nearest
@@ -34,6 +34,13 @@ class Comparison(Strict):
     def others(self) -> list[str]:
         """All arms that the one may be set against."""
         return [self.to] if isinstance(self.to, str) else self.to
+
+    def without(self, left_out: Collection[str]) -> Comparison | None:
+        """The comparison where these arms are not trained; None where nothing is left to compare."""
+        others = [arm for arm in self.others if arm not in left_out]
+        if self.arm in left_out or not others:
+            return None
+        return self if others == self.others else self.model_copy(update={"to": others})
 
     def against(self, value: str, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         """The arm that the one is set against.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import reprlib
 import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,7 +78,8 @@ class Recipe(Strict):
         kind: a row of `gracile.recipes.kinds.KINDS`, which defines what `settings` may hold.
         published: a table of ``papers/published.toml``.
         settings: the kind's own settings at full size.
-        sizes: per size (``smoke``, ``cpu``) what it changes in `settings`.
+        sizes: per size (``smoke``, ``cpu``) what it changes in `settings`; with ``like = "cpu"`` on top of what that size, which
+            stands above it, does.
         size: the size these settings have.
         accept: criteria fixed beforehand.
         notes: what a reader of the result must know: readings tried, data that differ from the paper's.
@@ -167,6 +172,8 @@ def load(name_or_path: str) -> Recipe:
             f"{path} is not valid TOML: {error}.", "Mend what stands there, and save it as UTF-8."
         ) from None
     values.setdefault("name", path.stem)
+    if "each" in values:
+        values = spelled_out(values, values.pop("each"), str(path))
     recipe = parse(Recipe, values, str(path))
     for name in (recipe.name, recipe.size, *recipe.sizes):
         safe_name(name, "recipe or size")
@@ -189,7 +196,106 @@ def resized(recipe: Recipe, size: str) -> Recipe:
         raise InputError(
             f"The recipe '{recipe.name}' has no size '{size}'.", f"It has: {', '.join(['full', *recipe.sizes])}."
         )
-    return recipe.model_copy(update={"settings": merged(recipe.settings, recipe.sizes[size]), "size": size})
+    return recipe.model_copy(update={"settings": merged(recipe.settings, _changes(recipe, size)), "size": size})
+
+
+def _changes(recipe: Recipe, size: str) -> dict[str, Any]:
+    """What a size changes, with what the size does that it is like."""
+    changes = dict(recipe.sizes[size])
+    like = changes.pop("like", None)
+    if like is None:
+        return changes
+    above = list(recipe.sizes)[: list(recipe.sizes).index(size)]
+    if like not in above:
+        raise InputError(
+            f"The size '{size}' of the recipe '{recipe.name}' is to be like '{like}', which is no size above it.",
+            nearest(str(like), above) if above else "Leave like out.",
+        )
+    return merged(_changes(recipe, like), changes)
+
+
+PLACE = re.compile(r"\{(\w+)\}")
+
+
+def spelled_out(values: Any, rows: Sequence[Mapping[str, Any]], where: str) -> Any:
+    """What a recipe says once for several rows, written out.
+
+    An entry of a table whose key holds ``{NAME}``, and an entry of a list that holds it anywhere, is written once for each row of
+    `rows`, with the row's value of that name; entries next to each other go through the rows together. A string that is nothing but
+    ``{NAME}`` becomes the value itself, a number or a list.
+
+    Args:
+        values: a recipe as read from TOML, or a part of it.
+        rows: what ``each`` holds: tables with the same names.
+        where: the file, for the message.
+
+    Raises:
+        InputError: no rows, rows of unlike names, or a name that they do not have.
+
+    >>> spelled_out({"l1_{n}": {"macs": "{share}"}, "seeds": [0]}, [{"n": 50, "share": 0.5}, {"n": 30, "share": 0.3}], "")
+    {'l1_50': {'macs': 0.5}, 'l1_30': {'macs': 0.3}, 'seeds': [0]}
+    """
+    tables = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not tables or not rows or not rows[0] or any(row.keys() != rows[0].keys() for row in rows):
+        raise InputError(
+            f"The key 'each' in {where} is no list of tables of the same names.",
+            "Write each = [{ percent = 50, macs = 0.5 }, { percent = 30, macs = 0.3 }], for one.",
+        )
+    if unknown := sorted(_places(values) - rows[0].keys()):
+        raise InputError(f"'{{{unknown[0]}}}' in {where} is no name that 'each' has.", nearest(unknown[0], rows[0]))
+    written = _written(values, rows)
+    if left := sorted(_places(written)):
+        raise InputError(
+            f"'{{{left[0]}}}' in {where} stands neither in a list nor under a key that holds a name of 'each'.",
+            f"Put {{{left[0]}}} into the key, too.",
+        )
+    return written
+
+
+def _places(value: Any) -> set[str]:
+    """The names in braces in keys and strings."""
+    if isinstance(value, str):
+        return set(PLACE.findall(value))
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return set().union(*map(_places, parts))
+
+
+def _written(value: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    if isinstance(value, dict):
+        pairs = [(_places(key), (key, one)) for key, one in value.items()]
+        written = [(_filled(key, row), _written(_filled(one, row), rows)) for (key, one), row in _in_rows(pairs, rows)]
+        if len(dict(written)) < len(written):
+            twice = next(key for key, count in Counter(key for key, _ in written).items() if count > 1)
+            raise InputError(f"The rows of 'each' write '{twice}' twice.", "Give each row values of its own.")
+        return dict(written)
+    if isinstance(value, list):
+        return [
+            _written(_filled(one, row), rows) for one, row in _in_rows([(_places(one), one) for one in value], rows)
+        ]
+    return value
+
+
+def _in_rows(entries: Sequence[tuple[set[str], Any]], rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Mapping]]:
+    """Each entry with the rows it is written for; an entry without a name in braces with an empty one."""
+    found = []
+    for named, run in itertools.groupby(entries, key=lambda entry: bool(entry[0])):
+        together = [one for _, one in run]
+        found += [(one, row) for row in (rows if named else [{}]) for one in together]
+    return found
+
+
+def _filled(value: Any, row: Mapping[str, Any]) -> Any:
+    """The value with what stands in braces replaced by the row's."""
+    if not row:
+        return value
+    if isinstance(value, dict):
+        return {_filled(key, row): _filled(one, row) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, row) for one in value]
+    if not isinstance(value, str):
+        return value
+    whole = PLACE.fullmatch(value)
+    return row[whole[1]] if whole else PLACE.sub(lambda place: str(row[place[1]]), value)
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -101,9 +101,9 @@ class Settings(arms.ArmSettings[MethodArm]):
         return self.model_copy(update={"arms": {**self.arms, name: arm}})
 
     def comparisons(self) -> dict[str, Comparison]:
-        """Those that speak of no arm this size leaves out."""
-        left_out = set(self.leave_out)
-        return {name: one for name, one in self.compare.items() if not left_out & {one.arm, *one.others}}
+        """Those that speak of arms this size trains; the best of several is the best of those that are left."""
+        left_out = self.arms.keys() - self.trained().keys()
+        return {name: left for name, one in self.compare.items() if (left := one.without(left_out)) is not None}
 
     def model_of(self, arm: str) -> ModelSettings:
         """The arm's network."""

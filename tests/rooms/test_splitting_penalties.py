@@ -12,7 +12,8 @@ from gracile import RGSM, RVSM
 from gracile.core.errors import CollapseWarning, InputError
 from gracile.penalties import NM, GroupLasso, SparseGroupLasso, TopK, grouped
 from gracile.penalties.table import CONSTRAINTS
-from gracile.splitting import Dial
+from gracile.penalties.transformed_l1 import threshold, transformed_threshold
+from gracile.splitting import Dial, rvsm
 
 
 def small(seed: int = 0) -> nn.Sequential:
@@ -137,3 +138,35 @@ def test_a_tile_that_is_none_is_refused(grouping: str):
 def test_a_group_penalty_by_instance_passes_through():
     penalty = GroupLasso()
     assert grouped(penalty) is penalty
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mu", [0.0, 1e-6, 1e-3, 0.02, 0.1, 0.5, 3.0])
+@pytest.mark.parametrize("a", [0.1, 1.0, 30.0])
+def test_transformed_l1_is_stationary_by_series_and_by_functions(mu: float, a: float, dtype: torch.dtype):
+    w = torch.linspace(-4, 4, 1001, dtype=dtype)
+    u = transformed_threshold(w, mu, a)
+    kept, size = w.abs() > threshold(mu, a), u.abs().double()
+    assert torch.equal(u != 0, kept & (w != 0))
+    assert torch.equal(u.sign()[kept], w.sign()[kept])
+    slope = size - w.abs().double() + mu * a * (a + 1) / (a + size) ** 2
+    assert float(slope[kept & (w != 0)].abs().amax()) <= 20 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("penalty", ["l0", "transformed_l1"])
+@pytest.mark.parametrize("coupling", ["gradient", "decoupled"])
+def test_a_weight_taken_piece_by_piece_is_taken_whole(monkeypatch: pytest.MonkeyPatch, penalty: str, coupling: str):
+    def trained(bucket: int, layout: torch.memory_format) -> torch.Tensor:
+        monkeypatch.setattr(rvsm, "CPU_BUCKET", bucket)
+        torch.manual_seed(0)
+        model = nn.Conv2d(5, 7, 3).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        RVSM(model, penalty, lam=1e-3, beta=0.3, coupling=coupling).attach(optimizer)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(2, 5, 6, 6)).square().mean().backward()
+            optimizer.step()
+        return model.weight.detach()
+
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(trained(50, layout), trained(10**6, layout))

@@ -288,6 +288,13 @@ def memory_order(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1)
 
 
+def memory_orders(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Flat views of two tensors in the order they lie in memory, entry beside entry; None where they do not lie alike."""
+    if one.stride() != other.stride() or not _dense(one):
+        return None
+    return memory_order(one), memory_order(other)
+
+
 def like(flat: Tensor, tensor: Tensor) -> Tensor:
     """View a flat tensor made by `memory_order` in the shape and layout of `tensor`."""
     if _dense(tensor):

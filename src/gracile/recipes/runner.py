@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import tomli_w
+import torch
 from tabulate import tabulate
 
 from gracile import tracking
@@ -279,11 +280,20 @@ def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, re
         raise InputError(
             f"{folder.path} already holds a run.", "Continue it with --resume, or choose another folder with --out."
         )
-    elif tomllib.loads(file.read_text(encoding="utf-8")) != resolved:
+    elif resolved not in ((before := tomllib.loads(file.read_text(encoding="utf-8"))), _as_now(before)):
         raise InputError(
             f"The run in {folder.path} was started with another recipe or other settings.",
             "Resume with the same recipe and options, or start anew without --resume.",
         )
+
+
+def _as_now(resolved: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version resolved, in words of this one: ``auto``, then the default precision, was float32 on processors."""
+    settings = resolved["settings"]
+    training = settings.get("training", {})
+    if training.get("precision") != "auto" or torch.cuda.is_available():
+        return resolved
+    return {**resolved, "settings": {**settings, "training": {**training, "precision": "float32"}}}
 
 
 def _store(recipe: schema.Recipe, finished: Finished, warned: list[str]) -> None:

@@ -14,6 +14,7 @@ from gracile.core.monitor import Monitor
 from gracile.data import Dataset
 from gracile.recipes.schema import Strict
 from gracile.training import BestRobust, CrossEntropy, History, Objective, Schedule, adversary, robust_monitors
+from gracile.training.precision import Precision
 from gracile.training.schedules import schedule_named
 
 
@@ -33,6 +34,7 @@ class TrainingSettings(Strict):
     """How it is trained; the names are those of `gracile.fit`.
 
     Attributes:
+        precision: ``float32``, ``bf16``, or ``auto``, with which the same recipe trains in bf16 on one machine and in float32 on another.
         decay: of the schedule ``diminishing``, ``lr / (1 + decay lr l)`` at step l; ``averaged`` belongs to adagrad.
         adversarial: attacks the batches of all arms that are not `natural`.
         checkpoint_seconds: at most this long between checkpoints; it changes no number.
@@ -53,7 +55,7 @@ class TrainingSettings(Strict):
     gamma: float = 0.1
     warmup: float = 0.0
     decay: float = 1e-3
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Precision = "float32"
     adversarial: AdversarialSettings | None = None
     checkpoint_seconds: float = Field(60.0, ge=0)
     monitors: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gracile.channels.grouping import from_vectors, to_vectors
 from gracile.core.errors import InputError
 from gracile.core.optimizers import add_term
-from gracile.core.prunable import Weight, check_not_flattened, like, memory_order
+from gracile.core.prunable import Weight, check_not_flattened, like, memory_order, memory_orders
 from gracile.core.shards import full, local, local_part, reshard, sharded_like
 from gracile.core.summary import LayerSummary, Summary, zeros
 from gracile.penalties import Constraint, Penalty, elementwise
@@ -122,24 +122,25 @@ class RVSM(VariableSplitting):
     def _couple(
         self, tensors: list[Tensor], chosen: list[int], targets: list[Tensor], factors: list[float | Tensor]
     ) -> None:
-        for place, term in self._differences(tensors, chosen):
-            add_term(targets[place], term, factors[place], self.beta)
-
-    def _differences(self, tensors: list[Tensor], chosen: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """``w - u`` for each of the weights chosen, with its place among them."""
         if isinstance(self.penalty, Constraint):
             for place, index in enumerate(chosen):
-                yield place, tensors[index] - self._shadow(self.weights[index], self.mu)
+                term = tensors[index] - self._shadow(self.weights[index], self.mu)
+                add_term(targets[place], term, factors[place], self.beta)
             return
         prox = unchecked(self.penalty)
         coupled = [tensors[index] for index in chosen]
         for bucket in _buckets(coupled):
             gathered = [coupled[place] for place in bucket]
-            flat = memory_order(gathered[0]) if len(gathered) == 1 else torch.cat([memory_order(t) for t in gathered])
-            difference = flat - prox(flat, self.mu)
-            parts = difference.split([t.numel() for t in gathered])
+            if len(bucket) == 1 and (flat := memory_orders(gathered[0], targets[bucket[0]])):
+                # Piece by piece: what lies between reading a weight and writing its gradient does not leave the cache.
+                size = GPU_BUCKET if gathered[0].is_cuda else CPU_BUCKET
+                for w, target in zip(*(one.split(size) for one in flat), strict=True):
+                    add_term(target, w - prox(w, self.mu), factors[bucket[0]], self.beta)
+                continue
+            flat = torch.cat([memory_order(one) for one in gathered])
+            parts = (flat - prox(flat, self.mu)).split([one.numel() for one in gathered])
             for place, tensor, part in zip(bucket, gathered, parts, strict=True):
-                yield place, like(part, tensor)
+                add_term(targets[place], like(part, tensor), factors[place], self.beta)
 
     @torch.no_grad()
     def _collapsed(self) -> dict[str, str]:

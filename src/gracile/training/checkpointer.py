@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from gracile.core.tensor_files import reading
 from gracile.training import checkpoints
 from gracile.training.adversarial import Objective
 from gracile.training.checkpoints import CHECKPOINT
+from gracile.training.precision import Taken
 from gracile.training.state import History, TrainingState, check_weights
 
 
@@ -70,7 +71,7 @@ class Checkpointer:
             self.place.record(row)
         state = {
             "position": asdict(position),
-            "history": {"rows": self.history.rows, "seconds": self.history.seconds},
+            "history": asdict(self.history),
             "network": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparsifier": None if self.sparsifier is None else self.sparsifier.state_dict(),
@@ -96,6 +97,11 @@ class Checkpointer:
     def _take_up(self, state: dict[str, Any]) -> None:
         _check_optimizer(self.optimizer, state["optimizer"])
         rows, seconds = list(map(dict, state["history"]["rows"])), float(state["history"]["seconds"])
+        # Before it was kept, nothing but float32 was chosen on a processor.
+        on_gpu = next(self.model.parameters()).is_cuda
+        precision = state["history"].get("precision", None if on_gpu else "float32")
+        if precision not in (None, *get_args(Taken)):
+            raise ValueError(f"{precision!r} is no precision")
         self.model.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         # The file holds tensors in logical order. Laid out otherwise than their weights they would go through other
@@ -110,7 +116,7 @@ class Checkpointer:
         for monitor, kept in zip(self.monitors, state.get("monitors", []), strict=False):
             monitor.load_state_dict(kept)
         checkpoints.set_random_state(state["random"])
-        self.history.rows[:], self.history.seconds = rows, seconds
+        self.history.rows[:], self.history.seconds, self.history.precision = rows, seconds, precision
         # Rows are appended before the checkpoint is replaced; a kill in between left one too many.
         if self.writes and self.place is not None:
             self.place.rewrite_metrics(self.history.rows)

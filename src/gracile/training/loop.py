@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,10 +25,13 @@ from gracile.training.interrupts import GracefulStop
 from gracile.training.objectives import Loss, Objective, as_objective
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
+from gracile.training.precision import Precision, Taken, autocast, choose
 from gracile.training.recorder import Observer, Recorder, told
 from gracile.training.schedules import Constant, Schedule
 from gracile.training.state import History, TrainingState, check_finite, check_row, check_weights
-from gracile.training.step import STEPS_BETWEEN_CHECKS, Precision, TrainingStep, autocast_of
+from gracile.training.step import STEPS_BETWEEN_CHECKS, TrainingStep
+
+log = logging.getLogger("gracile")
 
 
 def fit(
@@ -89,7 +93,8 @@ def fit(
             whose loss and accuracy then stand in the history as those of training.
         augment: applied to training batches.
         seed: of order, augmentation and dropout; the same seed on the same machine gives the same weights, bit for bit.
-        precision: ``bf16`` is autocast; ``auto`` takes it on GPUs that have it.
+        precision: ``bf16`` is autocast; ``auto`` takes it on GPUs that have it and, where it pays, on processors that have it, by the
+            rule of `gracile.training.precision`. The history and the log name what was taken, and a resumed run keeps it.
         channels_last: memory layout of 2-d convolutions; on a CPU it saves 10 to 35 % of a step, on a GPU more.
         folder: where ``metrics.jsonl`` and the checkpoint go; without one nothing is written.
         resume: go on from the folder's checkpoint, if it holds one.
@@ -123,6 +128,7 @@ def fit(
     total = steps if epochs is None else epochs * per_epoch
     assert total is not None
     minimised = as_objective(objective)
+    learning = learning_rule or minimised
     recorder = Recorder(model, validation, sparsifier, minimised, observe, per_epoch, record_every, total)
     history = History()
     position = TrainingState.at(device, 0)
@@ -131,7 +137,7 @@ def fit(
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         ranks = Ranks.current()
         if learning_rule is not None:
-            _check_rule(objective, ranks)
+            _check_rule(objective, ranks, precision)
         # Dropout must not hide the same units of every rank's part.
         torch.manual_seed(derive_seed(seed, "training", *([ranks.rank] if ranks.rank else [])))
         if sparsifier is not None:
@@ -159,9 +165,9 @@ def fit(
         # Only now: loading an optimiser's state replaces its groups of parameters, from which monitors read the rate.
         stack.callback(recorder.end)
         recorder.begin(built)
-        autocast = autocast_of(precision, device)
-        learning = learning_rule or minimised
-        stepper = TrainingStep(model, built, learning, schedule or Constant(), per_epoch, autocast, seed, place, ranks)
+        history.precision = _precision(precision, model, learning, ranks, history.precision)
+        passes = autocast(history.precision, device)
+        stepper = TrainingStep(model, built, learning, schedule or Constant(), per_epoch, passes, seed, place, ranks)
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, total, position.taken(per_epoch)))
         model.train()
@@ -207,7 +213,32 @@ def fit(
     return history
 
 
-def _check_rule(objective: Objective | Loss | None, ranks: Ranks) -> None:
+def _precision(
+    asked: Precision, model: nn.Module, learning: LearningRule | Objective, ranks: Ranks, before: Taken | None
+) -> Taken:
+    """What all ranks train in: what the run began with, if it has begun."""
+    device = next(model.parameters()).device
+    taken, why = choose(asked, model, learning, device)
+    [lacking] = ranks.any(taken == "float32", device=device)
+    if before is not None and asked not in ("auto", before):
+        raise InputError(
+            f"This run began in {before}, and precision='{asked}' is asked for.",
+            f"Resume with precision='{before}', or start anew without resume.",
+        )
+    if before is not None:
+        taken, why = before, "as the run began"
+    elif lacking and taken == "bf16":
+        taken, why = "float32", "another rank's machine has no bf16"
+    log.info("Training in %s: %s.", taken, why)
+    return taken
+
+
+def _check_rule(objective: Objective | Loss | None, ranks: Ranks, precision: Precision) -> None:
+    if precision == "bf16":
+        raise InputError(
+            "A learning rule takes its gradients itself, and bf16 is for those of backpropagation.",
+            "Leave precision out, or set it to 'float32'.",
+        )
     if objective is not None:
         raise InputError("A learning rule fills gradients without an objective, and both are given.", "Leave one out.")
     if ranks.size > 1:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gracile.core.errors import NonFiniteError
 from gracile.core.runs import RunFolder
 from gracile.training.checkpoints import CHECKPOINT
+from gracile.training.precision import Taken
 
 
 @dataclass
@@ -25,10 +26,12 @@ class History:
             accuracies and shares in [0, 1]. What monitors record joins them; the first row that holds a monitor's
             numbers also tells, under ``series``, how each is drawn.
         seconds: spent training and evaluating, over all sittings.
+        precision: of the passes, ``float32`` or ``bf16``; None before the first step.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    precision: Taken | None = None
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,8 +16,6 @@ from gracile.training.state import TrainingState, check_finite
 
 # On a GPU asking whether the loss is finite waits for it; on a CPU it is free.
 STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 25}
-
-Precision = Literal["auto", "float32", "bf16"]
 
 
 class TrainingStep:
@@ -82,11 +78,3 @@ class TrainingStep:
     def last_rate(self, position: TrainingState) -> float:
         """The learning rate of the last step taken, before the epoch is counted as done."""
         return self.base_rates[0] * self.schedule.factor(position.epoch + (position.step - 1) / self.steps)
-
-
-def autocast_of(precision: Precision, device: torch.device) -> torch.autocast:
-    """The autocast that a precision asks for on a device; a disabled one for float32."""
-    wanted = precision == "bf16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    )
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)

@@ -322,6 +322,8 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
         for one in robust.values()
         if isinstance(one, CatastrophicOverfitting) and one.message
     ]
+    if training.precision == "auto":
+        result["notes"].append(f"{part.path.name}: trained in {history.precision}")
     log.info("%s: %.2f %% accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
 

@@ -286,9 +286,7 @@ def even_out(graph: Structure, alive: np.ndarray, paired: Sequence[np.ndarray | 
             are alive.
     """
     for one in graph.blocks:
-        if one.paired is None:
-            heads = graph.labels[one.heads]
-            alive[heads] |= alive[graph.labels[one.members]].any(axis=1)
+        alive[graph.labels[one.heads]] |= alive[graph.labels[one.members]].any(axis=1)
     for one, needed in zip(graph.blocks, paired or [None] * len(graph.blocks), strict=True):
         there, members = alive[graph.labels[one.heads]], graph.labels[one.members]
         if needed is not None:

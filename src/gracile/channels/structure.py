@@ -116,12 +116,12 @@ class Structure:
             trained = isinstance(self.parameter(layer.weight), nn.Parameter)
             if not trained or along.setdefault(layer.weight, layer.inputs[0]) != layer.inputs[0]:
                 barred[self.labels[layer.inputs[1]]] = True
-        inside = [(self.labels[one.heads], self.labels[one.members]) for one in self.blocks if one.paired is None]
-        for heads, values in inside:  # a head that may go is one group, whatever may go of it
-            first[values] = heads[:, None]
-            barred[heads[(self.pinned | barred)[values].any(1)]] = True
-        for heads, values in inside:
-            barred[values[(self.pinned | barred)[heads]]] = True
+        inside = [(self.labels[one.heads], self.labels[one.members]) for one in self.blocks]
+        for heads, members in inside:  # a head that may go is one group, whatever may go of it
+            first[members] = heads[:, None]
+            barred[heads[(self.pinned | barred)[members].any(1)]] = True
+        for heads, members in inside:
+            barred[members[(self.pinned | barred)[heads]]] = True
         number = 0
         for layer in self.readers:
             assert layer.inputs is not None

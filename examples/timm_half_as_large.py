@@ -28,11 +28,12 @@ options = parser.parse_args()
 
 
 def resized(split: Dataset) -> Dataset:
-    """Larger images, for networks that halve them five times."""
-    return replace(split, inputs=F.interpolate(split.inputs, size=options.size))
+    """So many samples at most, as larger images, for networks that halve them five times."""
+    some = split.subset(range(min(len(split), options.samples)))
+    return replace(some, inputs=F.interpolate(some.inputs, size=options.size))
 
 
-splits = load(options.data, train_limit=options.samples, test_limit=options.samples)
+splits = load(options.data, train_limit=options.samples)
 splits = replace(splits, **{name: resized(getattr(splits, name)) for name in ("train", "validation", "test")})
 train_set = splits.train
 example = next(batches(train_set, 2))[0]

@@ -19,7 +19,7 @@ from gracile.shrinking import plan, shrink
 from gracile.shrinking.parity import largest_difference
 from tests.models.idioms import Attention, Perceptron
 from tests.models.well_known import randomised
-from tests.models.zeros import zero_filters, zero_groups
+from tests.models.zeros import zero_filters, zero_groups, zero_inside_heads
 
 NETWORKS = int(os.environ.get("GRACILE_FUZZ", "200"))
 AT_ONCE = 20
@@ -122,6 +122,47 @@ class Queries(nn.Module):
         if self.shared > 1:
             k, v = k.repeat_interleave(self.shared, 1), v.repeat_interleave(self.shared, 1)
         return x + self.out(F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2).flatten(2))
+
+
+class Written(nn.Module):
+    """Attention written by hand, in the forms that it has in people's code."""
+
+    def __init__(self, kind: str, width: int, heads: int, each: int) -> None:
+        super().__init__()
+        self.kind, self.heads, self.each, self.scale = kind, heads, each, each**-0.5
+        self.qkv, self.out = nn.Linear(width, 3 * heads * each, bias=kind != "einsum"), nn.Linear(heads * each, width)
+        self.heat = nn.Parameter(torch.rand(heads, 1, 1) + 0.5) if kind == "heat" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        match self.kind:
+            case "chunk":
+                parts = [one.view(batch, tokens, self.heads, -1).transpose(1, 2) for one in self.qkv(x).chunk(3, -1)]
+                q, k, v = parts
+            case "last":  # heads first, what they are made of behind
+                q, k, v = self.qkv(x).view(batch, tokens, self.heads, 3, self.each).permute(3, 0, 2, 1, 4)
+            case _:
+                qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, self.each).permute(2, 0, 3, 1, 4)
+                q, k, v = qkv[0], qkv[1], qkv[2]
+        if self.kind == "einsum":
+            weights = (torch.einsum("bhid,bhjd->bhij", q, k) * self.scale).softmax(-1)
+            return x + self.out(
+                torch.einsum("bhij,bhjd->bihd", weights, v).reshape(batch, tokens, self.heads * self.each)
+            )
+        if self.kind == "bmm":
+            q, k, v = (one.reshape(batch * self.heads, tokens, -1) for one in (q, k, v))
+            y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).mul(self.scale).softmax(-1), v)
+            y = y.view(batch, self.heads, tokens, -1)
+        elif self.kind == "heat":
+            y = ((q * self.heat) @ k.mT / 2).softmax(-1) @ v
+        elif self.kind == "turned":  # a rotary term knows the places in a head
+            turn = torch.arange(self.each, device=x.device, dtype=x.dtype)
+            y = F.scaled_dot_product_attention(q * turn.cos(), k * turn.cos(), v, scale=self.scale)
+        elif self.kind == "bent":  # zero stays zero for the query, and not for the key
+            y = (F.relu(q) @ torch.exp(0.1 * k).mT).softmax(-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return x + self.out(y.transpose(1, 2).flatten(2))
 
 
 class Recurrent(nn.Module):
@@ -256,6 +297,7 @@ def attention(draw: random.Random, width: int) -> tuple[nn.Module, int]:
         lambda: Attention(width, heads), lambda: Perceptron(width, 10, gated=draw.random() < 0.5),
         lambda: nn.TransformerEncoderLayer(width, heads, 10, batch_first=True, norm_first=draw.random() < 0.5),
         lambda: Queries(width, 4, draw.choice([1, 2, 4]), draw.choice([None, 0.5])),
+        lambda: Written(draw.choice(["chunk", "last", "einsum", "bmm", "heat", "turned", "bent", "plain"]), width, draw.choice([2, 3]), 4),
         lambda: Recurrent(draw.choice([nn.LSTM, nn.GRU, nn.RNN]), width, 5),
     ]  # fmt: skip
     return Tokens(draw.choice(kinds)()), width
@@ -327,6 +369,8 @@ def zeroed(model: nn.Module, x: Tensor, seed: int) -> None:
     zero_groups(model, graph, torch.rand(graph.num_groups, generator=source) < share)
     if seed % 2:
         zero_filters(model, 0.2, seed)
+    if seed % 5 < 3:
+        zero_inside_heads(model, graph, 1 + seed % 2, seed)
 
 
 @pytest.mark.parametrize("start", range(0, NETWORKS, AT_ONCE))

@@ -11,7 +11,7 @@ from gracile.core.errors import InputError
 from gracile.shrinking import plan, shrink
 from gracile.shrinking.parity import largest_difference
 from gracile.splitting import RGSM
-from tests.models.idioms import IDIOMS, Attention, Counted, Texts, Transformer, TwiceRead
+from tests.models.idioms import IDIOMS, Attention, Counted, Divided, Grouped, Texts, Transformer, TwiceRead
 from tests.models.well_known import randomised
 from tests.models.zeros import zero_groups
 
@@ -75,6 +75,49 @@ def test_heads_are_groups_and_their_number_follows() -> None:
     assert (lean.body[0].heads, lean.body[2].heads) == (3, 4)
     assert lean.body[0].qkv.weight.shape == (36, 16)
     assert lean.body[0].out.in_features == 12
+
+
+def test_heads_of_a_written_attention_lose_pairs_and_values_each_its_own() -> None:
+    torch.manual_seed(0)
+    model, (x,) = Attention().double().eval(), example(((5, 16),))
+    with torch.no_grad():
+        for head in range(4):
+            model.qkv.weight[4 * head + head] = 0  # of the queries, another place in each head
+            model.qkv.bias[4 * head + head] = 0
+            model.out.weight[:, 4 * head + (head + 1) % 4] = 0
+    lean = shrink(model, x)
+    assert type(lean) is Attention
+    assert lean.qkv.weight.shape == (3 * 4 * 3, 16)
+    assert (lean.heads, lean.each, lean.scale, lean.out.in_features) == (4, 3, 0.5, 12)
+    assert largest_difference(model, lean, torch.randn(3, 7, 16, dtype=torch.float64)) < 1e-12
+    with torch.no_grad():  # as many pairs of one head alone leave nothing: a view has one width
+        again = Attention().double().eval()
+        again.qkv.weight[0] = again.qkv.bias[0] = 0
+    assert size(shrink(again, x)) == size(again)
+
+
+def test_shared_keys_go_with_all_queries_that_ask_them() -> None:
+    torch.manual_seed(0)
+    model, (x,) = Grouped().double().eval(), example(((5, 16),))
+    with torch.no_grad():
+        for head in range(2):
+            model.k.weight[[4 * head + head, 4 * head + 3]] = 0
+        model.out.weight[:, 2::4] = 0
+    lean = shrink(model, x)
+    assert [len(one.weight) for one in (lean.q, lean.k, lean.v)] == [8, 4, 6]
+    assert largest_difference(model, lean, torch.randn(3, 7, 16, dtype=torch.float64)) < 1e-12
+
+
+def test_a_scale_that_is_read_off_the_width_holds_it() -> None:
+    torch.manual_seed(0)
+    model, (x,) = Divided().double().eval(), example(((5, 16),))
+    graph = trace(model, x)
+    assert not graph.blocks
+    assert any("divides by its number" in reason for reason in graph.reasons.values())
+    with torch.no_grad():
+        model.qkv.weight[:16:4] = 0
+        model.qkv.bias[:16:4] = 0
+    assert size(shrink(model, x)) == size(model)
 
 
 def test_attention_of_torch_loses_heads_and_still_takes_masks() -> None:

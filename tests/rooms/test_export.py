@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import os
@@ -789,3 +790,53 @@ def test_multiply_adds_are_unknown_where_more_than_the_batch_is_free(tmp_path: P
     made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "length"
     onnx.save(made, str(tmp_path / "a.onnx"))
     assert graph_size(tmp_path / "a.onnx").macs is None
+
+
+class Enlarging(nn.Module):
+    """Sums of large numbers of which a batch-norm takes nearly all away again, as in a network whose inputs have left its range."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8), nn.BatchNorm1d(8)
+        )
+        self.noise = noise
+        with torch.no_grad():
+            self.layers[0].bias += 1e5
+            center = self.layers[4](self.layers[:4](torch.zeros(1, 3)))
+            norm = self.layers[5]
+            norm.running_mean += center[0]
+            norm.running_var *= 1e-2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layers(x)
+        return y + self.noise * torch.randn_like(y) if self.noise else y
+
+
+def test_rounding_that_a_network_enlarges_is_no_other_function(tmp_path: Path) -> None:
+    model, x = Enlarging().eval(), torch.randn(4, 3)
+    made = export_onnx(model, x, tmp_path / "a.onnx", verbose=False)
+    assert made.relative_difference > 1e-4
+    assert made.rounding is not None
+    assert made.rounding > made.relative_difference / 100
+    assert "enlarges rounding" in str(made)
+    assert made.to_json()["rounding"] == made.rounding
+    with torch.no_grad():
+        exact, mine = copy.deepcopy(model).double()(x.double()), model(x)
+    assert (exact - mine).abs().max() / exact.abs().max() > 1e-5
+
+
+def test_what_is_more_than_rounding_is_refused_in_such_a_network_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ExportError, match="outputs differ from the model's"):
+        export_onnx(Enlarging(noise=1.0).eval(), torch.randn(4, 3), tmp_path / "a.onnx")
+    other = Enlarging().eval()
+    with torch.no_grad():
+        other.layers[5].bias += 30.0
+    proto = float_model.to_onnx(other, as_examples(torch.randn(4, 3)), onnx_file.OPSET)
+    monkeypatch.setattr(onnx_file, "to_onnx", lambda *_: proto)
+    with pytest.raises(ExportError, match="outputs differ from the model's"):
+        export_onnx(Enlarging().eval(), torch.randn(4, 3), tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []

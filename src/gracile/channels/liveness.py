@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from gracile.channels.records import Attention, Layer, Values, Var
+from gracile.channels.records import Layer, Values, Var
 from gracile.channels.sizes import Labels
 from gracile.channels.structure import Structure
 
@@ -77,11 +78,14 @@ def analyse(graph: Structure, zero: Tensor | None = None) -> Liveness:
             free = read[1] if layer.folds else read[1] & (read[0] == 0)
             if bool(free.any()):
                 live.needed[layer] = nonzero[layer] & ~free.cpu().numpy()
-    live.classes = _reach(graph, nonzero, live.needed, graph.pinned)
+    paired = [
+        None if one.paired is None else one.paired(graph.labels, live.nonzero, live.values) for one in graph.blocks
+    ]
+    live.classes = _reach(graph, live.needed, graph.pinned, paired)
     while len(held := _cannot_be_empty(graph, live)):
         live.held = np.append(live.held, held)
         live.classes[held] = True
-        live.classes = _reach(graph, nonzero, live.needed, live.classes)
+        live.classes = _reach(graph, live.needed, live.classes, paired)
     return live
 
 
@@ -272,42 +276,36 @@ def _unknown(graph: Structure, var: Var) -> Values:
     return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
 
 
-def even_out(graph: Structure, alive: np.ndarray, nonzero: dict[Layer, np.ndarray] | None = None) -> None:
-    """Let the heads of each attention that stay have as many pairs as each other, and as many values; changes `alive`.
+def even_out(graph: Structure, alive: np.ndarray, paired: Sequence[np.ndarray | None] | None = None) -> None:
+    """Let the heads of each block that stay have as many members as each other; changes `alive`.
 
     Args:
-        graph: with attentions.
+        graph: with blocks.
         alive: per class, whether it stays.
-        nonzero: of `Liveness`; without it no pair is found to be needed that is not alive.
+        paired: of each block, which members a head that stays needs; None where weights read them. Without it no more are needed than
+            are alive.
     """
-    for one in graph.attentions:
-        heads, pairs, values = graph.labels[one.heads], graph.labels[one.pairs], graph.labels[one.values]
-        there = np.logical_or(alive[heads], alive[values].any(axis=1))
-        alive[heads] = there
-        if nonzero is not None:
-            alive[pairs[_paired(graph, one, nonzero).reshape(pairs.shape) & there[:, None]]] = True
-        for members in (pairs[there], values[there]):
-            if len(members):
-                most = max(int(alive[members].sum(1).max()), 1)
-                for row in members:
-                    dead = row[~alive[row]]
-                    alive[dead[: most - len(row) + len(dead)]] = True
-
-
-def _paired(graph: Structure, one: Attention, nonzero: dict[Layer, np.ndarray]) -> np.ndarray:
-    """Which products of a key's and a query's channel bear on the result.
-
-    What a key's constant channel adds to a query's scores is the same for all keys, so that softmax takes no notice of it.
-    """
-    layer, rows, bias = one.queries
-    queries = np.any(nonzero[layer], axis=1)[rows]
-    if bias is not None:
-        queries = queries | graph.parameter(bias).detach().ne(0).cpu().numpy()[rows]
-    return queries & np.any(nonzero[one.keys[0]], axis=1)[one.keys[1]]
+    for one in graph.blocks:
+        alive[graph.labels[one.heads]] |= alive[graph.labels[one.members]].any(axis=1)
+    for one, needed in zip(graph.blocks, paired or [None] * len(graph.blocks), strict=True):
+        there, members = alive[graph.labels[one.heads]], graph.labels[one.members]
+        if needed is not None:
+            alive[members[needed & there[:, None]]] = True
+        stays = members[there]
+        if not len(stays):
+            continue
+        width = None if one.width is None else graph.labels[one.width]
+        most = max(int(alive[stays].sum(1).max()), 1, 0 if width is None else int(alive[width].sum()))
+        for row in stays:
+            dead = row[~alive[row]]
+            alive[dead[: most - len(row) + len(dead)]] = True
+        if width is not None:
+            idle = width[~alive[width]]
+            alive[idle[: most - len(width) + len(idle)]] = True
 
 
 def _reach(
-    graph: Structure, nonzero: dict[Layer, np.ndarray], needed: dict[Layer, np.ndarray], start: np.ndarray
+    graph: Structure, needed: dict[Layer, np.ndarray], start: np.ndarray, paired: Sequence[np.ndarray | None]
 ) -> np.ndarray:
     """From the classes that must stay backwards through the layers, until nothing is added."""
     alive = start.copy()
@@ -321,6 +319,6 @@ def _reach(
             rows = alive[outputs]
             read = needed[layer].any(0) if rows.all() else needed[layer][rows].any(0)
             alive[inputs[read]] = True
-        even_out(graph, alive, nonzero)
+        even_out(graph, alive, paired)
         if int(alive.sum()) == before:
             return alive

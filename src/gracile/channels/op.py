@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from gracile.channels.calls import leaves
-from gracile.channels.records import Constants, Count, Follow, Layer, Ledger, Place, Record, Step, Var
+from gracile.channels.records import Cells, Constants, Count, Follow, Layer, Ledger, Place, Record, Relation, Step, Var
 from gracile.channels.sizes import Attribute, Labels, Size, plain
 from gracile.core.errors import InputError
 
@@ -61,6 +61,12 @@ class Op:
         self.used: set[int] = set()
         self.opened = opened  # whether a function that torch took apart itself: its sizes follow
         self.holding: tuple[Labels, str] | None = None  # what must stay if a result beside the first is used
+        # Of a view: runs of dimensions that become others (start, stop, first, end), and those taken apart or put together.
+        self.runs: list[tuple[int, int, int, int]] = []
+        self.parted: list[tuple[list[int], Relation]] = []
+        self.merged: list[tuple[list[int], Relation]] = []
+        self.followed: list[Var] = []  # operands whose entries need not be followed any further
+        self.carried: Cells | None = None  # entries that the rule itself has put onto the first result
 
     @property
     def x(self) -> Var:

@@ -7,7 +7,7 @@ zero. A sum over channels of two computed factors needs all of them.
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch import nn
 
 from gracile.channels.layers import affine
 from gracile.channels.op import Op
-from gracile.channels.records import Attention, Dims, Layer, Var
+from gracile.channels.records import Block, Dims, Layer, Var
+from gracile.channels.rectangles import multiplied
 from gracile.channels.sizes import Labels
 from gracile.channels.table import register_rule
 
@@ -78,10 +79,39 @@ def _sums(op: Op, factors: Sequence[tuple[Var, str]], summed: list[str], result:
             if op.key == "linear" and last:
                 op.constants(lambda inputs: affine(op, inputs, len(op.shape) - 1, 0, 1, False))
             return
+    if len(factors) == 2 and len(summed) == 1:
+        (first, mine), (second, theirs) = factors
+        axes = mine.find(summed[0]), theirs.find(summed[0])
+        reason = f"{op.said} sums over it, and no weight reads it there"
+        by_heads = _by_heads(first, mine, theirs, result) and _by_heads(second, theirs, mine, result)
+        if by_heads and multiplied(op, first, second, axes, shared=False, reason=reason):
+            return
+        _carry(op, factors, result)
     for letter in summed:
         for one, letters in factors:
             if letter in letters:
                 op.pin(one.dims[letters.index(letter)], f"{op.said} sums over it, and no weight reads it there")
+
+
+def _by_heads(one: Var, mine: str, theirs: str, result: str) -> bool:
+    """Whether the entries of a factor are told apart by a dimension of the batch, and by the one that is summed over."""
+    if one.cells is None or not one.varies:
+        return False
+    letters = [mine[axis] for axis in one.cells.axes]
+    batch = [letter for letter in letters if letter in result]
+    return len(letters) == 2 and len(batch) == 1 and batch[0] in theirs
+
+
+def _carry(op: Op, factors: Sequence[tuple[Var, str]], result: str) -> None:
+    """Hand on the entries of a factor all of whose dimensions pass through, the last of them as its own."""
+    for index, (one, letters) in enumerate(factors):
+        other, others = factors[1 - index]
+        if one.cells is None or other.cells is not None:
+            continue
+        names = [letters[axis] for axis in one.cells.axes]
+        if all(name in result for name in names) and names[-1] not in others:
+            op.carried = one.cells.placed([result.index(name) for name in names])
+            op.followed.append(one)
 
 
 @register_rule("linear")
@@ -155,8 +185,25 @@ def attention(op: Op) -> Dims | list[Dims]:
     for one in (query, key, value):
         op.pin(one.dims[-2], reason)
     scale = op.kwargs.get("scale")
-    for one in (query, key):
-        op.pin(one.dims[-1], f"{op.said} sums over it" + ("" if scale is not None else ", and divides by its number"))
+    ends = len(query.shape) - 1, len(key.shape) - 1
+    summed = f"{op.said} sums over it"
+    if scale is not None and multiplied(op, query, key, ends, shared=True, reason=summed):
+        op.join(query.dims[-1], key.dims[-1])
+    else:
+        for one in (query, key):
+            op.pin(one.dims[-1], summed + ("" if scale is not None else ", and divides by its number"))
+    if value.cells is not None and len(value.shape) == len(op.shape):
+        cells = value.cells
+        for axis in cells.axes:
+            if (
+                value.shape[axis] != op.shape[axis]
+                and op.shape[axis] % value.shape[axis] == 0
+                and axis < len(op.shape) - 2
+            ):
+                each = op.shape[axis] // value.shape[axis]
+                cells = cells.chosen(axis, np.repeat(np.arange(value.shape[axis]), each))
+        op.carried = cells
+        op.followed.append(value)
     dims: list[Labels | None] = []
     for back in range(len(op.shape), 2, -1):
         labels = query.dims[-back] if len(query.shape) >= back else None
@@ -220,7 +267,8 @@ def multihead_attention(op: Op) -> list[Dims]:
     _attention_layer(op, "out_proj.weight", out, values, inputs[0], "out_proj.bias" if biased else None)
     queries = layers[0], slice(0, rows), bias and f"{op.name}.{bias}"
     keys = (layers[0], slice(rows, 2 * rows)) if joint else (layers[1], slice(0, rows))
-    op.step.attentions.append(Attention(head, pairs.reshape(heads, -1), values.reshape(heads, -1), queries, keys))
+    op.step.blocks.append(Block(head, pairs.reshape(heads, -1), paired=_paired(op, queries, keys)))
+    op.step.blocks.append(Block(head, values.reshape(heads, -1)))
     op.size("num_heads", head)
     for one in (one for one in op.operands if all(one is not x for x in inputs)):
         for labels in one.dims:
@@ -230,6 +278,24 @@ def multihead_attention(op: Op) -> list[Dims]:
         results.append(Dims([None] * len(op.results[1])))
         op.holding = (head, f"'{op.name}' returns weights averaged over its heads, which the model uses")
     return results
+
+
+def _paired(op: Op, queries: tuple[Layer, slice, str | None], keys: tuple[Layer, slice]) -> Callable[..., np.ndarray]:
+    """Which products of a key's and a query's channel bear on the result.
+
+    What a key's constant channel adds to a query's scores is the same for all keys, so that softmax takes no notice of it.
+    """
+    layer, rows, bias = queries
+    module: Any = op.module
+    heads = module.num_heads
+
+    def paired(_labels: object, nonzero: Mapping[Layer, np.ndarray], _values: object) -> np.ndarray:
+        found = np.any(nonzero[layer], axis=1)[rows]
+        if bias is not None:
+            found = found | module.in_proj_bias.detach().ne(0).cpu().numpy()[rows]
+        return (found & np.any(nonzero[keys[0]], axis=1)[keys[1]]).reshape(heads, -1)
+
+    return paired
 
 
 def _attention_layer(op: Op, weight: str, outputs: Labels, inputs: Labels, x: Var, bias: str | None) -> Layer:

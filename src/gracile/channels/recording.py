@@ -32,6 +32,7 @@ from gracile.channels.calls import (
 )
 from gracile.channels.op import Op
 from gracile.channels.records import Dims, Ledger, Record, Step, Var
+from gracile.channels.rectangles import carry
 from gracile.channels.sizes import Attribute, Labels, Measured, Mode, Size
 from gracile.channels.table import RULES, canonical, module_rule
 from gracile.channels.tensors import Tensors, as_dims, sized
@@ -223,6 +224,8 @@ class Recorder(TorchFunctionMode):
             var.varies = varies
             self.tensors.tag(one, var)
         record = op.record
+        if record.outputs:
+            carry(op)
         if record.layer is not None:
             record.layer.result = record.outputs[0] if record.outputs else None
         if target is not None:

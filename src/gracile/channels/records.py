@@ -77,6 +77,7 @@ class Var:
         holds: channels that must stay if it is used, and why.
         superseded: whether an operation in place put another in its stead.
         value: what it holds, of a tensor that the model keeps beside its parameters and buffers.
+        cells: which entries of a dimension that was taken apart it holds, where that is known.
     """
 
     node: fx.Node | None
@@ -91,6 +92,7 @@ class Var:
     holds: tuple[Labels, str] | None = None
     superseded: bool = False
     value: Tensor | None = None
+    cells: Cells | None = None
 
     @property
     def slots(self) -> Slots | None:
@@ -156,22 +158,92 @@ class Layer:
 
 
 @dataclass(eq=False)
-class Attention:
-    """Heads that are called whole: each is left with as many pairs, and as many values, as any other.
+class Cells:
+    """Entries of a dimension that was taken apart, in a tensor that holds some of them.
+
+    Attributes:
+        axes: the tensor's dimensions that tell them apart.
+        labels: of the entries, one axis for each of these dimensions.
+        along: labels of these dimensions.
+    """
+
+    axes: tuple[int, ...]
+    labels: Labels
+    along: list[Labels]
+
+    def placed(self, axes: Sequence[int]) -> Cells:
+        """The same along other dimensions."""
+        return Cells(tuple(axes), self.labels, self.along)
+
+    def taken(self, dim: int, index: int) -> Cells:
+        """One position of a dimension, which is gone then."""
+        axes = tuple(axis - (axis > dim) for axis in self.axes if axis != dim)
+        if dim not in self.axes:
+            return self.placed(axes)
+        at = self.axes.index(dim)
+        return Cells(axes, self.labels.take(index, at), self.along[:at] + self.along[at + 1 :])
+
+    def chosen(self, dim: int, index: Labels) -> Cells:
+        """Positions of a dimension, in this order."""
+        at = self.axes.index(dim)
+        along = [one[index] if number == at else one for number, one in enumerate(self.along)]
+        return Cells(self.axes, self.labels.take(index, at), along)
+
+    def ordered(self, axes: Sequence[int]) -> Cells:
+        """The same with its dimensions in this order."""
+        order = [self.axes.index(axis) for axis in axes]
+        return Cells(tuple(axes), self.labels.transpose(order), [self.along[one] for one in order])
+
+    def last(self, axis: int) -> Cells:
+        """The same with this dimension last."""
+        return self.ordered([*(one for one in self.axes if one != axis), axis])
+
+
+@dataclass(eq=False)
+class Product:
+    """A sum over what may be the width of heads.
+
+    Attributes:
+        queries: entries of one factor, (h, d).
+        keys: entries of the other, as many.
+        first: the factor itself.
+        second: likewise.
+        shared: whether what all positions of the second have alike makes no difference.
+        reason: why the width stays, if it has to.
+    """
+
+    queries: Cells
+    keys: Cells
+    first: Var
+    second: Var
+    shared: bool
+    reason: str
+
+
+@dataclass(eq=False)
+class Merge:
+    """Heads put beside each other again: entries, and the relation of the dimension made."""
+
+    cells: Cells
+    relation: Relation
+
+
+@dataclass(eq=False)
+class Block:
+    """Heads of which each that stays is left with as many members as any other.
 
     Attributes:
         heads: labels, (h,).
-        pairs: labels of the channels of keys and queries that are multiplied with each other, (h, d).
-        values: labels of the channels of values, (h, e).
-        queries: the layer that makes queries, with the rows that do, and the name of their bias, None without one.
-        keys: the layer that makes keys, with the rows that do.
+        members: labels of what is inside of each, (h, d): channels of keys and queries that are multiplied with each other, or of values.
+        width: labels of the dimension that a view makes of them, (d,), of which as many stay; None without a view.
+        paired: of keys and queries, which are needed by a head that stays, (h, d) of bool, given label to class and what `Liveness` says of
+            weights that are not zero and of values; None where members stay because a weight reads them.
     """
 
     heads: Labels
-    pairs: Labels
-    values: Labels
-    queries: tuple[Layer, slice, str | None]
-    keys: tuple[Layer, slice]
+    members: Labels
+    width: Labels | None = None
+    paired: Callable[..., np.ndarray] | None = None
 
 
 @dataclass(eq=False)
@@ -219,7 +291,7 @@ class Step:
     tensors: dict[str, dict[int, Labels]] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     follows: list[Follow] = field(default_factory=list)
-    attentions: list[Attention] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
 
     @property
     def layer(self) -> Layer | None:
@@ -270,6 +342,10 @@ class Ledger:
         self.follows: list[Follow] = []
         self.frozen: set[Any] = set()
         self.unsure: list[tuple[str, str]] = []
+        self.products: list[Product] = []
+        self.merges: list[Merge] = []
+        self.loose: list[tuple[Labels, str]] = []
+        self.blocks: list[Block] = []
 
     def fresh(self, number: int) -> Labels:
         """`number` labels never used before."""
@@ -295,6 +371,8 @@ class Ledger:
         self.unite(first, second)
         return first
 
-    def relate(self, whole: Labels, axes: list[Labels], where: str, *, grouped: bool = False) -> None:
+    def relate(self, whole: Labels, axes: list[Labels], where: str, *, grouped: bool = False) -> Relation:
         """Declare a `Relation`."""
-        self.relations.append(Relation(whole.reshape([len(one) for one in axes]), axes, where, grouped))
+        made = Relation(whole.reshape([len(one) for one in axes]), axes, where, grouped)
+        self.relations.append(made)
+        return made

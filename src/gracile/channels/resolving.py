@@ -8,7 +8,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from gracile.channels.records import Follow, Ledger, Relation, Step
+from gracile.channels.records import Block, Follow, Ledger, Relation, Step
+from gracile.channels.rectangles import settle
 from gracile.channels.sizes import Attribute, Labels, Measured, Size
 
 # Channels of a dimension of which one is a small step.
@@ -27,6 +28,9 @@ def resolve(ledger: Ledger, steps: Sequence[Step], *, can_write: bool) -> tuple[
         Label to class, and why the classes that must stay do.
     """
     found = Classes(ledger)
+    if ledger.products or ledger.merges:
+        found.update()
+        ledger.blocks = settle(ledger, steps, found.classes, found.pinned(), found.marked(ledger.heads))
     pending, carried = list(ledger.relations), []
     while pending:
         found.update()
@@ -192,7 +196,8 @@ def _pin_what_cannot_follow(ledger: Ledger, found: Classes, inside: set[int], ca
             continue
         joined = classes[np.concatenate(concerned)]
         free = np.unique(joined[~pinned[joined]])
-        follow.stands = not len(free) or all(_follows(follow, classes, bound, gone) for gone in _trials(free))
+        trials = _trials(free) if not ledger.blocks else _block_trials(ledger.blocks, classes, free, pinned)
+        follow.stands = not len(free) or all(_follows(follow, classes, bound, gone) for gone in trials)
         correctable = can_write and id(follow.step) in inside and (follow.place is not None or follow.write is not None)
         repeated = follow.labels is None or len(np.unique(classes[follow.labels])) < len(follow.labels)
         if repeated and isinstance(follow.size, Size) and any(_is_fixed(leaf) for leaf in follow.size.leaves()):
@@ -220,6 +225,33 @@ def _trials(free: np.ndarray) -> Iterator[np.ndarray]:
     if len(free) > 2:
         yield free[::2]
         yield free[: len(free) // 2]
+
+
+def _block_trials(
+    blocks: Sequence[Block], classes: np.ndarray, free: np.ndarray, pinned: np.ndarray
+) -> Iterator[np.ndarray]:
+    """As `_trials`, where what is inside of heads goes by whole heads, or as much out of each."""
+    with_it: dict[int, list[np.ndarray]] = {}
+    inside = []
+    for one in blocks:
+        members = classes[one.members]
+        inside.append(members.ravel())
+        for head, row in zip(classes[one.heads], members, strict=True):
+            with_it.setdefault(int(head), []).append(row)
+        for place, column in zip(classes[one.width] if one.width is not None else (), members.T, strict=False):
+            with_it.setdefault(int(place), []).append(column)
+    touched = np.isin(free, np.concatenate(inside))
+    if not touched.any() and not any(int(one) in with_it for one in free):
+        yield from _trials(free)
+        return
+    closed = {one: np.unique([one, *np.concatenate(found)]) for one, found in with_it.items() if not pinned[one]}
+    closed = {one: found for one, found in closed.items() if np.isin(found, free).any() and not pinned[found].any()}
+    for gone in (*_trials(free[~touched]),) if not touched.all() else ():
+        yield np.unique(np.concatenate([gone, *(closed[one] for one in gone.tolist() if one in closed)]))
+    yield from closed.values()
+    if closed:
+        together = list(closed.values())
+        yield np.unique(np.concatenate([together[0], together[-1]]))
 
 
 def attributes(ledger: Ledger) -> dict[Attribute, Labels]:

@@ -75,14 +75,15 @@ def regroup(op: Op, before: Sequence[int], dims: Sequence[Labels | None], after:
             stop += 1
         while end < len(after) and after[end] == 1:
             end += 1
+        op.runs.append((start, stop, other, end))
         if any(labels is not None for labels in dims[start:stop]):
-            flat = _merged(op, before[start:stop], dims[start:stop])
-            made[other:end] = _apart(op, flat, after[other:end])
+            flat = _merged(op, before[start:stop], dims[start:stop], start)
+            made[other:end] = _apart(op, flat, after[other:end], other)
         start, other = stop, end
     return Dims(made)
 
 
-def _merged(op: Op, shape: Sequence[int], dims: Sequence[Labels | None]) -> Labels:
+def _merged(op: Op, shape: Sequence[int], dims: Sequence[Labels | None], at: int) -> Labels:
     """One dimension out of several: a channel becomes a block; two dimensions of channels become one of pairs."""
     labelled = [axis for axis, labels in enumerate(dims) if labels is not None and shape[axis] > 1]
     labelled = labelled or [axis for axis, labels in enumerate(dims) if labels is not None][:1]
@@ -91,13 +92,14 @@ def _merged(op: Op, shape: Sequence[int], dims: Sequence[Labels | None]) -> Labe
     else:
         axes = [dims[axis] for axis in labelled]
         kept = op.fresh(math.prod(shape[axis] for axis in labelled))
-        op.ledger.relate(kept, axes, op.said)  # type: ignore[arg-type]
+        relation = op.ledger.relate(kept, axes, op.said)  # type: ignore[arg-type]
+        op.merged.append(([at + axis for axis in labelled], relation))
     assert kept is not None
     placed = kept.reshape([size if axis in labelled else 1 for axis, size in enumerate(shape)])
     return np.broadcast_to(placed, tuple(shape)).reshape(-1)
 
 
-def _apart(op: Op, flat: Labels, shape: Sequence[int]) -> list[Labels | None]:
+def _apart(op: Op, flat: Labels, shape: Sequence[int], at: int) -> list[Labels | None]:
     """Several dimensions out of one: a dimension along which the label does not change has none."""
     cube = flat.reshape(tuple(shape))
     depends = [axis for axis, size in enumerate(shape) if size > 1 and bool((cube != cube.take([0], axis)).any())]
@@ -114,7 +116,7 @@ def _apart(op: Op, flat: Labels, shape: Sequence[int]) -> list[Labels | None]:
         made[depends[0]] = kept
         return made
     axes = [op.fresh(shape[axis]) for axis in depends]
-    op.ledger.relate(kept, axes, op.said)
+    op.parted.append(([at + axis for axis in depends], op.ledger.relate(kept, axes, op.said)))
     for axis, labels in zip(depends, axes, strict=True):
         made[axis] = labels
     return made
@@ -198,6 +200,11 @@ def interleave(op: Op) -> Dims:
         op.pin_all(f"{op.said} repeats it")
         return Dims([None] * len(op.shape))
     at = int(dim) % len(x.shape)
+
+    def repeated(one: torch.Tensor) -> torch.Tensor:
+        return one if one.shape[at] == 1 and x.dims[at] is None else one.repeat_interleave(int(times), at)
+
+    op.constants(lambda inputs: Values(repeated(inputs[0].value), repeated(inputs[0].known)))
     return Dims(
         np.repeat(one, int(times)) if axis == at and one is not None else one for axis, one in enumerate(x.dims)
     )

@@ -244,7 +244,13 @@ def unbind(op: Op) -> list[Dims]:
     dim = int(op.argument(1, "dim", 0)) % len(op.x.shape)
     op.pin(op.x.dims[dim], f"{op.said} takes them one by one")
     dims = Dims(one for axis, one in enumerate(op.x.dims) if axis != dim)
+    op.constants(lambda inputs: [_selected(inputs[0], dim, number) for number in range(len(op.results))])
     return [dims] * len(op.results)
+
+
+def _selected(values: Values, dim: int, number: int) -> Values:
+    number = 0 if values.known.shape[dim] == 1 else number
+    return Values(values.value.select(dim, number), values.known.select(dim, number))
 
 
 @register_rule(
@@ -271,6 +277,7 @@ def pick(op: Op) -> Dims:
     dims: list[Labels | None] = [None if axis == dim else one for axis, one in enumerate(x.dims)]
     if op.key == "select":
         del dims[dim]
+        op.constants(lambda inputs: _selected(inputs[0], dim, int(op.argument(2, "index"))))
     if op.key in ("gather", "take_along_dim"):
         op.pin_all(f"{op.said} takes them by numbers")
         dims = [None] * len(op.shape)

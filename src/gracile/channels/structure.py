@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.channels.recording import Recorder
-from gracile.channels.records import Attention, Layer, Record, Step, Var
+from gracile.channels.records import Block, Layer, Record, Step, Var
 from gracile.channels.resolving import attributes
 from gracile.channels.sizes import Labels
 from gracile.core.errors import InputError
@@ -28,7 +28,7 @@ class Structure:
         num_groups: G.
         steps: the nodes of the traced graph in order, with what the rules said.
         layers: weights that make channels from others, in order.
-        attentions: modules of heads that are called whole.
+        blocks: heads that may lose what is inside of them.
         readers: those of them that read channels; the others pass groups of them on.
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
@@ -59,7 +59,7 @@ class Structure:
         self.records: list[Record] = recorder.records
         self.by_node: dict[fx.Node, Step] = {step.node: step for step in steps}
         self.layers: list[Layer] = [layer for step in steps for layer in step.layers]
-        self.attentions: list[Attention] = [one for step in steps for one in step.attentions]
+        self.blocks: list[Block] = [one for step in steps for one in step.blocks] + recorder.ledger.blocks
         size = int(labels.max()) + 1 if len(labels) else 0
         self.pinned = np.zeros(size, bool)
         self.pinned[list(pinned)] = True
@@ -116,11 +116,12 @@ class Structure:
             trained = isinstance(self.parameter(layer.weight), nn.Parameter)
             if not trained or along.setdefault(layer.weight, layer.inputs[0]) != layer.inputs[0]:
                 barred[self.labels[layer.inputs[1]]] = True
-        for one in self.attentions:  # a head that may go is one group, whatever may go of it
-            heads, values = self.labels[one.heads], self.labels[one.values]
-            first[values] = values[:, :1]
-            stays = self.pinned[heads] | (self.pinned | barred)[values].any(1)
-            barred[values[stays]] = True
+        inside = [(self.labels[one.heads], self.labels[one.members]) for one in self.blocks]
+        for heads, members in inside:  # a head that may go is one group, whatever may go of it
+            first[members] = heads[:, None]
+            barred[heads[(self.pinned | barred)[members].any(1)]] = True
+        for heads, members in inside:
+            barred[members[(self.pinned | barred)[heads]]] = True
         number = 0
         for layer in self.readers:
             assert layer.inputs is not None

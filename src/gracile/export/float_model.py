@@ -1,4 +1,4 @@
-"""From a module to a float32 ONNX graph with a free batch size, and the proof that it computes the same."""
+"""From a module to a float32 ONNX graph with a free batch size."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError, NonFiniteError
 from gracile.core.outputs import opened_up, tensors_in
-from gracile.core.seeding import generator
 from gracile.export.errors import ExportError, need
-from gracile.export.samples import Inputs, feed
-from gracile.export.sessions import first_line, run, session
-
-# Batch sizes the file is compared at: one, an even and an odd number.
-BATCHES = (1, 4, 7)
+from gracile.export.samples import Inputs
+from gracile.export.sessions import first_line
 
 
 @contextmanager
@@ -199,48 +194,3 @@ def _strip(proto: Any) -> None:
     for function in proto.functions:
         for node in function.node:
             del node.metadata_props[:]
-
-
-def parity(model: nn.Module, proto: Any, examples: Inputs, tolerance: float) -> tuple[float, float]:
-    """Compare the graph with the module at several batch sizes, on the example and on normal noise.
-
-    Args:
-        model: on the CPU.
-        proto: its graph.
-        examples: one batch of inputs.
-        tolerance: relative to the largest output.
-
-    Returns:
-        The largest absolute difference, and the largest relative to the largest output of its batch.
-
-    Raises:
-        ExportError: the difference is beyond the tolerance, or a batch size is refused.
-        NonFiniteError: the model's outputs are not finite.
-    """
-    loaded = session(proto.SerializeToString())
-    source = generator(0, "export parity")
-    largest = relative = 0.0
-    for size in BATCHES:
-        rows = torch.arange(size) % len(examples.tensors[0])
-        shown = examples.map(lambda one, rows=rows: one[rows])
-        noise = shown.map(
-            lambda one: torch.randn(one.shape, generator=source).to(one) if one.is_floating_point() else one
-        )
-        for batch in (shown, noise):
-            for ours, theirs in zip(outputs(model, batch), run(loaded, feed(batch)), strict=True):
-                if tuple(ours.shape) != theirs.shape:
-                    raise ExportError(
-                        f"At batch size {size} the file gives {theirs.shape} and the model {tuple(ours.shape)}.",
-                        "Keep the batch as the first dimension throughout the model.",
-                    )
-                difference = np.abs(ours.double().numpy() - theirs.astype(np.float64)).max(initial=0.0)
-                # A NaN of the file must not pass as a small difference.
-                difference = float(np.nan_to_num(difference, nan=np.inf))
-                largest = max(largest, difference)
-                relative = max(relative, difference / (ours.double().abs().max().item() or 1.0))
-    if relative > tolerance:
-        raise ExportError(
-            f"The file's outputs differ from the model's by {relative:.2g} of the largest, beyond {tolerance:g}.",
-            "Switch off noise in evaluation if the model adds any; otherwise pass a larger tolerance.",
-        )
-    return largest, relative

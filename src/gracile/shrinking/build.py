@@ -338,8 +338,11 @@ def _alive(graph: ChannelGraph, kept: dict[str, dict[str, list[int]]]) -> np.nda
             removed = np.ones(len(labels), bool)
             removed[indices] = False
             alive[graph.labels[labels[removed]]] = False
-    for one in graph.attentions:
-        alive[graph.labels[one.heads]] = alive[graph.labels[one.values]].any(1)
+    for one in graph.blocks:
+        members = alive[graph.labels[one.members]]
+        alive[graph.labels[one.heads]] = members.any(1)
+        if one.width is not None:
+            alive[graph.labels[one.width]] = np.arange(len(one.width)) < members.sum(1).max(initial=0)
     return alive
 
 

@@ -24,8 +24,8 @@ DECIDED = {
 DRAWN = re.compile(
     r"(^|\.)(accuracy$|(channel_)?sparsity$|small_weights$|zero_channels_|lead_over\.|below_(central|none|mean)$)"
 )
-# Values that carry their own interval.
-CARRIED = (".low", ".high")
+# Values that carry their own interval, or are told in standard errors.
+CARRIED = (".low", ".high", ".in_errors")
 # The first few steps of one seed.
 QUICK = "smoke"
 RECIPES = sorted(schema.shipped())

@@ -194,10 +194,10 @@ class FFNetwork(nn.Module):
         """Goodness (b, classes, depth) with each label in turn; one label at a time stays within the processor's cache."""
         found = []
         for weights in self._label_weights():
-            h = torch.relu(torch.addcmul(z, value, weights))
+            h = torch.relu_(torch.addcmul(z, value, weights))
             goods = [self.goodness.value(h)]
             for layer in self.linear[1:depth]:
-                h = torch.relu(layer(self.normalization(h)))
+                h = torch.relu_(layer(self.normalization(h)))
                 goods.append(self.goodness.value(h))
             found.append(torch.stack(goods, 1))
         return torch.stack(found, 1)

@@ -271,9 +271,8 @@ def _operand(graph: Structure, var: Var, found: dict[Var, Values], masks: dict[s
 
 
 def _unknown(graph: Structure, var: Var) -> Values:
-    like = next(graph.model.parameters(), torch.zeros(()))
     shape = graph.shape_of(var)
-    return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
+    return Values(graph.like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=graph.like.device))
 
 
 def even_out(graph: Structure, alive: np.ndarray, paired: Sequence[np.ndarray | None] | None = None) -> None:

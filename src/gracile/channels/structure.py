@@ -33,6 +33,7 @@ class Structure:
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
         attributes: whole numbers that modules keep, with the channels they count; `attribute_nodes`: where the graph holds them.
+        like: a tensor of the type and device that constants are kept in.
         modes: paths of modules whose `training` is an argument somewhere, with the node of the graph that holds it.
         example: (shape, dtype) of one sample of each input.
         names: of inputs given by name, the last ones of `example`.
@@ -54,6 +55,7 @@ class Structure:
     ) -> None:
         self.model, self.steps, self.labels, self.reasons = model, steps, labels, pinned
         self.example, self.names, self.unused = example, names, unused
+        self.like: Tensor = next(model.parameters(), torch.zeros(()))
         self.missing, self.written = dict(recorder.missing), recorder.writer.broken
         self.graph = recorder.writer.graph
         self.records: list[Record] = recorder.records

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gracile.channels import ChannelGraph, Example, trace
 from gracile.channels.tracing import suits, traced
 from gracile.core.errors import InputError
+from gracile.core.garbage import put_off
 from gracile.shrinking.build import Builder
 from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.lean import remember
@@ -17,6 +18,7 @@ from gracile.shrinking.parity import agrees, check, default_tolerance, shown_and
 from gracile.shrinking.plan import Plan, allowed, planned, structure
 
 
+@put_off()
 def shrink(
     model: nn.Module,
     example: Example,

@@ -144,6 +144,7 @@ def folded(graph: Structure, live: Liveness) -> Folded:
                 len(step.vars) == 1
                 and any(node in result.gone or node in result.constant for node in step.operands)
                 and _all_constant(step.vars[0], live)
+                and not graph.counted(step.vars[0])
             ):
                 result.constant.add(step.node)
         for layer in step.layers:

@@ -69,6 +69,10 @@ class Structure:
             if layer.groups is not None and self.pinned[labels[layer.groups[1]]].all():
                 layer.inputs = None
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
+        self._widths = np.zeros(size, bool)
+        for one in self.blocks:
+            if one.width is not None:
+                self._widths[labels[one.width]] = True
         self._share_biases()
         self._keep(recorder.dead_ends)
         self.attributes = attributes(recorder.ledger)
@@ -151,6 +155,14 @@ class Structure:
         for one in path:
             owner = owner._modules[one]
         return getattr(owner, leaf)
+
+    def counted(self, var: Var) -> bool:
+        """Whether no constant can stand for a tensor: of a dimension only the number of what stays is known.
+
+        Of the width of heads, each of which keeps its own; of a first dimension that the batch was merged into.
+        """
+        merged = var.varies and bool(var.dims) and var.dims[0] is not None
+        return merged or any(one is not None and bool(self._widths[self.labels[one]].any()) for one in var.dims)
 
     def shape_of(self, var: Var) -> list[int]:
         """The shape in which constants of a tensor are kept: 1 where its size is fixed."""

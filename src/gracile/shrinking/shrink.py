@@ -18,7 +18,6 @@ from gracile.shrinking.parity import agrees, check, default_tolerance, shown_and
 from gracile.shrinking.plan import Plan, allowed, planned, structure
 
 
-@put_off()
 def shrink(
     model: nn.Module,
     example: Example,
@@ -55,14 +54,15 @@ def shrink(
     """
     allowed(model, dead)
     tolerance = default_tolerance(model) if tolerance is None else tolerance
-    graph, pair, outputs = _traced(model, example, strict)
-    made = planned(graph, dead=dead, gather=gather, multiple_of=multiple_of)
-    shape = structure(made)
-    lean = Builder(made.graph, shape).build()
-    fill(lean, made)
-    if not agrees(lean, pair, outputs, tolerance):
-        check(model, lean, example, tolerance)
-    remember(lean, model, shape)
+    with put_off():
+        graph, pair, outputs = _traced(model, example, strict)
+        made = planned(graph, dead=dead, gather=gather, multiple_of=multiple_of)
+        shape = structure(made)
+        lean = Builder(made.graph, shape).build()
+        fill(lean, made)
+        if not agrees(lean, pair, outputs, tolerance):
+            check(model, lean, example, tolerance)
+        remember(lean, model, shape)
     return lean
 
 

@@ -1,7 +1,7 @@
 """Any network of timm with half of its multiply-adds: train it under a dial, shrink, export to ONNX and int8, and measure each form.
 
 python examples/timm_half_as_large.py
-python examples/timm_half_as_large.py efficientnet_b0 --size 32 --epochs 6
+python examples/timm_half_as_large.py efficientnet_b0 --size 32 --epochs 12
 python examples/timm_half_as_large.py vit_tiny_patch16_224 --data cifar10 --size 32 --patch 8 --epochs 4 --samples 3000
 """
 

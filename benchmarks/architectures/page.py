@@ -39,7 +39,9 @@ statistic of all of it. A smaller share left is no better where the function is 
 
 """
 ABOUT = {
-    "ours": "**gracile** zeroes half of the groups at random, never all that a layer reads, and shrinks.",
+    "ours": "**gracile** zeroes half of the groups at random, never all that a layer reads, and shrinks. Another draw moves a share by "
+    "some hundredths:\n"
+    "  regnety_002 is left with .22 to .32 over twelve draws, .28 in the mean.",
     "torch-pruning": "**torch-pruning**: `MagnitudePruner` at a ratio of one half; the last layer is spared, and heads are named\n"
     "  where layers say how many they have.",
     "torch-kirigami": "**torch-kirigami**: `Greedy(GroupMagnitude(p=2))`, half of each layer's channels; where that has no plan,\n"

@@ -323,3 +323,18 @@ def test_training_takes_out_whole_heads_and_neurons() -> None:
     lean = shrink(sparse, x, dead="fold")
     assert largest_difference(sparse, lean, x) < 1e-10
     assert size(lean) < size(model)
+
+
+def test_heads_that_read_a_constant_keep_their_own_places_of_it() -> None:
+    torch.manual_seed(0)
+    stem, read = nn.Linear(6, 4), nn.Linear(4, 16)
+    model, (x,) = nn.Sequential(stem, read, Attention(), nn.Linear(16, 3)).double().eval(), example(((5, 6),))
+    with torch.no_grad():
+        model[2].norm = nn.Identity()
+        read.weight.zero_()  # all channels of the stem go, and what is behind it is a constant
+        for head in range(4):
+            model[2].out.weight[:, 4 * head + head] = 0
+            model[2].qkv.weight[4 * head + head] = model[2].qkv.bias[4 * head + head] = 0
+    lean = shrink(model, x, dead="fold")
+    assert lean.get_submodule("2").out.in_features == 4 * 3
+    assert largest_difference(model, lean, torch.randn(3, 5, 6, dtype=torch.float64)) < 1e-12

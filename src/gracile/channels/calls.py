@@ -95,9 +95,10 @@ def methods() -> dict[Any, str]:
 
 def is_leaf(module: nn.Module) -> bool:
     """Modules of torch without others inside them are called whole, where nothing is hooked into them."""
-    hooked = module._forward_hooks or module._forward_pre_hooks
     return (
-        type(module).__module__.startswith("torch.nn.modules") and next(module.children(), None) is None and not hooked
+        not module._modules
+        and type(module).__module__.startswith("torch.nn.modules")
+        and not (module._forward_hooks or module._forward_pre_hooks)
     )
 
 
@@ -125,9 +126,9 @@ def without_sizes(value: Any) -> Any:
     if kind in KEPT:
         return value
     if kind is tuple or kind is list:
-        return kind([without_sizes(one) for one in value])
+        return kind([one if type(one) in KEPT else without_sizes(one) for one in value])
     if kind is dict:
-        return {name: without_sizes(one) for name, one in value.items()}
+        return {name: without_sizes(one) for name, one in value.items()} if value else {}
     if kind is Size or kind is Mode:
         return plain(value)
     if kind is Shape:
@@ -145,11 +146,15 @@ def leaves(value: Any) -> list[Any]:
 
 
 def _collect(value: Any, found: list[Any]) -> None:
-    if type(value) in KEPT:
+    kind = type(value)
+    if kind in KEPT:
         found.append(value)
-    elif isinstance(value, tuple | list):
+    elif kind is tuple or kind is list or isinstance(value, tuple | list):
         for one in value:
-            _collect(one, found)
+            if type(one) in KEPT:
+                found.append(one)
+            else:
+                _collect(one, found)
     elif isinstance(value, LEAVES):
         found.append(value)
     elif isinstance(value, Mapping):
@@ -164,6 +169,10 @@ def _collect(value: Any, found: list[Any]) -> None:
 def with_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """The same containers, with what `function` gives in each tensor's place."""
     kind = type(value)
+    if kind is Tensor or kind is nn.Parameter:
+        return function(value)
+    if kind in KEPT:
+        return value
     if kind is tuple or kind is list:
         return kind([with_tensors(one, function) for one in value])
     if isinstance(value, Tensor):

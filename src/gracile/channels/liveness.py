@@ -144,6 +144,7 @@ def folded(graph: Structure, live: Liveness) -> Folded:
                 len(step.vars) == 1
                 and any(node in result.gone or node in result.constant for node in step.operands)
                 and _all_constant(step.vars[0], live)
+                and not graph.counted(step.vars[0])
             ):
                 result.constant.add(step.node)
         for layer in step.layers:
@@ -271,9 +272,8 @@ def _operand(graph: Structure, var: Var, found: dict[Var, Values], masks: dict[s
 
 
 def _unknown(graph: Structure, var: Var) -> Values:
-    like = next(graph.model.parameters(), torch.zeros(()))
     shape = graph.shape_of(var)
-    return Values(like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=like.device))
+    return Values(graph.like.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=graph.like.device))
 
 
 def even_out(graph: Structure, alive: np.ndarray, paired: Sequence[np.ndarray | None] | None = None) -> None:

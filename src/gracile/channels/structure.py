@@ -33,6 +33,7 @@ class Structure:
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
         attributes: whole numbers that modules keep, with the channels they count; `attribute_nodes`: where the graph holds them.
+        like: a tensor of the type and device that constants are kept in.
         modes: paths of modules whose `training` is an argument somewhere, with the node of the graph that holds it.
         example: (shape, dtype) of one sample of each input.
         names: of inputs given by name, the last ones of `example`.
@@ -54,6 +55,7 @@ class Structure:
     ) -> None:
         self.model, self.steps, self.labels, self.reasons = model, steps, labels, pinned
         self.example, self.names, self.unused = example, names, unused
+        self.like: Tensor = next(model.parameters(), torch.zeros(()))
         self.missing, self.written = dict(recorder.missing), recorder.writer.broken
         self.graph = recorder.writer.graph
         self.records: list[Record] = recorder.records
@@ -67,6 +69,10 @@ class Structure:
             if layer.groups is not None and self.pinned[labels[layer.groups[1]]].all():
                 layer.inputs = None
         self.readers: list[Layer] = [layer for layer in self.layers if layer.inputs is not None]
+        self._widths = np.zeros(size, bool)
+        for one in self.blocks:
+            if one.width is not None:
+                self._widths[labels[one.width]] = True
         self._share_biases()
         self._keep(recorder.dead_ends)
         self.attributes = attributes(recorder.ledger)
@@ -149,6 +155,14 @@ class Structure:
         for one in path:
             owner = owner._modules[one]
         return getattr(owner, leaf)
+
+    def counted(self, var: Var) -> bool:
+        """Whether no constant can stand for a tensor: of a dimension only the number of what stays is known.
+
+        Of the width of heads, each of which keeps its own; of a first dimension that the batch was merged into.
+        """
+        merged = var.varies and bool(var.dims) and var.dims[0] is not None
+        return merged or any(one is not None and bool(self._widths[self.labels[one]].any()) for one in var.dims)
 
     def shape_of(self, var: Var) -> list[int]:
         """The shape in which constants of a tensor are kept: 1 where its size is fixed."""

@@ -51,11 +51,13 @@ def module_rule(module: nn.Module) -> Rule | None:
 
     A subclass is covered by its parent's rule only where it keeps the parent's `forward`.
     """
-    named = getattr(type(module), "channel_rule", None)
+    kind = type(module)
+    named = getattr(kind, "channel_rule", None)
     if named is not None:
         return pick(NAMED, named, "channel rule")
-    for parent in type(module).__mro__:
-        if parent in RULES and type(module).forward is parent.forward:
+    own = kind.forward
+    for parent in kind.__mro__:
+        if parent in RULES and own is parent.forward:
             return RULES[parent]
     return None
 

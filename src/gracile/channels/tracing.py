@@ -22,6 +22,7 @@ from gracile.channels.recording import Recorder
 from gracile.channels.resolving import resolve
 from gracile.channels.running import record
 from gracile.core.errors import InputError
+from gracile.core.garbage import put_off
 from gracile.core.outputs import tensors_of
 
 Example: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -47,6 +48,7 @@ def trace(model: nn.Module, example: Example, *, strict: bool = False) -> Channe
     return traced(model, mapped(example, _twice), strict=strict)[0]
 
 
+@put_off()
 def traced(model: nn.Module, pair: Example, *, strict: bool = False) -> tuple[ChannelGraph, list[Tensor]]:
     """As `trace`, on a batch of two samples that are its example's or drawn like them; also what the model gave back for them.
 

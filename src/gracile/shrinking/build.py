@@ -264,6 +264,8 @@ class Builder:
 # What a copy shares.
 SHARED = {type(None), bool, int, float, str}
 EMPTY = {dict, OrderedDict, set}
+# What modules keep their own tensors and modules in.
+HOLDERS = {"_parameters", "_buffers", "_modules"}
 
 
 def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -284,6 +286,13 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
                 kept[name] = value
             elif kind in EMPTY and not value:
                 kept[name] = memo.setdefault(id(value), kind())
+            elif kind is tuple and all(type(one) in SHARED for one in value):
+                kept[name] = value
+            elif name in HOLDERS and kind is dict and id(value) not in memo:
+                made = memo[id(value)] = {}
+                for leaf, one in value.items():
+                    made[leaf] = memo[id(one)] if id(one) in memo else copy.deepcopy(one, memo)
+                kept[name] = made
             else:
                 kept[name] = copy.deepcopy(value, memo)
     return copy.deepcopy(model, memo)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gracile.channels import ChannelGraph, Example, trace
 from gracile.channels.tracing import suits, traced
 from gracile.core.errors import InputError
+from gracile.core.garbage import put_off
 from gracile.shrinking.build import Builder
 from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.lean import remember
@@ -53,14 +54,15 @@ def shrink(
     """
     allowed(model, dead)
     tolerance = default_tolerance(model) if tolerance is None else tolerance
-    graph, pair, outputs = _traced(model, example, strict)
-    made = planned(graph, dead=dead, gather=gather, multiple_of=multiple_of)
-    shape = structure(made)
-    lean = Builder(made.graph, shape).build()
-    fill(lean, made)
-    if not agrees(lean, pair, outputs, tolerance):
-        check(model, lean, example, tolerance)
-    remember(lean, model, shape)
+    with put_off():
+        graph, pair, outputs = _traced(model, example, strict)
+        made = planned(graph, dead=dead, gather=gather, multiple_of=multiple_of)
+        shape = structure(made)
+        lean = Builder(made.graph, shape).build()
+        fill(lean, made)
+        if not agrees(lean, pair, outputs, tolerance):
+            check(model, lean, example, tolerance)
+        remember(lean, model, shape)
     return lean
 
 

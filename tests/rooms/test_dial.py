@@ -15,6 +15,7 @@ from gracile.core.errors import CollapseWarning, InputError
 from gracile.data import Splits
 from gracile.models import resnet20, vgg16
 from gracile.splitting import Dial
+from gracile.splitting.worth import Worth
 
 EXAMPLE = torch.zeros(2, 1, 8, 8)
 RUN = {"epochs": 4, "batch_size": 32, "lr": 0.05}
@@ -174,6 +175,27 @@ def test_what_does_nothing_goes_first_however_large_it_is():
         gone[ranking] = channels[:2].tolist()
         dial.detach()
     assert gone == {"worth": [True, True], "size": [False, False]}
+
+
+@pytest.mark.parametrize("favour", [1.0, 4.0])
+def test_layers_lose_shares_of_their_groups_however_many_they_have(favour: float):
+    """A layer of 8 and one of 64 that are worth as much and cost as much: neither is emptied before the other."""
+    narrow, wide = 8, 64
+    model = nn.Sequential(nn.Linear(5, narrow), nn.ReLU(), nn.Linear(narrow, wide), nn.ReLU(), nn.Linear(wide, 3))
+    split = RGSM(model, example=torch.rand(2, 5))
+    assert bool((split.group_sizes()[:narrow] > split.group_sizes()[narrow:].max()).all())  # numbered layer by layer
+    split.worth = Worth(split.num_groups, 1.0)
+    alike = 1 + 1e-3 * torch.rand(narrow + wide)
+    split.worth.mean = torch.cat([torch.full((narrow,), 1 / narrow), torch.full((wide,), favour / wide)]) * alike
+    split.worth.seen = 1
+    split.reweigh(torch.cat([torch.full((narrow,), 1 / narrow), torch.full((wide,), 1 / wide)]))
+    order = split.critical_mus().argsort()
+    gone = torch.zeros(narrow + wide, dtype=torch.bool)
+    for group in order[: int(0.9 * len(order))]:
+        gone[group] = True
+        left = [1 - gone[:narrow].float().mean(), 1 - gone[narrow:].float().mean()]
+        assert left[1] - min(1.0, favour * left[0]) < 0.2
+        assert min(1.0, favour * (left[0] - 1.01 / narrow)) - left[1] < 0.2
 
 
 def test_the_last_of_a_layer_stays_whatever_its_derivative_says():

@@ -195,8 +195,10 @@ def test_the_goal_is_a_mean_over_networks_and_budgets_and_what_is_not_run_is_nam
     assert len({(cell.network, cell.budget) for cell in goal.cells(recipe, {})}) == len(goal.cells(recipe, {})) == 12
     assert "None of the 12 cells is run" in goal.goal(recipe, {})
     kept = {
-        "cpu": {"values": {"over_best_30": 0.6, "over_best_30.error": 0.3}},
-        "budgets": {"values": {"over_best_50": 1.0, "over_best_50.error": 0.5, "over_best_15": -0.4, "over_best_15.error": 0.2}},
+        "budgets": {"values": {
+            "over_best_50": 1.0, "over_best_50.error": 0.5, "over_best_30": 0.6, "over_best_30.error": 0.3,
+            "over_best_15": -0.4, "over_best_15.error": 0.2,
+        }},
         "vgg": {"values": {"over_best_15": 2.0, "over_best_15.error": 0.75}},
     }  # fmt: skip
     known = [cell for cell in goal.cells(recipe, kept) if cell.lead is not None]

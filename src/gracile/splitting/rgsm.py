@@ -369,8 +369,10 @@ class RGSM(VariableSplitting):
         """Let the groups' weights c_g follow what they cost, and what they are worth; for the dial.
 
         Where `worth` is known, ``|w_g| / c_g`` becomes the square root of worth over cost, so that a rising lam takes groups in
-        the order in which the budget is bought with the least harm, as in a knapsack. The r-th of its layer is worth r / (r - 1) as
-        much as its derivative says: behind a normalisation the derivatives of a layer sum to zero, the more so the fewer it has.
+        the order in which the budget is bought with the least harm, as in a knapsack. The r-th of the n of its layer is worth
+        n / (r - 1) times what its derivative says: n / r because the groups of a layer are much alike, and a threshold would take
+        whole layers one after the other, where now each keeps a share of its groups that rises with what all are worth over what
+        all cost; r / (r - 1) because behind a normalisation the derivatives of a layer sum to zero, the more so the fewer it has.
 
         Where it is not, c_g becomes ``c_g sqrt(cost_g / average cost * r_g)``, with r_g in (0, 1] its rank in its layer by size, the
         strongest first, over the layer's groups: the fewer a layer has left, the more each is worth. Without it the threshold
@@ -385,9 +387,9 @@ class RGSM(VariableSplitting):
         if self.worth is not None and self.worth.seen:
             worth = torch.cat([self.worth.mean.double(), ones[:1]]).to(norms.device)
             if self.keep_last:
-                ranks, _ = self._ranks(worth)
+                ranks, counts = self._ranks(worth)
                 # The first of a layer never goes.
-                scarce = torch.where(ranks > 1, ranks / (ranks - 1), 1e12)
+                scarce = torch.where(ranks > 1, counts / (ranks - 1), 1e12)
                 worth *= ones.scatter_reduce(0, self._slice_group, scarce, "amax")
             size = (worth[: self._dummy] / relative).sqrt()
             # Only their order matters; near 1 they are far from the ends of float32.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import gracile
 from gracile.cli import main
 from gracile.deploy import from_file
+from gracile.export import LatencyTable, latency_table
 from gracile.models import lenet
 from gracile.recipes import schema
 from gracile.recipes.kinds.train import Settings
@@ -141,6 +145,34 @@ def test_a_function_of_the_users_without_data(
     left = load_lean(lenet(in_channels=1, image_size=16), tmp_path / "compressed" / "make" / "lean.safetensors")
     assert left.conv1.weight.shape[0] == 2
     assert not (tmp_path / "compressed" / "make" / "lean.int8.onnx").exists()
+
+
+@pytest.mark.parametrize(("by_fours", "width"), [(0.8, 4), (0.95, 3)])
+def test_convolutions_keep_fours_where_they_were_measured_to_be_faster(
+    by_fours: float, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a tenth at least; the outputs are the same either way."""
+    model, example = lenet(in_channels=1, image_size=16).eval(), torch.rand(2, 1, 16, 16)
+    model.conv2.weight.data[:, 3:] = 0
+    timed = []
+
+    def table(files: dict[str, Path], *_: object, **settings: object) -> LatencyTable:
+        if list(files) != ["1", "4"]:
+            return latency_table(files, example, batch_sizes=(1,), threads=(1,), rounds=1, turn=0.001, progress=False)
+        timed.append(settings["batch_sizes"])
+        found = latency_table(files, example, batch_sizes=(1,), threads=(1,), rounds=1, turn=0.001, progress=False)
+        times = {"1": 1.0, "4": by_fours}
+        return replace(found, rows=tuple(replace(row, p10=times[row.name]) for row in found.rows))
+
+    monkeypatch.setattr(sys.modules["gracile.deploy.compress"], "latency_table", table)
+    made = gracile.compress(model, example, batch_sizes=(1,), threads=(1,), rounds=1, folder=tmp_path)
+    assert timed == [(1,)]
+    assert made.model.conv1.weight.shape[0] == width
+    assert any("multiples of 4" in note for note in made.notes) == (width == 4)
+    assert torch.allclose(made.model(example), model(example), atol=1e-5)
+    fixed = gracile.compress(model, example, multiple_of=2, batch_sizes=(1,), threads=(1,), rounds=1, folder=tmp_path)
+    assert fixed.model.conv1.weight.shape[0] == 4
+    assert len(timed) == 1
 
 
 def test_weights_from_a_file_make_the_sparse_network_and_the_functions_own_the_dense_one(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.candidate(parser)
     add = parser.add_argument
     add("--shape", help="shape of one input, such as 3,32,32, where there are no data")
+    add("--multiple-of", type=int, help="that convolutions keep channels in, such as 1 or 4 (default: the faster here)")
     add("--int8", action="store_true", help="quantise too, calibrated on training data")
     add("--max-drop", type=float, default=1.0, help="points of accuracy int8 may cost (default: 1)")
     add("--calibration", type=int, default=512, help="training samples that calibrate int8 (default: 512)")

@@ -15,6 +15,9 @@ from gracile.core.errors import InputError, nearest
 
 Multiple: TypeAlias = int | Mapping[str, int]
 KINDS = ("conv", "linear")
+# onnxruntime computes convolutions on channels laid out in blocks, many times as fast as otherwise, and takes into that layout only
+# those whose channels are a multiple of four.
+BLOCK = 4
 
 
 def round_up(graph: ChannelGraph, live: Liveness, multiple_of: Multiple) -> None:

@@ -33,7 +33,6 @@ NOISE = (
     "another noise with fewer of them: `gracile attack` tells what stands with it"
 )
 NOTHING = "no channel is zero as a whole, so nothing could be removed: train with RGSM and grouping = 'coupled'"
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KEPT = (
     f"convolutions keep channels in multiples of {BLOCK}, which is faster here; multiple_of=1 removes all that can go"
 )
@@ -124,7 +123,7 @@ def compress(
         data: calibrates int8 and tells accuracies; without, there is neither.
         dense: the network's twin without zeros, measured beside it.
         multiple_of: convolutions keep channels in multiples of this; 1 removes all that can go. None times 1 and 4, which onnxruntime's
-            fast layout wants, and takes 4 where that is faster by a tenth at least.
+            fast layout wants, and takes 4 where that is faster by a tenth at least, at the first of `batch_sizes` and `threads`.
         int8: quantise too.
         max_drop: points of accuracy int8 may cost on the validation split.
         weight_bits: 7 or 8, see `gracile.export_onnx`.
@@ -158,7 +157,7 @@ def compress(
             notes.append(NOISE)
     told.info("removing what is zero")
     if multiple_of is None:
-        multiple_of = _faster(model, example, batch_sizes[0], threads[0])
+        multiple_of = _faster(model, example, batch_sizes[:1], threads[:1])
         notes += [KEPT] if multiple_of > 1 else []
     removed = plan(model, example, dead="fold", multiple_of={"conv": multiple_of})
     if removed.after.macs == removed.before.macs:
@@ -236,9 +235,10 @@ def _cards(
     return found
 
 
-def _faster(model: nn.Module, example: Tensor, batch_size: int, threads: int) -> int:
+def _faster(model: nn.Module, example: Tensor, batch_sizes: Sequence[int], threads: Sequence[int]) -> int:
     """The multiple of channels that convolutions are faster with, by measuring: 1 or `BLOCK`."""
-    if not any(isinstance(layer, CONVOLUTIONS) for layer in model.modules()):
+    whole, blocks = (plan(model, example, dead="fold", multiple_of={"conv": number}) for number in (1, BLOCK))
+    if whole.after.macs == blocks.after.macs:
         return 1
     told.info("timing channels in multiples of 1 and %d", BLOCK)
     with tempfile.TemporaryDirectory(prefix="gracile-") as folder:
@@ -247,7 +247,7 @@ def _faster(model: nn.Module, example: Tensor, batch_size: int, threads: int) ->
             lean = shrink(model, example, dead="fold", multiple_of={"conv": int(number)})
             export_onnx(lean, example, file, verbose=False)
         table = latency_table(
-            files, example, batch_sizes=(batch_size,), threads=(threads,), rounds=9, memory=False, progress=False
+            files, example, batch_sizes=batch_sizes, threads=threads, rounds=9, memory=False, progress=False
         )
     least = {row.name: row.p10 for row in table.rows}
     return BLOCK if least["1"] > GAIN * least[str(BLOCK)] else 1

@@ -1,8 +1,8 @@
-"""What the models share: image sizes and initialisation."""
+"""What the models share: image sizes, the classifier behind pooled features, and initialisation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -40,6 +40,23 @@ def height_width(image_size: ImageSize, *, least: int, model: str) -> tuple[int,
             "Enlarge or pad the images, or choose another model.",
         )
     return height, width
+
+
+def pooled_classifier(features: Sequence[nn.Module], channels: int, num_classes: int) -> nn.Sequential:
+    """Features, their mean over the image, and one linear layer; freshly initialised.
+
+    Args:
+        features: modules, one after the other, to (n, channels, height, width).
+        channels: that the last of them makes.
+        num_classes: outputs.
+    """
+    network = nn.Sequential()
+    network.add_module("features", nn.Sequential(*features))
+    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("classifier", nn.Linear(channels, num_classes))
+    initialise(network)
+    return network
 
 
 def initialise(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gracile.core.errors import InputError
-from gracile.models.common import ImageSize, height_width, initialise
+from gracile.models.common import ImageSize, height_width, pooled_classifier
 
 # Of each stage [@sandler2018, table 2]: expansion, channels, blocks, and the stride of the first, where images of 32 pixels
 # take 1 in place of the second stage's 2.
@@ -68,10 +68,4 @@ def mobilenet(
             channels = made
     head = round(max(1.0, width) * HEAD)
     features += [*_layer(channels, head, 1), nn.ReLU6()]
-    network = nn.Sequential()
-    network.add_module("features", nn.Sequential(*features))
-    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
-    network.add_module("flatten", nn.Flatten())
-    network.add_module("classifier", nn.Linear(head, num_classes))
-    initialise(network)
-    return network
+    return pooled_classifier(features, head, num_classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gracile.core.errors import InputError
-from gracile.models.common import ImageSize, height_width, initialise
+from gracile.models.common import ImageSize, height_width, pooled_classifier
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -42,10 +42,4 @@ def vgg16(
         if side >= 2:
             features.append(nn.MaxPool2d(2))
             side //= 2
-    network = nn.Sequential()
-    network.add_module("features", nn.Sequential(*features))
-    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
-    network.add_module("flatten", nn.Flatten())
-    network.add_module("classifier", nn.Linear(channels, num_classes))
-    initialise(network)
-    return network
+    return pooled_classifier(features, channels, num_classes)

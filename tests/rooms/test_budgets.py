@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from gracile.channels import trace
 from gracile.channels.layer_sizes import layer_sizes
 from gracile.core.errors import InputError
 from gracile.deploy import FileSize, Latency
+from gracile.export import LatencyTable, latency_table
 from gracile.shrinking import save_lean
 from gracile.splitting import Dial
 
@@ -162,7 +165,7 @@ def test_what_cannot_be_measured_is_refused(build: Callable[[], object], message
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
 def test_latencies_are_milliseconds_of_the_shrunk_network(runtime: str):
-    """Of the time itself nothing is asked here; `benchmarks/budgets.py` asks."""
+    """Of the time itself nothing is asked: other programs use the machine."""
     measure = Latency(EXAMPLE, runtime=runtime, rounds=1, turn=0.002)  # pyright: ignore[reportArgumentType]
     model = network().eval()
     threads = torch.get_num_threads()
@@ -173,3 +176,21 @@ def test_latencies_are_milliseconds_of_the_shrunk_network(runtime: str):
     assert measure(model) > 0
     assert torch.get_num_threads() == threads
     assert f"{runtime} on this CPU, 1 thread, batches of 1" == str(measure)
+
+
+def test_a_latency_is_that_of_the_form_that_compress_would_take(monkeypatch: pytest.MonkeyPatch):
+    """By fours where they are faster by a tenth at least, and relative to the first network, timed beside it."""
+    times = [{"1": 8.0, "first": 8.0}, {"1": 6.0, "4": 4.0, "first": 8.0}, {"1": 6.0, "4": 5.8, "first": 12.0}]
+
+    def table(files: dict[str, Path], *_: object, **settings: object) -> LatencyTable:
+        found = latency_table(files, EXAMPLE, batch_sizes=(1,), threads=(1,), rounds=1, turn=0.001, progress=False)
+        now = times.pop(0)
+        return replace(found, rows=tuple(replace(row, p10=now[row.name]) for row in found.rows))
+
+    monkeypatch.setattr(sys.modules["gracile.deploy.measures"], "latency_table", table)
+    measure, model = Latency(EXAMPLE), network().eval()
+    assert measure(model) == 8
+    with torch.no_grad():
+        model[3].weight[:, :3] = 0
+    assert measure(model) == 4
+    assert measure(model) == pytest.approx(8 * 6 / 12)

@@ -21,6 +21,7 @@ from gracile.data.batching import some
 from gracile.data.dataset import check_data
 from gracile.deploy import cards
 from gracile.deploy.attack import attack_forms, draw
+from gracile.deploy.widths import candidates, faster
 from gracile.export import Exported, Int8Warning, LatencyTable, accuracy, export_onnx, latency_table
 from gracile.models import draws_noise, set_noise
 from gracile.shrinking import Plan, plan, save_lean, shrink
@@ -36,8 +37,6 @@ NOTHING = "no channel is zero as a whole, so nothing could be removed: train wit
 KEPT = (
     f"convolutions keep channels in multiples of {BLOCK}, which is faster here; multiple_of=1 removes all that can go"
 )
-# What is gained by them at least, or a busy machine decides.
-GAIN = 1.1
 UNSEEN = "there are no validation data, so int8 was accepted without looking at its accuracy"
 
 
@@ -236,21 +235,19 @@ def _cards(
 
 
 def _faster(model: nn.Module, example: Tensor, batch_sizes: Sequence[int], threads: Sequence[int]) -> int:
-    """The multiple of channels that convolutions are faster with, by measuring: 1 or `BLOCK`."""
-    whole, blocks = (plan(model, example, dead="fold", multiple_of={"conv": number}) for number in (1, BLOCK))
-    if whole.after.macs == blocks.after.macs:
+    """The multiple of channels that convolutions are faster with, by measuring."""
+    leans = candidates(model, example)
+    if len(leans) == 1:
         return 1
     told.info("timing channels in multiples of 1 and %d", BLOCK)
     with tempfile.TemporaryDirectory(prefix="gracile-") as folder:
-        files = {str(number): Path(folder) / f"{number}.onnx" for number in (1, BLOCK)}
-        for number, file in files.items():
-            lean = shrink(model, example, dead="fold", multiple_of={"conv": int(number)})
-            export_onnx(lean, example, file, verbose=False)
+        files = {str(number): Path(folder) / f"{number}.onnx" for number in leans}
+        for number, lean in leans.items():
+            export_onnx(lean, example, files[str(number)], verbose=False)
         table = latency_table(
             files, example, batch_sizes=batch_sizes, threads=threads, rounds=9, memory=False, progress=False
         )
-    least = {row.name: row.p10 for row in table.rows}
-    return BLOCK if least["1"] > GAIN * least[str(BLOCK)] else 1
+    return faster({int(row.name): row.p10 for row in table.rows})
 
 
 def _accuracies(files: Mapping[str, Path], splits: Mapping[str, Dataset | None]) -> dict[str, dict[str, float]]:

@@ -14,17 +14,20 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError, nearest
 from gracile.core.seeding import generator
+from gracile.deploy.widths import candidates, faster
 from gracile.export import export_onnx, latency_table
 from gracile.shrinking import save_lean, shrink
 
 Runtime = Literal["onnxruntime", "torch"]
 Form = Literal["lean", "onnx"]
-# Names of the files timed.
-FIRST, OWN = "first", "own"
+# The name under which the first network is timed.
+FIRST = "first"
 
 
 class Latency:
     """Milliseconds that a batch takes on this machine's CPU, once channels of zeros are removed.
+
+    In onnxruntime it is the form that `gracile.compress` takes: with all gone that can go, or with convolutions kept by fours.
 
     The first network measured, a dial's dense one, is timed again beside each other one, in turns, so that a machine that
     becomes busy or warm slows both alike: what is returned is the first one's time times the ratio of the two fast deciles.
@@ -71,29 +74,31 @@ class Latency:
 
     def __call__(self, network: nn.Module) -> float:
         """Time a network; see `gracile.splitting.measured.Measure`."""
-        lean = shrink(network, self.example, dead="fold")
-        if self._first is None:
-            self._first = lean
-        deciles = self._onnxruntime(lean) if self.runtime == "onnxruntime" else self._torch(lean)
-        self._milliseconds = self._milliseconds or deciles[FIRST]
-        return self._milliseconds * deciles[OWN] / deciles[FIRST]
+        first, own = self._onnxruntime(network) if self.runtime == "onnxruntime" else self._torch(network)
+        self._milliseconds = self._milliseconds or first
+        return self._milliseconds * own / first
 
-    def _onnxruntime(self, lean: nn.Module) -> dict[str, float]:
+    def _onnxruntime(self, network: nn.Module) -> tuple[float, float]:
         with tempfile.TemporaryDirectory(prefix="gracile-") as folder:
-            files = {name: Path(folder) / f"{name}.onnx" for name in (FIRST, OWN)}
-            export_onnx(lean, self.example, files[OWN], verbose=False)
-            self._first_file = self._first_file or files[OWN].read_bytes()
-            files[FIRST].write_bytes(self._first_file)
+            leans = candidates(network, self.example)
+            files = {str(number): Path(folder) / f"{number}.onnx" for number in leans}
+            for number, lean in leans.items():
+                export_onnx(lean, self.example, files[str(number)], verbose=False)
+            self._first_file = self._first_file or files["1"].read_bytes()
+            first = Path(folder) / f"{FIRST}.onnx"
+            first.write_bytes(self._first_file)
             table = latency_table(
-                files, self.example, batch_sizes=(self.batch_size,), threads=(self.threads,), rounds=self.rounds,
-                turn=self.turn, memory=False, progress=False,
+                files | {FIRST: first}, self.example, batch_sizes=(self.batch_size,), threads=(self.threads,),
+                rounds=self.rounds, turn=self.turn, memory=False, progress=False,
             )  # fmt: skip
-        return {row.name: row.p10 for row in table.rows}
+        deciles = {row.name: row.p10 for row in table.rows}
+        return deciles[FIRST], deciles[str(faster({number: deciles[str(number)] for number in leans}))]
 
-    def _torch(self, lean: nn.Module) -> dict[str, float]:
-        assert self._first is not None
+    def _torch(self, network: nn.Module) -> tuple[float, float]:
+        lean = shrink(network, self.example, dead="fold")
+        self._first = self._first or lean
         batch = torch.randn(self.batch_size, *self.example.shape[1:], generator=generator(0, "latency"))
-        networks = {FIRST: self._first, OWN: lean}
+        networks = {FIRST: self._first, "own": lean}
         taken: dict[str, list[float]] = {name: [] for name in networks}
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
@@ -105,7 +110,8 @@ class Latency:
                         taken[name] += times if number else []
         finally:
             torch.set_num_threads(threads)
-        return {name: float(np.percentile(times, 10)) for name, times in taken.items()}
+        first, own = (float(np.percentile(times, 10)) for times in taken.values())
+        return first, own
 
     def __str__(self) -> str:
         which = "thread" if self.threads == 1 else "threads"

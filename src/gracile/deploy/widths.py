@@ -20,9 +20,7 @@ def candidates(model: nn.Module, example: Tensor) -> dict[int, nn.Module]:
         model: with exact zeros.
         example: (2, ...) inputs.
     """
-    macs = {
-        number: plan(model, example, dead="fold", multiple_of={"conv": number}).after.macs for number in (1, BLOCK)
-    }
+    macs = {number: plan(model, example, dead="fold", multiple_of={"conv": number}).after.macs for number in (1, BLOCK)}
     wanted = [1] if macs[1] == macs[BLOCK] else [1, BLOCK]
     return {number: shrink(model, example, dead="fold", multiple_of={"conv": number}) for number in wanted}
 

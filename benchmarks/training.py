@@ -7,6 +7,7 @@ memory as uint8, as its user would.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +67,19 @@ def cases(small: bool) -> Iterator[Case]:
         "VGG-16 of half the width": lambda: vgg16(width=0.5),
         "ResNet-18 of width 32": lambda: resnet18(width=32),
     }.items():
-        networks = {precision: make() for precision in ("auto", "float32", "bf16")}
+        ways: dict[str, dict[str, Any]] = {
+            "auto": {"precision": "auto"},
+            "float32": {"precision": "float32"},
+            "bf16": {"precision": "bf16"},
+            "auto, compiled": {"precision": "auto", "compile": True},
+        }
         calls: dict[str, Callable[[], object]] = {"a plain PyTorch loop": plain(make(), images, labels)}
-        for precision, network in networks.items():
-            calls[f"gracile.fit, {precision}"] = lambda precision=precision, network=network: fit(
-                network, splits, epochs=1, augment=Augmentation(flip=True, crop=4), precision=precision
+        for way, settings in ways.items():
+            calls[f"gracile.fit, {way}"] = lambda settings=settings, network=make(): fit(
+                network, splits, epochs=1, augment=Augmentation(flip=True, crop=4), **settings
             )
+        # It compiles once, whatever is trained how long.
+        calls["gracile.fit, auto, compiled"]()
         yield Case(
             f"{name}, {number} images of 32x32, an epoch", "a plain PyTorch loop", calls, goals={"gracile.fit, auto": GOAL},
             rounds=3,

@@ -118,5 +118,9 @@ def test_a_run_begun_when_auto_was_the_default_goes_on(tmp_path: Path):
 
     _claim(RunFolder(tmp_path), recipe, Settings(training=TrainingSettings(epochs=1, precision="auto")), False)
     _claim(RunFolder(tmp_path), recipe, Settings(training=TrainingSettings(epochs=1)), True)
+    # A setting that came later stands at its default.
+    file = tmp_path / "recipe.toml"
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("compile")))
+    _claim(RunFolder(tmp_path), recipe, Settings(training=TrainingSettings(epochs=1)), True)
     with pytest.raises(InputError, match="another recipe or other settings"):
         _claim(RunFolder(tmp_path), recipe, Settings(training=TrainingSettings(epochs=1, precision="bf16")), True)

@@ -280,20 +280,27 @@ def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, re
         raise InputError(
             f"{folder.path} already holds a run.", "Continue it with --resume, or choose another folder with --out."
         )
-    elif resolved not in ((before := tomllib.loads(file.read_text(encoding="utf-8"))), _as_now(before)):
+    elif resolved not in ((before := tomllib.loads(file.read_text(encoding="utf-8"))), _as_now(before, type(settings))):
         raise InputError(
             f"The run in {folder.path} was started with another recipe or other settings.",
             "Resume with the same recipe and options, or start anew without --resume.",
         )
 
 
-def _as_now(resolved: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier version resolved, in words of this one: ``auto``, then the default precision, was float32 on processors."""
+def _as_now(resolved: dict[str, Any], kind: type[schema.Strict]) -> dict[str, Any]:
+    """What an earlier version resolved, in words of this one.
+
+    A setting that came later has its default; ``auto``, then the default precision, was float32 on processors.
+    """
     settings = resolved["settings"]
     training = settings.get("training", {})
-    if training.get("precision") != "auto" or torch.cuda.is_available():
+    if training.get("precision") == "auto" and not torch.cuda.is_available():
+        settings = {**settings, "training": {**training, "precision": "float32"}}
+    try:
+        known = schema.parse(kind, settings, "[settings]")
+    except InputError:
         return resolved
-    return {**resolved, "settings": {**settings, "training": {**training, "precision": "float32"}}}
+    return {**resolved, "settings": known.model_dump(exclude_none=True)}
 
 
 def _store(recipe: schema.Recipe, finished: Finished, warned: list[str]) -> None:

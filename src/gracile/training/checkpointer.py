@@ -117,6 +117,7 @@ class Checkpointer:
             monitor.load_state_dict(kept)
         checkpoints.set_random_state(state["random"])
         self.history.rows[:], self.history.seconds, self.history.precision = rows, seconds, precision
+        self.history.compiled = bool(state["history"].get("compiled", False))
         # Rows are appended before the checkpoint is replaced; a kill in between left one too many.
         if self.writes and self.place is not None:
             self.place.rewrite_metrics(self.history.rows)

@@ -27,11 +27,13 @@ class History:
             numbers also tells, under ``series``, how each is drawn.
         seconds: spent training and evaluating, over all sittings.
         precision: of the passes, ``float32`` or ``bf16``; None before the first step.
+        compiled: whether the passes were; likewise.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     precision: Taken | None = None
+    compiled: bool | None = None
 
 
 @dataclass

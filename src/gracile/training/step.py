@@ -19,11 +19,12 @@ STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 25}
 
 
 class TrainingStep:
-    """One optimiser step after the other, with the learning rate of its moment."""
+    """One optimiser step after the other, with the learning rate of its moment; passes go `through` the model or what wraps it."""
 
     def __init__(
         self,
         model: nn.Module,
+        through: nn.Module,
         optimizer: Optimizer,
         learning: LearningRule | Objective,
         schedule: Schedule,
@@ -34,7 +35,7 @@ class TrainingStep:
         ranks: Ranks,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.ranks, self.parallel = ranks, ranks.parallel(model)
+        self.ranks, self.through = ranks, through
         self.learning = learning
         self.steps, self.autocast, self.seed, self.place = steps, autocast, seed, place
         self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -69,7 +70,7 @@ class TrainingStep:
         """One step of the optimiser; the loss and how many answers were right."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
-            loss, logits = objective.loss(self.parallel, x, y, progress, seed)
+            loss, logits = objective.loss(self.through, x, y, progress, seed)
         (loss if weight == 1 else weight * loss).backward()
         self.optimizer.step()
         objective.follow()

@@ -47,7 +47,8 @@ log = logging.getLogger("gracile")
 TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "answers.json", "robust.json")
 # What of a recipe's training is an argument of `fit` under the same name.
 GIVEN = {
-    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision", "checkpoint_seconds",
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision", "compile",
+    "checkpoint_seconds",
 }  # fmt: skip
 
 
@@ -324,6 +325,8 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     ]
     if training.precision == "auto":
         result["notes"].append(f"{part.path.name}: trained in {history.precision}")
+    if training.compile == "auto":
+        result["notes"].append(f"{part.path.name}: {'' if history.compiled else 'not '}compiled")
     log.info("%s: %.2f %% accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
 

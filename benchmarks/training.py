@@ -75,7 +75,8 @@ def cases(small: bool) -> Iterator[Case]:
         }
         calls: dict[str, Callable[[], object]] = {"a plain PyTorch loop": plain(make(), images, labels)}
         for way, settings in ways.items():
-            calls[f"gracile.fit, {way}"] = lambda settings=settings, network=make(): fit(
+            network = make()
+            calls[f"gracile.fit, {way}"] = lambda settings=settings, network=network: fit(
                 network, splits, epochs=1, augment=Augmentation(flip=True, crop=4), **settings
             )
         # It compiles once, whatever is trained how long.

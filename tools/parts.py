@@ -3,7 +3,8 @@
 ``python tools/parts.py keep RUN`` puts the numbers of a run's finished parts, each with where it was trained, under ``parts/``, to be
 committed; ``python tools/parts.py lay NAME SIZE RUN`` begins a run's folder with them, on this machine or another, and
 ``gracile run NAME --size SIZE --out RUN`` trains what is missing. Networks are not kept: an arm that takes its shape from another's is
-trained in the same sitting. The result names every commit, processor and number of threads; once it is kept the parts go.
+trained in the same sitting. Of a recipe that has changed since, those parts are good whose own arm and common settings have not. The result
+names every commit, processor and number of threads; once it is kept the parts go.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gracile.core.errors import GracileError, InputError
 from gracile.core.files import write_text
 from gracile.core.names import safe_name
 from gracile.recipes import schema
-from gracile.recipes.arms import ENVIRONMENT, RESULT
+from gracile.recipes.arms import ENVIRONMENT, RESULT, ArmSettings, Parts
 from gracile.recipes.kinds import kind
 from gracile.recipes.runner import started_recipe
 
@@ -43,10 +45,13 @@ def keep(run: Path) -> list[str]:
     """
     recipe = started_recipe(run)
     kept, file = shelf(recipe.name, recipe.size), run / "recipe.toml"
-    if (kept / file.name).is_file() and _settings(started_recipe(kept)) != _settings(recipe):
-        raise InputError(
-            f"The parts in {kept} are of other settings than {run}.", f"Remove {kept} if they are outdated."
-        )
+    if (kept / file.name).is_file():
+        _, other = _sorted_out(kept, _settings(recipe))
+        if other:
+            raise InputError(
+                f"In {kept} are parts of other settings than {run}: {', '.join(other)}.",
+                "Remove them if they are outdated.",
+            )
     new = []
     for part in sorted(one.parent for one in run.glob(f"*/{RESULT}")):
         if (kept / part.name / RESULT).exists():
@@ -67,24 +72,59 @@ def lay(name: str, size: str, run: Path) -> list[str]:
     """Begin a run with the parts that are kept of it.
 
     Returns:
-        the parts it begins with.
+        the parts it begins with; those of other settings than the recipe has now are left out.
 
     Raises:
-        InputError: the folder is there already, nothing is kept, or the recipe has other settings now.
+        InputError: the folder is there already, nothing is kept, or nothing of the settings that the recipe has now.
     """
     kept = shelf(name, size)
     if run.exists():
         raise InputError(f"{run} is there already.", f"Go on with it: gracile run --resume --out {run}")
     if not kept.is_dir():
         raise InputError(f"No parts are kept of {name} at the size {size}.", f"Begin: gracile run {name} --size {size}")
-    if _settings(schema.resized(schema.load(name), size)) != _settings(started_recipe(kept)):
+    same, other = _sorted_out(kept, _settings(schema.resized(schema.load(name), size)))
+    if not same:
         raise InputError(
-            f"{name} has other settings now than the parts in {kept}.", f"Remove {kept}; they are outdated."
+            f"{name} has other settings now than the parts in {kept}: {', '.join(other)}.",
+            f"Remove {kept}; they are outdated.",
         )
     run.mkdir(parents=True)
-    for part in sorted(one.parent for one in kept.glob(f"*/{RESULT}")):
-        shutil.copytree(part, run / part.name)
-    return sorted(one.parent.name for one in run.glob(f"*/{RESULT}"))
+    for part in same:
+        shutil.copytree(kept / part, run / part)
+    return same
+
+
+def _sorted_out(kept: Path, now: schema.Strict) -> tuple[list[str], list[str]]:
+    """The parts kept in a folder whose numbers these settings would give again, and the others."""
+    then = _settings(started_recipe(kept))
+    before, after = _rests_on(then), _rests_on(now)
+    parts = sorted(one.parent.name for one in kept.glob(f"*/{RESULT}"))
+    same = [part for part in parts if part in after and before.get(part) == after[part]]
+    return same, [part for part in parts if part not in same]
+
+
+def _rests_on(settings: schema.Strict) -> dict[str, Any]:
+    """By a part's folder, what its numbers rest on: what all arms share, its own arm, and those it begins with."""
+    if not isinstance(settings, Parts):
+        return {}
+    if not isinstance(settings, ArmSettings):
+        return dict.fromkeys((settings.folder_of(arm, seed) for arm, seed in _all(settings)), settings.model_dump())
+    shared = settings.model_dump(exclude={"arms", "leave_out", "seeds", "compare"})
+    found = {}
+    for arm, seed in _all(settings):
+        arms, waiting = {}, [arm]
+        while waiting:
+            name = waiting.pop()
+            own = name if name in settings.arms else name.rpartition("-try")[0]
+            if own not in arms:
+                arms[own] = settings.arms[own].model_dump()
+                waiting += [needed for needed, _ in settings.needs(name, seed)]
+        found[settings.folder_of(arm, seed)] = (shared, arms)
+    return found
+
+
+def _all(settings: Parts) -> list[tuple[str, int]]:
+    return [(arm, seed) for arm in settings.names() for seed in settings.seeds_of(arm)]
 
 
 def _settings(recipe: schema.Recipe) -> schema.Strict:

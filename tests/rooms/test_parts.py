@@ -53,3 +53,25 @@ def test_a_run_goes_on_elsewhere_from_the_parts_kept_of_it(
         parts.lay("digits", "full", second)
     with pytest.raises(InputError, match="No parts are kept"):
         parts.lay("digits", "cpu", second)
+
+
+def test_parts_of_an_arm_that_has_changed_are_left_out(
+    recipe: schema.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of the arms that take something from it; the others are good."""
+    monkeypatch.setattr(parts, "ROOT", tmp_path / "parts")
+    arms = {
+        "dense": {}, "l1": {"method": "l1_filters"}, "scratch": {"method": "scratch", "found": "l1"},
+        "gradual": {"method": "gradual_magnitude"},
+    }  # fmt: skip
+    recipe = recipe.model_copy(update={"settings": recipe.settings | {"arms": arms, "seeds": [0]}})
+    first = tmp_path / "first"
+    runner.run(recipe, first)
+    for file in first.glob(f"*/{ENVIRONMENT}"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"commit": "0" * 40}))
+    assert parts.keep(first) == ["dense", "gradual", "l1", "scratch"]
+    changed = schema.merged(recipe.settings, {"arms": {"l1": {"options": {"prune_at": 0.3}}}, "seeds": [0]})
+    monkeypatch.setattr(schema, "load", lambda name: recipe.model_copy(update={"settings": changed}))
+    monkeypatch.setattr(schema, "resized", lambda found, size: found)
+    monkeypatch.setattr(parts, "started_recipe", lambda _: recipe)
+    assert parts.lay("digits", "full", tmp_path / "second") == ["dense", "gradual"]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from gracile import cli
+from gracile import RVSM, cli
 from gracile.channels import trace
 from gracile.core.errors import CollapseWarning, InputError, NonFiniteError
 from gracile.models import build, lenet, mlp, resnet20
@@ -32,6 +32,7 @@ from gracile.recipes import load, methods, run, schema
 from gracile.recipes.comparisons import Comparison, check_comparisons, compared
 from gracile.recipes.methods import METHODS
 from gracile.shrinking import shrink
+from gracile.splitting import Dial
 
 IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
 
@@ -45,6 +46,9 @@ IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
     (lambda: ADMM(mlp(), steps=9, unit="chanel"), "Did you mean 'channel'"),
     (lambda: ADMM(mlp(), steps=9, unit="channel"), "Pass example="),
     (lambda: ADMM(mlp(), steps=9, scope="net"), "no scope 'net'"),
+    (lambda: ADMM(mlp(), steps=9, of="weihgts"), "Did you mean 'weights'"),
+    (lambda: ADMM(lenet(), steps=9, of="parameters", unit="channel", example=IMAGE), "is for single weights"),
+    (lambda: GradualMagnitude(mlp(widths=(2,)), steps=9, sparsity=0.999, of="parameters"), "is more than the .* weights that may go"),
     (lambda: ADMM(mlp(), steps=9, layers="linaer"), "linaer"),
     (lambda: GradualMagnitude(mlp(), steps=9, begin=0.5, end=0.5), "begin=0.5 and end=0.5 do not fit"),
     (lambda: GradualMagnitude(mlp(), steps=9, updates=0), "updates=0"),
@@ -58,6 +62,21 @@ IMAGE, ROW = torch.zeros(2, 1, 28, 28), torch.zeros(2, 784)
 def test_mistakes_are_named(make, says: str):
     with pytest.raises(InputError, match=says):
         make()
+
+
+@pytest.mark.parametrize("method", [ADMM, GradualMagnitude])
+def test_a_share_of_the_parameters_is_what_a_dial_counts(method):
+    """The weights alone would leave 2 % of the parameters more, a tenth of what stays."""
+    model = resnet20(width=8, image_size=16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    split = RVSM(copy.deepcopy(model))
+    Dial(split, steps=2, sparsity=0.9).set_to({"sparsity": 0.1})
+    pruned = method(model, steps=2, sparsity=0.9, of="parameters", scope="network")
+    pruned.attach(optimizer)
+    for _ in range(2):
+        optimizer.step()
+    assert pruned.summary().sparsity == pytest.approx(0.9, abs=1 / 10000)
+    assert pruned.summary().nonzero == pytest.approx(split.summary().nonzero, abs=1)
 
 
 def test_the_term_joins_gradients_that_a_closure_computes():

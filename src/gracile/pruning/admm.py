@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.shares import Scope, amount, check_scope, check_share
+from gracile.pruning.shares import Of, Scope, amount, check_scope, check_share
 from gracile.pruning.units import units
 
 
@@ -29,6 +29,8 @@ class ADMM(Pruning):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         sparsity: share in [0, 1) of weights, or of channels, that go; 0.6 where neither this nor `macs` is given.
+        of: what the share of single weights is of: ``weights``, those that are pruned, or ``parameters``, all of the network's, as a
+            `Dial` counts zeros.
         macs: in place of it, for channels, the share in (0, 1) of the multiply-adds that stays at most.
         rho: strength of the coupling, above 0.
         unit: ``weight``, or ``channel`` with every slice that reads it; see `gracile.channels`.
@@ -49,6 +51,7 @@ class ADMM(Pruning):
         *,
         steps: int,
         sparsity: float | None = None,
+        of: Of = "weights",
         macs: float | None = None,
         rho: float = 1e-2,
         unit: str = "weight",
@@ -63,7 +66,7 @@ class ADMM(Pruning):
             raise InputError(f"rho must be a finite number above 0, not {rho}.", "The papers use 1e-3 to 1e-2.")
         if every is not None and every < 1:
             raise InputError(f"every={every} must be at least 1 step.", "Leave it out for once an epoch.")
-        self.amount = amount("sparsity", sparsity, macs, unit, otherwise=0.6)
+        self.amount = self._of_weights(amount("sparsity", sparsity, macs, unit, otherwise=0.6), of, unit)
         self.rho, self.every = float(rho), every
         self.scope: Scope = check_scope(scope)
         self.units = units(unit, self.model, example, self.weights)

@@ -16,6 +16,7 @@ from gracile.core.optimizers import StepHooks, add_term, held, opened
 from gracile.core.prunable import Weight, apply_zeros, copied, left_out, unwrapped, weights
 from gracile.core.shards import is_sharded
 from gracile.core.summary import Summary
+from gracile.pruning.shares import Amount, Of, of_weights
 from gracile.pruning.units import Units
 
 
@@ -67,6 +68,11 @@ class Pruning(ABC):
         return self.masks
 
     # What all have.
+
+    def _of_weights(self, share: Amount, of: Of, unit: str) -> Amount:
+        """See `gracile.pruning.shares.of_weights`."""
+        count = sum(weight.tensor.numel() for weight in self.weights)
+        return of_weights(share, of, unit, count, sum(one.numel() for one in self.model.parameters()))
 
     def attach(self, *optimizers: Any) -> StepHooks:
         """Hook into the optimisers; the training loop stays as it is.

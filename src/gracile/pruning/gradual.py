@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError
 from gracile.pruning.base import Pruning, at_step
-from gracile.pruning.shares import Amount, Scope, amount, check_scope, part_way
+from gracile.pruning.shares import Amount, Of, Scope, amount, check_scope, part_way
 from gracile.pruning.units import units
 
 
@@ -21,6 +21,8 @@ class GradualMagnitude(Pruning):
         model: trained in place by your loop.
         steps: optimiser steps of the whole run.
         sparsity: share in [0, 1) of weights, or of channels, that are gone at the end; 0.9 where neither this nor `macs` is given.
+        of: what the share of single weights is of: ``weights``, those that are pruned, or ``parameters``, all of the network's, as a
+            `Dial` counts zeros.
         macs: in place of it, for channels, the share in (0, 1) of the multiply-adds that stays at most at the end.
         begin: share of the run after which the first go.
         end: share of the run after which all are gone; the rest of it is fine-tuning.
@@ -41,6 +43,7 @@ class GradualMagnitude(Pruning):
         *,
         steps: int,
         sparsity: float | None = None,
+        of: Of = "weights",
         macs: float | None = None,
         begin: float = 0.0,
         end: float = 0.5,
@@ -55,7 +58,7 @@ class GradualMagnitude(Pruning):
             raise InputError(f"begin={begin} and end={end} do not fit into the run.", "They are rising shares of it.")
         if updates < 1:
             raise InputError(f"updates={updates} must be at least 1.", "Zhu and Gupta take some hundred.")
-        self.amount = amount("sparsity", sparsity, macs, unit, otherwise=0.9)
+        self.amount = self._of_weights(amount("sparsity", sparsity, macs, unit, otherwise=0.9), of, unit)
         self.scope: Scope = check_scope(scope)
         self.first, self.last = at_step(begin, self.steps), at_step(end, self.steps)
         self.every = max(1, (self.last - self.first) // updates)

@@ -14,6 +14,7 @@ from gracile.core.errors import InputError, NonFiniteError, nearest
 from gracile.penalties import largest
 
 Scope = Literal["layer", "network"]
+Of = Literal["weights", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,33 @@ def amount(name: str, share: float | None, macs: float | None, unit: str = "chan
     if not 0 < macs < 1:
         raise InputError(f"The budget macs={macs} is not between 0 and 1.", "It is a share of the dense network.")
     return Budget(float(macs))
+
+
+def of_weights(share: Amount, of: Of, unit: str, weights: int, parameters: int) -> Amount:
+    """The share of the pruned weights that goes, where another may be meant.
+
+    Args:
+        share: what goes.
+        of: what it is a share of: the weights that are pruned, or all parameters of the network, biases and norms among them.
+        unit: what goes.
+        weights: how many are pruned.
+        parameters: how many the network has.
+
+    Raises:
+        InputError: no such `of`, a share of parameters for channels, or one that is more than all weights.
+    """
+    if of not in get_args(Of):
+        raise InputError(f"There is no share of '{of}'.", nearest(of, get_args(Of)))
+    if of == "weights":
+        return share
+    if isinstance(share, Budget) or unit != "weight":
+        raise InputError("A share of the parameters is for single weights.", "Leave of out, or use unit='weight'.")
+    if share * parameters >= weights:
+        raise InputError(
+            f"{share:g} of the {parameters:,} parameters is more than the {weights:,} weights that may go.",
+            f"Take less than {weights / parameters:.3f}.",
+        )
+    return share * parameters / weights
 
 
 def part_way(whole: Amount, progress: float) -> Amount:

@@ -79,8 +79,6 @@ def cases(small: bool) -> Iterator[Case]:
             calls[f"gracile.fit, {way}"] = lambda settings=settings, network=network: fit(
                 network, splits, epochs=1, augment=Augmentation(flip=True, crop=4), **settings
             )
-        # It compiles once, whatever is trained how long.
-        calls["gracile.fit, auto, compiled"]()
         yield Case(
             f"{name}, {number} images of 32x32, an epoch", "a plain PyTorch loop", calls, goals={"gracile.fit, auto": GOAL},
             rounds=3,

@@ -22,7 +22,8 @@ class Panel:
         title: above.
         x: the column of the abscissa, and the axis' label.
         y: likewise of the ordinate.
-        arms: to what they are called.
+        arms: by what they are called; several of one method are joined by a line.
+        level: an arm that is drawn as a line across, by its accuracy, and what it is called.
     """
 
     recipe: str
@@ -30,20 +31,27 @@ class Panel:
     title: str
     x: tuple[str, str]
     y: tuple[str, str]
-    arms: Mapping[str, str]
+    arms: Mapping[str, Sequence[str]]
+    level: tuple[str, str] | None = None
 
 
 # What points of one abscissa are set apart by, so that none hides another; in percent.
-APART = 1.2
-UNDER_ATTACK = ("PGD-20 %", "stand PGD of 40 steps, %")
+APART = 0.45
+BUDGETS = (50, 30, 15)
+METHODS = {
+    "RGSM": "rgsm", "group lasso": "lasso", "RGSM's shape from scratch": "scratch", "l1 filters": "l1", "random channels": "random",
+    "slimming": "slimming", "gradual magnitude": "gradual", "ADMM": "admm",
+}  # fmt: skip
 PANELS = (
     Panel(
-        "robust-mnist", "laptop", "MNIST, adversarially trained: weights", ("sparsity %", "weights that are zero, %"), UNDER_ATTACK,
-        {"dense": "dense", "rvsm80": "RVSM at 80 %", "admm80": "ADMM at 80 %", "rvsm90": "RVSM at 90 %", "admm90": "ADMM at 90 %"},
+        "opponents", "vgg", "VGG-16, a quarter of the width, CIFAR-10 at 16x16: channels", ("MACs left %", "multiply-adds that stay, %"),
+        ("accuracy %", "test accuracy, %"),
+        {name: [f"{method}_{budget}" for budget in BUDGETS] for name, method in METHODS.items()}, ("dense", "dense"),
     ),
     Panel(
-        "robust-mnist", "laptop", "the same: channels", ("MACs left %", "multiply-adds that stay, %"), UNDER_ATTACK,
-        {"dense": "dense", "rgsm": "RGSM", "same_shape": "its shape from scratch", "admm_channels": "ADMM"},
+        "robust-mnist", "laptop", "MNIST, adversarially trained: weights", ("sparsity %", "weights that are zero, %"),
+        ("PGD-20 %", "stand PGD of 40 steps, %"),
+        {"RVSM": ["rvsm80", "rvsm90"], "ADMM": ["admm80", "admm90"]}, ("dense", "dense"),
     ),
 )  # fmt: skip
 
@@ -55,26 +63,36 @@ def picture(results: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
         results: ``result.json`` by recipe and size.
     """
     panels = [panel for panel in PANELS if (panel.recipe, panel.size) in results]
-    figure = new_figure(4.8 * len(panels), 3.4)
+    figure = new_figure(5.2 * len(panels), 3.8)
     told = []
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         rows = {row["arm"]: row for row in results[panel.recipe, panel.size]["rows"]}
-        points = [
-            (name, *_mean(rows[arm][panel.x[0]]), *_mean(rows[arm][panel.y[0]])) for arm, name in panel.arms.items()
-        ]
-        for number, (name, x, _, y, spread) in enumerate(points):
-            beside = APART * sum(abs(x - other) < APART for _, other, *_ in points[:number])
-            axes.errorbar(
-                x + beside, y, spread, fmt="o", markersize=7, capsize=4, color=f"C{number}", label=f"{name}: {y:.1f} %"
+        words, taken = [], []
+        if panel.level is not None:
+            arm, name = panel.level
+            y, spread = _mean(rows[arm][panel.y[0]])
+            axes.axhline(y, color="0.6", linestyle="--", linewidth=1, label=f"{name}: {y:.1f} %")
+            words.append(f"{name} {y:.2f} ± {spread:.2f} %")
+        for number, (name, arms) in enumerate(panel.arms.items()):
+            points = [(*_mean(rows[arm][panel.x[0]]), *_mean(rows[arm][panel.y[0]])) for arm in arms]
+            places = [x + APART * sum(abs(x - other) < APART for other in taken) for x, *_ in points]
+            taken += [x for x, *_ in points]
+            # The first is what the panel is about.
+            style = (
+                {"linewidth": 2.2, "markersize": 7, "zorder": 3} if number == 0 else {"linewidth": 1, "markersize": 4}
             )
-        axes.set(xlabel=panel.x[1], ylabel=panel.y[1], xlim=(-5, 105))
+            axes.errorbar(
+                places, [y for *_, y, _ in points], [spread for *_, spread in points], fmt="o-", elinewidth=0.8, capsize=2,
+                color=f"C{number}", label=name, **style,
+            )  # fmt: skip
+            words += [f"{name} {y:.2f} ± {spread:.2f} % at {x:.2f} %" for x, _, y, spread in points]
+        axes.set(xlabel=panel.x[1], ylabel=panel.y[1])
         axes.set_title(f"{panel.title} ({panel.recipe})", fontsize=9)
-        axes.margins(y=0.25)
+        axes.margins(0.08, 0.12)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8, loc="best")
-        words = "; ".join(f"{name} {y:.2f} ± {spread:.2f} % at {x:.2f} %" for name, x, _, y, spread in points)
-        told.append(f"{panel.title}, {panel.recipe} at size {panel.size}: {words}.")
+        axes.legend(frameon=False, fontsize=7, loc="best")
+        told.append(f"{panel.title}, {panel.recipe} at size {panel.size}: {'; '.join(words)}.")
     return svg_file(figure, "Accuracy against what is gone", " ".join(told))
 
 

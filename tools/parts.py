@@ -138,7 +138,9 @@ def main(words: Sequence[str]) -> None:
         case ["keep", run]:
             print("kept: " + (", ".join(keep(Path(run))) or "nothing new"))
         case ["lay", name, size, run]:
-            print(f"{run} begins with: {', '.join(lay(name, size, Path(run)))}")
+            laid = lay(name, size, Path(run))
+            left = sorted({one.parent.name for one in shelf(name, size).glob(f"*/{RESULT}")} - set(laid))
+            print(f"{run} begins with: {', '.join(laid)}" + (f"; outdated: {', '.join(left)}" if left else ""))
         case _:
             sys.exit(__doc__)
 

@@ -51,7 +51,7 @@ def test_compiled_passes_train_as_plain_ones(blobs: Splits):
     assert len(blobs.train) % 50
     plain, fast = trained(blobs), trained(blobs, compile=True)
     assert not torch.equal(plain, trained(blobs, seed=5))
-    assert torch.allclose(plain, fast, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(plain, fast, rtol=1e-5, atol=1e-5)
 
 
 def test_only_whole_batches_are_compiled(blobs: Splits, counted: list[torch.Size]):

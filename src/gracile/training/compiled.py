@@ -88,6 +88,7 @@ def compiled(
         )
     wanted = before if before is not None else asked
     if not wanted:
+        log.info("The passes are not compiled: as the run began.")
         return None
     reason = _refused(model, learning, ranks)
     if reason is not None:

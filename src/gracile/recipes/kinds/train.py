@@ -325,8 +325,9 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     ]
     if training.precision == "auto":
         result["notes"].append(f"{part.path.name}: trained in {history.precision}")
-    if training.compile == "auto":
-        result["notes"].append(f"{part.path.name}: {'' if history.compiled else 'not '}compiled")
+    if training.compile == "auto" and history.compiled:
+        # Measured, so that another run may differ in its last bits; why it is not compiled stands in the log.
+        result["notes"].append(f"{part.path.name}: trained with compiled passes")
     log.info("%s: %.2f %% accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
 

@@ -235,11 +235,14 @@ def test_gram_matrices_give_the_singular_values() -> None:
 
 def test_power_iteration_finds_the_norm_from_below() -> None:
     matrix = torch.randn(7, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    norm, vector = leading(matrix, torch.ones(9, dtype=torch.float64), 200)
+    norm, left, vector = leading(matrix, torch.ones(9, dtype=torch.float64), 200)
     truth = torch.linalg.matrix_norm(matrix, 2).item()
     assert norm <= truth * (1 + 1e-14)
     assert norm == pytest.approx(truth)
-    assert vector.norm().item() == pytest.approx(1)
+    first, _, second = torch.linalg.svd(matrix)
+    for found, true in ((left, first[:, 0]), (vector, second[0])):
+        assert found.norm().item() == pytest.approx(1)
+        assert abs(found @ true).item() == pytest.approx(1)
 
 
 # The tree.

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,9 @@ from gracile.core.errors import InputError
 from gracile.dynamics.operations import PRODUCTS, QUOTIENTS, SUMS, Between, between, key, title
 
 Invariance = Literal["full", "pattern", "diagonal", "none"]
+# Elements that are squared at a time.
+BLOCK = 2**16
+
 GRANTED: dict[Between, Invariance] = {
     Between.LINEAR: "full",
     Between.MASK: "pattern",
@@ -58,18 +62,16 @@ class Term:
     index: np.ndarray
     pixels: int = 1
 
-    def rows(self, parameters: Mapping[str, Tensor]) -> Tensor:
+    def rows(self, parameters: Mapping[str, Tensor], *, bias: bool = True) -> Tensor:
         """The maker's matrix, (neurons, rest), its bias as a last column."""
         weight = parameters[self.weight]
         if self.kind == "shift":
-            return weight.reshape(-1, 1)[self.index[:, 0]]
+            return self.picked(weight.reshape(-1, 1))
         if self.kind == "diagonal":
             return torch.diag(weight.reshape(-1)[self.index[:, 0]])
-        matrix = _ungrouped(weight, self.groups).movedim(self.dim, 0).flatten(1)
-        if not _is_all(self.index[:, 0], len(matrix)):
-            matrix = matrix[self.index[:, 0]]
-        if self.bias is not None:
-            matrix = torch.cat([matrix, parameters[self.bias][self.index[:, 0], None]], dim=1)
+        matrix = self.picked(_ungrouped(weight, self.groups).movedim(self.dim, 0).flatten(1))
+        if bias and self.bias is not None:
+            matrix = torch.cat([matrix, self.picked(parameters[self.bias])[:, None]], dim=1)
         return matrix
 
     def columns(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -77,16 +79,19 @@ class Term:
         weight = parameters[self.weight]
         if self.kind == "diagonal":
             return torch.diag(weight.reshape(-1)[self.index[:, 0]])
-        moved = _ungrouped(weight, self.groups).movedim(self.dim, 0).flatten(1)  # (inputs, rest)
+        moved = self.picked(_ungrouped(weight, self.groups).movedim(self.dim, 0).flatten(1))  # (inputs, rest)
         neurons, each = self.index.shape
-        flat = self.index.reshape(-1)
-        if not _is_all(flat, len(moved)):
-            moved = moved[flat]
         return moved.reshape(neurons, -1).t() if each > 1 else moved.t()
 
+    def picked(self, tensor: Tensor, dim: int = 0) -> Tensor:
+        """The shared neurons along a dimension; the tensor itself where they are all there is, in order."""
+        if self._in_order and self.index.size == tensor.shape[dim]:
+            return tensor
+        return tensor.index_select(dim, torch.as_tensor(self.index.reshape(-1), device=tensor.device))
 
-def _is_all(index: np.ndarray, size: int) -> bool:
-    return len(index) == size and bool((index == np.arange(size)).all())
+    @cached_property
+    def _in_order(self) -> bool:
+        return bool((self.index.reshape(-1) == np.arange(self.index.size)).all())
 
 
 def _ungrouped(weight: Tensor, groups: int) -> Tensor:
@@ -135,10 +140,7 @@ class Junction:
 
     def stacked(self, parameters: Mapping[str, Tensor], *, biases: bool = True) -> tuple[Tensor, Tensor]:
         """``W1`` (neurons, a) and ``W2`` (c, neurons) of theorem 1: makers side by side, readers one upon the other."""
-        makers = list(self.makers)
-        if not biases:
-            makers = [_without_bias(term) for term in makers if term.kind != "shift"]
-        rows = [term.rows(parameters) for term in makers]
+        rows = [term.rows(parameters, bias=biases) for term in self.makers if biases or term.kind != "shift"]
         columns = [term.columns(parameters) for term in self.readers]
         return (
             torch.cat(rows, dim=1) if len(rows) > 1 else rows[0],
@@ -156,18 +158,23 @@ class Junction:
         for term in self.makers:
             name = term.weight if term.kind == "shift" else term.bias
             if name is not None:
-                found = found + parameters[name].reshape(-1)[term.index[:, 0]].square()
+                found = found + term.picked(parameters[name].reshape(-1)).square()
         return found
 
     def diagonal(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The diagonal of D, (neurons,), without forming D."""
         # Biases apart: set beside the weights as a column they would cost a copy of every matrix.
         first, second = self.stacked(parameters, biases=False)
-        return first.square().sum(1) + self.bias_squares(parameters) - second.square().sum(0)
+        return row_squares(first) + self.bias_squares(parameters) - row_squares(second.t())
 
 
-def _without_bias(term: Term) -> Term:
-    return replace(term, bias=None)
+def row_squares(matrix: Tensor) -> Tensor:
+    """The sum of squares of each row, (a,) of (a, n)."""
+    if matrix.stride(1) == 1:
+        return torch.linalg.vector_norm(matrix, dim=1).square()
+    # A column at a time is slow, and the whole square fresh memory, which costs more than the arithmetic.
+    blocks = matrix.split(max(1, BLOCK // max(1, len(matrix))), dim=1)
+    return torch.stack([block.square().sum(1) for block in blocks]).sum(0)
 
 
 @dataclass(eq=False)

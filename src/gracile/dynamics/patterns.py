@@ -68,13 +68,15 @@ class Patterns:
         with torch.no_grad():
             last = junction.makers[0].kind == "linear"
             on = (x.detach() > 0) if last else (x.detach() > 0).movedim(1, -1)
-            on = on.reshape(-1, on.shape[-1])[:ROWS, torch.as_tensor(junction.makers[0].index[:, 0], device=x.device)]
+            on = on.reshape(-1, on.shape[-1])[:ROWS]
+            on = junction.makers[0].picked(on, 1)
             number = self.passes[junction.name]
             self.passes[junction.name] += 1
             draw = generator(number, "patterns", junction.name)
             weights = torch.randint(2**36, (len(on),), generator=draw).to(x.device, torch.float64)
-            sums = weights @ on.double()  # of whole numbers below 2^53: exact in any order
-            everywhere = on.all(0)
+            units = on.double()
+            sums = weights @ units  # of whole numbers below 2^53: exact in any order
+            everywhere = units.amin(0) > 0
             if number:
                 sums = (sums + self.sums[junction.name]) % 2**50
                 everywhere &= self.active[junction.name]

@@ -9,8 +9,8 @@ from torch import Tensor
 GRAM_FROM = 96
 
 
-def leading(matrix: Tensor, start: Tensor, steps: int) -> tuple[float, Tensor]:
-    """The largest singular value and its right singular vector by power iteration.
+def leading(matrix: Tensor, start: Tensor, steps: int) -> tuple[float, Tensor, Tensor]:
+    """The largest singular value with its left and right singular vectors, by power iteration.
 
     Args:
         matrix: (a, n).
@@ -18,20 +18,20 @@ def leading(matrix: Tensor, start: Tensor, steps: int) -> tuple[float, Tensor]:
         steps: at least 1.
 
     Returns:
-        A lower bound on the norm, never above it but for rounding, and a unit vector; 0 and the start where the matrix
-        is zero.
+        A lower bound on the norm, never above it but for rounding, and unit vectors (a,) and (n,); 0, zeros and the start
+        where the matrix is zero.
     """
     vector = start / start.norm()
-    size = 0.0
+    image = matrix @ vector
     for _ in range(steps):
-        image = matrix @ vector
         back = matrix.t() @ image
-        norm = back.norm()
+        norm = torch.linalg.vector_norm(back)
         if not norm > 0:
-            return 0.0, vector
+            return 0.0, torch.zeros_like(image), vector
         vector = back / norm
-        size = image.norm().item()
-    return max(size, (matrix @ vector).norm().item()), vector
+        image = matrix @ vector
+    size = torch.linalg.vector_norm(image)
+    return size.item(), image / size, vector
 
 
 def singular_values(matrix: Tensor) -> Tensor:

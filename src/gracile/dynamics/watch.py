@@ -19,7 +19,7 @@ from gracile.core.monitor import Monitor, Series
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import generator
 from gracile.dynamics import bounds
-from gracile.dynamics.junctions import Junction, of_graph, parameters_of, traced
+from gracile.dynamics.junctions import Junction, of_graph, parameters_of, row_squares, traced
 from gracile.dynamics.laws import Law, law_of
 from gracile.dynamics.patterns import Patterns
 from gracile.dynamics.spectra import leading, singular_values
@@ -59,6 +59,26 @@ class _State:
         for key, value in saved.items():
             moved = [one.to(device) for one in value] if isinstance(value, list) else value
             setattr(self, key, moved.to(device) if isinstance(moved, Tensor) else moved)
+
+
+class _Tops:
+    """Norms and top singular vectors in one record: a weight that two junctions share is iterated on once."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._own = {one.untyped_storage().data_ptr() for one in parameters.values()}
+        self._found: dict[tuple[Any, ...], tuple[float, Tensor]] = {}
+
+    def of(self, matrix: Tensor, start: Tensor, steps: int) -> tuple[float, Tensor]:
+        """The norm of a matrix (a, neurons) and its top right vector (neurons,), after `leading`; the start where it is zero."""
+        place = (matrix.data_ptr(), matrix.shape, matrix.stride())
+        if place in self._found:
+            return self._found[place]
+        norm, left, right = leading(matrix, start, steps)
+        # What is put together for this junction alone is gone after it, and its memory another's.
+        if norm and matrix.untyped_storage().data_ptr() in self._own:
+            other = matrix.t()
+            self._found[other.data_ptr(), other.shape, other.stride()] = norm, left
+        return norm, right
 
 
 @dataclass(eq=False)
@@ -112,7 +132,7 @@ class DynamicsMonitor(Monitor):
         self._states = [self._start(number, one) for number, one in enumerate(self.junctions)]
         self._scales = {name: one.numel() for name, one in self._parameters().items() if one.dim() > 1}
         self._signs = {name: one > 0 for name, one in self._parameters().items() if name in self._scales}
-        self._first_signs = dict(self._signs)
+        self._first_signs = {name: one.clone() for name, one in self._signs.items()}
         self.tail = bounds.tail(self.junctions, self._parameters())
         self.patterns = Patterns(self.model, self.graph, self.junctions)
 
@@ -267,7 +287,8 @@ class DynamicsMonitor(Monitor):
                 row["loss"] = float(loss)
             row.update(self._margin(outputs if outputs is not None else self._outputs, targets))
             row.update(self._sign_changes(parameters, full))
-            row["junctions"] = {state.junction.name: self._junction(state, parameters, full) for state in self._states}
+            tops = _Tops(parameters)
+            row["junctions"] = {one.junction.name: self._junction(one, parameters, full, tops) for one in self._states}
             if full and self.tail:
                 row["bounds"] = {link.name: self._bound(link, parameters) for link in self.tail}
         self._outputs = None
@@ -277,12 +298,12 @@ class DynamicsMonitor(Monitor):
 
     # What a record holds.
 
-    def _junction(self, state: _State, parameters: Mapping[str, Tensor], full: bool) -> Row:
+    def _junction(self, state: _State, parameters: Mapping[str, Tensor], full: bool, tops: _Tops) -> Row:
         junction = state.junction
         small = junction.size <= SMALL
         # Without biases a single maker is a view of its weight, so that nothing large is copied.
         plain, second = junction.stacked(parameters, biases=False)
-        rows, columns = torch.linalg.vector_norm(plain, dim=1).square(), second.square().sum(0)
+        rows, columns = row_squares(plain), row_squares(second.t())
         whole_square, next_square = rows.sum().item(), columns.sum().item()
         diagonal = rows + junction.bias_squares(parameters) - columns
         found: Row = {"invariance": junction.invariance, "layer_sum": diagonal.sum().item()}
@@ -290,16 +311,16 @@ class DynamicsMonitor(Monitor):
             first, _ = junction.stacked(parameters)
             whole = torch.addmm(first @ first.t(), second.t(), second, alpha=-1)
             found.update(self._split(state, whole - state.whole))
-        elif junction.invariance in ("pattern", "diagonal"):
-            found["drift_conserved"] = ((diagonal - state.diagonal).norm() / state.scale).item()
         found["drift_diagonal"] = ((diagonal - state.diagonal).norm() / state.scale).item()
+        if not (small or full) and junction.invariance in ("pattern", "diagonal"):
+            found["drift_conserved"] = found["drift_diagonal"]
         if state.law is not None and state.law.known and state.lawful and junction.invariance != "none":
             found["drift_unexplained"] = ((diagonal - state.expected).norm() / state.scale).item()
             found["law"] = state.law.name
         steps = COLD if state.cold else WARM
         state.cold = False
-        norm, state.vectors[0] = leading(plain.t(), state.vectors[0], steps)
-        after, state.vectors[1] = leading(second, state.vectors[1], steps)
+        norm, state.vectors[0] = tops.of(plain.t(), state.vectors[0], steps)
+        after, state.vectors[1] = tops.of(second, state.vectors[1], steps)
         found.update(
             norm=norm,
             ratio=norm**2 / whole_square if whole_square else 0.0,
@@ -336,11 +357,12 @@ class DynamicsMonitor(Monitor):
 
     def _sign_changes(self, parameters: Mapping[str, Tensor], full: bool) -> Row:
         changed = started = 0
-        for name in self._signs:
+        for name, signs in self._signs.items():
             now = parameters[name] > 0
-            changed += int(torch.count_nonzero(now ^ self._signs[name]))
+            # In place: fresh memory for every comparison costs more than comparing.
+            changed += int(torch.count_nonzero(signs.logical_xor_(now)))
             started += int(torch.count_nonzero(now ^ self._first_signs[name])) if full else 0
-            self._signs[name] = now
+            signs.copy_(now)
         total = max(1, sum(self._scales.values()))
         found = {"sign_changes": changed / total}
         return found | {"sign_changes_from_start": started / total} if full else found
@@ -416,7 +438,7 @@ class DynamicsMonitor(Monitor):
         return {
             "steps": self.steps,
             "seen": self._seen,
-            "signs": dict(self._signs),
+            "signs": {name: one.clone() for name, one in self._signs.items()},
             "first_signs": dict(self._first_signs),
             "junctions": [state.kept() for state in self._states],
             "patterns": self.patterns.state_dict(),
@@ -426,7 +448,8 @@ class DynamicsMonitor(Monitor):
         """Take up a saved state; rows recorded before are not in it."""
         self.steps, self._seen = state["steps"], state["seen"]
         for own, saved in ((self._signs, state["signs"]), (self._first_signs, state["first_signs"])):
-            own.update({name: saved[name].to(now.device) for name, now in own.items()})
+            for name, now in own.items():
+                now.copy_(saved[name])
         for own, saved in zip(self._states, state["junctions"], strict=True):
             own.take(saved)
         self.patterns.load_state_dict(state["patterns"])

@@ -206,16 +206,17 @@ class _Walk:
         support, work = star != 0, torch.empty_like(w)
         series: dict[str, list[Tensor]] = {name: [] for name in SERIES}
         rises, least, u = _Rises(len(w), w), torch.full_like(w[:, 0], math.inf), w
+        prox, values = unchecked(self.penalty), torch.vmap(self.penalty.value)
         for step in range(steps + 1):
             along_star = w @ star
             # The part across w* by itself, so that small angles keep their digits.
             off = torch.addcmul(w, along_star[:, None], star, value=-1, out=work).norm(dim=1)
             norm, theta = torch.hypot(along_star, off), torch.atan2(off, along_star)
-            u = unchecked(self.penalty)(w, self.lam / self.beta)
+            u = prox(w, self.lam / self.beta)
             gap = torch.sub(w, u, out=work)
             gap_norm = gap.norm(dim=1)
             risk = self.risk(w, norm, theta)
-            pull = self.lam * torch.vmap(self.penalty.value)(u) + self.beta / 2 * gap_norm.square()
+            pull = self.lam * values(u) + self.beta / 2 * gap_norm.square()
             rises.see(risk + pull, theta, self.potential(risk, theta) + pull)
             gradient = self._gradient(gap, w, norm, theta)
             size = self._size(gradient, w)
@@ -242,7 +243,7 @@ class _Walk:
         if isinstance(force, Tensor):
             return gap.mul_(self.beta).add_(force)
         along, toward = force
-        return gap.mul_(self.beta).addcmul_(along[:, None], w).addr_(toward, self.w_star)
+        return gap.addmm_(toward[:, None], self.w_star[None], beta=self.beta).addcmul_(along[:, None], w)
 
     def _size(self, gradient: Tensor, w: Tensor) -> Tensor:
         """The gradient's norm; on the sphere of its tangential part."""
@@ -255,20 +256,22 @@ class _Rises:
     """How far the Lagrangian, the angle and the potential rose in any one step, and from which angles."""
 
     def __init__(self, starts: int, like: Tensor) -> None:
-        self.before: tuple[Tensor, Tensor, Tensor] | None = None
-        self.most = [like.new_full((starts,), -math.inf) for _ in range(3)]
-        self.highest = [like.new_zeros(starts) for _ in range(2)]
+        # Lagrangian, angle and potential, a row each; below, Lagrangian and angle.
+        self.before: Tensor | None = None
+        self.most = like.new_full((3, starts), -math.inf)
+        self.highest = like.new_zeros(2, starts)
 
     def see(self, lagrangian: Tensor, theta: Tensor, potential: Tensor) -> None:
-        now = (lagrangian, theta, potential)
+        now = torch.stack([lagrangian, theta, potential])
         if self.before is not None:
-            changes = [new - old for new, old in zip(now, self.before, strict=True)]
-            self.most = [torch.maximum(most, change) for most, change in zip(self.most, changes, strict=True)]
+            changes = now - self.before
+            torch.maximum(self.most, changes, out=self.most)
             # What a risk of size k/pi theta loses to rounding grows with it.
-            limits = (ROUNDING * (1 + lagrangian), torch.full_like(theta, ROUNDING))
-            for place, limit in enumerate(limits):
-                here = torch.where(changes[place] > limit, self.before[1], 0.0)
-                self.highest[place] = torch.maximum(self.highest[place], here)
+            limits = now[:2] * ROUNDING
+            limits[0] += ROUNDING
+            limits[1] = ROUNDING
+            here = torch.where(changes[:2] > limits, self.before[1], 0.0)
+            torch.maximum(self.highest, here, out=self.highest)
         self.before = now
 
     def found(self) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import InputError, nearest
 from gracile.core.seeding import generator
+from gracile.core.threads import torch_threads
 from gracile.deploy.widths import candidates, faster
 from gracile.export import export_onnx, latency_table
 from gracile.shrinking import save_lean, shrink
@@ -100,16 +101,11 @@ class Latency:
         batch = torch.randn(self.batch_size, *self.example.shape[1:], generator=generator(0, "latency"))
         networks = {FIRST: self._first, "own": lean}
         taken: dict[str, list[float]] = {name: [] for name in networks}
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with torch.inference_mode():
-                for number in range(self.rounds + 1):
-                    for name, network in networks.items():
-                        times = _turn(lambda network=network: network(batch), self.turn)
-                        taken[name] += times if number else []
-        finally:
-            torch.set_num_threads(threads)
+        with torch_threads(self.threads), torch.inference_mode():
+            for number in range(self.rounds + 1):
+                for name, network in networks.items():
+                    times = _turn(lambda network=network: network(batch), self.turn)
+                    taken[name] += times if number else []
         first, own = (float(np.percentile(times, 10)) for times in taken.values())
         return first, own
 

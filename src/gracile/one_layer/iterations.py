@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gracile.core.errors import InputError, NonFiniteError
+from gracile.core.threads import torch_threads
 from gracile.one_layer import sample
 from gracile.one_layer.binary import coarse_slope
 from gracile.one_layer.risk import check_shapes, risk_of
@@ -19,8 +20,8 @@ from gracile.penalties import Constraint, Penalty, elementwise
 from gracile.penalties.base import unchecked
 from gracile.penalties.table import Named
 
-# Starts that go through all steps together: what they touch then stays in a core's second-level cache.
-CHUNK_BYTES = 2**20
+# Starts that go through all steps together: fewer are more calls, and more leave threads idle.
+CHUNK_BYTES = 2**21
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,11 @@ class _Walk:
     normalise: bool = False
 
     def run(self, w: Tensor, steps: int, records: int) -> Trajectories:
-        """All steps from all starts, chunk by chunk, as many at once as torch has threads: a chunk is too small to be shared."""
+        """All steps from all starts, chunk by chunk, as many at once as torch has threads: an operation is too small to be shared."""
         starts = (w if w.ndim == 2 else w[None]).to(self.w_star.dtype)
         recorded = torch.linspace(0, steps, min(records, steps + 1)).round().long().unique()
         chunk = max(1, CHUNK_BYTES // (starts.shape[1] * starts.element_size()))
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with torch_threads(1) as threads, ThreadPoolExecutor(threads) as pool:
             run = partial(self._chunk, steps=steps, recorded=set(recorded.tolist()))
             parts = list(pool.map(run, starts.split(chunk)))
         joined = {
@@ -267,9 +268,8 @@ class _Rises:
             changes = now - self.before
             torch.maximum(self.most, changes, out=self.most)
             # What a risk of size k/pi theta loses to rounding grows with it.
-            limits = now[:2] * ROUNDING
-            limits[0] += ROUNDING
-            limits[1] = ROUNDING
+            limits = torch.full_like(now[:2], ROUNDING)
+            limits[0] *= 1 + lagrangian
             here = torch.where(changes[:2] > limits, self.before[1], 0.0)
             torch.maximum(self.highest, here, out=self.highest)
         self.before = now

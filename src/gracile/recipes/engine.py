@@ -24,6 +24,7 @@ from gracile.core.errors import InputError, MissingDependencyError, pick
 from gracile.core.files import write_json
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
+from gracile.core.threads import torch_threads
 from gracile.recipes.arms import ENVIRONMENT, RESULT, ArmKind, Part, Parts, all_parts, heeded_warnings
 from gracile.recipes.kinds import kind
 from gracile.recipes.schema import parse
@@ -159,9 +160,7 @@ def train_one(
         track: trackers that it is shown to.
     """
     part = Part(arm, seed, path, shown=False)
-    with ONE_AT_A_TIME, part.folder.logged():
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
+    with ONE_AT_A_TIME, torch_threads(threads), part.folder.logged():
         module = cast(ArmKind, kind(name))
         try:
             read = cast(Parts, parse(module.Settings, dict(settings), f"the settings of {part.label}"))
@@ -171,7 +170,6 @@ def train_one(
                     time.sleep(POLL)
         finally:
             loaded.cache_clear()
-            torch.set_num_threads(before)
 
 
 def _train_elsewhere(name: str, settings: Parts, folder: RunFolder, parts: list[Part], spread: Spread) -> None:

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import torch
+from torch import nn
 
 from gracile.data import Dataset, Splits
 from gracile.export import latency_table
@@ -56,3 +57,12 @@ def make_blobs(seed: int = 0) -> Splits:
     parts = [slice(0, 192), slice(192, 240), slice(240, 300)]
     train, validation, test = (Dataset(images[part], labels[part], ("a", "b", "c"), "blobs") for part in parts)
     return Splits(train, validation, test)
+
+
+def small_network(channels: int, nodes: int) -> nn.Sequential:
+    """For the blobs: two convolutions with a batch-norm between them, and two layers of nodes; always the same weights."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(16 * channels, nodes), nn.ReLU(), nn.Linear(nodes, 3),
+    )  # fmt: skip

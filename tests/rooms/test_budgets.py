@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,10 @@ from gracile.deploy import FileSize, Latency
 from gracile.export import LatencyTable, latency_table
 from gracile.shrinking import save_lean
 from gracile.splitting import Dial
+from tests.conftest import small_network
 
 EXAMPLE = torch.zeros(2, 1, 8, 8)
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 40, 3), nn.BatchNorm2d(40), nn.ReLU(), nn.Conv2d(40, 40, 3), nn.ReLU(), nn.Flatten(),
-        nn.Linear(640, 60), nn.ReLU(), nn.Linear(60, 3),
-    )  # fmt: skip
+network = partial(small_network, 40, 60)
 
 
 class Stairs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -16,18 +17,14 @@ from gracile.data import Splits
 from gracile.models import resnet20, vgg16
 from gracile.splitting import Dial
 from gracile.splitting.worth import Worth
+from tests.conftest import small_network
 
 EXAMPLE = torch.zeros(2, 1, 8, 8)
 RUN = {"epochs": 4, "batch_size": 32, "lr": 0.05}
 STEPS = 4 * 6
 
 
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 24, 3), nn.ReLU(), nn.Flatten(),
-        nn.Linear(384, 40), nn.ReLU(), nn.Linear(40, 3),
-    )  # fmt: skip
+network = partial(small_network, 24, 40)
 
 
 @pytest.mark.parametrize("penalty", ["group_lasso", "group_l0"])

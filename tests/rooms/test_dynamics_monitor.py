@@ -189,6 +189,39 @@ def test_record_measures_what_it_says() -> None:
     assert row["sign_changes"] == pytest.approx(20 / 35)
 
 
+def test_a_weight_of_two_junctions_is_iterated_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    monitor = watch(model, torch.zeros(2, 4, dtype=torch.float64))
+    room, iterated = sys.modules["gracile.dynamics.watch"], []
+    plain = room.leading
+    monkeypatch.setattr(room, "leading", lambda *given: iterated.append(given[0].shape) or plain(*given))
+    row = [monitor.record() for _ in range(10)][-1]
+    assert len(iterated) == 10 * 3
+    weights = [model[place].weight.detach() for place in (0, 2, 4)]
+    for found, first, second in zip(row["junctions"].values(), weights, weights[1:], strict=False):
+        left, sizes, _ = torch.linalg.svd(first)
+        right = torch.linalg.svd(second)[2][0]
+        assert found["norm"] == pytest.approx(sizes[0].item(), rel=1e-6)
+        assert found["next_norm"] == pytest.approx(torch.linalg.matrix_norm(second, 2).item(), rel=1e-6)
+        assert found["alignment"] == pytest.approx(abs(left[:, 0] @ right).item(), rel=1e-4)
+
+
+def test_a_saved_state_stays_as_it_was_saved() -> None:
+    model = small()
+    monitor = watch(model, torch.zeros(2, 4))
+    monitor.record()
+    state = monitor.state_dict()
+    with torch.no_grad():
+        model[0].weight.neg_()
+    changed = monitor.record(full=True)
+    assert changed["sign_changes"] > 0
+    monitor.load_state_dict(state)
+    again = monitor.record(full=True)
+    for key in ("sign_changes", "sign_changes_from_start"):
+        assert again[key] == changed[key]
+
+
 def test_rows_go_to_metrics_and_to_tensorboard_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[str, float, int]] = []
 

@@ -2,12 +2,13 @@
 
 PGD-20 at batch 256 on a small convolutional network and on ResNet-20 is a row of ``python -m benchmarks``. By themselves:
 
-    GRACILE_DATA=folder python -m benchmarks.attacks [parts] [whole]
+    GRACILE_DATA=folder python -m benchmarks.attacks [parts] [whole] [precision]
 
 parts     each part of AutoAttack on a convolutional network trained on MNIST: accuracy and seconds, ours and theirs
 whole     AutoAttack's standard ensemble on the same network, naturally and adversarially trained: accuracy, and ours over theirs in
 seconds of all cores, which other programs on the machine do not blur
-Needs torchattacks, installed with --no-deps.
+precision what stands under PGD whose passes run in bf16, beside float32: three networks of either kind, all test samples
+All but precision need torchattacks, installed with --no-deps.
 """
 
 from __future__ import annotations
@@ -62,10 +63,13 @@ def cases(small: bool) -> Iterator[Case]:
     batch, steps = (4, 2) if small else (256, STEPS)
     x, y = torch.rand(batch, 3, 32, 32), torch.randint(10, (batch,))
     networks = {
-        "small network": small_network(),
-        "ResNet-20": build("resnet20", num_classes=10, in_channels=3, image_size=32).eval(),
+        "small network": (small_network(), {"gracile": 0.45, "gracile, bf16": 0.25}),
+        "ResNet-20": (
+            build("resnet20", num_classes=10, in_channels=3, image_size=32).eval(),
+            {"gracile": 0.7, "gracile, bf16": 0.4},
+        ),
     }
-    for name, network in networks.items():
+    for name, (network, goals) in networks.items():
         theirs = peer().PGD(network, eps=8 / 255, alpha=2 / 255, steps=steps, random_start=False)
         ours = partial(attacks.pgd, network, x, y, alpha=2 / 255, steps=steps, random_start=False)
         for clock in ("wall", "cores"):
@@ -77,25 +81,31 @@ def cases(small: bool) -> Iterator[Case]:
                     "gracile, bf16": partial(ours, precision="bf16"),
                     "gracile, bit for bit": partial(ours, channels_last=False),
                 },
-                clock=clock, rounds=4,
+                clock=clock, rounds=4, goals=goals,
             )  # fmt: skip
 
 
-def trained(objective: Objective | None = None) -> tuple[nn.Module, Tensor, Tensor]:
-    """A convolutional network on 20,000 images of MNIST, and the test samples."""
+def trained(objective: Objective | None = None, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
+    """A convolutional network on 20,000 images of MNIST, and the test samples; an objective comes after an epoch without, or nothing is learned."""
     splits = load("mnist", validation=0)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = nn.Sequential(
         nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU(), nn.Linear(64, 10),
     )  # fmt: skip
     train = type(splits)(splits.train.subset(range(20_000)), splits.test.subset(range(500)), splits.test)
-    fit(network, train, epochs=3, lr=0.05, batch_size=128, objective=objective)
+    plain = 3 if objective is None else 1
+    fit(network, train, epochs=plain, lr=0.05, batch_size=128, seed=seed)
+    if objective is not None:
+        fit(network, train, epochs=3, lr=0.05, batch_size=128, objective=objective, seed=seed)
     return network.eval(), splits.test.inputs.float() / 255, splits.test.labels
 
 
+KINDS = (("natural", None), ("adversarial", adversary("pgd", eps=0.2, steps=5)))
+
+
 def whole(samples: int = 64) -> None:
-    for name, objective in (("natural", None), ("adversarial", adversary("pgd", eps=0.2, steps=5))):
+    for name, objective in KINDS:
         network, x, y = trained(objective)
         x, y, eps = x[:samples], y[:samples], 0.1 if objective is None else 0.2
         accuracy = lambda at, network=network, y=y: 100 * float((network(at).argmax(dim=1) == y).double().mean())
@@ -142,7 +152,23 @@ def parts() -> None:
         )
 
 
+def precision() -> None:
+    for name, objective in KINDS:
+        eps = 0.1 if objective is None else 0.2
+        for seed in range(3):
+            network, x, y = trained(objective, seed)
+            standing = []
+            for kind in ("float32", "bf16"):
+                found = attacks.pgd(network, x, y, eps=eps, steps=STEPS, precision=kind)
+                standing.append(100 * float((network(found).argmax(dim=1) == y).double().mean()))
+            print(
+                f"PGD-{STEPS}, {name} network, seed {seed}, {len(x)} samples, l-inf {eps}: {standing[0]:.2f} % stand, "
+                f"in bf16 {standing[1]:.2f} %",
+                flush=True,
+            )
+
+
 if __name__ == "__main__":
-    sections = {"parts": parts, "whole": whole}
+    sections = {"parts": parts, "whole": whole, "precision": precision}
     for chosen in sys.argv[1:] or sections:
         sections[chosen]()

@@ -14,8 +14,8 @@ from gracile.recipes import schema
 from gracile.recipes.kinds.train import Settings
 
 RECIPE = "opponents"
-# Sizes that are no cells: one for confirming, one that was run with an earlier rule of the dial, one for tests.
-OTHERS = ("full", "cpu", "smoke")
+# Sizes that are no cells: one for confirming, one for tests.
+OTHERS = ("full", "smoke")
 COMPARISON = "over_best_"
 # In points, the mean over networks and budgets; in its own standard errors, any cell.
 ASKED_MEAN, ASKED_WORST = 0.3, -1.0

@@ -293,11 +293,11 @@ def test_arms_are_left_out_by_patterns_and_the_best_opponent_is_of_those_that_ar
     recipe = load("opponents")
     vit = Settings(**schema.resized(recipe, "vit").settings)
     assert vit.comparisons()["over_best_30"].others == ["l1_30", "gradual_30", "lasso_30", "admm_30"]
-    cpu = Settings(**schema.resized(recipe, "cpu").settings)
-    assert list(cpu.comparisons()) == ["over_best_30", "over_random_30", "over_scratch_30"]
-    assert [name for name in cpu.trained() if not name.endswith("_30")] == ["dense"]
+    smoke = Settings(**schema.resized(recipe, "smoke").settings)
+    assert list(smoke.comparisons()) == ["over_best_30", "over_random_30", "over_scratch_30"]
+    assert [name for name in smoke.trained() if not name.endswith("_30")] == ["dense"]
     with pytest.raises(InputError, match="no arm named"):
-        cpu.model_copy(update={"leave_out": ["*_31"]}).trained()
+        smoke.model_copy(update={"leave_out": ["*_31"]}).trained()
 
 
 def test_a_criterion_over_a_missing_value_is_not_met():

@@ -270,6 +270,8 @@ def test_a_recipe_measures_robustness_and_draws_weights(finished: Path):
     assert any(said in note for note in result["notes"])
     [measured] = [json.loads(file.read_text()) for file in (finished / "first" / "en2").rglob("robust.json")]
     assert measured["judged"] == {"fgsm": 20, "cw_paper": 20, "worst": 20, "pgd": 20}
+    [single] = [warning for warning in measured["warnings"] if "each gradient saw a single draw" in warning]
+    assert single.startswith("FGSM and C&W as the papers' code has it: The network draws")
     values = result["values"]
     assert values["adversarial.small_weights"] == pytest.approx(
         values["dense.small_weights"] - values["natural.small_weights"]

@@ -200,7 +200,7 @@ def test_records_before_the_zeros_are_final_do_not_count():
     best = BestRobust(splits.validation, eps=0.1, steps=1, samples=0, after=1)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     best.observe(network)
-    with pytest.raises(InputError, match="No record has been made yet after the first 1"):
+    with pytest.raises(InputError, match=r"after=1 passes over every record made so far \(1\)"):
         best.restore(network)
     best.observe(network)
     assert best.epoch == 2

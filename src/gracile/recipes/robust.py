@@ -95,12 +95,12 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     x, y = next(batches(chosen, len(chosen)))
     noisy = draws_noise(network)
     accuracies: dict[str, float] = {}
-    warned: list[str] = []
+    warned: dict[str, list[str]] = {}
     judged: dict[str, int] = {}
     stands: dict[str, str] = {}
-    for names, draws in ((settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)):
-        if not names:
-            continue
+    sets = [(settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)]
+    sets = [(names, draws) for names, draws in sets if names]
+    for names, draws in sets:
         found = evaluate(
             network, x.to(device), y.to(device), eps=settings.eps, attacks=names, options=settings.options,
             limits=settings.limits, draws=draws, seed=settings.seed, progress=log.info,
@@ -111,9 +111,12 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
                 judged.setdefault(score.name, found.judged)
         for name, which in found.stands.items():
             stands.setdefault(name, "".join(map(str, which.int().tolist())))
-        warned += [warning for warning in found.warnings if warning not in warned]
+        for warning in found.warnings:
+            warned.setdefault(warning, []).append(" and ".join(preset(name).title for name in names))
+    # What holds for some of the attacks alone says for which.
+    warnings = [text if len(by) == len(sets) else f"{by[0]}: {text}" for text, by in warned.items()]
     result = {
-        "settings": asked, "accuracies": accuracies, "judged": judged, "stands": stands, "warnings": warned,
+        "settings": asked, "accuracies": accuracies, "judged": judged, "stands": stands, "warnings": warnings,
     }  # fmt: skip
     write_json(file, result)
     return result

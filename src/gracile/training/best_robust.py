@@ -73,13 +73,15 @@ class BestRobust(Monitor):
         """Put the best weights into a network.
 
         Raises:
-            InputError: nothing has been recorded.
+            InputError: nothing has been recorded, or no more than the records passed over.
         """
-        if not self._best:
+        if not self._best and self.records:
             raise InputError(
-                f"No record has been made yet{f' after the first {self.after}' if self.after else ''}.",
-                "Train first, or longer: gracile.fit(..., observe=[best]).",
+                f"after={self.after} passes over every record made so far ({self.records}).",
+                "Train longer, or lower after.",
             )
+        if not self._best:
+            raise InputError("No record has been made yet.", "Train first: gracile.fit(..., observe=[best]).")
         model.load_state_dict(self._best)
 
     def state_dict(self) -> dict[str, Any]:

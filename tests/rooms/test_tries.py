@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from gracile.core.errors import InputError
 from gracile.data import load as load_data
@@ -35,6 +37,9 @@ RECIPE = {
         },
     },
 }
+
+
+TWICE = [{"training": {"lr": 0.0}}, {"training": {"lr": 0.01}}]
 
 
 def recipe(**settings) -> Recipe:
@@ -117,7 +122,8 @@ def test_of_equals_the_first_is_taken():
         ({"arms": {"gradual": {"tries": [{}, {"options": {"sparsety": 1}}]}}}, "has no option 'sparsety'"),
         ({"arms": {"gradual": {"tries": [{}, {"target": {"sparsity": 0.5, "settle": 0.9}}]}}}, "do not fit"),
         ({"arms": {"gradual-try1": {}}}, "Rename that arm"),
-        ({"arms": {"gradual": {"start": "dense"}}}, "from seeds of their own"),
+        ({"arms": {"again": {"start": "gradual", "tries": TWICE}}}, "'again' starts from an arm that is chosen"),
+        ({"arms": {"again": {"start": "dense", "tries": TWICE}, "dense-for-tries": {}}}, "Rename that arm"),
     ],
 )
 def test_tries_that_would_not_tell_are_refused_before_anything_is_trained(changes: dict, says: str, tmp_path: Path):
@@ -130,6 +136,37 @@ def test_the_settings_go_to_another_process_and_back():
     settings = Settings(**RECIPE["settings"])
     assert Settings(**settings.model_dump(exclude_none=True)) == settings
     assert settings.names() == ["dense", "gradual-try1", "gradual-try2", "gradual"]
+
+
+def test_tries_of_an_arm_that_begins_with_another_begin_with_it_from_their_own_seeds(tmp_path: Path):
+    still = {"start": "dense", "training": {"weight_decay": 0.0}, "tries": TWICE}
+    asked = recipe(seeds=[0], tuning_seeds=[7], arms={"gradual": {"tries": []}, "on": still})
+    settings = Settings(**asked.settings)
+    assert settings.names() == ["dense-for-tries", "dense", "gradual", "on-try1", "on-try2", "on"]
+    assert settings.needs("on-try1", 7) == [("dense-for-tries", 7)]
+    assert settings.needs("on", 0) == [("on-try1", 7), ("on-try2", 7), ("dense", 0)]
+    rows = {row["arm"]: row for row in rehearse(asked).rows}
+    assert (rows["on"]["tries"], "tries" in rows["dense"]) == (2, False)
+    found = run(asked, tmp_path / "run", only=["on-try1"])
+    weights = {
+        name: load_file(tmp_path / "run" / name / "model.safetensors") for name in ("dense-for-tries", "on-try1")
+    }
+    # A rate of 0 leaves what it began with; that was judged on validation samples, too.
+    assert all(torch.equal(tensor, weights["on-try1"][name]) for name, tensor in weights["dense-for-tries"].items())
+    assert part(tmp_path / "run", "on-try1")["accuracy"] == part(tmp_path / "run", "dense-for-tries")["accuracy"] > 50
+    assert "on" in found.missing
+    run(asked, tmp_path / "run", resume=True)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [row["arm"] for row in result["rows"]] == ["dense", "gradual", "on"]
+    # The arm itself begins with its own seed's network.
+    assert part(tmp_path / "run", "on")["accuracy"] > 50
+    by_hand = recipe(seeds=[7], tuning_seeds=[], arms={"gradual": {"tries": []}})
+    run(by_hand, tmp_path / "hand", only=["dense"])
+    assert load_file(tmp_path / "hand/dense/model.safetensors").keys() == weights["dense-for-tries"].keys()
+    assert all(
+        torch.equal(tensor, weights["dense-for-tries"][name])
+        for name, tensor in load_file(tmp_path / "hand/dense/model.safetensors").items()
+    )
 
 
 def test_a_try_that_diverges_is_one_not_taken(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 An opponent with its paper's settings against a method that was tuned says little. `tries` of an arm are tables that are laid over
 it; each is trained from the recipe's `tuning_seeds`, which no arm is trained from, and is judged on validation samples alone. The arm
-takes the one of the highest mean accuracy.
+takes the one of the highest mean accuracy. What an arm with tries begins with is trained from the `tuning_seeds`, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ TRIED = ("options", "target", "training")
 def try_names(arm: str, tries: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the tries of an arm are called among the parts of a run."""
     return [f"{arm}-try{number}" for number in range(1, len(tries) + 1)]
+
+
+def beginning(arm: str) -> str:
+    """What an arm is called among the parts of a run where tries of other arms begin with its weights, from their own seeds."""
+    return f"{arm}-for-tries"
 
 
 def check_tries(

@@ -35,7 +35,7 @@ from gracile.recipes.schema import changed
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
-from gracile.recipes.tries import best_try, check_tries, told, try_names
+from gracile.recipes.tries import beginning, best_try, check_tries, told, try_names
 from gracile.recipes.zero_channels import zero_channels
 from gracile.report import read, weights
 from gracile.splitting.dial import shares
@@ -79,18 +79,32 @@ class Settings(arms.ArmSettings[MethodArm]):
     layers: dict[str, list[str]] = Field(default_factory=dict)
 
     def names(self) -> list[str]:
-        return [one for arm, own in self.trained().items() for one in (*try_names(arm, own.tries), arm)]
+        begun = self.begun()
+        return [
+            one
+            for arm, own in self.trained().items()
+            for one in (*try_names(arm, own.tries), *([beginning(arm)] if arm in begun else []), arm)
+        ]
+
+    def begun(self) -> set[str]:
+        """The arms with whose weights tries of other arms begin."""
+        return {own.start for own in self.trained().values() if own.tries and own.start is not None}
 
     def seeds_of(self, arm: str) -> list[int]:
         return self.seeds if arm in self.arms else self.tuning_seeds
 
     def tries(self) -> dict[str, Settings]:
-        """The arms that are tries, each with settings in which it is an arm like others."""
-        return {
-            name: self.with_arm(name, self.tried(arm, index))
-            for arm, own in self.trained().items()
-            for index, name in enumerate(try_names(arm, own.tries))
-        }
+        """The arms that are tries, and those that tries begin with, each with settings in which it is an arm like others."""
+        found = {}
+        for arm, own in self.trained().items():
+            begun, settings = {}, self
+            if own.tries and own.start is not None:
+                first = beginning(own.start)
+                begun, settings = {"start": first}, self.with_arm(first, self.arms[own.start])
+                found[first] = settings
+            for index, name in enumerate(try_names(arm, own.tries)):
+                found[name] = settings.with_arm(name, self.tried(arm, index).model_copy(update=begun))
+        return found
 
     def tried(self, arm: str, index: int) -> MethodArm:
         """An arm with one of its tries laid over it."""
@@ -128,7 +142,11 @@ class Settings(arms.ArmSettings[MethodArm]):
 
     def needs(self, arm: str, seed: int) -> list[tuple[str, int]]:
         if arm not in self.arms:
-            return []
+            return [
+                (beginning(own.start), seed)
+                for name, own in self.trained().items()
+                if own.start is not None and arm in try_names(name, own.tries)
+            ]
         own = self.arms[arm]
         before = [(one, tuning) for one in try_names(arm, own.tries) for tuning in self.tuning_seeds]
         return before + [(one, seed) for one in (own.found, own.start) if one is not None]
@@ -186,12 +204,13 @@ class Settings(arms.ArmSettings[MethodArm]):
 
     def _check_tries(self, name: str, arm: MethodArm) -> None:
         check_tries(name, arm.tries, self.seeds, self.tuning_seeds, self.data.validation)
-        if arm.found is not None or arm.start is not None:
+        first = None if arm.start is None else self.arms.get(arm.start)
+        if arm.found is not None or (first is not None and (first.tries or first.start or first.found)):
             raise InputError(
-                f"The arm '{name}' starts from another arm, and its tries are trained from seeds of their own.",
+                f"The arm '{name}' starts from an arm that is chosen or started itself, and its tries are trained from seeds of their own.",
                 "Leave its tries out, or give them to the arm it starts from.",
             )
-        for taken in set(try_names(name, arm.tries)) & set(self.arms):
+        for taken in {*try_names(name, arm.tries), beginning(arm.start or name)} & set(self.arms):
             raise InputError(f"A try of the arm '{name}' would be called as the arm '{taken}'.", "Rename that arm.")
 
     def rehearse(self, *, timed: bool = False) -> Rows:
@@ -212,7 +231,7 @@ class Settings(arms.ArmSettings[MethodArm]):
                 "arm": name, "method": arm.method or "dense", "seeds": len(self.seeds), "parameters": parameters,
                 "samples": len(splits.train), "epochs": training.epochs, "steps": built.steps,
             }  # fmt: skip
-            times = len(self.seeds) + len(arm.tries) * len(self.tuning_seeds)
+            times = len(self.seeds) + (len(arm.tries) + (name in self.begun())) * len(self.tuning_seeds)
             if arm.tries:
                 row["tries"] = times - len(self.seeds)
             if timed:
@@ -232,7 +251,9 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         try:
             return _trained(settings.tries()[part.arm], part, splits, device, judged_on="validation")
         except NonFiniteError as error:
-            # A setting that diverges is what tries are there to find.
+            # A setting that diverges is what tries are there to find; what they begin with is not.
+            if part.arm in map(beginning, settings.begun()):
+                raise
             return {"accuracy": 0.0, "collapsed": "diverged", "notes": [f"{part.path.name}: {error.cause}"]}
     if own := settings.arms[part.arm].tries:
         names = try_names(part.arm, own)

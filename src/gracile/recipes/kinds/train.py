@@ -91,7 +91,8 @@ class Settings(arms.ArmSettings[MethodArm]):
         return {own.start for own in self.trained().values() if own.tries and own.start is not None}
 
     def seeds_of(self, arm: str) -> list[int]:
-        return self.seeds if arm in self.arms else self.tuning_seeds
+        # Settings of a try have what it begins with among their arms.
+        return self.seeds if arm in self.arms and arm not in map(beginning, self.arms) else self.tuning_seeds
 
     def tries(self) -> dict[str, Settings]:
         """The arms that are tries, and those that tries begin with, each with settings in which it is an arm like others."""

@@ -90,7 +90,13 @@ SMALL = {
     "reproduce": ["--smoke", "--dry-run"],
 }
 # What a command of the documents asks much of, and what is asked of it here.
-LARGE = {"--draws": ["--draws", "2"], "--processes": ["--processes", "2"]}
+LARGE = {
+    "--draws": ["--draws", "2"],
+    "--processes": ["--processes", "2"],
+    # Tries of every method at every budget, at which ten minutes would go.
+    "opponents": ["--only", "dense"],
+    "opponents-weights": ["--only", "dense"],
+}
 
 
 @pytest.fixture(scope="module")

@@ -164,17 +164,34 @@ def test_every_method_runs_from_the_command_line_and_is_on_one_page(tmp_path: Pa
         assert float(rows[f"{name}_too"]["sparsity %"]) == pytest.approx(zeros, abs=3)
 
 
-@pytest.mark.parametrize("name", ["table-3.1", "table-3.2", "table-4.2", "table-4.3"])
-def test_the_tables_run_at_smoke_size(name: str, tmp_path: Path):
+def on_digits(name: str) -> schema.Recipe:
+    """A recipe at its smoke size, on a few digits."""
     recipe = schema.resized(load(name), "smoke")
     changes = {"data": {"name": "digits", "train_limit": 64, "test_limit": 20, "validation": 20}}
-    recipe = recipe.model_copy(update={"settings": schema.merged(recipe.settings, changes)})
+    return recipe.model_copy(update={"settings": schema.merged(recipe.settings, changes)})
+
+
+@pytest.mark.parametrize("name", ["table-3.1", "table-3.2", "table-4.2", "table-4.3"])
+def test_the_tables_run_at_smoke_size(name: str, tmp_path: Path):
+    recipe = on_digits(name)
     finished = run(recipe, tmp_path / "out")
     asked = {criterion.value for criterion in recipe.accept}
     assert asked <= set(finished.outcome.values)
     assert len(finished.outcome.rows) == len(recipe.settings["arms"]) - len(recipe.settings.get("leave_out", []))
     published = [row for row in finished.outcome.rows if any(key.startswith("published") for key in row)]
     assert len(published) >= 3
+
+
+@pytest.mark.parametrize(("name", "budget"), [("opponents", 30), ("from-trained", 50)])
+def test_every_method_is_tried_and_compared_at_smoke_size(name: str, budget: int, tmp_path: Path):
+    finished = run(on_digits(name), tmp_path / "out")
+    assert {f"over_best_{budget}", f"over_random_{budget}"} <= set(finished.outcome.values)
+    methods = [f"{method}_{budget}" for method in ("rgsm", "l1", "slimming", "gradual", "lasso", "admm")]
+    for method in methods:
+        [note] = [note for note in finished.outcome.notes if note.startswith(f"{method} takes ")]
+        assert note.count(" %") == 3
+    for arm in (*methods, f"random_{budget}"):
+        assert finished.outcome.values[f"{arm}.macs_left"] <= budget
 
 
 ARMS = """

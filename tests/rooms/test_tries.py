@@ -124,6 +124,7 @@ def test_of_equals_the_first_is_taken():
         ({"arms": {"gradual-try1": {}}}, "Rename that arm"),
         ({"arms": {"again": {"start": "gradual", "tries": TWICE}}}, "'again' starts from an arm that is chosen"),
         ({"arms": {"again": {"start": "dense", "tries": TWICE}, "dense-for-tries": {}}}, "Rename that arm"),
+        ({"arms": {"again": {"start": "dens", "tries": TWICE}}}, "Did you mean 'dense'"),
     ],
 )
 def test_tries_that_would_not_tell_are_refused_before_anything_is_trained(changes: dict, says: str, tmp_path: Path):
@@ -167,6 +168,12 @@ def test_tries_of_an_arm_that_begins_with_another_begin_with_it_from_their_own_s
         torch.equal(tensor, weights["dense-for-tries"][name])
         for name, tensor in load_file(tmp_path / "hand/dense/model.safetensors").items()
     )
+
+
+def test_a_name_like_that_of_a_beginning_is_free_where_no_try_has_one():
+    arms = {"dense-for-tries": {}, "gradual": RECIPE["settings"]["arms"]["gradual"]}
+    settings = Settings(**recipe(arms=arms).settings)
+    assert settings.seeds_of("dense-for-tries") == [0, 1]
 
 
 def test_a_try_that_diverges_is_one_not_taken(tmp_path: Path):

@@ -15,6 +15,7 @@ import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,12 +78,13 @@ def test_what_is_pinned_installs_on_the_oldest_python_that_is_promised():
     """soupsieve 4, which a theme of the site brings, wants 3.11.5; Debian 12 has 3.11.2, where nothing could be tested."""
     promised = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     oldest = f"{promised.removeprefix('>=')}.0"
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
-    # What is not installed tells nothing; what comes from another place than the pins is not theirs.
+    lines = [line.split("==") for line in (ROOT / "constraints.txt").read_text().split()]
+    pins = {canonicalize_name(name): version for name, version in lines}
+    # What is not installed tells nothing; another version than the pinned one is not the pin's.
     wants = {
         one.name: one.metadata.get("Requires-Python")
         for one in metadata.distributions()
-        if pins.get(one.name) == one.version.split("+")[0]
+        if pins.get(canonicalize_name(one.name)) == one.version.split("+")[0]
     }
-    assert len(wants) > 20
+    assert {"torch", "pytest", "ruff"} <= wants.keys()
     assert [name for name, asked in wants.items() if asked and not SpecifierSet(asked).contains(oldest)] == []

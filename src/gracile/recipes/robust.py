@@ -98,8 +98,8 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
     warned: dict[str, list[str]] = {}
     judged: dict[str, int] = {}
     stands: dict[str, str] = {}
-    sets = [(settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)]
-    sets = [(names, draws) for names, draws in sets if names]
+    asked_for = [(settings.attacks, 1), (settings.expected, settings.draws if noisy else 1)]
+    sets = [(names, draws) for names, draws in asked_for if names]
     for names, draws in sets:
         found = evaluate(
             network, x.to(device), y.to(device), eps=settings.eps, attacks=names, options=settings.options,
@@ -111,7 +111,7 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
                 judged.setdefault(score.name, found.judged)
         for name, which in found.stands.items():
             stands.setdefault(name, "".join(map(str, which.int().tolist())))
-        for warning in found.warnings:
+        for warning in dict.fromkeys(found.warnings):
             warned.setdefault(warning, []).append(" and ".join(preset(name).title for name in names))
     # What holds for some of the attacks alone says for which.
     warnings = [text if len(by) == len(sets) else f"{by[0]}: {text}" for text, by in warned.items()]

@@ -75,13 +75,13 @@ class BestRobust(Monitor):
         Raises:
             InputError: nothing has been recorded, or no more than the records passed over.
         """
-        if not self._best and self.records:
+        if not self.records:
+            raise InputError("No record has been made yet.", "Train first: gracile.fit(..., observe=[best]).")
+        if not self._best:
             raise InputError(
                 f"after={self.after} passes over every record made so far ({self.records}).",
                 "Train longer, or lower after.",
             )
-        if not self._best:
-            raise InputError("No record has been made yet.", "Train first: gracile.fit(..., observe=[best]).")
         model.load_state_dict(self._best)
 
     def state_dict(self) -> dict[str, Any]:

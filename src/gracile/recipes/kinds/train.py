@@ -92,7 +92,7 @@ class Settings(arms.ArmSettings[MethodArm]):
 
     def seeds_of(self, arm: str) -> list[int]:
         # Settings of a try have what it begins with among their arms.
-        return self.seeds if arm in self.arms and arm not in map(beginning, self.arms) else self.tuning_seeds
+        return self.seeds if arm in self.arms and arm not in map(beginning, self.begun()) else self.tuning_seeds
 
     def tries(self) -> dict[str, Settings]:
         """The arms that are tries, and those that tries begin with, each with settings in which it is an arm like others."""
@@ -205,13 +205,14 @@ class Settings(arms.ArmSettings[MethodArm]):
 
     def _check_tries(self, name: str, arm: MethodArm) -> None:
         check_tries(name, arm.tries, self.seeds, self.tuning_seeds, self.data.validation)
-        first = None if arm.start is None else self.arms.get(arm.start)
+        first = self.arms.get(arm.start or "")
         if arm.found is not None or (first is not None and (first.tries or first.start or first.found)):
             raise InputError(
                 f"The arm '{name}' starts from an arm that is chosen or started itself, and its tries are trained from seeds of their own.",
                 "Leave its tries out, or give them to the arm it starts from.",
             )
-        for taken in {*try_names(name, arm.tries), beginning(arm.start or name)} & set(self.arms):
+        own = {*try_names(name, arm.tries), *map(beginning, self.begun())}
+        for taken in own & set(self.arms):
             raise InputError(f"A try of the arm '{name}' would be called as the arm '{taken}'.", "Rename that arm.")
 
     def rehearse(self, *, timed: bool = False) -> Rows:

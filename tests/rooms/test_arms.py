@@ -102,7 +102,9 @@ def test_one_by_one_as_an_array_of_jobs_does(recipe: schema.Recipe, whole: dict,
     # What an arm needs is trained with it, of its seeds alone.
     assert set(run(recipe, folder, only=["anew:0"]).missing) == {"dense-seed0", "slim-seed1", "anew-seed1"}
     assert set(run(recipe, folder, only=["anew"]).missing) == {"dense-seed0"}
-    last = run(recipe, folder, only=["dense"])
+    with pytest.raises(InputError, match="no arm named 'x\\*'"):
+        run(recipe, folder, only=["x*"])
+    last = run(recipe, folder, only=["den*:0"])
     assert not last.missing
     assert bits(folder) == whole
 

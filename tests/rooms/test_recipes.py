@@ -17,6 +17,7 @@ from gracile.recipes.arms import Parts
 from gracile.recipes.comparisons import check_comparisons
 from gracile.recipes.kinds import KINDS, kind
 from gracile.recipes.kinds.train import Settings
+from gracile.recipes.runner import started_recipe
 from gracile.recipes.settings import ModelSettings, build_network, named_network
 
 TINY = """
@@ -193,6 +194,21 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tiny: Path, tmp_path: Pat
 def test_a_run_is_not_resumed_with_other_settings(tiny: Path, tmp_path: Path):
     run(load(str(tiny)), tmp_path / "out")
     tiny.write_text(TINY.replace("lr = 0.05", "lr = 0.06"))
+    with pytest.raises(InputError, match="another recipe or other settings"):
+        run(load(str(tiny)), tmp_path / "out", resume=True)
+
+
+def test_a_run_is_resumed_when_only_words_have_changed_and_not_with_another_criterion(tiny: Path, tmp_path: Path):
+    criterion = '[[accept]]\nclaim = "it learns"\nvalue = "dense.accuracy"\nat_least = 0.1\nsizes = ["full", "cpu"]\n'
+    tiny.write_text(TINY + criterion)
+    run(load(str(tiny)), tmp_path / "out")
+    elsewhere = criterion.replace('["full", "cpu"]', '["cpu"]').replace("0.1", "0.9")
+    tiny.write_text('notes = "said later"\n' + TINY + criterion.replace(', "cpu"', "") + elsewhere)
+    finished = run(load(str(tiny)), tmp_path / "out", resume=True)
+    assert "said later" in json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))["notes"]
+    assert started_recipe(tmp_path / "out").notes == "said later"
+    assert [one.at_least for one, _ in finished.verdicts] == [30.0, 101.0, 0.1]
+    tiny.write_text(TINY + criterion.replace("0.1", "0.05"))
     with pytest.raises(InputError, match="another recipe or other settings"):
         run(load(str(tiny)), tmp_path / "out", resume=True)
 

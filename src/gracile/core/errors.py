@@ -8,6 +8,7 @@ traceback.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -95,6 +96,24 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
         shown = f"'{name}'" if name.isprintable() else repr(name)
         raise InputError(f"There is no {what} named {shown}.", nearest(name, table))
     return table[name]
+
+
+def matching(table: Iterable[str], pattern: str, what: str) -> list[str]:
+    """The rows of a table that a name or a pattern of names such as ``*_50`` stands for, in the table's order.
+
+    Args:
+        table: the names there are.
+        pattern: a name, or one with ``*``, ``?`` or ``[...]``.
+        what: what the table holds, in the singular, for the message ("arm").
+
+    Raises:
+        InputError: no row; the message names the nearest one.
+    """
+    names = dict.fromkeys(table)
+    found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+    if not found:
+        pick(names, pattern, what)
+    return found
 
 
 def refuse_unknown(options: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -7,7 +7,6 @@ it is done. `gracile.recipes.engine` trains them.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import hashlib
 import json
 import logging
@@ -21,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import Field
 
-from gracile.core.errors import CollapseWarning, InputError, pick
+from gracile.core.errors import CollapseWarning, InputError, matching
 from gracile.core.files import write_json
 from gracile.core.provenance import environment, places_apart
 from gracile.core.runs import RunFolder, part_name
@@ -124,10 +123,7 @@ class ArmSettings(Seeded, Generic[AnyArm]):
         """
         left_out: set[str] = set()
         for pattern in self.leave_out:
-            found = fnmatch.filter(self.arms, pattern)
-            if not found:
-                pick(self.arms, pattern, "arm")
-            left_out.update(found)
+            left_out.update(matching(self.arms, pattern, "arm"))
         return {name: arm for name, arm in self.arms.items() if name not in left_out}
 
     def names(self) -> list[str]:

@@ -20,7 +20,7 @@ import torch
 
 from gracile import tracking
 from gracile.core.claims import held, take
-from gracile.core.errors import InputError, MissingDependencyError, pick
+from gracile.core.errors import InputError, MissingDependencyError, matching, pick
 from gracile.core.files import write_json
 from gracile.core.provenance import environment
 from gracile.core.runs import RunFolder
@@ -93,12 +93,12 @@ def _chosen(settings: Parts, parts: list[Part], only: Sequence[str]) -> list[Par
     by_place = {(part.arm, part.seed): part for part in parts}
     wanted: list[tuple[str, int]] = [] if only else list(by_place)
     for asked in only:
-        arm, colon, seed = asked.rpartition(":") if asked not in settings.names() else (asked, "", "")
-        pick(dict.fromkeys(settings.names()), arm if colon else asked, "arm")
-        seeds = {str(one): one for one in settings.seeds_of(arm)}
-        wanted += (
-            [(arm, pick(seeds, seed, f"seed of the arm '{arm}'"))] if colon else [(arm, s) for s in seeds.values()]
-        )
+        before, colon, seed = asked.rpartition(":") if asked not in settings.names() else (asked, "", "")
+        for arm in matching(settings.names(), before if colon else asked, "arm"):
+            seeds = {str(one): one for one in settings.seeds_of(arm)}
+            wanted += (
+                [(arm, pick(seeds, seed, f"seed of the arm '{arm}'"))] if colon else [(arm, s) for s in seeds.values()]
+            )
     for arm, seed in wanted:
         # Grows while it is walked through: what is needed may need others.
         wanted += [need for need in settings.needs(arm, seed) if need not in wanted]

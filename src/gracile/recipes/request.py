@@ -42,7 +42,7 @@ def run(
         recipe: a shipped one's name, a TOML file, or a recipe; by default ``classify``, with `weights` ``fine-tune``, which need `data`.
         folder: the run's folder; ``runs/NAME-1``, ``-2``, ... by default.
         resume: continue the run in `folder`, or the newest of this recipe.
-        only: train these arms, ``ARM`` or ``ARM:SEED``, and what they need; all by default.
+        only: train these arms, ``ARM`` or ``ARM:SEED``, a name or a pattern such as ``*_50``, and what they need; all by default.
         jobs: arms trained at once, each in a process of its own.
         cluster: address of a Dask scheduler whose workers train the arms, such as ``tcp://host:8786``.
         track: ``tensorboard``, ``mlflow``, ``wandb`` or ``FILE.py:NAME``, which the run is shown to while it is trained.

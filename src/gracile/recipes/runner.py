@@ -96,7 +96,8 @@ def run(
         recipe: in the size it is to run at.
         path: the run's folder.
         resume: continue, beside other processes that do the same; the recipe must be the one the folder was started with.
-        only: arms to train, as ``ARM`` or ``ARM:SEED``, with what they need; the run is joined if it stands there already.
+        only: arms to train, as ``ARM`` or ``ARM:SEED``, a name or a pattern such as ``*_50``, with what they need; the run is joined if it
+            stands there already.
         jobs: arms trained at once, each in a process of its own with its share of the threads.
         cluster: address of a Dask scheduler whose workers train the arms instead.
         track: rows of `gracile.tracking.TRACKERS`, or ``FILE.py:NAME``, that every arm and the table are shown to.
@@ -280,11 +281,21 @@ def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, re
         raise InputError(
             f"{folder.path} already holds a run.", "Continue it with --resume, or choose another folder with --out."
         )
-    elif resolved not in ((before := tomllib.loads(file.read_text(encoding="utf-8"))), _as_now(before, type(settings))):
-        raise InputError(
-            f"The run in {folder.path} was started with another recipe or other settings.",
-            "Resume with the same recipe and options, or start anew without --resume.",
-        )
+    else:
+        before = tomllib.loads(file.read_text(encoding="utf-8"))
+        if _decides(resolved) not in (_decides(before), _decides(_as_now(before, type(settings)))):
+            raise InputError(
+                f"The run in {folder.path} was started with another recipe or other settings.",
+                "Resume with the same recipe and options, or start anew without --resume.",
+            )
+        if (reworded := {**resolved, "settings": before["settings"]}) != before:
+            write_text(file, tomli_w.dumps(reworded))
+
+
+def _decides(resolved: dict[str, Any]) -> dict[str, Any]:
+    """What a resolved recipe decides of a run: all but the words about it and the criteria of other sizes."""
+    held = [{**one, "sizes": []} for one in resolved.get("accept", []) if resolved["size"] in one["sizes"]]
+    return {key: value for key, value in resolved.items() if key not in ("title", "source", "notes")} | {"accept": held}
 
 
 def _as_now(resolved: dict[str, Any], kind: type[schema.Strict]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import tomli_w
@@ -16,6 +18,8 @@ import tomli_w
 from gracile.core.claims import take
 from gracile.core.errors import InputError
 from gracile.recipes import arms, engine, load, run, schema, shipped
+from gracile.recipes.arms import Part
+from gracile.recipes.engine import _train_part
 from gracile.recipes.kinds import KINDS, kind
 from gracile.recipes.tables import Column, arm_rows, published_row, spread
 from tests.processes import Forked
@@ -91,6 +95,23 @@ def test_two_processes_give_the_bits_of_one(recipe: schema.Recipe, whole: dict, 
     assert len(bits(tmp_path / "two")) == 6 + 3
     assert (tmp_path / "two" / "dense-seed0" / "log.txt").read_text()
     assert not list((tmp_path / "two").rglob("claim-*"))
+
+
+def test_a_warning_says_whose_it_is(recipe: schema.Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    def train(settings: Any, part: Part) -> dict[str, Any]:
+        log.warning("The run ended %s.", "early")
+        log.warning("%s: named already", part.label)
+        log.info("in passing")
+        return {}
+
+    log = logging.getLogger("gracile")
+    folder = tmp_path / "slim-seed1"
+    folder.mkdir()
+    _train_part(cast(Any, SimpleNamespace(train=train)), cast(Any, None), Part("slim", 1, folder), {}, ())
+    log.warning("afterwards")
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == [
+        "slim, seed 1: The run ended early.", "slim, seed 1: named already", "afterwards",
+    ]  # fmt: skip
 
 
 def test_one_by_one_as_an_array_of_jobs_does(recipe: schema.Recipe, whole: dict, tmp_path: Path):

@@ -134,7 +134,7 @@ def _train_part(module: ArmKind, settings: Parts, part: Part, place: Mapping[str
     claim = None if part.done else take(part.path)
     if claim is None:
         return
-    with claim, heeded_warnings() as heard:
+    with claim, heeded_warnings() as heard, _named(part.label):
         if part.done:
             return
         part.notes.clear()
@@ -143,6 +143,22 @@ def _train_part(module: ArmKind, settings: Parts, part: Part, place: Mapping[str
             numbers = module.train(settings, part)
             notes = [*part.notes, *heard]
             write_json(part.path / RESULT, numbers | ({"notes": notes} if notes else {}))
+
+
+@contextlib.contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Warnings in the log say whose they are."""
+
+    def prefixed(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING and label not in record.getMessage():
+            record.msg, record.args = f"{label}: {record.getMessage()}", ()
+        return True
+
+    log.addFilter(prefixed)
+    try:
+        yield
+    finally:
+        log.removeFilter(prefixed)
 
 
 def train_one(

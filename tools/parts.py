@@ -109,7 +109,7 @@ def _rests_on(settings: schema.Strict) -> dict[str, Any]:
         return {}
     if not isinstance(settings, ArmSettings):
         return dict.fromkeys((settings.folder_of(arm, seed) for arm, seed in _all(settings)), settings.model_dump())
-    shared = settings.model_dump(exclude={"arms", "leave_out", "seeds", "compare"})
+    shared = settings.model_dump(exclude={"arms", "leave_out", "seeds", "compare", "reuse"})
     found = {}
     for arm, seed in _all(settings):
         arms, waiting = {}, [arm]

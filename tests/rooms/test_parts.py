@@ -58,7 +58,7 @@ def test_a_run_goes_on_elsewhere_from_the_parts_kept_of_it(
 def test_parts_of_an_arm_that_has_changed_are_left_out(
     recipe: schema.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And those of the arms that take something from it; the others are good."""
+    """And those of the arms that take something from it; the others are good, wherever they were taken over from."""
     monkeypatch.setattr(parts, "ROOT", tmp_path / "parts")
     arms = {
         "dense": {}, "l1": {"method": "l1_filters"}, "scratch": {"method": "scratch", "found": "l1"},
@@ -70,7 +70,7 @@ def test_parts_of_an_arm_that_has_changed_are_left_out(
     for file in first.glob(f"*/{ENVIRONMENT}"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"commit": "0" * 40}))
     assert parts.keep(first) == ["dense", "gradual", "l1", "scratch"]
-    changed = schema.merged(recipe.settings, {"arms": {"l1": {"options": {"prune_at": 0.3}}}, "seeds": [0]})
+    changed = schema.merged(recipe.settings, {"arms": {"l1": {"options": {"prune_at": 0.3}}}, "seeds": [0], "reuse": True})
     monkeypatch.setattr(schema, "load", lambda name: recipe.model_copy(update={"settings": changed}))
     monkeypatch.setattr(schema, "resized", lambda found, size: found)
     monkeypatch.setattr(parts, "started_recipe", lambda _: recipe)

@@ -70,7 +70,9 @@ def test_parts_of_an_arm_that_has_changed_are_left_out(
     for file in first.glob(f"*/{ENVIRONMENT}"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"commit": "0" * 40}))
     assert parts.keep(first) == ["dense", "gradual", "l1", "scratch"]
-    changed = schema.merged(recipe.settings, {"arms": {"l1": {"options": {"prune_at": 0.3}}}, "seeds": [0], "reuse": True})
+    changed = schema.merged(
+        recipe.settings, {"arms": {"l1": {"options": {"prune_at": 0.3}}}, "seeds": [0], "reuse": True}
+    )
     monkeypatch.setattr(schema, "load", lambda name: recipe.model_copy(update={"settings": changed}))
     monkeypatch.setattr(schema, "resized", lambda found, size: found)
     monkeypatch.setattr(parts, "started_recipe", lambda _: recipe)

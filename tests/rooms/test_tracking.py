@@ -181,7 +181,8 @@ def test_a_tracker_that_fails_never_ends_the_run(tmp_path: Path, own: str, caplo
         folder = trained(tmp_path, own.replace("Told", "Fails"))
     assert (folder.path / "result.json").is_file()
     warned = [record.getMessage() for record in caplog.records if "the server is gone" in record.getMessage()]
-    assert [message.split()[1] for message in warned] == ["run/dense", "run/slim"]
+    assert [message.split()[4] for message in warned] == ["run/dense", "run/slim"]
+    assert [message.split(":")[0] for message in warned] == ["dense, seed 0", "slim, seed 0"]
     assert f"gracile run --resume --out {folder.path} --track" in warned[0]
 
 

@@ -97,7 +97,7 @@ def test_two_processes_give_the_bits_of_one(recipe: schema.Recipe, whole: dict, 
     assert not list((tmp_path / "two").rglob("claim-*"))
 
 
-def test_a_warning_says_whose_it_is(recipe: schema.Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_warning_says_whose_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     def train(settings: Any, part: Part) -> dict[str, Any]:
         log.warning("The run ended %s.", "early")
         log.warning("%s: named already", part.label)

@@ -203,7 +203,8 @@ def test_a_run_is_resumed_when_only_words_have_changed_and_not_with_another_crit
     tiny.write_text(TINY + criterion)
     run(load(str(tiny)), tmp_path / "out")
     elsewhere = criterion.replace('["full", "cpu"]', '["cpu"]').replace("0.1", "0.9")
-    tiny.write_text('notes = "said later"\n' + TINY + criterion.replace(', "cpu"', "") + elsewhere)
+    reworded = criterion.replace(', "cpu"', "").replace("it learns", "it learns something")
+    tiny.write_text('notes = "said later"\n' + TINY + reworded + elsewhere)
     finished = run(load(str(tiny)), tmp_path / "out", resume=True)
     assert "said later" in json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))["notes"]
     assert started_recipe(tmp_path / "out").notes == "said later"

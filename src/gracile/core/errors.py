@@ -109,10 +109,10 @@ def matching(table: Iterable[str], pattern: str, what: str) -> list[str]:
     Raises:
         InputError: no row; the message names the nearest one.
     """
-    names = dict.fromkeys(table)
-    found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+    names = list(table)
+    found = fnmatch.filter(names, pattern)
     if not found:
-        pick(names, pattern, what)
+        pick(dict.fromkeys(names), pattern, what)
     return found
 
 

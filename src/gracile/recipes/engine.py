@@ -93,8 +93,8 @@ def _chosen(settings: Parts, parts: list[Part], only: Sequence[str]) -> list[Par
     by_place = {(part.arm, part.seed): part for part in parts}
     wanted: list[tuple[str, int]] = [] if only else list(by_place)
     for asked in only:
-        before, colon, seed = asked.rpartition(":") if asked not in settings.names() else (asked, "", "")
-        for arm in matching(settings.names(), before if colon else asked, "arm"):
+        pattern, colon, seed = asked.partition(":")
+        for arm in matching(settings.names(), pattern, "arm"):
             seeds = {str(one): one for one in settings.seeds_of(arm)}
             wanted += (
                 [(arm, pick(seeds, seed, f"seed of the arm '{arm}'"))] if colon else [(arm, s) for s in seeds.values()]

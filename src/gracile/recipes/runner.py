@@ -294,7 +294,7 @@ def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, re
 
 def _decides(resolved: dict[str, Any]) -> dict[str, Any]:
     """What a resolved recipe decides of a run: all but the words about it and the criteria of other sizes."""
-    held = [{**one, "sizes": []} for one in resolved.get("accept", []) if resolved["size"] in one["sizes"]]
+    held = [{**one, "claim": "", "sizes": []} for one in resolved.get("accept", []) if resolved["size"] in one["sizes"]]
     return {key: value for key, value in resolved.items() if key not in ("title", "source", "notes")} | {"accept": held}
 
 

@@ -25,9 +25,9 @@ def test_the_documents_are_up_to_date():
     kept = (ROOT / picture.FILE).read_text()
     assert picture.description(kept) == picture.description(results.drawn(found)) != "", remedy
     assert results.page(found) == (ROOT / "docs" / "results.md").read_text(), remedy
-    pruning = (ROOT / "docs" / "pruning.md").read_text()
+    comparison = (ROOT / "docs" / "comparison.md").read_text()
     opponents = next(entry for entry in found if entry.recipe.name == goal.RECIPE)
-    assert results.placed(pruning, goal.goal(opponents.recipe, opponents.results)) == pruning, remedy
+    assert results.placed(comparison, goal.goal(opponents.recipe, opponents.results)) == comparison, remedy
     assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy
 
 

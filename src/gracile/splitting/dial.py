@@ -356,7 +356,7 @@ def shares(single: bool, begin: float | None, ramp: float | None, settle: float)
 
     Args:
         single: whether single weights go, which may come back by themselves, or groups.
-        begin: share of the run, at its start, without any pull; None for what validation images chose, see ``docs/pruning.md``.
+        begin: share of the run, at its start, without any pull; None for what validation images chose, see ``docs/comparison.md``.
         ramp: after that, during which the budget shrinks; likewise.
         settle: at its end, during which the choice is final.
 

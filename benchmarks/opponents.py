@@ -1,6 +1,6 @@
 """Other libraries' pruners at the budgets of the recipe `opponents`: its networks, data, epochs, schedule and seeds.
 
-    python -m benchmarks.opponents [--network vit] [--pruner group_norm] [--budget 0.3] [--seed 9] [--split validation]
+    python -m benchmarks.opponents [--network vit] [--pruner group_norm] [--budget 0.3] [--seed 15] [--split validation]
 
 Trains a part of the epochs, with the pruner's regulariser where it has one, removes channels physically down to the budget, and
 trains the rest of them. Prints one line of JSON with the accuracy, beside which RGSM as the recipe has it can be run by
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--pruner", choices=PRUNERS, default="group_norm")
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
     parser.add_argument("--budget", type=float, default=0.3)
-    parser.add_argument("--seed", type=int, default=9)
+    parser.add_argument("--seed", type=int, help="the recipe's first by default")
     parser.add_argument("--prune-at", type=float, default=0.5, help="share of the epochs after which channels go")
     parser.add_argument("--reg", type=float, default=1e-4, help="of group_norm's sparse learning")
     parser.add_argument("--split", choices=("validation", "test"), default="validation", help="what is judged on")
@@ -234,6 +234,7 @@ def main() -> None:
     own = {"model": {"options": FOR_ALL.get(args.network, {})}}
     changes = schema.merged(own, nested(key_values("--set", args.set, "training.epochs=2")))
     settings = Settings(**schema.merged(recipe.settings, changes))
+    args.seed = settings.seeds[0] if args.seed is None else args.seed
     data = settings.data.splits(torch.device("cpu"))
     model, example = build_network(settings.model, data, args.seed), torch.zeros(2, *data.train.input_shape)
     dense, started, spent = macs(model, example), time.process_time(), 0.0

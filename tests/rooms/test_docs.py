@@ -96,6 +96,7 @@ LARGE = {
     # Tries of every method at every budget, at which ten minutes would go.
     "opponents": ["--only", "dense"],
     "opponents-weights": ["--only", "dense"],
+    "from-trained": ["--only", "dense", "--set", "arms.trained.training.epochs=2"],
 }
 
 

@@ -26,6 +26,7 @@ from gracile.layerwise.classifier import Classifier
 from gracile.layerwise.estimator import Learned, Learner
 from gracile.layerwise.regressor import Regressor
 from gracile.layerwise.table import ESTIMATORS
+from tests.peers import peer
 
 # Sizes at which the many fits of scikit-learn's checks stay quick; nothing else is changed.
 SMALL = {
@@ -157,7 +158,7 @@ def test_folds_without_a_class_have_a_score():
 
 
 def pandas():
-    return pytest.importorskip("pandas")
+    return peer("pandas")
 
 
 KINDS = {

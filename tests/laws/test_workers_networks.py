@@ -20,6 +20,7 @@ from gracile.workers import (
     one_peer_exponential,
     spectral_gap,
 )
+from tests.peers import peer
 
 NAMES = sorted(GRAPHS)
 SIZES = {"torus": 12}
@@ -27,7 +28,7 @@ SIZES = {"torus": 12}
 
 def mixing_or_skip(mixing: str) -> str:
     if mixing == "optimal":
-        pytest.importorskip("cvxpy", reason="the convex solver is not installed")
+        peer("cvxpy")
     return mixing
 
 

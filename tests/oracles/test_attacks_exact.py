@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 
 import numpy as np
 import pytest
@@ -20,16 +19,14 @@ from gracile.attacks.losses import dlr, dlr_towards, margin
 from gracile.core.seeding import generator
 from gracile.models import build
 from tests.models.attacked import affine, convolutional, distances
+from tests.peers import peer
 
 ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
 
 @pytest.fixture(scope="module")
 def torchattacks():
-    with warnings.catch_warnings():
-        # What the package warns of when it is imported is its own affair.
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("torchattacks", reason="needs torchattacks, installed with --no-deps")
+    return peer("torchattacks")
 
 
 def samples(network: nn.Linear, norm: str, limit: float):
@@ -332,9 +329,7 @@ def test_pgd_is_torchattacks_bit_for_bit(torchattacks, name: str, chunk: int | N
 
 
 def test_pgd_is_foolboxs_bit_for_bit():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        foolbox = pytest.importorskip("foolbox", reason="needs foolbox")
+    foolbox = peer("foolbox")
     network, x, y = convolutional().eval(), torch.rand(24, 2, 6, 6), torch.randint(5, (24,))
     theirs = foolbox.attacks.LinfPGD(abs_stepsize=2 / 255, steps=7, random_start=False)
     _, found, _ = theirs(foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu"), x, y, epsilons=8 / 255)

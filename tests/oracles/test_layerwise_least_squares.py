@@ -16,6 +16,7 @@ from gracile.layerwise import Statistics, norm_ball_least_squares
 from gracile.layerwise.least_squares import admm
 from gracile.layerwise.ridge import generalised, ridge
 from gracile.layerwise.statistics import Dual, gather, weighted
+from tests.peers import peer
 
 
 def problem(samples: int, n: int, q: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,7 +95,7 @@ def test_a_singular_gram_matrix_in_the_ball():
 @pytest.mark.parametrize(("samples", "n"), [(40, 6), (6, 40)])
 @pytest.mark.parametrize("eps", [0.2, 0.7, 50.0])
 def test_norm_ball_equals_a_convex_solver(samples, n, eps):
-    cvxpy = pytest.importorskip("cvxpy", reason="the convex solver of the test extra is not installed")
+    cvxpy = peer("cvxpy")
     y, t = (tensor.numpy() for tensor in problem(samples, n))
     o = cvxpy.Variable((n, t.shape[1]))
     objective = cvxpy.Minimize(cvxpy.sum_squares(t - y @ o))

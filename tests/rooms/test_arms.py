@@ -22,6 +22,7 @@ from gracile.recipes.arms import Part
 from gracile.recipes.engine import _train_part
 from gracile.recipes.kinds import KINDS, kind
 from gracile.recipes.tables import Column, arm_rows, published_row, spread
+from tests.peers import peer
 from tests.processes import Forked
 
 RECIPE = """
@@ -223,7 +224,7 @@ def test_the_part_of_a_killed_process_is_taken_up_from_its_checkpoint(
 def test_a_cluster_that_loses_a_worker_gives_the_bits_of_one_process(
     long_recipe: schema.Recipe, long_whole: dict, tmp_path: Path
 ):
-    distributed = pytest.importorskip("distributed")
+    distributed = peer("distributed")
     folder, killed = tmp_path / "cluster", []
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=None

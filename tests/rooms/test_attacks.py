@@ -41,6 +41,7 @@ from gracile.report import reading
 from gracile.report.writing import render
 from tests.conftest import make_blobs
 from tests.models.attacked import Noisy, Rounded, convolutional
+from tests.peers import peer
 
 
 def batch(n: int = 24, seed: int = 0):
@@ -295,7 +296,7 @@ def test_an_output_without_clear_logits_is_refused_in_a_sentence(wrap, message: 
 
 
 def test_transformers_outputs_are_taken():
-    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    transformers = peer("transformers")
     output = transformers.modeling_outputs.ImageClassifierOutput
     model, (x, y) = Returning(lambda z: output(logits=z, hidden_states=(z, z))), batch(6)
     assert torch.equal(pgd(model, x, y, steps=2), pgd(model.network, x, y, steps=2))

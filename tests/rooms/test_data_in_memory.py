@@ -12,6 +12,7 @@ import gracile
 from gracile.core.errors import DataError, InputError
 from gracile.data import Splits, describe, load, splits
 from gracile.training import evaluate
+from tests.peers import peer
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 6), dtype=np.uint8)
 LABELS = np.arange(60) % 3
@@ -105,7 +106,7 @@ def test_splits_that_are_given_are_taken_and_others_drawn():
 
 
 def test_features_stand_as_they_are():
-    pandas = pytest.importorskip("pandas")
+    pandas = peer("pandas")
     x = np.random.default_rng(1).normal(size=(60, 4)).astype(np.float32)
     for given in (x, x.astype(np.float64), pandas.DataFrame(x, columns=list("abcd")), torch.from_numpy(x).bfloat16()):
         found = splits((given, LABELS), (x, LABELS), validation=0)

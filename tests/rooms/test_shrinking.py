@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import lzma
 from pathlib import Path
@@ -36,6 +35,7 @@ from gracile.shrinking import (
 from gracile.shrinking.parity import largest_difference
 from tests.models.well_known import LARGE, WELL_KNOWN, LambdaShortcutNet, randomised
 from tests.models.zeros import zero_filters, zero_groups, zero_inputs_per_layer
+from tests.peers import peer
 
 
 def sparse(name: str, share: float, seed: int) -> tuple[nn.Module, Tensor]:
@@ -521,10 +521,7 @@ def test_half_precision_is_compared_by_its_own_rounding() -> None:
 @pytest.mark.parametrize("name", ["lenet", "googlenet", "densenet", "resnet20-B"])
 def test_the_reference_implementation_removes_the_same(name: str) -> None:
     """torch-pruning, told to remove one channel, must cut the same parameters as we do."""
-    if importlib.util.find_spec("torch_pruning") is None:
-        pytest.skip("torch-pruning is not installed")
-    import torch_pruning
-
+    torch_pruning = peer("torch_pruning")
     make, shape = WELL_KNOWN[name]
     model, x = randomised(make(), 0), torch.randn(1, *shape)
     graph = trace(model, x)

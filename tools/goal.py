@@ -14,6 +14,8 @@ from gracile.recipes import schema
 from gracile.recipes.kinds.train import Settings
 
 RECIPE = "opponents"
+# Where it stands.
+FILE = "docs/comparison.md"
 # Sizes that are no cells: one for confirming, one for tests.
 OTHERS = ("full", "smoke")
 COMPARISON = "over_best_"

@@ -321,7 +321,7 @@ def write(root: Path) -> None:
         write_text(root / picture.FILE, shown)
     for entry in found:
         if entry.recipe.name == goal.RECIPE:
-            file = root / "docs" / "comparison.md"
+            file = root / goal.FILE
             write_text(file, placed(file.read_text("utf-8"), goal.goal(entry.recipe, entry.results)))
     write_text(root / "docs" / "results.md", page(found))
     write_text(root / "docs" / "claims.md", ledger(told, found))

@@ -25,7 +25,7 @@ def test_the_documents_are_up_to_date():
     kept = (ROOT / picture.FILE).read_text()
     assert picture.description(kept) == picture.description(results.drawn(found)) != "", remedy
     assert results.page(found) == (ROOT / "docs" / "results.md").read_text(), remedy
-    comparison = (ROOT / "docs" / "comparison.md").read_text()
+    comparison = (ROOT / goal.FILE).read_text()
     opponents = next(entry for entry in found if entry.recipe.name == goal.RECIPE)
     assert results.placed(comparison, goal.goal(opponents.recipe, opponents.results)) == comparison, remedy
     assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy

@@ -60,7 +60,8 @@ class RGSM(VariableSplitting):
         beta: strength of the coupling, above 0. A group becomes 0 below the l2 norm ``lam/beta`` for group lasso,
             ``sqrt(2 lam/beta)`` for group l0.
         lam2: weight of a smooth group lasso on w itself, ``lam2 sum_g sqrt(|w_g|^2 + 1e-8)``. The papers leave it out or take 1e-5;
-            under a budget 3e-3 was the best of 0 to 1e-2, see ``docs/comparison.md``.
+            under a budget 3e-3 was the best of 0 to 1e-2 beside a weight decay of 5e-4, and 0 to 1e-3 beside one that serves a short
+            run better, see ``docs/comparison.md``.
         grouping: ``input_channel`` (the papers), ``output_filter``, ``kernel``, ``row``, ``block`` (4 consecutive inputs of an
             output at a kernel position; ``block:8``, ``block:4x4`` for outputs x inputs), or ``coupled``: a channel with every
             slice that must vanish for it to be physically removable, which needs `example`. By default ``coupled`` when an

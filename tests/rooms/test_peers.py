@@ -10,7 +10,7 @@ from tests.peers import peer
 
 
 def test_a_library_that_is_not_installed_leaves_the_test_out():
-    with pytest.raises(pytest.skip.Exception, match="needs no_such_library.part, which `make peers` installs"):
+    with pytest.raises(pytest.skip.Exception, match=r"needs no_such_library\.part, which `make peers` installs"):
         peer("no_such_library.part")
 
 

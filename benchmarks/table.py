@@ -10,6 +10,7 @@ from benchmarks import (
     forward_forward,
     growth,
     layerwise,
+    lean_passes,
     multiples,
     one_layer,
     shrink,
@@ -25,6 +26,10 @@ from benchmarks.protocol import Benchmark
 BENCHMARKS: dict[str, tuple[Benchmark, str]] = {
     "splitting": (splitting.cases, "a training step that is split, beside a plain one"),
     "training": (training.cases, "an epoch of `gracile.fit`, beside a plain PyTorch loop with a DataLoader"),
+    "lean-passes": (
+        lean_passes.cases,
+        "a step once the choice is final, through what stays and through the whole network",
+    ),
     "adversarial": (adversarial.cases, "a step on attacked samples, beside a plain one; ensembles, beside one member"),
     "attacks": (attacks.cases, "PGD, beside torchattacks"),
     "layerwise": (layerwise.cases, "an ELM, beside scikit-learn's RBFSampler and RidgeClassifier"),

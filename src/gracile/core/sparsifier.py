@@ -59,3 +59,8 @@ class Sparsifier(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         ...
+
+
+def settled(sparsifier: Sparsifier | None) -> bool:
+    """Whether its zeros stand in the model's own weights and stay to the end, as its attribute `settled` says; False if it has none."""
+    return bool(getattr(sparsifier, "settled", False))

@@ -67,6 +67,11 @@ class Pruning(ABC):
         """The masks of `sparse_model`, which may be ahead of those that are held."""
         return self.masks
 
+    @property
+    def settled(self) -> bool:
+        """Whether the masks are held in the weights, and no more will go."""
+        return self.masks is not None
+
     # What all have.
 
     def _of_weights(self, share: Amount, of: Of, unit: str) -> Amount:

@@ -70,6 +70,10 @@ class GradualMagnitude(Pruning):
         progress = 1.0 if step >= self.last else max(0, step - self.first) / max(1, self.last - self.first)
         return part_way(self.amount, 1 - (1 - progress) ** 3)
 
+    @property
+    def settled(self) -> bool:
+        return self.step >= self.last and self.masks is not None
+
     def _after(self) -> None:
         step = self.step
         if step == self.last or (self.first < step < self.last and (step - self.first) % self.every == 0):

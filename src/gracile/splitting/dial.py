@@ -133,6 +133,11 @@ class Dial:
         """The share that stays at most, by the budget's name."""
         return self._budgets.kept
 
+    @property
+    def settled(self) -> bool:
+        """Whether the choice is final: what is gone is zero in w itself, and stays so."""
+        return self._chosen
+
     # Steering.
 
     def plan(self, step: int) -> dict[str, float]:

@@ -107,15 +107,17 @@ def _refused(model: nn.Module, learning: LearningRule | Objective, ranks: int) -
         return "compiling is for losses on clean samples"
     if ranks > 1:
         return "several processes train together"
-    hooked = [
-        name
-        for name, one in model.named_modules()
-        if one._forward_hooks or one._forward_pre_hooks or one._backward_hooks
-    ]
-    if hooked:
-        return (
-            f"hooks look into the passes of '{hooked[0] or type(model).__name__}', which compiled ones would leave out"
-        )
+    hooked = hooked_module(model)
+    if hooked is not None:
+        return f"hooks look into the passes of '{hooked}', which compiled ones would leave out"
+    return None
+
+
+def hooked_module(model: nn.Module) -> str | None:
+    """The first module whose passes a hook looks into; None where there is none."""
+    for name, one in model.named_modules():
+        if one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks:
+            return name or type(model).__name__
     return None
 
 

@@ -17,12 +17,13 @@ from gracile.core.errors import DataError, InputError
 from gracile.core.learning_rule import LearningRule
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed, generator
-from gracile.core.sparsifier import Sparsifier
+from gracile.core.sparsifier import Sparsifier, settled
 from gracile.data import Augmentation, Dataset, Splits, batches
 from gracile.data.dataset import check_data
 from gracile.training.checkpointer import Checkpointer
 from gracile.training.compiled import Compile, compiled
 from gracile.training.interrupts import GracefulStop
+from gracile.training.lean import Lean, lean
 from gracile.training.objectives import Loss, Objective, as_objective
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
@@ -58,6 +59,7 @@ def fit(
     precision: Precision = "auto",
     channels_last: bool = True,
     compile: Compile = False,
+    lean_passes: Lean = "auto",
     folder: RunFolder | str | Path | None = None,
     resume: bool = False,
     observe: Observer | Sequence[Observer] = (),
@@ -101,6 +103,9 @@ def fit(
         compile: whether the passes of a step go through ``torch.compile``, which takes a minute or so first; ``auto`` times both where
             training takes minutes, and takes the faster: another run may choose otherwise, and its last bits differ. For losses on
             clean samples in one process, without hooks on the passes. The history tells, and a resumed run keeps it.
+        lean_passes: whether passes leave out what the sparsifier has removed, once its choice is final; ``auto`` where that saves more
+            than it costs, by the rule of `gracile.training.lean`. Training is the same up to rounding and to what dropout draws. The log
+            and the history tell.
         folder: where ``metrics.jsonl`` and the checkpoint go; without one nothing is written.
         resume: go on from the folder's checkpoint, if it holds one.
         observe: monitors, as `gracile.dynamics.monitors` builds them, and functions from the network to numbers by
@@ -183,6 +188,7 @@ def fit(
             model, through or ranks.parallel(model), built, learning, schedule or Constant(), per_epoch, passes, seed, place,
             ranks,
         )  # fmt: skip
+        waiting = sparsifier is not None and lean_passes is not False
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, total, position.taken(per_epoch)))
         while (taken := position.taken(per_epoch)) < total:
@@ -193,6 +199,18 @@ def fit(
                 recorded = recorder.due(position.taken(per_epoch) + 1)
                 if recorded:
                     recorder.before_step(x, y)
+                if waiting and settled(sparsifier):
+                    smaller = lean(
+                        lean_passes,
+                        model,
+                        learning,
+                        x,
+                        precision=history.precision,
+                        compiled=history.compiled,
+                        ranks=ranks.size,
+                    )
+                    stepper.through, waiting = smaller or stepper.through, False
+                    history.lean = 1.0 if smaller is None else smaller.left
                 stepper.step(position, x, y)
                 recorder.after_step()
                 bar.update()

@@ -28,12 +28,14 @@ class History:
         seconds: spent training and evaluating, over all sittings.
         precision: of the passes, ``float32`` or ``bf16``; None before the first step.
         compiled: whether the passes were; likewise.
+        lean: share of the multiply-adds that passes take since the choice is final, 1 where they leave nothing out; None before it.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     precision: Taken | None = None
     compiled: bool | None = None
+    lean: float | None = None
 
 
 @dataclass

@@ -47,7 +47,7 @@ log = logging.getLogger("gracile")
 TRAINED = ("trained.json", "layers.json", "model.safetensors", "metrics.jsonl", "answers.json", "robust.json")
 # What of a recipe's training is an argument of `fit` under the same name.
 GIVEN = {
-    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision", "compile",
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "nesterov", "precision", "compile", "lean_passes",
     "checkpoint_seconds",
 }  # fmt: skip
 

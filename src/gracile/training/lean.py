@@ -1,0 +1,84 @@
+"""Whether the passes of training leave out what is gone for good: by a rule, so that every run of the same settings chooses alike."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from torch import Tensor, nn
+
+from gracile.core.errors import GracileError, InputError
+from gracile.core.learning_rule import LearningRule
+from gracile.models import draws_noise
+from gracile.shrinking import LeanPasses
+from gracile.training.compiled import hooked_module
+from gracile.training.objectives import Objective
+from gracile.training.precision import Taken
+
+Lean = bool | Literal["auto"]
+
+log = logging.getLogger("gracile")
+# The share of the multiply-adds that passes take at most, by precision, and how many of a batch they save at least: cutting the parameters
+# costs some milliseconds, and narrow layers run slower for their size, in bf16 above all. On a GPU small networks wait for launches, of
+# which there are more.
+LEFT: dict[Taken, float] = {"float32": 0.6, "bf16": 0.4}
+SAVES = 5e8
+
+
+def lean(
+    asked: Lean,
+    model: nn.Module,
+    learning: LearningRule | Objective,
+    x: Tensor,
+    *,
+    precision: Taken,
+    compiled: bool | None,
+    ranks: int,
+) -> LeanPasses | None:
+    """The network to train through from now on, if its passes are to leave out what is gone.
+
+    Args:
+        asked: of `fit`.
+        model: with its zeros, in training mode.
+        learning: what is minimised.
+        x: the batch of the next step.
+        precision: of the passes.
+        compiled: whether they go through ``torch.compile``.
+        ranks: processes that train together.
+
+    Raises:
+        InputError: it is asked for and cannot be.
+    """
+    found: LeanPasses | None = None
+    reason = _refused(model, learning, compiled=compiled, ranks=ranks)
+    if reason is None:
+        try:
+            found = LeanPasses(model, x[:2])
+        except GracileError as error:
+            reason = error.cause[:1].lower() + error.cause[1:].rstrip(".")
+    if (
+        found is not None
+        and asked == "auto"
+        and (x.is_cuda or found.left > LEFT[precision] or found.saved * len(x) < SAVES)
+    ):
+        found, reason = None, "that would save too little to pay for itself"
+    if found is None:
+        if asked is True:
+            raise InputError(f"The passes cannot leave out what is gone: {reason}.", "Leave lean_passes out.")
+        log.info("The choice is final; the passes stay whole: %s.", reason)
+        return None
+    log.info("The choice is final; the passes take %.1f %% of the multiply-adds from now on.", 100 * found.left)
+    return found
+
+
+def _refused(model: nn.Module, learning: LearningRule | Objective, *, compiled: bool | None, ranks: int) -> str | None:
+    if callable(learning):
+        return "a learning rule takes its own"
+    if ranks > 1:
+        return "several processes train together"
+    if compiled:
+        return "they are compiled"
+    if draws_noise(model):
+        return "the network draws noise, which is another with fewer channels"
+    hooked = hooked_module(model)
+    return None if hooked is None else f"hooks look into those of '{hooked}'"

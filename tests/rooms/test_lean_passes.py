@@ -17,7 +17,7 @@ from gracile.core.sparsifier import Sparsifier, settled
 from gracile.data import Splits
 from gracile.dynamics import watch
 from gracile.pruning import ADMM, GradualMagnitude, L1Filters, RandomChannels, Scratch
-from gracile.shrinking import LeanPasses, shrink
+from gracile.shrinking import LeanPasses, ParityError, shrink
 from gracile.splitting import Dial
 from gracile.training import adversary, lean
 
@@ -146,6 +146,104 @@ def test_constants_that_others_read_are_refused():
     assert shrink(model, x)[0].out_features == 4
     with pytest.raises(InputError, match="constant and not zero is read by '2'"):
         LeanPasses(model, x)
+
+
+class Attention(nn.Module):
+    """Reads two of four heads."""
+
+    shape = (5, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.TransformerEncoderLayer(8, 4, 16, dropout=0.0, batch_first=True), nn.Linear(8, 3)
+        with torch.no_grad():
+            self.layer.self_attn.out_proj.weight[:, :4] = 0
+            self.layer.self_attn.in_proj_weight.view(3, 8, 8)[:, :4] = 0
+            self.layer.self_attn.in_proj_bias.view(3, 8)[:, :4] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.layer(x).mean(1))
+
+
+class Tied(nn.Module):
+    """Two layers share a weight; a third is half gone."""
+
+    shape = (6,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third, self.out = (
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 12),
+            nn.Linear(12, 2),
+        )
+        self.second.weight = self.first.weight
+        with torch.no_grad():
+            self.out.weight[:, 6:] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.third(self.second(self.first(x).relu())).relu())
+
+
+class Recurrent(nn.Module):
+    """Nobody reads half of the state."""
+
+    shape = (5, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.LSTM(4, 8, batch_first=True), nn.Linear(8, 2)
+        with torch.no_grad():
+            self.out.weight[:, 4:] = 0
+            self.layer.weight_hh_l0[:, 4:] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.layer(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [Attention, Tied, Recurrent])
+def test_gradients_are_the_whole_networks_where_there_are_any(kind: Callable[[], nn.Module]):
+    torch.manual_seed(0)
+    model = kind().double()
+    x = torch.randn(4, *model.shape, dtype=torch.float64)  # type: ignore[misc]
+    passes = LeanPasses(model, x)
+    assert passes.left < 1
+    gradients = []
+    for through in (model, passes):
+        model.zero_grad()
+        through(x).square().sum().backward()
+        gradients.append([one.grad.clone() for one in model.parameters() if one.grad is not None])
+    for whole, cut in zip(*gradients, strict=True):
+        torch.testing.assert_close(cut, torch.where(cut != 0, whole, 0.0), rtol=1e-9, atol=1e-12)
+        assert (cut != 0).any() or not (whole.abs() > 1e-12).any()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_network_that_does_something_else_in_training_is_refused(dropout: float):
+    """Sizes in its forward make a smaller one of it whose forward is generated, as in evaluation."""
+
+    class Auxiliary(nn.Module):
+        def __init__(self, *, aside: bool) -> None:
+            super().__init__()
+            self.first, self.last, self.drop = nn.Linear(4, 6), nn.Linear(6, 2), nn.Dropout(dropout)
+            self.aside = aside
+
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            hidden = self.drop(self.first(x).relu().view(-1, 6))
+            return (self.last(hidden), hidden) if self.aside and self.training else self.last(hidden)
+
+    x = torch.randn(3, 4)
+    for aside in (False, True):
+        model = Auxiliary(aside=aside).train()
+        with torch.no_grad():
+            model.last.weight[:, :3] = 0
+        assert shrink(model, x).first.out_features == 3
+        if aside:
+            with pytest.raises(ParityError, match="In training mode"):
+                LeanPasses(model, x)
+        else:
+            assert LeanPasses(model, x)(x).shape == (3, 2)
 
 
 # In `gracile.fit`.

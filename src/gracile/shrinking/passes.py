@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gracile.channels import Example, trace
-from gracile.channels.tracing import suits
+from gracile.channels.tracing import inputs_of, mapped, suits
 from gracile.core.errors import InputError
-from gracile.core.outputs import tensors_of
+from gracile.core.outputs import tensors_in, tensors_of
 from gracile.shrinking.build import Builder
-from gracile.shrinking.parity import check, default_tolerance
+from gracile.shrinking.parity import ParityError, check, default_tolerance, shown_and_drawn
 from gracile.shrinking.plan import allowed, planned, structure
 
 
@@ -37,7 +38,8 @@ class LeanPasses(nn.Module):
 
     Raises:
         InputError: see `plan`; or channels that are constant without being zero, whose constants other layers' biases would have to learn.
-        ParityError: the passes give other outputs than the network.
+        ParityError: the passes give other outputs than the network, in evaluation or in training, as where its forward asks
+            ``if self.training``.
 
     >>> import torch
     >>> from gracile.shrinking import LeanPasses
@@ -70,12 +72,24 @@ class LeanPasses(nn.Module):
         self._lean = (lean,)
         cuts = made.mapping()
         names = [name for name, _ in (*lean.named_parameters(), *lean.named_buffers())]
+        own = set(names) - {name for name, _ in tensors_of(model)}
+        if own:
+            raise InputError(
+                f"The smaller network has a tensor '{min(own)}' that the whole one has not.",
+                "Train through the network itself.",
+            )
         self._cuts = {name: _indices(cuts.get(name, {})) for name in names}
         self._modes = [
             (module, model.get_submodule(name)) for name, module in lean.named_modules() if _has_submodule(model, name)
         ]
         self.training = model.training
         check(model, self, example, default_tolerance(model))
+        _check_training(self, example)
+
+    @property
+    def whole(self) -> nn.Module:
+        """The network itself."""
+        return self._orig_mod
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """As the network's own."""
@@ -101,6 +115,41 @@ class LeanPasses(nn.Module):
                 wholes[name][_grid(wholes[name], cuts)] = one
             elif one is not before[name]:
                 wholes[name].copy_(one)
+
+
+def _check_training(passes: LeanPasses, example: Example) -> None:
+    """Compare with the whole network in training mode: in number and shape of outputs, and in value where no dropout draws."""
+    lean = copy.deepcopy(passes).double()
+    inputs = mapped(shown_and_drawn(example), lambda one: one.double() if one.is_floating_point() else one)
+    devices = sorted({one.device.index for one in lean.parameters() if one.is_cuda})
+
+    def outputs(network: nn.Module) -> tuple[list[Tensor], bool]:
+        """What it gives, and whether it drew random numbers for it."""
+        positional, named = inputs_of(inputs)
+        states = lambda: [torch.get_rng_state(), *(torch.cuda.get_rng_state(one) for one in devices)]
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            before = states()
+            result = tensors_in(network.train()(*positional, **named))
+            drew = any(not torch.equal(one, other) for one, other in zip(before, states(), strict=True))
+        return result, drew
+
+    try:
+        theirs, drew = outputs(lean.whole)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
+        # A network that does not train on two samples in double precision.
+        return
+    try:
+        ours, _ = outputs(lean)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
+        ours = []
+    same = [one.shape for one in ours] == [one.shape for one in theirs]
+    if not same or not (
+        drew or all(torch.allclose(one, other, 1e-6, 1e-6) for one, other in zip(ours, theirs, strict=True))
+    ):
+        raise ParityError(
+            "In training mode the smaller network does not give the outputs of the whole one.",
+            "Train through the network itself: its forward does something else in training that a smaller one leaves out.",
+        )
 
 
 def _indices(cuts: Mapping[int, list[int]]) -> list[tuple[int, Tensor]]:

@@ -22,7 +22,7 @@ log = logging.getLogger("gracile")
 # costs some milliseconds, and narrow layers run slower for their size, in bf16 above all. On a GPU small networks wait for launches, of
 # which there are more.
 LEFT: dict[Taken, float] = {"float32": 0.6, "bf16": 0.4}
-SAVES = 5e8
+SAVES = 1e8
 
 
 def lean(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -55,6 +56,25 @@ def test_the_shipped_recipes_are_found():
     assert {"digits", "classify", "table-4.1"} <= set(found)
     on_disk = {path for path in schema.PAPERS.parent.rglob("*.toml") if path.name != "published.toml"}
     assert set(found.values()) == on_disk
+
+
+def test_recipes_and_sizes_exist_wherever_they_are_named():
+    """The command's own help and the page for contributors named a size that the recipe did not have."""
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", root / "CONTRIBUTING.md", root / "docs" / "claims.toml", *(root / "docs").glob("*.md")]
+    sources = [path for kind_ in ("*.py", "*.toml") for path in (root / "src" / "gracile").rglob(kind_)]
+    said = re.compile(r"(?:gracile (?:run|reproduce) |`)(?!gracile|python)([a-z][a-z0-9.-]+)(?= |`)([^\n`]*)")
+    named = {
+        (path.name, name, size[1] if (size := re.search(r"--size (\w+)", rest)) else None)
+        for path in [*pages, *sources]
+        for name, rest in said.findall(path.read_text(encoding="utf-8"))
+        if name in shipped() or "--size" in rest
+    }
+    assert len({name for _, name, _ in named}) > 40
+    unknown = [
+        one for one in named if one[1] not in shipped() or (one[2] and one[2] not in {"full", *load(one[1]).sizes})
+    ]
+    assert not unknown
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))

@@ -2,7 +2,7 @@
 
   gracile reproduce                          what can be reproduced, by document
   gracile reproduce table-4.1                at the published size
-  gracile reproduce table-4.1 --size cpu     one that two cores finish; smoke takes seconds
+  gracile reproduce table-4.1 --size laptop  one that two cores finish; smoke takes seconds
 
 In Python: gracile.run.
 """

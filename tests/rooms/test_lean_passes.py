@@ -22,7 +22,7 @@ from gracile.splitting import Dial
 from gracile.training import adversary, lean
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet20": lambda: models.resnet20(width=8),
+    "resnet20": lambda: models.resnet20(width=4),
     "vgg16": lambda: models.vgg16(width=0.125),
     "mobilenet": lambda: models.mobilenet(width=0.25),
     "vit": lambda: models.vit(image_size=32, width=16, depth=2, heads=4),

@@ -107,7 +107,7 @@ def browser(profile: Path) -> Iterator[Browser]:
     """Start one with a fresh profile; the test is skipped where there is none."""
     binary = next((found for name in NAMES if (found := shutil.which(name))), None)
     if binary is None:
-        pytest.skip("needs a chromium or chrome binary to look at the page")
+        pytest.skip("needs chromium or chrome to look at the page, such as `apt-get install chromium`")
     read_here, write_there = os.pipe()
     read_there, write_here = os.pipe()
     command = [sys.executable, "-c", PIPES, str(read_there), str(write_there), binary, *FLAGS]

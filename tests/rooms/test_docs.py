@@ -143,7 +143,7 @@ def test_every_command_of_the_documents_does_what_it_says(command: str, workplac
     status = cli.main([*words, *more])
     printed = capsys.readouterr()
     if status == 2 and "Hugging Face" in printed.err and ("mnist" in printed.err or "cifar" in printed.err):
-        pytest.skip("needs data that are neither under GRACILE_DATA nor within reach")
+        pytest.skip("needs mnist or cifar10: set GRACILE_DATA to a folder with them; Hugging Face cannot be reached")
     assert status in (0, 1), printed.err
     assert printed.out.strip()
 

@@ -94,8 +94,10 @@ def test_gradients_and_statistics_lie_where_the_whole_network_has_them():
     torch.testing.assert_close(passes(x), model(x))
     assert model[1].num_batches_tracked == 1
     model[1].train()
+    before = model[1].running_var.clone()
     passes(x)
     assert model[1].num_batches_tracked == 2
+    assert (model[1].running_var[stays] != before[stays]).all()
 
 
 def test_a_dial_and_every_method_say_when_their_zeros_stay():
@@ -328,10 +330,15 @@ def test_what_would_be_another_training_stays_whole_or_is_refused(blobs: Splits,
         fit(noisy, blobs, sparsifier=pruned(noisy, x), lean_passes=True, **SETTINGS)  # type: ignore[arg-type]
 
 
-def test_a_method_of_ones_own_that_does_not_say_keeps_them_whole(blobs: Splits):
-    class Own(RandomChannels):
-        settled = property(lambda self: False)
-
+def test_what_never_settles_stays_whole_and_says_so_where_it_was_asked_for(
+    blobs: Splits, caplog: pytest.LogCaptureFixture
+):
     model, x = network(), torch.zeros(2, 1, 8, 8)
-    history = fit(model, blobs, sparsifier=Own(model, steps=STEPS, example=x, macs=0.4), lean_passes=True, **SETTINGS)  # type: ignore[arg-type]
-    assert history.lean is None
+    splitting = RGSM(model, example=x)
+    for method, why in ((None, "no method of sparse training is there"), (splitting, "RGSM does not say when")):
+        assert fit(model, blobs, sparsifier=method, **SETTINGS).lean is None  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=why):
+            fit(model, blobs, sparsifier=method, lean_passes=True, **SETTINGS)  # type: ignore[arg-type]
+    dial = Dial(RGSM(model, beta=0.1, example=x), steps=STEPS, macs=0.4, example=x, settle=0)
+    assert fit(model, blobs, sparsifier=dial, lean_passes=True, **SETTINGS).lean is None  # type: ignore[arg-type]
+    assert "The choice was never final" in caplog.text

@@ -29,7 +29,8 @@ class SparsitySummary(Protocol):
 class Sparsifier(Protocol):
     """A method that makes a network sparse while it is trained.
 
-    RVSM, RGSM and every baseline fit this; `gracile.fit` needs no more.
+    RVSM, RGSM and every baseline fit this; `gracile.fit` needs no more. One that has an attribute `settled`, of bool, says with it when its
+    zeros stand in the model's own weights and stay to the end: from then on `fit` may leave out what is gone.
     """
 
     def attach(self, optimizer: Any, /) -> Any:

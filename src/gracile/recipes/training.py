@@ -15,7 +15,6 @@ from gracile.data import Dataset
 from gracile.recipes.schema import Strict
 from gracile.training import BestRobust, CrossEntropy, History, Objective, Schedule, adversary, robust_monitors
 from gracile.training.compiled import Compile
-from gracile.training.lean import Lean
 from gracile.training.precision import Precision
 from gracile.training.schedules import schedule_named
 
@@ -38,7 +37,7 @@ class TrainingSettings(Strict):
     Attributes:
         precision: ``float32``, ``bf16``, or ``auto``, with which the same recipe trains in bf16 on one machine and in float32 on another.
         compile: whether the passes go through ``torch.compile``; ``auto`` measures whether that pays.
-        lean_passes: whether passes leave out what is removed, once the choice is final; ``auto`` where that pays.
+        lean_passes: passes leave out what is removed, once the choice is final: ``auto`` where that pays, or false. Dense arms have no choice.
         decay: of the schedule ``diminishing``, ``lr / (1 + decay lr l)`` at step l; ``averaged`` belongs to adagrad.
         adversarial: attacks the batches of all arms that are not `natural`.
         checkpoint_seconds: at most this long between checkpoints; it changes no number.
@@ -61,7 +60,7 @@ class TrainingSettings(Strict):
     decay: float = 1e-3
     precision: Precision = "float32"
     compile: Compile = False
-    lean_passes: Lean = "auto"
+    lean_passes: Literal["auto", False] = "auto"
     adversarial: AdversarialSettings | None = None
     checkpoint_seconds: float = Field(60.0, ge=0)
     monitors: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gracile.core.errors import GracileError, InputError
 from gracile.core.learning_rule import LearningRule
+from gracile.core.sparsifier import Sparsifier
 from gracile.models import draws_noise
 from gracile.shrinking import LeanPasses
 from gracile.training.compiled import hooked_module
@@ -50,17 +51,16 @@ def lean(
         InputError: it is asked for and cannot be.
     """
     found: LeanPasses | None = None
+    if asked == "auto" and x.is_cuda:
+        log.info("The choice is final; the passes stay whole: this is not measured on a GPU.")
+        return None
     reason = _refused(model, learning, compiled=compiled, ranks=ranks)
     if reason is None:
         try:
             found = LeanPasses(model, x[:2])
         except GracileError as error:
             reason = error.cause[:1].lower() + error.cause[1:].rstrip(".")
-    if (
-        found is not None
-        and asked == "auto"
-        and (x.is_cuda or found.left > LEFT[precision] or found.saved * len(x) < SAVES)
-    ):
+    if found is not None and asked == "auto" and (found.left > LEFT[precision] or found.saved * len(x) < SAVES):
         found, reason = None, "that would save too little to pay for itself"
     if found is None:
         if asked is True:
@@ -69,6 +69,24 @@ def lean(
         return None
     log.info("The choice is final; the passes take %.1f %% of the multiply-adds from now on.", 100 * found.left)
     return found
+
+
+def check_lean(asked: Lean, sparsifier: Sparsifier | None) -> None:
+    """Before anything is trained: refuse to promise what no choice can bring.
+
+    Raises:
+        InputError: lean passes are asked for, and there is no method that says when its zeros stay.
+    """
+    if asked is True and not hasattr(sparsifier, "settled"):
+        name = (
+            "no method of sparse training is there"
+            if sparsifier is None
+            else f"{type(sparsifier).__name__} does not say when"
+        )
+        raise InputError(
+            f"lean_passes=True waits until zeros stay, and {name}.",
+            "Put a Dial on a splitting, give a method an attribute `settled`, or leave lean_passes out.",
+        )
 
 
 def _refused(model: nn.Module, learning: LearningRule | Objective, *, compiled: bool | None, ranks: int) -> str | None:

@@ -23,7 +23,7 @@ from gracile.data.dataset import check_data
 from gracile.training.checkpointer import Checkpointer
 from gracile.training.compiled import Compile, compiled
 from gracile.training.interrupts import GracefulStop
-from gracile.training.lean import Lean, lean
+from gracile.training.lean import Lean, check_lean, lean
 from gracile.training.objectives import Loss, Objective, as_objective
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
@@ -119,7 +119,8 @@ def fit(
 
     Raises:
         DataError: labels out of the network's range.
-        InputError: the network does not take the data, they are no `Splits`, or the length of training is not given exactly once.
+        InputError: the network does not take the data, they are no `Splits`, the length of training is not given exactly once, or
+            lean or compiled passes are asked for and cannot be.
         NonFiniteError: the loss or a weight is no longer finite; the last good checkpoint and all records stand.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
@@ -127,6 +128,7 @@ def fit(
     device = next(model.parameters()).device
     _check_fit(model, data.train)
     _check_numbers(epochs, steps, record_every, batch_size)
+    check_lean(lean_passes, sparsifier)
     place = RunFolder(Path(folder)) if isinstance(folder, (str, Path)) else folder
     if isinstance(optimizer, str):
         optimizer = optimizer_factory(optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
@@ -242,6 +244,8 @@ def fit(
                         position = position.without_sums()
                 if asked:
                     raise KeyboardInterrupt
+        if waiting and lean_passes is True:
+            log.warning("The choice was never final, so that every pass was whole. A dial's `settle` says when it is.")
     return history
 
 

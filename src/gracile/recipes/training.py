@@ -37,7 +37,7 @@ class TrainingSettings(Strict):
     Attributes:
         precision: ``float32``, ``bf16``, or ``auto``, with which the same recipe trains in bf16 on one machine and in float32 on another.
         compile: whether the passes go through ``torch.compile``; ``auto`` measures whether that pays.
-        lean_passes: passes leave out what is removed, once the choice is final: ``auto`` where that pays, or false. Dense arms have no choice.
+        lean_passes: passes leave out what is removed, once the choice is final: ``auto`` where that pays, or false.
         decay: of the schedule ``diminishing``, ``lr / (1 + decay lr l)`` at step l; ``averaged`` belongs to adagrad.
         adversarial: attacks the batches of all arms that are not `natural`.
         checkpoint_seconds: at most this long between checkpoints; it changes no number.

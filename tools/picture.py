@@ -50,7 +50,7 @@ PANELS = (
     ),
     Panel(
         "robust-mnist", "laptop", "MNIST, adversarially trained: weights", ("sparsity %", "weights that are zero, %"),
-        ("PGD-20 %", "stand PGD of 40 steps, %"),
+        ("PGD-20 %", "accuracy under PGD-40, %"),
         {"RVSM": ["rvsm80", "rvsm90"], "ADMM": ["admm80", "admm90"]}, ("dense", "dense"),
     ),
 )  # fmt: skip

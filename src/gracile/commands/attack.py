@@ -1,4 +1,4 @@
-"""Attack a classifier and say what accuracy stands, with confidence intervals.
+"""Measure a classifier's accuracy under attack, with confidence intervals.
 
   gracile attack runs/digits-1                           a run's sparse network and its dense twin
   gracile attack runs/digits-1 --arm rgsm --eps 4/255    one of them, in a smaller ball

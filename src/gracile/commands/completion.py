@@ -1,4 +1,4 @@
-"""Print what makes a shell complete these commands, their options and files.
+"""Print a shell's completion script for these commands, their options and files.
 
   gracile completion bash > ~/.local/share/bash-completion/completions/gracile
   gracile completion zsh > ~/.zfunc/_gracile    with fpath=(~/.zfunc $fpath) in ~/.zshrc

@@ -1,4 +1,4 @@
-"""Say what data are read as: shapes, splits, classes with their counts, and what was left out.
+"""Show how data are read: shapes, splits, classes with their counts, and what was left out.
 
   gracile data photos/                           a folder of images by class
   gracile data mine.csv --label answer           a table, its label's column named

@@ -1,6 +1,6 @@
-"""Say what is installed, what this machine can do, and which data sets are found.
+"""Show what is installed, what this machine can do, and which data sets are found.
 
-  gracile doctor                  worth attaching to a report of a fault
+  gracile doctor                  worth attaching to a bug report
   gracile doctor --data-root D    with the data sets under D
 
 In Python: gracile.deploy.doctor.examine.

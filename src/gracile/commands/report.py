@@ -1,9 +1,9 @@
-"""Make a run's page anew, or compare runs.
+"""Rebuild a run's page, or compare runs.
 
   gracile report runs/digits-1                    writes runs/digits-1/report.html
   gracile report runs/digits-1 runs/digits-2      comparison.html: one table, curves, the front
 
-Every run leaves its page by itself when it ends. Make it again for an unfinished run, or after
+Every run writes its page when it ends. Rebuild it for an unfinished run, or after
 `gracile compress` has measured latencies. A page is one file that needs no network.
 In Python: gracile.write_report.
 """

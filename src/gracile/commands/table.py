@@ -12,18 +12,18 @@ from gracile import __version__
 COMMANDS = {
     "run": "train a dense network and its sparse twin from a recipe or on your data",
     "runs": "list the runs of a folder, filter and compare them",
-    "report": "make a run's page anew, or one that compares several runs",
+    "report": "rebuild a run's page, or make one that compares several runs",
     "compress": "shrink a sparse network, export it to ONNX and int8, and measure what that bought",
-    "attack": "attack a classifier and say what accuracy stands, with intervals and warnings",
+    "attack": "measure a classifier's accuracy under attack, with intervals and warnings",
     "push": "send a run's network, made smaller, to the Hugging Face hub, with a card",
-    "data": "what data are read as: shapes, splits, classes with their counts",
+    "data": "show how data are read: shapes, splits, classes with their counts",
     "weights": "draw a run's weights: histograms, kernels, channel norms, sparsity against lam",
     "workers": "train one network over many workers, and see how they agree and what it costs",
     "walk": "diffusivity of senile reinforced random walks, exact and simulated",
     "one-layer": "relaxed splitting on the one-layer network of theorems 3.1 and 3.2, from many starts",
     "reproduce": "run a published table or figure and print the published numbers beside ours",
-    "doctor": "what is installed, what this machine can do, and which data sets are found",
-    "completion": "print what makes a shell complete these commands",
+    "doctor": "show what is installed, what this machine can do, and which data sets are found",
+    "completion": "print the completion script for a shell",
 }
 
 

@@ -91,7 +91,7 @@ def attack(
     device: str = "cpu",
     folder: Path | str | None = None,
 ) -> Attacked:
-    """Attack classifiers on the test split of their data and say what accuracy stands.
+    """Attack classifiers on the test split of their data and measure the accuracy that is left.
 
     `gracile.attacks.evaluate` does the same to one network on tensors.
 

@@ -126,7 +126,7 @@ def _next(run: Run, best: Arm | None) -> tuple[str, str]:
     if best is None:
         if any(arm.sparse for arm in run.arms) or not run.arms:
             return "", ""
-        return f"gracile attack {where}", "tells what of its accuracy stands under attack"
+        return f"gracile attack {where}", "measures its accuracy under attack"
     arm = f" --arm {shlex.quote(best.name)}" if len(run.arms) > 1 else ""
     if best.measured is None:
         return (
@@ -134,5 +134,5 @@ def _next(run: Run, best: Arm | None) -> tuple[str, str]:
             "removes the channels, exports to ONNX and int8, and times what comes out",
         )
     if not best.attacked and run.described is not None and run.described.get("kind") == "images":
-        return f"gracile attack {where}{arm}", "tells what of its accuracy stands under attack"
+        return f"gracile attack {where}{arm}", "measures its accuracy under attack"
     return "", ""

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from gracile.core.errors import GracileError, InputError, pick
 from gracile.core.files import write_json, write_text
 from gracile.recipes import schema
-from gracile.recipes.runner import format_rows, read_result
+from gracile.recipes.runner import format_rows, read_result, started_recipe
 
 try:
     from tools import goal, picture
@@ -241,7 +241,8 @@ def page(found: list[Entry]) -> str:
     ]
     for entry in found:
         source = f"\n\n{entry.recipe.source}." if entry.recipe.source else ""
-        parts.append(f"## {entry.recipe.name}: {entry.recipe.title}{source}")
+        notes = entry.recipe.notes and f"\n\n{' '.join(entry.recipe.notes.split())}"
+        parts.append(f"## {entry.recipe.name}: {entry.recipe.title}{source}{notes}")
         for size in entry.sizes:
             parts.append(f"**{size}**: " + (_told(entry, size) if size in entry.results else "not run."))
     return "\n\n".join([*parts, END]) + "\n"
@@ -328,7 +329,7 @@ def write(root: Path) -> None:
 
 
 def keep(run: Path) -> Path:
-    """Put a finished run's ``result.json`` beside its recipe.
+    """Put a finished run's ``result.json`` beside its recipe, without the recipe's own notes, which stand there.
 
     Args:
         run: a run's folder.
@@ -350,7 +351,8 @@ def keep(run: Path) -> Path:
     if criteria(result["accept"]) != criteria(recipe.accept, size):
         raise InputError(f"The criteria of {name} changed since the run in {run}.", "Run it again.")
     file = kept_files(name)[size]
-    write_text(file, (run / "result.json").read_text("utf-8"))
+    own = started_recipe(run).notes
+    write_json(file, result | {"notes": [note for note in result["notes"] if note != own]})
     return file
 
 

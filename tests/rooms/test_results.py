@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,11 +103,16 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     result, made = json.loads(kept.read_text()), tmp_path / "run"
     kept.unlink()
     made.mkdir()
+    shutil.copy(folder / "walks" / "theorem-2.3.toml", made / "recipe.toml")
     monkeypatch.setattr(schema, "PAPERS", folder)
     monkeypatch.setattr(schema, "EXAMPLES", folder.parent / "examples")
 
     def outcome(**changes) -> int:
-        (made / "result.json").write_text(json.dumps({**result, **changes}))
+        told = [
+            schema.load("theorem-2.3").notes,
+            *result["notes"],
+        ]  # The recipe's own notes are not kept a second time.
+        (made / "result.json").write_text(json.dumps({**result, "notes": told, **changes}))
         return results.main([str(made)], tmp_path)
 
     dirty = {**result["environment"], "commit": f"{result['environment']['commit']}+changes"}

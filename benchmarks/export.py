@@ -1,4 +1,4 @@
-"""What removing channels and int8 buy in onnxruntime: VGG-16 and ResNet-18 with half of their coupled groups zero.
+"""What int8, removing channels, and both buy in onnxruntime: VGG-16 and ResNet-18 with half of their coupled groups zero.
 
 The weights are drawn, not trained: time and size do not depend on them, accuracy does and is measured by `gracile compress`. Every
 second group is zero, so that each layer halves.
@@ -69,11 +69,19 @@ def cases(small: bool) -> Iterator[Case]:
         sparse = half_zero(model, example)
         lean = shrink(sparse, example)
         with tempfile.TemporaryDirectory() as folder:
-            forms = ("dense", f"{SCATTERED:.0%} scattered zeros", "half the groups zero", "shrunk", "shrunk + int8")
+            forms = (
+                "dense",
+                f"{SCATTERED:.0%} scattered zeros",
+                "half the groups zero",
+                "int8",
+                "shrunk",
+                "shrunk + int8",
+            )
             files = dict(zip(forms, (Path(folder) / f"{number}.onnx" for number in range(len(forms))), strict=True))
             for form, one in zip(forms, (model, scattered_zero(model), sparse), strict=False):
                 export_onnx(one, example, files[form], verbose=False)
             samples = torch.rand(8 if small else 128, 3, 32, 32)
+            export_onnx(model, example, files["int8"], samples, verbose=False)
             export_onnx(lean, example, files["shrunk + int8"], samples, float_path=files["shrunk"], verbose=False)
             for batch in (1, 16):
                 inputs = feed(as_examples(torch.rand(batch, 3, 32, 32)))

@@ -63,7 +63,7 @@ class Claim:
         place: by the document's own numbering.
         says: the claim, in short.
         verdict: one of `VERDICTS`.
-        evidence: ``test FILE::NAME`` or ``recipe NAME SIZE VALUE``.
+        evidence: ``test FILE::NAME``, ``recipe NAME SIZE VALUE`` or ``benchmark NAME / CASE / CONTENDER``.
         n: seeds, starts, images.
         size: at what size.
         note: what a reader must know.
@@ -125,7 +125,7 @@ def headlines(found: list[Claim]) -> str:
 
 def ledger(found: list[Claim], kept: list[Entry]) -> str:
     """The page of claims: how many hold, and each with its verdict and what it rests on."""
-    values = {(entry.recipe.name, size): result["values"] for entry in kept for size, result in entry.results.items()}
+    values = kept_values(kept)
     parts = [
         "# Claims",
         f"{BEGIN}\n\nEvery theorem, table, figure and sentence with a number or an order in it, of the five documents. *Holds*: as "
@@ -134,18 +134,45 @@ def ledger(found: list[Claim], kept: list[Entry]) -> str:
         counts(found),
     ]
     for key, title in DOCUMENTS.items():
-        rows = [_row(claim, values) for claim in found if claim.document == key]
+        rows = [_row(claim, values, ratios()) for claim in found if claim.document == key]
         parts.append(f"## {title}\n\nSource: [@{key}].\n\n" + tabulate(rows, headers="keys", tablefmt="github"))
     return "\n\n".join([*parts, END]) + "\n"
 
 
-def _row(claim: Claim, values: dict[tuple[str, str], dict[str, float]]) -> dict[str, str]:
+def kept_values(kept: list[Entry]) -> dict[tuple[str, str], dict[str, float]]:
+    """What recipes have found, by name and size."""
+    return {(entry.recipe.name, size): result["values"] for entry in kept for size, result in entry.results.items()}
+
+
+def ratios() -> dict[tuple[str, ...], float]:
+    """Which share of its base's time each contender of the kept benchmarks takes, by benchmark, case and contender."""
+    kept = json.loads((ROOT / "benchmarks" / "speed.json").read_text("utf-8"))
+    return {
+        (name, row["case"], row["contender"]): row["ratio"]
+        for name, found in kept.items()
+        for row in found["rows"]
+        if "ratio" in row
+    }
+
+
+def benchmark(evidence: str) -> tuple[str, ...]:
+    """What a line of evidence ``benchmark NAME / CASE / CONTENDER`` names."""
+    return tuple(evidence.removeprefix("benchmark ").split(" / "))
+
+
+def _row(
+    claim: Claim, values: dict[tuple[str, str], dict[str, float]], shares: dict[tuple[str, ...], float]
+) -> dict[str, str]:
     shown = []
     for one in claim.evidence:
         kind, *words = one.split(" ")
         if kind == "recipe":
             name, size, value = words
             shown.append(f"`{name}` ({size}): `{value}` = {_number(values.get((name, size), {}).get(value))}")
+        elif kind == "benchmark":
+            name, case, contender = benchmark(one)
+            share = _number(shares.get((name, case, contender)))
+            shown.append(f"[benchmark `{name}`](speed.md#{name}), {case}: {contender} takes {share} of the time")
         else:
             file, _, test = words[0].partition("::")
             shown.append(f"[{test.removeprefix('test_').replace('_', ' ')}](../{file})")

@@ -37,11 +37,7 @@ def test_no_claim_is_without_a_verdict_and_what_it_rests_on():
     found = results.claims()
     assert len({(claim.document, claim.place) for claim in found}) == len(found) > 140
     assert {claim.document for claim in found} == set(results.DOCUMENTS)
-    values = {
-        (entry.recipe.name, size): result["values"]
-        for entry in results.entries()
-        for size, result in entry.results.items()
-    }
+    values, ratios = results.kept_values(results.entries()), results.ratios()
     for claim in found:
         assert claim.evidence or claim.verdict == "not run" or claim.note, claim.place
         assert claim.evidence or claim.verdict in ("not run", "undecided"), claim.place
@@ -50,6 +46,8 @@ def test_no_claim_is_without_a_verdict_and_what_it_rests_on():
             if kind == "test":
                 file, _, name = words[0].partition("::")
                 assert f"def {name}(" in (ROOT / file).read_text(), one
+            elif kind == "benchmark":
+                assert results.benchmark(one) in ratios, one
             else:
                 assert kind == "recipe", one
                 assert words[2] in values.get((words[0], words[1]), {}), one

@@ -128,6 +128,15 @@ def test_int8_fuses_every_layer_and_keeps_the_accuracy(made: Exported) -> None:
     assert made.accuracy_float.percent - made.accuracy_int8.percent <= 1
 
 
+def test_a_file_in_int8_has_a_quarter_of_the_bytes(tmp_path: Path) -> None:
+    layers = [nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 600)]
+    x = torch.randn(64, 600)
+    made = export_onnx(
+        nn.Sequential(*layers), x, tmp_path / "int8.onnx", x, float_path=tmp_path / "float.onnx", verbose=False
+    )
+    assert 3.8 < (tmp_path / "float.onnx").stat().st_size / made.bytes < 4
+
+
 def test_int8_outputs_are_near_the_float_ones_but_not_the_same(made: Exported, float_file: Path) -> None:
     x = make_blobs().test.inputs.float() / 255
     exact, found = infer(float_file, x), infer(made.path, x)

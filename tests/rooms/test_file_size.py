@@ -34,16 +34,22 @@ def test_the_files_are_weighed_and_compute_what_was_trained(tmp_path: Path):
     file.write_text(RECIPE)
     finished = run(load(str(file)), tmp_path / "out")
     values, sizes = finished.outcome.values, json.loads((tmp_path / "out" / "sizes.json").read_text())
-    assert values["shrunk.times_smaller"] == sizes["dense"]["bytes"] / sizes["shrunk"]["bytes"] > 2
+    ratios = [one["dense"]["bytes"] / one["shrunk"]["bytes"] for one in sizes.values()]
+    assert min(ratios) > 2
+    assert values["shrunk.times_smaller"] == pytest.approx(sum(ratios) / 2)
+    assert values["shrunk.times_smaller.error"] == pytest.approx(abs(ratios[0] - ratios[1]) / 2, abs=1e-9)
     assert values["int8.times_smaller"] > 1.5 * values["shrunk.times_smaller"]
-    # Files are of the first seed, and the float ones classify as the trained networks do.
-    for name, arm in (("dense", "base-seed0"), ("shrunk", "lean-seed0")):
-        trained = json.loads((tmp_path / "out" / arm / "arm.json").read_text())
-        assert sizes[name]["accuracy"] == pytest.approx(trained["accuracy"], abs=0.51)
-        # Four bytes a parameter, and a graph of a few kilobytes around them.
-        parameters = 4 * trained["parameters_left"] / 100 * values["base.nonzero"]
-        assert 0 < sizes[name]["bytes"] - parameters < 20_000
-    assert values["int8_costs"] == pytest.approx(sizes["shrunk"]["accuracy"] - sizes["int8"]["accuracy"])
+    # Of each seed the float files classify as the trained networks do.
+    for seed, found in sizes.items():
+        for name, arm in (("dense", "base"), ("shrunk", "lean")):
+            trained = json.loads((tmp_path / "out" / f"{arm}-seed{seed}" / "arm.json").read_text())
+            assert found[name]["accuracy"] == pytest.approx(trained["accuracy"], abs=0.51)
+            # Four bytes a parameter, and a graph of a few kilobytes around them.
+            parameters = 4 * trained["parameters_left"] / 100 * values["base.nonzero"]
+            assert 0 < found[name]["bytes"] - parameters < 20_000
+    costs = [one["shrunk"]["accuracy"] - one["int8"]["accuracy"] for one in sizes.values()]
+    assert values["int8_costs"] == pytest.approx(sum(costs) / 2)
+    assert "±" in finished.outcome.rows[-2]["x faster"]
     assert [row["arm"] for row in finished.outcome.rows] == [
         "base",
         "lean",

@@ -1,11 +1,14 @@
 """Other libraries' pruners at the budgets of the recipe `opponents`: its networks, data, epochs, schedule and seeds.
 
+    python -m benchmarks.opponents --compare [--network vit] [--budget 0.3] [--pruner group_norm]
     python -m benchmarks.opponents [--network vit] [--pruner group_norm] [--budget 0.3] [--seed 15] [--split validation]
 
-Trains a part of the epochs, with the pruner's regulariser where it has one, removes channels physically down to the budget, and
-trains the rest of them. Prints one line of JSON with the accuracy, beside which RGSM as the recipe has it can be run by
-``--pruner rgsm``. ``--prune-at`` and ``--reg`` are what to try on validation images from a seed that nothing else is trained from, as
-the recipe's arms do from 100; ``--set`` changes the recipe's settings. Needs torch-pruning and nvidia-modelopt (``make peers``).
+The second line trains a part of the epochs, with the pruner's regulariser where it has one, removes channels physically down to the
+budget, trains the rest of them, and prints one line of JSON with the accuracy. ``--pruner rgsm`` is the recipe's own arm. The first is
+the whole protocol: `TRIES` of each pruner on validation images from the recipe's tuning seed, then the best of them from its seeds on
+test images, each run in a process of its own. It keeps the lines in benchmarks/opponents.jsonl, and does not run again what stands there;
+``python tools/results.py`` makes a table of them. ``--set`` changes the recipe's settings. Needs torch-pruning and nvidia-modelopt
+(``make peers``).
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import importlib.metadata
 import io
 import json
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -30,6 +37,7 @@ from torch import nn
 import gracile
 from gracile.channels import trace
 from gracile.commands.options import key_values
+from gracile.core.provenance import environment
 from gracile.data import Augmentation, Splits, batches
 from gracile.models.vit import Attention
 from gracile.recipes import load, schema
@@ -40,11 +48,21 @@ from gracile.recipes.settings import build_network
 from gracile.training import Schedule, evaluate, fit, steps_per_epoch
 from gracile.training.optimizers import optimizer_factory
 
+KEPT = Path(__file__).with_name("opponents.jsonl")
+# What each is tried with; RGSM takes the tries of the recipe's arm by their number.
+WHEN = [{"prune_at": 0.5}, {"prune_at": 0.3}, {"prune_at": 0.15}]
+TRIES: dict[str, list[dict[str, float]]] = {
+    "rgsm": [{"attempt": 0}, {"attempt": 1}, {"attempt": 2}],
+    "group_norm": [{"reg": 1e-4}, {"reg": 1e-3}, {"reg": 1e-2}],
+    "isomorphic": WHEN,
+    "fastnas": WHEN,
+}
+LIBRARIES = {"group_norm": "torch-pruning", "isomorphic": "torch-pruning", "fastnas": "nvidia-modelopt"}
 BISECTIONS = 10
 # The recipe's size that trains a network.
 NETWORKS = {"resnet20": "budgets", "vgg16": "vgg", "mobilenet": "mobile", "vit": "vit"}
-# Images that FastNAS judges each of some hundred choices by, and its tries at a budget that it counts in its own way.
-JUDGED_BY, TRIES = 500, 6
+# Images that FastNAS judges each of some hundred choices by, and how often it is asked for a budget that it counts in its own way.
+JUDGED_BY, REPEATS = 500, 6
 # Batches from which it sets batch-norms anew.
 CALIBRATION = 10
 # Zero-padded channels are cut wrongly by torch-pruning and not traced by FastNAS; a projection does as well.
@@ -142,7 +160,7 @@ def searched(model: nn.Module, example: torch.Tensor, budget: float, data: Split
             # What each choice costs in accuracy is found once.
             "checkpoint": str(Path(folder) / "search.pth"), "verbose": False,
         }  # fmt: skip
-        for _ in range(TRIES):
+        for _ in range(REPEATS):
             lean = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
             quiet = io.StringIO()
             with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet), warnings.catch_warnings():
@@ -199,8 +217,9 @@ def in_two_parts(
 
 
 def by_rgsm(data: Splits, example: torch.Tensor, args: argparse.Namespace, settings: Settings) -> nn.Module:
-    """The recipe's own arm, its second try, which was the best on ResNet-20."""
-    arm, _, training = settings.with_arm("rgsm", settings.tried(f"rgsm_{round(100 * args.budget)}", 1)).asked("rgsm")
+    """The recipe's own arm, by one of its tries."""
+    tried = settings.tried(f"rgsm_{round(100 * args.budget)}", args.attempt)
+    arm, _, training = settings.with_arm("rgsm", tried).asked("rgsm")
     built = build(arm, settings.model, training, args.seed, data, torch.device("cpu"), None)
     fit(
         built.network, data, epochs=training.epochs, optimizer=training.optimizer, lr=training.lr, momentum=training.momentum,
@@ -216,17 +235,73 @@ def augmentation(settings: Settings) -> Augmentation:
     return Augmentation(flip=settings.data.flip, crop=settings.data.crop)
 
 
-PRUNERS = ("group_norm", "isomorphic", "fastnas", "rgsm")
+# The protocol.
+
+
+Row = dict[str, Any]
+
+
+def compare(settings: Settings, args: argparse.Namespace, pruners: Sequence[str], kept: Path = KEPT) -> None:
+    """Run the protocol for one network at one budget, and keep its lines; what is kept already is not run again."""
+    rows = read(kept)
+
+    def run(pruner: str, seed: int, split: str, options: Mapping[str, float]) -> Row:
+        asked = {
+            "network": args.network,
+            "budget": args.budget,
+            "pruner": pruner,
+            "seed": seed,
+            "split": split,
+            "options": dict(options),
+        }
+        for row in rows:
+            if all(row[key] == value for key, value in asked.items()):
+                return row
+        row = asked | one(args, pruner, seed, split, options)
+        with kept.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(pruner, seed, split, options, row.get("accuracy", row.get("refused")), flush=True)
+        return row
+
+    for pruner in pruners:
+        judged = [run(pruner, settings.tuning_seeds[0], "validation", options) for options in TRIES[pruner]]
+        reached = [row for row in judged if "accuracy" in row]
+        if reached:
+            best = max(reached, key=lambda row: row["accuracy"])
+            for seed in settings.seeds:
+                run(pruner, seed, "test", best["options"])
+
+
+def one(args: argparse.Namespace, pruner: str, seed: int, split: str, options: Mapping[str, float]) -> Row:
+    """One run in a process of its own; where the budget is out of the pruner's reach, why."""
+    asked = {"network": args.network, "budget": args.budget, "pruner": pruner, "seed": seed, "split": split, **options}
+    words = [word for key, value in asked.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    changes = [word for change in args.set for word in ("--set", change)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.opponents", *words, *changes], capture_output=True, text=True, check=False
+    )
+    if done.returncode and "reaches no" in done.stderr:
+        return {"refused": done.stderr.strip().splitlines()[-1]}
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def read(kept: Path = KEPT) -> list[Row]:
+    """The lines that are kept."""
+    return [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.exists() else []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pruner", choices=PRUNERS, default="group_norm")
+    parser.add_argument("--compare", action="store_true", help="the whole protocol, kept")
+    parser.add_argument("--pruner", choices=TRIES, help="group_norm by default; all of them with --compare")
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
     parser.add_argument("--budget", type=float, default=0.3)
     parser.add_argument("--seed", type=int, help="the recipe's first by default")
     parser.add_argument("--prune-at", type=float, default=0.5, help="share of the epochs after which channels go")
     parser.add_argument("--reg", type=float, default=1e-4, help="of group_norm's sparse learning")
+    parser.add_argument("--attempt", type=int, default=0, help="which of the tries of the recipe's arm rgsm takes")
     parser.add_argument("--split", choices=("validation", "test"), default="validation", help="what is judged on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe")
     args = parser.parse_args()
@@ -234,19 +309,28 @@ def main() -> None:
     own = {"model": {"options": FOR_ALL.get(args.network, {})}}
     changes = schema.merged(own, nested(key_values("--set", args.set, "training.epochs=2")))
     settings = Settings(**schema.merged(recipe.settings, changes))
+    if args.compare:
+        compare(settings, args, [args.pruner] if args.pruner else list(TRIES))
+        return
+    args.pruner = args.pruner or "group_norm"
     args.seed = settings.seeds[0] if args.seed is None else args.seed
     data = settings.data.splits(torch.device("cpu"))
     model, example = build_network(settings.model, data, args.seed), torch.zeros(2, *data.train.input_shape)
-    dense, started, spent = macs(model, example), time.process_time(), 0.0
+    dense, started, spent = trace(model, example).dense(), time.process_time(), 0.0
     if args.pruner == "rgsm":
         lean = by_rgsm(data, example, args, settings)
     else:
         lean, spent = in_two_parts(args.pruner, model, data, example, args, settings)
     seconds = time.process_time() - started
     accuracy = evaluate(lean, data.test if args.split == "test" else data.validation).accuracy
+    where = environment()
+    library = LIBRARIES.get(args.pruner)
     print(json.dumps({
-        **vars(args), "accuracy": round(100 * accuracy, 2), "macs_left": round(100 * macs(lean, example) / dense, 2),
-        "parameters": sum(p.numel() for p in lean.parameters()), "seconds": round(seconds, 1), "pruning": round(spent, 1),
+        "accuracy": round(100 * accuracy, 2), "macs_left": round(100 * macs(lean, example) / dense.macs, 2),
+        "parameters_left": round(100 * sum(p.numel() for p in lean.parameters()) / dense.parameters, 2),
+        "seconds": round(seconds, 1), "pruning": round(spent, 1), "set": args.set, "commit": where["commit"],
+        "processor": where["processor"], "threads": where["threads"], "torch": where["versions"]["torch"],
+        "library": f"{library} {importlib.metadata.version(library)}" if library else "",
     }))  # fmt: skip
 
 

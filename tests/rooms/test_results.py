@@ -10,7 +10,7 @@ import pytest
 
 from gracile.core.errors import InputError
 from gracile.recipes import schema
-from tools import goal, picture, results
+from tools import goal, others, picture, results
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +29,7 @@ def test_the_documents_are_up_to_date():
     comparison = (ROOT / goal.FILE).read_text()
     opponents = next(entry for entry in found if entry.recipe.name == goal.RECIPE)
     assert results.placed(comparison, goal.goal(opponents.recipe, opponents.results)) == comparison, remedy
+    assert results.placed(comparison, others.others(others.rows()), others.NAME) == comparison, remedy
     assert results.ledger(results.claims(), found) == (ROOT / "docs" / "claims.md").read_text(), remedy
 
 

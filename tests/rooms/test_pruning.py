@@ -358,8 +358,8 @@ def test_depthwise_channels_and_heads_go_to_the_budget_and_the_lean_network_is_t
         sparse = pruning.sparse_model().eval()
     lean = shrink(sparse, x)
     left = trace(lean, x).dense().macs / trace(model, x).dense().macs
-    # A head of so small a transformer is worth some percent of it.
-    assert 0.9 * macs < left <= macs
+    # A head of so small a transformer is worth some percent of it; neurons fill what is left of the budget.
+    assert 0.98 * macs < left <= macs
     torch.testing.assert_close(lean(x), sparse(x), rtol=0.0, atol=1e-4)
 
 

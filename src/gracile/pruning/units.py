@@ -16,6 +16,8 @@ from gracile.core.summary import LayerSummary, zeros
 from gracile.pruning.shares import Amount, Budget, Scope, survivors
 
 Unit = Literal["weight", "channel"]
+# The share of the multiply-adds that may stay unused below a budget, and how many channels are tried to fill it.
+UNUSED, TRIED = 0.005, 64
 
 
 class Units(Protocol):
@@ -207,8 +209,8 @@ class Channels:
         """`keep` for the least share that leaves at most these multiply-adds.
 
         Layers give up whole channels at once, so a share lands below the budget; of the last that went the largest come back as
-        far as it allows, so that no method leaves a part of its budget unused. A channel that is zero already is counted as gone, so
-        it stays gone.
+        far as it allows, and where one is too expensive, as an attention head may be, the largest of those that went before it, so
+        that no method leaves a part of its budget unused. A channel that is zero already is counted as gone, so it stays gone.
         """
         kept, guarded = self._least(sizes, macs, scope)
         for kind in self.kinds:
@@ -227,8 +229,13 @@ class Channels:
             middle = (low + high) / 2
             low, high = (low, middle) if left(self.keep(sizes, middle, scope)[0]) <= allowed else (middle, high)
         kept, guarded = self.keep(sizes, high, scope)
-        last = (self.keep(sizes, low, scope)[0] & ~kept).nonzero().flatten()
-        for channel in last[sizes[last].argsort(descending=True, stable=True)].tolist():
+        largest_first = lambda some: some[sizes[some].argsort(descending=True, stable=True)].tolist()
+        for channel in largest_first((self.keep(sizes, low, scope)[0] & ~kept).nonzero().flatten()):
+            kept[channel] = True
+            kept[channel] = left(kept) <= allowed
+        for channel in largest_first((~kept & (sizes > 0)).nonzero().flatten())[:TRIED]:
+            if allowed - left(kept) <= UNUSED * self.graph.dense().macs:
+                break
             kept[channel] = True
             kept[channel] = left(kept) <= allowed
         return kept, guarded

@@ -104,13 +104,15 @@ def pruner(kind: str, model: nn.Module, example: torch.Tensor, ratio: float, reg
     return tp.pruner.MagnitudePruner(model, example, importance=importance, isomorphic=True, **shared)
 
 
-def pruned(kind: str, model: nn.Module, example: torch.Tensor, ratio: float) -> nn.Module:
-    """The network itself, without this share of its channels and heads."""
+def pruned(kind: str, model: nn.Module, example: torch.Tensor, ratio: float) -> nn.Module | None:
+    """The network itself, without this share of its channels and heads; None where a layer is left without any head."""
     made = pruner(kind, model, example, ratio)
     made.step()
     for one in model.modules():
         if isinstance(one, Attention):
             one.num_heads = made.num_heads[one.qkv]
+            if not one.num_heads:
+                return None
             one.head_dim = one.qkv.out_features // (3 * one.num_heads)
     return model
 
@@ -121,7 +123,9 @@ def cut(kind: str, model: nn.Module, example: torch.Tensor, budget: float) -> nn
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         tried = pruned(kind, copy.deepcopy(model), example, middle)
-        if macs(tried, example) <= budget * dense:
+        if tried is None:
+            high = middle
+        elif macs(tried, example) <= budget * dense:
             high, found = middle, tried
         else:
             low = middle
@@ -243,7 +247,7 @@ Row = dict[str, Any]
 
 def compare(settings: Settings, args: argparse.Namespace, pruners: Sequence[str], kept: Path = KEPT) -> None:
     """Run the protocol for one network at one budget, and keep its lines; what is kept already is not run again."""
-    rows = read(kept)
+    rows, commit = read(kept), environment()["commit"]  # before a line is added, which changes what is committed
 
     def run(pruner: str, seed: int, split: str, options: Mapping[str, float]) -> Row:
         asked = {
@@ -258,6 +262,7 @@ def compare(settings: Settings, args: argparse.Namespace, pruners: Sequence[str]
             if all(row[key] == value for key, value in asked.items()):
                 return row
         row = asked | one(args, pruner, seed, split, options)
+        row |= {"commit": commit} if "commit" in row else {}
         with kept.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(pruner, seed, split, options, row.get("accuracy", row.get("refused")), flush=True)

@@ -33,11 +33,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             "accuracy": tested[seed] if split == "test" else tried if second else tried - 1,
             "macs_left": 29.9,
             "parameters_left": 20.0,
-            "commit": "abc",
+            "commit": "abc+changes",
             "library": "" if pruner == "rgsm" else "torch-pruning 1.6.1",
         }
 
     monkeypatch.setattr(opponents, "one", one)
+    monkeypatch.setattr(opponents, "environment", lambda: {"commit": "abc"})
     return calls
 
 

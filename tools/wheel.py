@@ -117,14 +117,11 @@ def main() -> None:
         print(f"command line: ok ({', '.join(command[0] for command in COMMANDS)})")
         for version, python in pythons().items():
             folder = place / version
-            run(python, "-m", "venv", "--without-pip", folder, cwd=place)
+            run(python, "-m", "venv", folder, cwd=place)
             fresh = folder / "bin" / "python"
             site = folder / "lib" / f"python{version}" / "site-packages"
-            # For this version's own checks of the wheel: what it requires, and of which Python.
-            run(
-                sys.executable, "-m", "pip", "--python", fresh, "install", "--quiet", "--no-deps", "--no-index", wheel,
-                cwd=place,
-            )  # fmt: skip
+            # Its own pip checks what the wheel requires, and of which Python; an older pip than this version does not run under it.
+            run(fresh, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=place)
             run(fresh, "-W", "error", "-m", "compileall", "-q", site / "gracile", cwd=place)
             run(fresh, "-m", "gracile", "--version", cwd=place)
             run(folder / "bin" / "gracile", "--help", cwd=place)

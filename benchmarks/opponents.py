@@ -4,11 +4,11 @@
     python -m benchmarks.opponents [--network vit] [--pruner group_norm] [--budget 0.3] [--seed 15] [--split validation]
 
 The second line trains a part of the epochs, with the pruner's regulariser where it has one, removes channels physically down to the
-budget, trains the rest of them, and prints one line of JSON with the accuracy. ``--pruner rgsm`` is the recipe's own arm. The first is
-the whole protocol: `TRIES` of each pruner on validation images from the recipe's tuning seed, then the best of them from its seeds on
-test images, each run in a process of its own. It keeps the lines in benchmarks/opponents.jsonl, and does not run again what stands there;
-``python tools/results.py`` makes a table of them. ``--set`` changes the recipe's settings. Needs torch-pruning and nvidia-modelopt
-(``make peers``).
+budget, trains the rest of them, and prints one line of JSON with the accuracy. ``--pruner rgsm`` is the recipe's own arm, and ``--set``
+changes the recipe's settings. The first is the whole protocol: the tries of each of `PRUNERS` on validation images from the recipe's
+tuning seed, then the best of them from its seeds on test images, each run in a process of its own, with the recipe's settings as they
+are. It keeps the lines in benchmarks/opponents.jsonl, and does not run again what stands there; ``python tools/results.py`` makes a
+table of them. Needs torch-pruning and nvidia-modelopt (``make peers``).
 """
 
 from __future__ import annotations
@@ -47,17 +47,8 @@ from gracile.recipes.request import nested
 from gracile.recipes.settings import build_network
 from gracile.training import Schedule, evaluate, fit, steps_per_epoch
 from gracile.training.optimizers import optimizer_factory
+from tools.others import KEPT, PRUNERS, rows
 
-KEPT = Path(__file__).with_name("opponents.jsonl")
-# What each is tried with; RGSM takes the tries of the recipe's arm by their number.
-WHEN = [{"prune_at": 0.5}, {"prune_at": 0.3}, {"prune_at": 0.15}]
-TRIES: dict[str, list[dict[str, float]]] = {
-    "rgsm": [{"attempt": 0}, {"attempt": 1}, {"attempt": 2}],
-    "group_norm": [{"reg": 1e-4}, {"reg": 1e-3}, {"reg": 1e-2}],
-    "isomorphic": WHEN,
-    "fastnas": WHEN,
-}
-LIBRARIES = {"group_norm": "torch-pruning", "isomorphic": "torch-pruning", "fastnas": "nvidia-modelopt"}
 BISECTIONS = 10
 # The recipe's size that trains a network.
 NETWORKS = {"resnet20": "budgets", "vgg16": "vgg", "mobilenet": "mobile", "vit": "vit"}
@@ -247,7 +238,8 @@ Row = dict[str, Any]
 
 def compare(settings: Settings, args: argparse.Namespace, pruners: Sequence[str], kept: Path = KEPT) -> None:
     """Run the protocol for one network at one budget, and keep its lines; what is kept already is not run again."""
-    rows, commit = read(kept), environment()["commit"]  # before a line is added, which changes what is committed
+    # Before a line is added, which changes what is committed.
+    found, commit = rows(kept), environment()["commit"]
 
     def run(pruner: str, seed: int, split: str, options: Mapping[str, float]) -> Row:
         asked = {
@@ -258,10 +250,10 @@ def compare(settings: Settings, args: argparse.Namespace, pruners: Sequence[str]
             "split": split,
             "options": dict(options),
         }
-        for row in rows:
+        for row in found:
             if all(row[key] == value for key, value in asked.items()):
                 return row
-        row = asked | one(args, pruner, seed, split, options)
+        row = asked | one(asked)
         row |= {"commit": commit} if "commit" in row else {}
         with kept.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -269,7 +261,7 @@ def compare(settings: Settings, args: argparse.Namespace, pruners: Sequence[str]
         return row
 
     for pruner in pruners:
-        judged = [run(pruner, settings.tuning_seeds[0], "validation", options) for options in TRIES[pruner]]
+        judged = [run(pruner, settings.tuning_seeds[0], "validation", options) for options in PRUNERS[pruner].tries]
         reached = [row for row in judged if "accuracy" in row]
         if reached:
             best = max(reached, key=lambda row: row["accuracy"])
@@ -277,13 +269,12 @@ def compare(settings: Settings, args: argparse.Namespace, pruners: Sequence[str]
                 run(pruner, seed, "test", best["options"])
 
 
-def one(args: argparse.Namespace, pruner: str, seed: int, split: str, options: Mapping[str, float]) -> Row:
+def one(asked: Row) -> Row:
     """One run in a process of its own; where the budget is out of the pruner's reach, why."""
-    asked = {"network": args.network, "budget": args.budget, "pruner": pruner, "seed": seed, "split": split, **options}
-    words = [word for key, value in asked.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    changes = [word for change in args.set for word in ("--set", change)]
+    given = {key: value for key, value in asked.items() if key != "options"} | asked["options"]
+    words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.opponents", *words, *changes], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.opponents", *words], capture_output=True, text=True, check=False
     )
     if done.returncode and "reaches no" in done.stderr:
         return {"refused": done.stderr.strip().splitlines()[-1]}
@@ -292,15 +283,10 @@ def one(args: argparse.Namespace, pruner: str, seed: int, split: str, options: M
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def read(kept: Path = KEPT) -> list[Row]:
-    """The lines that are kept."""
-    return [json.loads(line) for line in kept.read_text("utf-8").splitlines()] if kept.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compare", action="store_true", help="the whole protocol, kept")
-    parser.add_argument("--pruner", choices=TRIES, help="group_norm by default; all of them with --compare")
+    parser.add_argument("--pruner", choices=PRUNERS, help="group_norm by default; all of them with --compare")
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
     parser.add_argument("--budget", type=float, default=0.3)
     parser.add_argument("--seed", type=int, help="the recipe's first by default")
@@ -310,12 +296,17 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="validation", help="what is judged on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe")
     args = parser.parse_args()
+    own_to_one = ("seed", "prune_at", "reg", "attempt", "split", "set")
+    if args.compare and (given := [name for name in own_to_one if getattr(args, name) != parser.get_default(name)]):
+        parser.error(
+            f"--{given[0].replace('_', '-')} is for a single run, and --compare has its own: leave one of them out"
+        )
     recipe = schema.resized(load("opponents"), NETWORKS[args.network])
     own = {"model": {"options": FOR_ALL.get(args.network, {})}}
     changes = schema.merged(own, nested(key_values("--set", args.set, "training.epochs=2")))
     settings = Settings(**schema.merged(recipe.settings, changes))
     if args.compare:
-        compare(settings, args, [args.pruner] if args.pruner else list(TRIES))
+        compare(settings, args, [args.pruner] if args.pruner else list(PRUNERS))
         return
     args.pruner = args.pruner or "group_norm"
     args.seed = settings.seeds[0] if args.seed is None else args.seed
@@ -329,7 +320,7 @@ def main() -> None:
     seconds = time.process_time() - started
     accuracy = evaluate(lean, data.test if args.split == "test" else data.validation).accuracy
     where = environment()
-    library = LIBRARIES.get(args.pruner)
+    library = PRUNERS[args.pruner].library
     print(json.dumps({
         "accuracy": round(100 * accuracy, 2), "macs_left": round(100 * macs(lean, example) / dense.macs, 2),
         "parameters_left": round(100 * sum(p.numel() for p in lean.parameters()) / dense.parameters, 2),

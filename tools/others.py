@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,29 @@ from gracile.recipes.tables import spread, standard_error
 # Where it stands, and between which markers.
 FILE, NAME = "docs/comparison.md", "others"
 KEPT = Path(__file__).parents[1] / "benchmarks" / "opponents.jsonl"
-CALLED = {
-    "rgsm": "**RGSM**",
-    "group_norm": "{library}, group norms",
-    "isomorphic": "{library}, isomorphic magnitudes",
-    "fastnas": "{library}, FastNAS",
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """One that is compared.
+
+    Attributes:
+        called: in the table.
+        library: its distribution's name; empty of ours.
+        tries: options of the benchmark that it is tried with; RGSM takes the tries of the recipe's arm by their number.
+    """
+
+    called: str
+    library: str
+    tries: Sequence[Mapping[str, float]]
+
+
+WHEN = ({"prune_at": 0.5}, {"prune_at": 0.3}, {"prune_at": 0.15})
+PRUNERS = {
+    "rgsm": Pruner("**RGSM**", "", ({"attempt": 0}, {"attempt": 1}, {"attempt": 2})),
+    "group_norm": Pruner("group norms", "torch-pruning", ({"reg": 1e-4}, {"reg": 1e-3}, {"reg": 1e-2})),
+    "isomorphic": Pruner("isomorphic magnitudes", "torch-pruning", WHEN),
+    "fastnas": Pruner("FastNAS", "nvidia-modelopt", WHEN),
 }
 
 Row = Mapping[str, Any]
@@ -43,7 +62,7 @@ def others(found: Sequence[Row]) -> str:
         here = [row for row in found if (row["network"], row["budget"]) == (network, budget)]
         tested = {
             pruner: {row["seed"]: row for row in here if row["pruner"] == pruner and row["split"] == "test"}
-            for pruner in CALLED
+            for pruner in PRUNERS
         }
         ours = tested["rgsm"]
         whole = [pruner for pruner, by_seed in tested.items() if by_seed and by_seed.keys() == ours.keys()]
@@ -55,8 +74,9 @@ def others(found: Sequence[Row]) -> str:
                 "pruner": _called(pruner, refused[0]),
                 "accuracy %": "out of its reach",
             }
-            for pruner in CALLED
-            if (refused := [row for row in here if row["pruner"] == pruner and "refused" in row]) and not tested[pruner]
+            for pruner in PRUNERS
+            if len(refused := [row for row in here if row["pruner"] == pruner and "refused" in row])
+            == len(PRUNERS[pruner].tries)
         ]
     table = tabulate(shown, headers="keys", tablefmt="github") if shown else "None is run."
     commits = sorted({row["commit"][:12] for row in found if "commit" in row})
@@ -83,8 +103,9 @@ def _accuracies(by_seed: Mapping[int, Row]) -> list[float]:
 
 def _called(pruner: str, row: Row) -> str:
     options = ", ".join(f"{key} = {value:g}" for key, value in row.get("options", {}).items())
-    name = CALLED[pruner].format(library=row.get("library") or "Model-Optimizer")
-    return f"{name}, {options}" if options and "refused" not in row and pruner != "rgsm" else name
+    library = row.get("library") or PRUNERS[pruner].library
+    parts = [library, PRUNERS[pruner].called, "" if "refused" in row or pruner == "rgsm" else options]
+    return ", ".join(filter(None, parts))
 
 
 def _seeds(found: Sequence[Row]) -> str:

@@ -128,7 +128,7 @@ def headlines(found: list[Claim]) -> str:
 
 def ledger(found: list[Claim], kept: list[Entry]) -> str:
     """The page of claims: how many hold, and each with its verdict and what it rests on."""
-    values = kept_values(kept)
+    values, shares = kept_values(kept), ratios()
     parts = [
         "# Claims",
         f"{BEGIN}\n\nEvery theorem, table, figure and sentence with a number or an order in it, of the five documents. *Holds*: as "
@@ -137,7 +137,7 @@ def ledger(found: list[Claim], kept: list[Entry]) -> str:
         counts(found),
     ]
     for key, title in DOCUMENTS.items():
-        rows = [_row(claim, values, ratios()) for claim in found if claim.document == key]
+        rows = [_row(claim, values, shares) for claim in found if claim.document == key]
         parts.append(f"## {title}\n\nSource: [@{key}].\n\n" + tabulate(rows, headers="keys", tablefmt="github"))
     return "\n\n".join([*parts, END]) + "\n"
 

@@ -23,12 +23,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """The runs that the protocol asks for, none of which trains anything."""
     calls: list[tuple[Any, ...]] = []
 
-    def one(args: argparse.Namespace, pruner: str, seed: int, split: str, options: dict[str, float]) -> dict[str, Any]:
+    def one(asked: dict[str, Any]) -> dict[str, Any]:
+        pruner, seed, split, options = (asked[key] for key in ("pruner", "seed", "split", "options"))
         calls.append((pruner, seed, split, dict(options)))
         if pruner == "fastnas":
             return {"refused": "FastNAS reaches no 0.3 of the multiply-adds"}
         tried, tested = FOUND.get(pruner, (50.0, {15: 49.0, 16: 48.0, 17: 50.0}))
-        second = options == opponents.TRIES[pruner][1]
+        second = options == others.PRUNERS[pruner].tries[1]
         return {
             "accuracy": tested[seed] if split == "test" else tried if second else tried - 1,
             "macs_left": 29.9,
@@ -66,7 +67,7 @@ def test_the_table_pairs_seeds_and_says_what_is_out_of_reach(tmp_path: Path, ask
     # 2, 1 and 3 points, whose standard error is 1 over the root of 3.
     assert cells[1][1:3] == ["torch-pruning 1.6.1, group norms, reg = 0.001", "56.00 ± 0.00"]
     assert cells[1][-1] == "2.00 ± 0.58"
-    assert cells[2][1:3] == ["Model-Optimizer, FastNAS", "out of its reach"]
+    assert cells[2][1:3] == ["nvidia-modelopt, FastNAS", "out of its reach"]
     assert lines[-1] == "Of commit abc; seeds 15, 16, 17 of vgg16."
 
 
@@ -75,3 +76,10 @@ def test_what_is_not_whole_yet_is_left_out(tmp_path: Path, asked: list[Any]):
     opponents.compare(settings(), args, ["rgsm", "group_norm"], kept)
     kept.write_text("".join(line + "\n" for line in kept.read_text().splitlines()[:-1]))
     assert "group norms" not in others.others(others.rows(kept))
+
+
+def test_an_option_of_a_single_run_is_refused_beside_the_protocol(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr("sys.argv", ["opponents", "--compare", "--set", "training.epochs=1"])
+    with pytest.raises(SystemExit):
+        opponents.main()
+    assert "--set is for a single run" in capsys.readouterr().err

@@ -107,10 +107,8 @@ def test_a_finished_run_is_kept_beside_its_recipe_and_written_into_the_documents
     monkeypatch.setattr(schema, "EXAMPLES", folder.parent / "examples")
 
     def outcome(**changes) -> int:
-        told = [
-            schema.load("theorem-2.3").notes,
-            *result["notes"],
-        ]  # The recipe's own notes are not kept a second time.
+        # The recipe's own notes are not kept a second time.
+        told = [schema.load("theorem-2.3").notes, *result["notes"]]
         (made / "result.json").write_text(json.dumps({**result, "notes": told, **changes}))
         return results.main([str(made)], tmp_path)
 

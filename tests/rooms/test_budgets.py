@@ -143,7 +143,27 @@ def test_a_budget_that_is_missed_is_said(caplog: pytest.LogCaptureFixture):
     assert dial.reached["latency"] > 0.5
 
 
+def test_a_measure_that_goes_in_steps_is_said_to_be_missed_below(caplog: pytest.LogCaptureFixture):
+    class Steps(Stairs):
+        def __call__(self, network: nn.Module) -> float:
+            return 1.0 if super().__call__(network) > 150_000 else 0.5
+
+    dial = built(latency=0.62, measure=Steps())
+    steered(dial)
+    assert dial.reached["latency"] == 0.5
+    assert "The budget latency=0.62 was missed: 0.500 was measured at the end" in caplog.text
+
+
+def test_kernels_are_thinned_until_channels_go():
+    dial = built(grouping="kernel", file_size=0.6, measure=FileSize(EXAMPLE))
+    kept = steered(dial)
+    assert 0.57 <= FileSize(EXAMPLE)(kept) / FileSize(EXAMPLE)(network()) <= 0.6
+
+
 @pytest.mark.parametrize(("build", "message"), [
+    (lambda: Dial(RGSM(network(), "sparse_group_lasso", example=EXAMPLE), steps=6, example=EXAMPLE, latency=0.5, measure=Stairs()),
+     "measured of choices of whole groups, and this penalty zeroes entries.*group_l0"),
+    (lambda: Dial(RVSM(network()), steps=6, latency=0.5), "removes no latency"),
     (lambda: built(latency=0.5), r"nothing to measure it with is given. Pass measure=gracile.deploy.Latency\(example\)"),
     (lambda: built(macs=0.5, measure=Stairs()), "measures latency, for which there is no budget. Give latency= too"),
     (lambda: built(latency=0.5, measure=Stairs(lambda _: math.nan)), "stairs found nan ms"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import warnings
 from functools import partial
 
@@ -15,6 +16,7 @@ from gracile.channels import trace
 from gracile.core.errors import CollapseWarning, InputError
 from gracile.data import Splits
 from gracile.models import resnet20, vgg16
+from gracile.pruning import L1Filters
 from gracile.splitting import Dial
 from gracile.splitting.worth import Worth
 from tests.conftest import small_network
@@ -311,6 +313,44 @@ def test_a_budget_is_a_cap_and_is_used_to_a_percent(budgets: dict[str, float], s
         assert kept <= dial.budgets[name] + 1e-9
 
 
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+@pytest.mark.parametrize(("widths", "grouping", "budgets"), [
+    ((16, 16), "coupled", {"macs": 0.5}), ((16, 16), "coupled", {"macs": 0.3}), ((24, 40), "input_channel", {"macs": 0.4}),
+    ((24, 40), "input_channel", {"macs": 0.5, "params": 0.3}),
+])  # fmt: skip
+def test_groups_come_back_where_a_budget_would_be_left_unused(
+    widths: tuple[int, int], grouping: str, budgets: dict[str, float], settle: float
+):
+    model = small_network(*widths)
+    split = RGSM(model, beta=0.1, grouping=grouping, layers="all", example=EXAMPLE)
+    dial = Dial(split, steps=6, example=EXAMPLE, settle=settle, **budgets)
+    move(model, dial, 6)
+    assert 0.99 <= left_of(dial, budgets, EXAMPLE) <= 1 + 1e-9
+
+
+def test_a_budget_that_whole_groups_cannot_meet_is_said(caplog: pytest.LogCaptureFixture):
+    model = small_network(2, 2)
+    dial = Dial(RGSM(model, beta=0.1, example=EXAMPLE), steps=6, example=EXAMPLE, macs=0.9)
+    move(model, dial, 6)
+    assert left_of(dial, {"macs": 0.9}, EXAMPLE) < 0.99
+    assert "where macs=0.9 was asked: whole groups that were tried come no nearer" in caplog.text
+
+
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+@pytest.mark.parametrize("budgets", [{"macs": 0.4}, {"macs": 0.5, "sparsity": 0.6}])
+@pytest.mark.parametrize("grouping", ["coupled", "block:4x4"])
+def test_what_entries_take_with_them_is_counted(grouping: str, budgets: dict[str, float], settle: float):
+    model = network()
+    split = RGSM(model, "sparse_group_lasso", beta=0.1, grouping=grouping, layers="all", example=EXAMPLE)
+    dial = Dial(split, steps=6, example=EXAMPLE, settle=settle, **budgets)
+    move(model, dial, 6)
+    told = {"sparsity": dial.reached["sparsity"]} if "sparsity" in budgets else {}
+    graph = trace(dial.sparse_model(), EXAMPLE)
+    assert dial.reached["macs"] == pytest.approx(graph.count().macs / graph.dense().macs, abs=1e-12)
+    assert told == pytest.approx({name: 1 - dial.summary().sparsity for name in told}, abs=1e-12)
+    assert 0.95 <= left_of(dial, budgets, EXAMPLE) <= 1 + 1e-9
+
+
 @pytest.mark.parametrize("penalty", ["l0", "l1", "transformed_l1", "mcp"])
 @pytest.mark.parametrize("settle", [0.0, 0.5])
 def test_single_weights_end_exactly_at_their_sparsity(penalty: str, settle: float):
@@ -366,9 +406,69 @@ def test_a_run_that_ends_early_says_how_far_it_is(caplog: pytest.LogCaptureFixtu
     model = network()
     dial = Dial(RVSM(model, beta=0.5), steps=200, sparsity=0.9, begin=0.0, ramp=0.5)
     move(model, dial, 50)
+    message = "stands at step 50 of the 200 that the dial was set for, with sparsity=0.788 where sparsity=0.9 is asked"
+    dial.sparse_so_far()
+    assert message not in caplog.text
+    dial.sparse_model()
+    assert message in caplog.text
+    caplog.clear()
+    dial.sparsify_()
     dial.detach()
-    assert "ended after 50 of the 200 steps the dial was set for: sparsity is 0.78" in caplog.text
-    assert "was to be 0.900" in caplog.text
+    assert caplog.text == "", "said once"
+
+
+@pytest.mark.parametrize("build", [
+    lambda m: Dial(RGSM(m, example=EXAMPLE), steps=5000, macs=0.3, example=EXAMPLE), lambda m: L1Filters(m, steps=5000, example=EXAMPLE),
+], ids=["dial", "pruning"])  # fmt: skip
+def test_fit_says_beforehand_that_a_method_is_set_for_a_longer_run(
+    build, blobs: Splits, caplog: pytest.LogCaptureFixture
+):
+    model = network()
+    fit(model, blobs, **RUN, sparsifier=build(model))
+    first, *others = [record.message for record in caplog.records if "5000" in record.message]
+    assert "is set for 5000 steps, and this run takes 24: build it with steps=24" in first
+    assert len(others) == 1
+    assert "stands at step 24 of the 5000" in others[0]
+
+
+def test_a_splitting_that_a_dial_steers_is_not_attached_in_its_place():
+    model = network()
+    dial = Dial(RGSM(model, example=EXAMPLE), steps=200, macs=0.3, example=EXAMPLE)
+    with pytest.raises(InputError, match=r"A dial steers this splitting to macs=0\.3.*dial\.attach"):
+        dial.split.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"budgets": {"macs": 0.1}}, "to macs=0.1 in 8 steps, and this dial is set to macs=0.5 in 8"),
+    ({"steps": 9}, "to macs=0.5 in 9 steps"), ({"split": {"lam": 0.0, "beta": 0.1}}, "no state of RGSM: scales, first_scales"),
+])  # fmt: skip
+def test_a_state_of_another_run_is_refused(change: dict[str, object], message: str):
+    dial = Dial(RGSM(network(), example=EXAMPLE), steps=8, macs=0.5, example=EXAMPLE)
+    with pytest.raises(InputError, match=message):
+        dial.load_state_dict(dial.state_dict() | change)
+    with pytest.raises(InputError, match="no state of Dial: split, step is not in it"):
+        dial.load_state_dict({})
+
+
+def test_a_final_choice_without_its_weights_is_said(caplog: pytest.LogCaptureFixture):
+    dials = [Dial(RGSM(network(), example=EXAMPLE), steps=8, macs=0.5, example=EXAMPLE) for _ in range(2)]
+    move(dials[0].split.model, dials[0], 8)
+    dials[1].load_state_dict(dials[0].state_dict())
+    caplog.clear()
+    move(dials[1].split.model, dials[1], 1)
+    assert "these weights keep macs=1.000: load the model's saved weights as well" in caplog.text
+
+
+def test_a_pickled_dial_goes_on_as_it_would_have():
+    model = network()
+    dial = Dial(RGSM(model, example=EXAMPLE), steps=8, macs=0.5, example=EXAMPLE)
+    optimizer = move(model, dial, 3)
+    copies = pickle.loads(pickle.dumps((model, optimizer, dial)))
+    for one, its in ((model, optimizer), copies[:2]):
+        go_on(one, its, 5)
+    assert copies[2].reached == dial.reached
+    for one, other in zip(dial.sparse_model().parameters(), copies[2].sparse_model().parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_run_too_short_for_a_dial_is_told_so_beforehand(caplog: pytest.LogCaptureFixture):
@@ -381,7 +481,9 @@ def test_a_run_too_short_for_a_dial_is_told_so_beforehand(caplog: pytest.LogCapt
 
 @pytest.mark.parametrize(("build", "message"), [
     (lambda m: Dial(RVSM(m, layers=["0"]), steps=9, sparsity=0.9), "with every split weight zero.*split more layers"),
-    (lambda m: Dial(RGSM(m, layers=["0"]), steps=9, sparsity=0.9), "with one group left of each layer.*keep_last=False"),
+    (lambda m: Dial(RGSM(m, layers=["0"]), steps=9, sparsity=0.9), "with one group left of each layer.*split more"),
+    (lambda m: Dial(RGSM(m, layers="all"), steps=9, sparsity=0.99), "with one group left of each layer.*keep_last=False"),
+    (lambda m: Dial(RGSM(m, layers=["0"]), steps=9, macs=0.9, example=EXAMPLE), "no group of this splitting takes any macs"),
     (lambda m: Dial(RGSM(m, layers=["0"], keep_last=False), steps=9, sparsity=0.9), "with every group zero.*split more"),
 ])  # fmt: skip
 def test_what_is_out_of_reach_is_said_of_what_the_splitting_has(build, message: str):

@@ -55,7 +55,7 @@ def test_lam_zero_switches_a_constraint_off(penalty: str):
 
 @pytest.mark.parametrize("penalty", sorted(CONSTRAINTS))
 def test_a_dial_cannot_steer_what_lam_does_not_move(penalty: str):
-    with pytest.raises(InputError, match="fixes how many weights stay"):
+    with pytest.raises(InputError, match="fixes what weights may be"):
         Dial(RVSM(small(), penalty), steps=10, sparsity=0.5)
 
 

@@ -25,10 +25,12 @@ class Grouping:
     Attributes:
         index: per weight a long tensor broadcastable to it, entries in ``[0, groups)``, or -1 for a slice in no group.
         groups: how many groups there are.
+        carried: how many weights are in no group and go all the same, with the channel that their filter makes.
     """
 
     index: list[Tensor]
     groups: int
+    carried: int = 0
 
 
 def _slices(weight: Weight, dims: tuple[int, ...]) -> Tensor:
@@ -157,4 +159,12 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
     whole[-1] = False
     index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
     index = [groups.masked_fill(~whole[groups], -1) for groups in index]
-    return Grouping(index, graph.num_groups)
+    made = {layer.weight: layer.outputs for layer in graph.layers}
+    carried = 0
+    for weight, groups in zip(weights, index, strict=True):
+        if weight.name in made:
+            dim, labels = made[weight.name]
+            goes = whole[torch.as_tensor(graph.groups_of(labels))]
+            alone = (groups < 0) & goes.view([-1 if one == dim else 1 for one in range(weight.tensor.ndim)])
+            carried += int(alone.sum()) * (weight.tensor.numel() // alone.numel())
+    return Grouping(index, graph.num_groups, carried)

@@ -40,7 +40,10 @@ class Structure:
         missing: operations without a rule, and the lines they are at.
         written: why no forward can be generated for this model, so that sizes written into its code hold their channels; else empty.
         unused: whether the model calls modules that its outputs do not depend on.
+        traced_with: the two samples it was traced with, and whether strictly.
     """
+
+    traced_with: tuple[Any, bool]
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -67,7 +68,20 @@ def traced(model: nn.Module, pair: Example, *, strict: bool = False) -> tuple[Ch
     labels, pinned = resolve(recorder.ledger, steps, can_write=not writer.broken)
     shown = [(tuple(one.shape[1:]), one.dtype) for one in (*positional, *named.values())]
     graph = ChannelGraph(model, recorder, steps, labels, pinned, example=shown, names=list(named), unused=unused)
+    graph.traced_with = pair, strict
     return graph, recorder.outputs
+
+
+def _traced_again(model: nn.Module, pair: Example, strict: bool) -> ChannelGraph:
+    return traced(model, pair, strict=strict)[0]
+
+
+def _reduced(graph: ChannelGraph) -> tuple[Callable[..., ChannelGraph], tuple[nn.Module, Example, bool]]:
+    return _traced_again, (graph.model, *graph.traced_with)
+
+
+# What the rules said are closures, which no pickle holds: a graph that is copied or pickled is traced anew.
+copyreg.pickle(ChannelGraph, _reduced)
 
 
 def inputs_of(example: Example) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

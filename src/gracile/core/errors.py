@@ -131,3 +131,16 @@ def refuse_unknown(options: Iterable[str], known: Iterable[str], what: str) -> N
     for key in options:
         if key not in known:
             raise InputError(f"{what} has no option '{key}'.", nearest(key, known))
+
+
+def check_state(state: Mapping[str, object], keys: Iterable[str], owner: object) -> None:
+    """Whether a saved state has what its owner takes up.
+
+    Raises:
+        InputError: something is missing.
+    """
+    if missing := [key for key in keys if key not in state]:
+        raise InputError(
+            f"This is no state of {type(owner).__name__}: {', '.join(missing)} is not in it.",
+            "Load what the state_dict() of the same class gave.",
+        )

@@ -30,7 +30,8 @@ class Sparsifier(Protocol):
     """A method that makes a network sparse while it is trained.
 
     RVSM, RGSM and every baseline fit this; `gracile.fit` needs no more. One that has an attribute `settled`, of bool, says with it when its
-    zeros stand in the model's own weights and stay to the end: from then on `fit` may leave out what is gone.
+    zeros stand in the model's own weights and stay to the end: from then on `fit` may leave out what is gone. One that is set for a number
+    of optimiser steps has it as `steps`, warns in `sparse_model` before they are taken, and has `sparse_so_far`, which does not.
     """
 
     def attach(self, optimizer: Any, /) -> Any:
@@ -60,6 +61,11 @@ class Sparsifier(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         ...
+
+
+def sparse_so_far(sparsifier: Sparsifier) -> nn.Module:
+    """Its sparse copy of the model, to look at on the way."""
+    return getattr(sparsifier, "sparse_so_far", sparsifier.sparse_model)()
 
 
 def settled(sparsifier: Sparsifier | None) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gracile.channels import trace
 from gracile.core.errors import InputError, MissingDependencyError, StorageError
 from gracile.core.shards import is_sharded
-from gracile.core.sparsifier import Sparsifier
+from gracile.core.sparsifier import Sparsifier, sparse_so_far
 
 Build = Sparsifier | Callable[[Any, int], Sparsifier]
 
@@ -82,7 +82,7 @@ class Companion:
         if summary.channel_sparsity is not None:
             row["channel_sparsity"] = summary.channel_sparsity
         if self.example is not None:
-            graph = trace(self.method.sparse_model(), self.example)
+            graph = trace(sparse_so_far(self.method), self.example)
             dense, left = graph.dense(), graph.count()
             row["macs_left"], row["params_left"] = left.macs / dense.macs, left.parameters / dense.parameters
         return row

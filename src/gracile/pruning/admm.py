@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gracile.core.errors import InputError
+from gracile.core.errors import InputError, check_state
 from gracile.pruning.base import Pruning, at_step
 from gracile.pruning.shares import Of, Scope, amount, check_scope, check_share
 from gracile.pruning.units import units
@@ -124,6 +124,7 @@ class ADMM(Pruning):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
+        check_state(state, ("u", "z"), self)
         super().load_state_dict(state)
         # Laid out like the weights: sums over another order of memory round differently.
         self.u, self.z = (

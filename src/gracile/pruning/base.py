@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gracile.core.errors import CollapseWarning, InputError, NonFiniteError
+from gracile.core.errors import CollapseWarning, InputError, NonFiniteError, check_state
 from gracile.core.optimizers import StepHooks, add_term, held, opened
 from gracile.core.prunable import Weight, apply_zeros, copied, left_out, unwrapped, weights
 from gracile.core.shards import is_sharded
 from gracile.core.summary import Summary
 from gracile.pruning.shares import Amount, Of, of_weights
 from gracile.pruning.units import Units
+
+log = logging.getLogger("gracile")
 
 
 class Pruning(ABC):
@@ -47,6 +50,8 @@ class Pruning(ABC):
         self._trained: list[nn.Parameter] = []
         self._moved: set[int] = set()
         self._warned: set[str] = set()
+        # The step at which it was last said that the run has not taken all of its steps.
+        self._said = 0
 
     # What a method defines.
 
@@ -122,21 +127,37 @@ class Pruning(ABC):
         """The run is about to begin, with the weights where and as they will be trained."""
 
     def detach(self) -> None:
-        """Take the hooks off the optimisers; nothing happens if there are none."""
+        """Take the hooks off the optimisers, and say so if the run ended before its steps; nothing happens if there are none."""
         if self._hooks is not None:
+            self._say_unfinished()
             self._hooks.remove()
             self._hooks = None
 
     def end_epoch(self) -> None:  # noqa: B027 - nor then
         """Called after each epoch's last step."""
 
-    @torch.no_grad()
+    def _say_unfinished(self) -> None:
+        """Warn, once a step, that the run has not taken all of its steps."""
+        if self.step == self._said or self.step >= self.steps:
+            return
+        self._said, summary = self.step, self.summary()
+        log.warning(
+            "The run stands at step %d of the %d that %s was set for, with %.1f %% of the parameters zero.",
+            self.step, self.steps, type(self).__name__, 100 * summary.sparsity,
+        )  # fmt: skip
+
     def sparse_model(self) -> nn.Module:
-        """A copy of the model with its zeros; the model itself stays as it is.
+        """A copy of the model with its zeros; the model itself stays as it is. Warns if the run has not taken all of its steps.
 
         Raises:
             NonFiniteError: a weight is NaN or infinite.
         """
+        self._say_unfinished()
+        return self.sparse_so_far()
+
+    @torch.no_grad()
+    def sparse_so_far(self) -> nn.Module:
+        """As `sparse_model`, to look at on the way: without a word about the steps to come."""
         sparse = copied(self.model)
         for weight, value in zip(self.weights, self._sparse_values(), strict=True):
             if not bool(value.isfinite().all()):
@@ -169,7 +190,12 @@ class Pruning(ABC):
         return {"step": self.step, "masks": self.masks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
+        """Take up a saved state.
+
+        Raises:
+            InputError: it is none of this method.
+        """
+        check_state(state, ("step", "masks"), self)
         self.step = int(state["step"])
         masks = state["masks"]
         self.masks = None if masks is None else [mask.to(self.weights[0].tensor.device) for mask in masks]

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gracile.core.errors import CollapseWarning, InputError, NonFiniteError
+from gracile.core.errors import CollapseWarning, InputError, NonFiniteError, check_state
 from gracile.core.optimizers import StepHooks, held, opened
 from gracile.core.prunable import Weight, apply_zeros, copied, left_out, plain_name, unwrapped, weights
 from gracile.core.shards import full, is_sharded, laid_out_alike, local, reshard
@@ -127,8 +127,17 @@ class VariableSplitting(ABC):
 
         Raises:
             InputError: attached already, a split weight is in none of the optimisers, or what is given is no optimiser whose
-                step can be hooked.
+                step can be hooked; or a dial steers it, and is what to attach.
         """
+        if self.steered_to:
+            raise InputError(
+                f"A dial steers this splitting to {self.steered_to}, and does so only if it is attached itself.",
+                "Attach the dial in its place: dial.attach(optimizer).",
+            )
+        return self.attach_steered(*optimizers)
+
+    def attach_steered(self, *optimizers: Any) -> StepHooks:
+        """As `attach`, for the dial that steers it."""
         if self._hooks is not None and self._hooks.active:
             raise InputError("This splitting is attached already.", "Call detach() first, or build another.")
         if not optimizers:
@@ -239,8 +248,9 @@ class VariableSplitting(ABC):
         """Take up coefficients saved by `state_dict`.
 
         Raises:
-            InputError: they are out of range.
+            InputError: they are out of range, or missing.
         """
+        check_state(state, ("lam", "beta"), self)
         lam, beta = float(state["lam"]), float(state["beta"])
         _check_coefficients(lam, beta)
         self.lam, self.beta = lam, beta

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from gracile.channels import ChannelGraph, trace
+from gracile.channels.liveness import Liveness
 from gracile.channels.op import Layer
 from gracile.core.errors import InputError
-from gracile.core.shards import check_whole
+from gracile.core.shards import check_whole, full
+from gracile.core.summary import zeros
 from gracile.splitting.measured import Estimate, Measure, lives
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
@@ -56,7 +58,7 @@ class Budgets:
                 raise InputError(
                     f"The budget {budget}={value} is not between 0 and 1.", "It is a share of the dense network."
                 )
-        self.split, measures = split, _measures(measure, given)
+        self.split = split
         self.kept = {budget: 1 - value if budget == "sparsity" else value for budget, value in given.items()}
         self.graph: ChannelGraph | None = None
         self.estimates: dict[str, Estimate] = {}
@@ -65,17 +67,18 @@ class Budgets:
         self.parameters = sum(parameter.numel() for parameter in split.model.parameters())
         split.critical_mus()  # refuses where lam steers nothing
         physical = [name for name in self.kept if name != "sparsity"]
+        if physical and not isinstance(split, RGSM):
+            raise InputError(
+                f"Zeroing single weights removes no {physical[0]}: dense kernels compute with zeros.",
+                "Use RGSM, or give a budget of sparsity.",
+            )
+        measures = _measures(measure, given)
         if isinstance(split, RGSM):
             self._sizes = split.group_sizes()
             if physical:
                 self._trace(split, physical, example, measures)
             if split.grouping == "coupled" or not physical:
                 self.costs = self._weighings(split, measures, by_cost=by_cost or not physical)
-        elif physical:
-            raise InputError(
-                f"Zeroing single weights removes no {physical[0]}: dense kernels compute with zeros.",
-                "Use RGSM, or give a budget of sparsity.",
-            )
         self._check_reach()
 
     def _trace(
@@ -85,6 +88,12 @@ class Budgets:
             raise InputError(
                 f"A budget of {physical[0]} counts what can be removed, for which the network is traced.",
                 "Pass example=one input batch.",
+            )
+        if measures and split.penalty.entrywise:
+            raise InputError(
+                f"A budget of {next(iter(measures))} is measured of choices of whole groups, and this penalty zeroes entries inside "
+                "groups that stay as well.",
+                "Take penalty='group_l0', or budgets of macs, params and sparsity.",
             )
         check_whole(split.model)
         self.graph = trace(split.model, example)
@@ -112,16 +121,32 @@ class Budgets:
         for budget, kept in self.kept.items():
             if least[budget] > kept:
                 value, reach = (1 - kept, 1 - least[budget]) if budget == "sparsity" else (kept, least[budget])
+                remedy = "split more layers"
                 if isinstance(self.split, RVSM):
-                    why, remedy = "with every split weight zero", "split more layers"
+                    why = "with every split weight zero"
+                elif budget != "sparsity" and least[budget] == 1:
+                    raise InputError(
+                        f"The budget {budget}={value:g} is out of reach: no group of this splitting takes any {budget} with it.",
+                        "Split other layers, or give a budget of sparsity.",
+                    )
                 elif self.split.keep_last:
-                    why, remedy = "with one group left of each layer", "pass keep_last=False"
+                    why = "with one group left of each layer"
+                    if self._left_without_last()[budget] <= kept:
+                        remedy = "pass keep_last=False"
                 else:
-                    why, remedy = "with every group zero", "split more layers"
+                    why = "with every group zero"
                 raise InputError(
                     f"The budget {budget}={value:g} is out of reach: {why} it comes to {reach:.3g}.",
                     f"Choose a milder budget, or {remedy}.",
                 )
+
+    def _left_without_last(self) -> dict[str, float]:
+        """The share that each budget keeps if layers may lose all their groups."""
+        assert isinstance(self.split, RGSM)
+        self.split.keep_last = False
+        left = self.left_at(math.inf)
+        self.split.keep_last = True
+        return left
 
     def by_entries(self) -> bool:
         """Whether zeros come entry by entry, also inside groups that stay."""
@@ -132,27 +157,37 @@ class Budgets:
         """The share that each budget keeps if lam / beta is mu."""
         if isinstance(self.split, RVSM):
             return {"sparsity": 1 - self.split.zeros_at(mu) / self.parameters}
-        left = self.left(self.split.dead_at(mu))
-        if self.by_entries():
-            lam, self.split.lam = self.split.lam, mu * self.split.beta
-            zeros = self.parameters - self.split.summary().nonzero
-            self.split.lam = lam
-            left["sparsity"] = 1 - zeros / self.parameters
-        return left
+        return self.left(self.split.dead_at(mu), mu)
 
-    def left(self, dead: Tensor) -> dict[str, float]:
-        """The share that each budget keeps if these groups go, ``(groups,)`` of bool."""
+    def left(self, dead: Tensor, mu: float = 0.0) -> dict[str, float]:
+        """The share that each budget keeps if these groups go.
+
+        Args:
+            dead: ``(groups,)`` of bool.
+            mu: where a penalty zeroes entries inside groups that stay, lam / beta.
+        """
         assert isinstance(self.split, RGSM)
         left: dict[str, float] = {}
+        if self.split.penalty.entrywise:
+            # Entries alone can empty filters and whole channels, so that the weights themselves are looked at.
+            with self.split.sparse_at(mu), self.split.without(dead):
+                if self.graph is not None:
+                    left = self._physical(self.graph, self.graph.liveness())
+                zero = sum(zeros(full(weight.tensor.detach())) for weight in self.split.weights)
+            left["sparsity"] = 1 - zero / self.parameters
+            return {budget: left[budget] for budget in self.kept}
         if self.graph is not None:
-            live = lives(self.split, self.graph, dead)
-            counts = self.graph.sizes(live)
-            left = {"macs": counts.macs / self._dense["macs"], "params": counts.parameters / self._dense["params"]}
-            left |= {budget: estimate.share(live) for budget, estimate in self.estimates.items()}
+            left = self._physical(self.graph, lives(self.split, self.graph, dead))
         if "sparsity" in self.kept:
             assert self._sizes is not None
             left["sparsity"] = 1 - float(self._sizes[dead].sum()) / self.parameters
         return {budget: left[budget] for budget in self.kept}
+
+    def _physical(self, graph: ChannelGraph, live: Liveness) -> dict[str, float]:
+        """The share that physical budgets keep of what stays."""
+        counts = graph.sizes(live)
+        left = {"macs": counts.macs / self._dense["macs"], "params": counts.parameters / self._dense["params"]}
+        return left | {budget: estimate.share(live) for budget, estimate in self.estimates.items()}
 
     def told(self, left: Mapping[str, float]) -> dict[str, float]:
         """Shares as they were asked for: of ``sparsity``, that of zeros."""

@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from gracile.core.errors import InputError, nearest
+from gracile.core.errors import InputError, check_state, nearest
 from gracile.core.optimizers import StepHooks, opened
 from gracile.core.shards import local
 from gracile.core.summary import Summary
-from gracile.splitting.budgets import Budgets, within
-from gracile.splitting.landing import extra_groups, land_measured, zero_weights
+from gracile.splitting.budgets import LANDING, Budgets, landed, within
+from gracile.splitting.landing import chosen_groups, land_measured, mu_within, zero_weights
 from gracile.splitting.measured import Measure
 from gracile.splitting.rgsm import RGSM
 from gracile.splitting.rvsm import RVSM
@@ -42,8 +42,9 @@ class Dial:
     worth to the loss over what they cost of the budget (`RGSM.reweigh`), as the gradients of the run tell it (`Worth`).
 
     A budget is a cap. At the last setting the groups that lam leaves and the budget does not are looked through from the weakest
-    on: one that is too dear is passed over, and cheaper ones go, so that the run ends at most a percent of the budget below it
-    wherever whole groups allow. `reached` says where.
+    on: one that is too dear is passed over, and cheaper ones go; where that ends more than a percent of the budget below it, groups
+    that went come back, alone or for another. `reached` says where the run ended, and a warning where none of that came to within a
+    percent.
 
     In the last part of the run the choice is final: what is zero in u is zero in w too, lam is 0, and the rest goes on training
     without it. A tight budget needs that: until then w keeps a part of the dead groups, of the size of their gradient over
@@ -117,6 +118,8 @@ class Dial:
         self.step = 0
         self.reached: dict[str, float] = {}
         self._chosen = False
+        # The step at which it was last said that the run has not taken all of its steps.
+        self._said = 0
         self._kept: list[Tensor] | None = None
         self._hooks: StepHooks | None = None
         if ranking == "worth" and isinstance(split, RGSM) and self._budgets.costs:
@@ -153,12 +156,7 @@ class Dial:
         Args:
             plan: by the budget's name, as `plan` gives it.
         """
-        if isinstance(self.split, RVSM):
-            mu = self._weight_mus(plan)[1]
-        elif self._budgets.by_entries():
-            mu = self._entry_mu(plan)
-        else:
-            mu = self._edges(plan)[1]
+        mu = self._weight_mus(plan)[1] if isinstance(self.split, RVSM) else self._edges(plan)[1]
         self.split.lam = mu * self.split.beta
         self.reached = self._budgets.left_at(mu)
         return self.reached
@@ -180,15 +178,15 @@ class Dial:
         low = next((at for at in (low, low * (1 - 1e-6), low * (1 - 1e-3)) if self.split.zeros_at(at) <= count), 0.0)
         return low, high, count
 
-    def _entry_mu(self, plan: Mapping[str, float]) -> float:
-        """The least mu that keeps to the plan, where the shares fall all but evenly with it."""
+    def _entry_edges(self, plan: Mapping[str, float]) -> tuple[float, float]:
+        """As `_edges`, where zeros come entry by entry and the shares fall all but evenly with mu."""
         if all(share >= 1 for share in plan.values()):
-            return 0.0
+            return 0.0, 0.0
         low, high = 0.0, float(self.split.critical_mus().max()) * 1.001
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             low, high = (low, middle) if within(self._budgets.left_at(middle), plan) else (middle, high)
-        return high
+        return low, high
 
     def _edges(self, plan: Mapping[str, float]) -> tuple[float, float]:
         """Two neighbouring mus between which one group dies: the first keeps more than the plan, the second no more.
@@ -196,6 +194,8 @@ class Dial:
         Removing the k weakest groups, for k = 0 ... all: bisection over k, half-way between neighbouring critical values.
         """
         assert isinstance(self.split, RGSM)
+        if self._budgets.by_entries():
+            return self._entry_edges(plan)
         costs = self._budgets.costs
         if len(costs) < 2:
             if costs:
@@ -231,19 +231,25 @@ class Dial:
             split.lam = low * split.beta
             zero_weights(split, high, count)
             self.reached = budgets.left_at(low)
-        elif budgets.by_entries():
-            self.set_to(budgets.kept)
         elif budgets.estimates:
             self.reached = land_measured(split, budgets, lambda: self._edges(budgets.kept))
         else:
             low, high = self._edges(budgets.kept)
-            extra = extra_groups(split, budgets, low, high)
-            split.lam = (low if extra is not None else high) * split.beta
-            if extra is not None:
-                split.zero_(extra)
+            dead = chosen_groups(split, budgets, low, high)
+            split.lam = high * split.beta
+            if dead is not None:
+                # No lam takes just these: the largest that takes none of the others, and the rest by hand.
+                split.lam = mu_within(split, dead, low) * split.beta
+                split.zero_(dead & ~split.dead_at(split.mu))
             self.reached = budgets.left_at(split.mu)
-        shares = budgets.told(self.reached)
-        log.info("The dial ended at %s.", ", ".join(f"{budget}={share:.4f}" for budget, share in shares.items()))
+        ended = self._named(self.reached, ".4f")
+        if budgets.estimates or landed(self.reached, budgets.kept):
+            log.info("The dial ended at %s.", ended)
+        else:
+            log.warning(
+                "The dial ended at %s, where %s was asked: whole groups that were tried come no nearer.",
+                ended, split.steered_to,
+            )  # fmt: skip
 
     # A sparsifier like the splitting it steers.
 
@@ -252,7 +258,7 @@ class Dial:
 
         With several optimisers a step is counted when each of them has taken one.
         """
-        handle = self.split.attach(*optimizers)
+        handle = self.split.attach_steered(*optimizers)
         self._hooks = StepHooks(
             [opened(optimizer) for optimizer in optimizers],
             [weight.tensor for weight in self.split.weights],
@@ -263,16 +269,27 @@ class Dial:
 
     def detach(self) -> None:
         """Detach both; says so if the run ended before its steps."""
-        if self._hooks is not None and 0 < self.step < self.steps:
-            left, asked = (self._budgets.told(one) for one in (self._budgets.left_at(self.split.mu), self.budgets))
-            far = ", ".join(
-                f"{budget} is {left[budget]:.3f} and was to be {share:.3f}" for budget, share in asked.items()
-            )
-            log.warning("The run ended after %d of the %d steps the dial was set for: %s.", self.step, self.steps, far)
+        if self._hooks is not None:
+            self._say_unfinished()
         self.split.detach()
         if self._hooks is not None:
             self._hooks.remove()
             self._hooks = None
+
+    def _named(self, left: Mapping[str, float], form: str = "g") -> str:
+        """Shares as they were asked for, by the budget's name."""
+        return ", ".join(f"{budget}={share:{form}}" for budget, share in self._budgets.told(left).items())
+
+    def _say_unfinished(self) -> None:
+        """Warn, once a step, that the run has not taken all of its steps, and how far from the budget it is."""
+        if self.step == self._said or self.step >= self.steps:
+            return
+        self._said = self.step
+        left = self._named(self._budgets.left_at(self.split.mu), ".3f")
+        log.warning(
+            "The run stands at step %d of the %d that the dial was set for, with %s where %s is asked.",
+            self.step, self.steps, left, self.split.steered_to,
+        )  # fmt: skip
 
     def _after_step(self, whole: bool) -> None:
         self._hold()
@@ -314,21 +331,35 @@ class Dial:
         # From the weights themselves, which a checkpoint holds, so that a resumed run needs nothing else.
         if self._chosen and self._kept is None:
             self._kept = [w != 0 for w in self.split.tensors()]
+            left = self._budgets.left_at(0.0)
+            counted = {budget: share for budget, share in self.reached.items() if budget not in self._budgets.estimates}
+            if any(left[budget] > share + LANDING for budget, share in counted.items()):
+                log.warning(
+                    "The dial's choice was final at %s, and these weights keep %s: load the model's saved weights as well.",
+                    self._named(counted, ".3f"), self._named({budget: left[budget] for budget in counted}, ".3f"),
+                )  # fmt: skip
 
     def end_epoch(self) -> None:
         """The splitting's."""
         self.split.end_epoch()
 
     def sparsify_(self) -> None:
-        """The splitting's."""
+        """The splitting's; warns if the run has not taken all of its steps."""
+        self._say_unfinished()
         self.split.sparsify_()
 
     def sparse_model(self) -> nn.Module:
-        """The splitting's."""
+        """The splitting's; warns if the run has not taken all of its steps."""
+        self._say_unfinished()
+        return self.split.sparse_model()
+
+    def sparse_so_far(self) -> nn.Module:
+        """As `sparse_model`, to look at on the way: without a word about the steps to come."""
         return self.split.sparse_model()
 
     def sparse_state_dict(self) -> dict[str, Tensor]:
-        """The splitting's."""
+        """As `sparse_model`."""
+        self._say_unfinished()
         return self.split.sparse_state_dict()
 
     def apply_zeros_(self, module: nn.Module) -> None:
@@ -340,12 +371,25 @@ class Dial:
         return self.split.summary()
 
     def state_dict(self) -> dict[str, Any]:
-        """The splitting's coefficients, the step, and whether the choice is final."""
+        """The splitting's coefficients, the step, whether the choice is final, and the run they are of."""
         state = {"split": self.split.state_dict(), "step": self.step, "chosen": self._chosen, "reached": self.reached}
+        state |= {"budgets": dict(self.budgets), "steps": self.steps}
         return state | {"estimates": {budget: one.state_dict() for budget, one in self._budgets.estimates.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state."""
+        """Take up a saved state.
+
+        Raises:
+            InputError: it is no state of a dial, or of a run to another budget or of another length.
+        """
+        check_state(state, ("split", "step"), self)
+        theirs = dict(state.get("budgets", self.budgets)), int(state.get("steps", self.steps))
+        if theirs != (self.budgets, self.steps):
+            raise InputError(
+                f"This state is of a run to {self._named(theirs[0])} in {theirs[1]} steps, and this dial is set to "
+                f"{self._named(self.budgets)} in {self.steps}.",
+                "Build it alike, or load the weights alone and start a new dial.",
+            )
         self.split.load_state_dict(state["split"])
         self.step = int(state["step"])
         # States of version 0.1 do not say.

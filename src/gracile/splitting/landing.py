@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -20,12 +21,16 @@ log = logging.getLogger("gracile")
 MEASURED_LANDING = 0.05
 MARGIN = 0.01
 TRIES = 8
+# Choices looked at in which groups of a layer come back for others that go, and how many at most.
+EXCHANGES, EXCHANGED = 2000, 4
 
 
-def extra_groups(split: RGSM, budgets: Budgets, low: float, high: float) -> Tensor | None:
-    """Which groups go beside those that die at `low`, ``(groups,)`` of bool; None if all up to `high` serve best.
+def chosen_groups(split: RGSM, budgets: Budgets, low: float, high: float) -> Tensor | None:
+    """Which groups go, ``(groups,)`` of bool; None if those that die at `high` serve best.
 
-    From the weakest on, one that would take the run far below the budget is passed over.
+    First those that die at `low` and, from the weakest on, others, of which one that would take the run far below the budget is passed
+    over. Where that does not land, the strongest that went come back as far as the budgets allow, and then a few of a layer come back
+    for a few of another; not where a penalty zeroes entries too, since those are gone at `low`.
 
     Args:
         split: whose groups they are.
@@ -33,24 +38,81 @@ def extra_groups(split: RGSM, budgets: Budgets, low: float, high: float) -> Tens
         low: a mu that keeps more than they allow.
         high: the next, that keeps no more.
     """
-    if landed(budgets.left_at(high), budgets.kept):
+    least = budgets.left_at(high)
+    if landed(least, budgets.kept):
         return None
-    dead, able = split.dead_at(low), split.split_groups()
-    extra = torch.zeros_like(dead)
-    best, least = None, budgets.left_at(high)
-    for group in split.critical_mus().argsort(stable=True).tolist():
-        if dead[group] or not able[group] or split.is_last(group, dead | extra):
+    entries = bool(split.penalty.entrywise)
+    dead, able, mu = split.dead_at(low), split.split_groups(), low if entries else 0.0
+    order = split.critical_mus().argsort(stable=True).tolist()
+    best = None
+    for group in order:
+        if dead[group] or not able[group] or split.is_last(group, dead):
             continue
-        extra[group] = True
-        left = budgets.left(dead | extra)
+        dead[group] = True
+        left = budgets.left(dead, mu)
         if landed(left, budgets.kept):
-            return extra
+            return dead
         if within(left, budgets.kept):
             # Too dear; remembered in case that nothing lands.
             if nearest_use(left, budgets.kept) > nearest_use(least, budgets.kept):
-                best, least = extra.clone(), left
-            extra[group] = False
-    return best
+                best, least = dead.clone(), left
+            dead[group] = False
+    return best if entries else _exchanged(split, budgets, best, high, order)
+
+
+def _exchanged(split: RGSM, budgets: Budgets, best: Tensor | None, high: float, order: list[int]) -> Tensor | None:
+    """As `chosen_groups`, from the best choice so far on, with groups in this order, the weakest first."""
+    dead, able = split.dead_at(high) if best is None else best, split.split_groups()
+    # What was zero before nothing brings back.
+    gone, came_back = split.dead_at(0.0), False
+    back = [group for group in reversed(order) if dead[group] and not gone[group]]
+    for group in back:
+        dead[group] = False
+        left = budgets.left(dead)
+        if landed(left, budgets.kept):
+            return dead
+        dead[group] = not within(left, budgets.kept)
+        came_back |= not dead[group]
+    returning = _by_layer(split, [group for group in back if dead[group]])
+    going = _by_layer(split, [group for group in order if able[group] and not dead[group]])
+    for those, others in itertools.islice(_exchanges(returning, going), EXCHANGES):
+        trial = dead.clone()
+        trial[those] = False
+        for other in others:
+            trial[other] = not split.is_last(other, trial)
+        if landed(budgets.left(trial), budgets.kept):
+            return trial
+    return dead if came_back else best
+
+
+def _by_layer(split: RGSM, groups: list[int]) -> list[list[int]]:
+    """The first few of these groups of each layer."""
+    layers: dict[int, list[int]] = {}
+    for group, layer in zip(groups, split.first_layers()[groups].tolist(), strict=True):
+        layers.setdefault(layer, []).append(group)
+    return [some[:EXCHANGED] for some in layers.values()]
+
+
+def _exchanges(returning: list[list[int]], going: list[list[int]]) -> Iterator[tuple[list[int], list[int]]]:
+    """Groups of a layer that come back, and of a layer that go for them, the fewest first."""
+    for back, gone in sorted(itertools.product(range(1, EXCHANGED + 1), repeat=2), key=sum):
+        for those, others in itertools.product(returning, going):
+            if len(those) >= back and len(others) >= gone:
+                yield those[:back], others[:gone]
+
+
+def mu_within(split: RGSM, dead: Tensor, low: float) -> float:
+    """The largest mu, up to `low`, at which none die but these.
+
+    Args:
+        split: whose groups they are.
+        dead: ``(groups,)`` of bool.
+        low: where the search begins.
+    """
+    below = split.critical_mus()
+    below = below[below <= low].sort(descending=True).values.tolist()
+    edges = (low, *((one + other) / 2 for one, other in itertools.pairwise(below)))
+    return next((mu for mu in edges if bool(dead[split.dead_at(mu)].all())), 0.0)
 
 
 def land_measured(split: RGSM, budgets: Budgets, edges: Callable[[], tuple[float, float]]) -> dict[str, float]:
@@ -71,8 +133,8 @@ def land_measured(split: RGSM, budgets: Budgets, edges: Callable[[], tuple[float
     above, below, factor = 0.0, math.inf, 1.0
     for attempt in range(TRIES):
         low, high = edges()
-        extra = extra_groups(split, budgets, low, high)
-        dead = split.dead_at(high) if extra is None else split.dead_at(low) | extra
+        found = chosen_groups(split, budgets, low, high)
+        dead = split.dead_at(high) if found is None else found
         left, live = budgets.left(dead), lives(split, graph, dead)
         left |= {budget: one.measured(split, dead) / one.dense for budget, one in estimates.items()}
         used = nearest_use(left, budgets.kept)
@@ -99,10 +161,11 @@ def land_measured(split: RGSM, budgets: Budgets, edges: Callable[[], tuple[float
             "%s: %.4g of the dense network's %.4g %s (%s).",
             budget, least[budget] * estimate.dense, estimate.dense, estimate.measure.unit, estimate.measure,
         )  # fmt: skip
-        if least[budget] > budgets.kept[budget]:
+        if best:
+            side = "above" if least[budget] > budgets.kept[budget] else "below"
             log.warning(
-                "The budget %s=%.3g was missed: %.3f was measured at the end.",
-                budget, budgets.kept[budget], least[budget],
+                "The budget %s=%.3g was missed: %.3f was measured at the end, and nothing that was tried lies nearer %s it.",
+                budget, budgets.kept[budget], least[budget], side,
             )  # fmt: skip
     return least
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import logging
 import math
@@ -21,7 +22,8 @@ from gracile.core.seeding import generator
 from gracile.splitting.rgsm import RGSM
 
 log = logging.getLogger("gracile")
-# Shares of the groups that the networks measured beforehand have.
+# What the networks measured beforehand have: shares of the groups, or of the parameters where groups lie within layers, since a channel
+# then goes only with the last of many.
 SHARES = (0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 # Kernels compute widths in vectors of so many.
 VECTOR = 8
@@ -78,7 +80,7 @@ class Estimate:
     def __init__(self, measure: Measure, split: RGSM, graph: ChannelGraph) -> None:
         self.measure, self.graph = measure, graph
         none = torch.zeros(split.num_groups, dtype=torch.bool)
-        chosen = [none, *_sample(split)]
+        chosen = [none, *_sample(split, graph)]
         rows = np.array([self._features(lives(split, graph, dead)) for dead in chosen])
         found = np.array([self.measured(split, dead) for dead in chosen])
         self.dense, self._unit = float(found[0]), np.maximum(rows[0], 1e-9)
@@ -92,7 +94,8 @@ class Estimate:
             raise InputError(
                 f"Removing channels changes nothing of the {measure.budget}: {measure} found {self.dense:.4g} {measure.unit} for the "
                 f"dense network and {found.min():.4g} for the leanest.",
-                "Give a budget of macs or params, or measure a larger batch.",
+                "Give a budget of macs or params"
+                + (", or measure a larger batch." if measure.budget == "latency" else "."),
             )
         log.info(
             "%s: measured %d networks (%s), the dense one at %.4g %s; the estimate is off by %.1f %% in the median.",
@@ -197,8 +200,13 @@ def _of_layer(layer: Layer, graph: ChannelGraph, live: Liveness | None) -> np.nd
     ], dtype=float)  # fmt: skip
 
 
-def _sample(split: RGSM) -> Iterator[Tensor]:
+def _sample(split: RGSM, graph: ChannelGraph) -> Iterator[Tensor]:
     """Choices of groups such as a dial makes, from many left to few, with layers thinned unevenly: ``(groups,)`` of bool."""
+
+    def left(mu: float) -> float:
+        return graph.sizes(lives(split, graph, split.dead_at(mu).cpu())).parameters
+
+    dense = left(0.0)
     before, random = split.state_dict(), generator(0, "measured")
     for share in SHARES:
         knots = torch.randn(1, 1, KNOTS, generator=random, dtype=torch.float64)
@@ -206,5 +214,11 @@ def _sample(split: RGSM) -> Iterator[Tensor]:
         split.reweigh((UNEVEN * curve).exp())
         ordered = split.critical_mus().sort().values
         mu = float(ordered[min(len(ordered) - 1, int((1 - share) * len(ordered)))])
+        if split.grouping != "coupled":
+            # The first of them at which so little is left, or all that can go.
+            place = bisect.bisect_left(
+                range(len(ordered)), True, key=lambda one: left(float(ordered[one])) <= share * dense
+            )
+            mu = float(ordered[min(place, len(ordered) - 1)]) * 1.001
         yield split.dead_at(mu).cpu()
     split.load_state_dict(before)

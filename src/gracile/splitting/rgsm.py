@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.channels.grouping import GROUPINGS, Grouping, coupled, within_layers
-from gracile.core.errors import InputError, nearest
+from gracile.core.errors import InputError, check_state, nearest
 from gracile.core.optimizers import add_term, held
 from gracile.core.prunable import check_not_flattened, weights
 from gracile.core.shards import check_whole, full, layout, local, local_part, reshard, sharded_like, sum_over_parts
@@ -141,7 +141,7 @@ class RGSM(VariableSplitting):
     def _set_groups(self, groups: Grouping) -> None:
         """Lay out index tensors on the weights' device and which slices belong to which layer."""
         # One more, dummy, group takes the slices that belong to none: its factor is always 1.
-        self.num_groups = groups.groups
+        self.num_groups, self._carried = groups.groups, groups.carried
         self._dummy = groups.groups
         device = local(self.weights[0].tensor).device
         self._index = [index.masked_fill(index < 0, self._dummy).to(device) for index in groups.index]
@@ -327,6 +327,11 @@ class RGSM(VariableSplitting):
         """The groups of which weights are split, ``(groups,)`` bool; the others never go."""
         return torch.bincount(self._slice_group, minlength=self._dummy) > 0
 
+    def first_layers(self) -> Tensor:
+        """The first layer in which each group has weights, ``(groups,)`` of long; the number of layers where none are split."""
+        first = torch.full((self._dummy,), len(self.weights), device=self._slice_group.device)
+        return first.scatter_reduce(0, self._slice_group, self._slice_layer, "amin")
+
     def is_last(self, group: int, dead: Tensor) -> bool:
         """Whether a layer that must keep a group would have none without this one.
 
@@ -477,6 +482,7 @@ class RGSM(VariableSplitting):
             int((index == self._dummy).sum()) * (weight.shape.numel() // index.numel())
             for weight, index in zip(self.weights, self._index, strict=True)
         )
+        alone -= self._carried
         return {**super()._left_out(), **({"in no group that can be removed": alone} if alone else {})}
 
     def state_dict(self) -> dict[str, Any]:
@@ -488,8 +494,9 @@ class RGSM(VariableSplitting):
         """Take up what `state_dict` saved.
 
         Raises:
-            InputError: it is out of range, or of another network.
+            InputError: it is out of range, of another network, or of no RGSM.
         """
+        check_state(state, ("lam", "beta", "scales", "first_scales"), self)
         scales, first = state["scales"].to(self._scales), state["first_scales"].to(self._scales)
         for one in (scales, first):
             if one.shape != self._scales.shape or bool((one.isnan() | (one < 0)).any()):

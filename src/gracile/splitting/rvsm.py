@@ -108,8 +108,8 @@ class RVSM(VariableSplitting):
     def critical_mus(self) -> Tensor:
         if isinstance(self.penalty, Constraint):
             raise InputError(
-                f"lam does not steer {type(self.penalty).__name__}: the constraint itself fixes how many weights stay.",
-                "Set its own count, or steer another penalty, such as l0.",
+                f"lam does not steer {type(self.penalty).__name__}: the constraint itself fixes what weights may be.",
+                "Leave the dial out, or steer a penalty, such as l0.",
             )
         critical = critical_mu(self.penalty)
         return torch.cat([critical(full(weight.tensor.detach()).abs()).reshape(-1) for weight in self.weights])

@@ -141,6 +141,7 @@ def fit(
     assert total is not None
     minimised = as_objective(objective)
     learning = learning_rule or minimised
+    _check_length(sparsifier, total * minimised.replays)
     recorder = Recorder(model, validation, sparsifier, minimised, observe, per_epoch, record_every, total)
     history = History()
     position = TrainingState.at(device, 0)
@@ -267,6 +268,16 @@ def _precision(
         taken, why = "float32", "another rank's machine has no bf16"
     log.info("Training in %s: %s.", taken, why)
     return taken
+
+
+def _check_length(sparsifier: Sparsifier | None, steps: int) -> None:
+    """Warn where a run is over before its method is."""
+    asked = getattr(sparsifier, "steps", 0)
+    if asked > steps + getattr(sparsifier, "step", 0):
+        log.warning(
+            "%s is set for %d steps, and this run takes %d: build it with steps=%d, or train for longer.",
+            type(sparsifier).__name__, asked, steps, steps,
+        )  # fmt: skip
 
 
 def _check_rule(objective: Objective | Loss | None, ranks: Ranks, precision: Precision) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gracile.core.monitor import Monitor
-from gracile.core.sparsifier import Sparsifier
+from gracile.core.sparsifier import Sparsifier, sparse_so_far
 from gracile.data import Dataset
 from gracile.training.evaluation import evaluate
 from gracile.training.objectives import Loss, LossObjective, Objective
@@ -94,7 +94,7 @@ class Recorder:
             row.update(val_loss=watched.loss, val_accuracy=watched.accuracy)
         kept = self.model
         if self.sparsifier is not None:
-            kept = self.sparsifier.sparse_model()
+            kept = sparse_so_far(self.sparsifier)
             summary = self.sparsifier.summary()
             if len(self.validation):
                 sparse = evaluate(kept, self.validation, loss=self.loss)

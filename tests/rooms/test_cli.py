@@ -257,7 +257,7 @@ def test_a_target_goes_to_the_arms_that_can_take_it_and_the_rest_are_told(capsys
     assert arms["rgsm"]["target"] == {"macs": 0.3}
     assert arms["rvsm"]["target"] == {"sparsity": 0.9}
     assert "target" not in arms["dense"]
-    assert "--target-macs: for rgsm; without it dense and rvsm, as the recipe has it" in caplog.text
+    assert "--target-macs: rgsm to macs=0.3; dense and rvsm as the recipe has it" in caplog.text
 
 
 @pytest.mark.parametrize(("target", "rgsm", "rvsm"), [
@@ -269,6 +269,13 @@ def test_each_method_takes_the_budget_it_can_be_steered_to(target, rgsm, rvsm):
     arms = prepare("digits", target=target).settings["arms"]
     assert arms["rgsm"]["target"] == rgsm
     assert arms["rvsm"]["target"] == rvsm
+
+
+def test_several_targets_go_to_one_arm_where_no_other_takes_them(tmp_path: Path):
+    file = tmp_path / "one.toml"
+    file.write_text('title = "one"\nkind = "train"\n[settings.arms.rgsm]\nmethod = "rgsm"\ntarget = { macs = 0.5 }\n')
+    arms = prepare(file, target={"macs": 0.3, "sparsity": 0.8}).settings["arms"]
+    assert arms["rgsm"]["target"] == {"macs": 0.3, "sparsity": 0.8}
 
 
 def test_a_target_that_no_arm_can_take_is_refused():

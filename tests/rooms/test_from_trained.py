@@ -87,10 +87,11 @@ def test_a_network_of_ones_own_is_made_lean_from_its_weights(here: Path, caplog:
         data="digits", image_size=8, model="net.py:make", weights="w.safetensors", target={"macs": 0.5}, epochs=3, folder="run",
     )  # fmt: skip
     begun = [record.message for record in caplog.records if "begins with w.safetensors" in record.message]
-    assert len(begun) == 2
+    assert len(begun) == 3
     assert all(float(line.split(": ")[1].split(" %")[0]) > 85 for line in begun)
     assert 49 < made.outcome.values["rgsm.macs_left"] <= 50
     assert made.outcome.values["rgsm.accuracy"] > 80
+    assert made.outcome.values["rvsm.sparsity"] >= 90
     # The run tells its network when the file is gone.
     Path("w.safetensors").unlink()
     assert trained("run").model[1].weight.shape == (24, 64)

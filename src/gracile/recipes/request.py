@@ -204,24 +204,32 @@ def _aim(arms: Mapping[str, dict[str, Any]], target: Mapping[str, float]) -> Non
     """Give each arm the budget that its method can be steered to, and say which arms go on without."""
     if not target:
         return
-    steered: list[str] = []
-    for name, arm in arms.items():
-        fits = {budget: share for budget, share in target.items() if arm.get("method") in TARGETS[budget]}
-        if len(fits) > 1:
-            # Zeros are what the others can be steered to as well; groups are removed for multiply-adds or parameters.
-            fits.pop("sparsity", None)
-        if fits:
-            ramp = {key: value for key, value in (arm.get("target") or {}).items() if key not in TARGETS}
-            arm["target"] = ramp | fits
-            steered.append(name)
+    every = {
+        name: {budget: share for budget, share in target.items() if arm.get("method") in TARGETS[budget]}
+        for name, arm in arms.items()
+    }
+    if any(set(fits) == {"sparsity"} for fits in every.values()) and len(target) > 1:
+        # Zeros are for the arms that take nothing else; groups are removed for multiply-adds or parameters.
+        every = {
+            name: {budget: fits[budget] for budget in fits if len(fits) == 1 or budget != "sparsity"}
+            for name, fits in every.items()
+        }
+    steered = {name: fits for name, fits in every.items() if fits}
+    for name, fits in steered.items():
+        ramp = {key: value for key, value in (arms[name].get("target") or {}).items() if key not in TARGETS}
+        arms[name]["target"] = ramp | fits
     names = " and ".join(f"--target-{budget.replace('_', '-')}" for budget in target)
     if not steered:
         methods = " or ".join(dict.fromkeys(method for budget in target for method in TARGETS[budget]))
         raise InputError(
             f"No arm of the recipe can be steered to {names}.", f"It takes an arm of the method {methods}."
         )
-    if kept := [name for name in arms if name not in steered]:
-        told.info("%s: for %s; without it %s, as the recipe has it", names, _listed(steered), _listed(kept))
+    set_to = [
+        f"{name} to {', '.join(f'{budget}={share:g}' for budget, share in fits.items())}"
+        for name, fits in steered.items()
+    ]
+    kept = [name for name in arms if name not in steered]
+    told.info("%s: %s%s", names, _listed(set_to), f"; {_listed(kept)} as the recipe has it" if kept else "")
 
 
 def _listed(names: Iterable[str]) -> str:

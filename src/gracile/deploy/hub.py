@@ -239,7 +239,7 @@ def upload(folder: Path, name: str, *, private: bool = False, token: str | None 
         url = str(api.create_repo(name, private=private, exist_ok=True))
         api.upload_folder(repo_id=name, folder_path=folder, commit_message=message or "Upload by gracile")
     except LocalTokenNotFoundError as error:
-        raise InputError("The hub takes nothing from who is not known to it.", login) from error
+        raise InputError("You are not logged in to the hub.", login) from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         raise InputError(

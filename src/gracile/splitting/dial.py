@@ -51,8 +51,8 @@ class Dial:
     beta, and the sparse network would have to do without what the dense one still leans on. Steps beyond those announced keep
     to the choice.
 
-    Take beta near 0.1 with group lasso. Steered far, it pulls the groups that stay with a force of up to beta times their size,
-    and a network without batch-norm fades away under beta = 1.
+    Take beta near 0.1. It sets how fast w follows where u is zero; group lasso, steered far, also pulls the groups that stay, with a
+    force of up to beta times their size, and a network without batch-norm fades away under beta = 1.
 
     Args:
         split: an RVSM or RGSM, not yet attached; its own lam is not looked at.

@@ -292,8 +292,8 @@ def test_an_earlier_worst_case_over_some_attacks_is_told_anew_from_what_each_sam
     part = RunFolder(tmp_path)
     kept = {"accuracies": {"fgsm": 75.0, "pgd": 50.0, "autoattack": 50.0, "worst": 75.0}, "judged": {"fgsm": 1, "worst": 1, "pgd": 1},
             "stands": {"clean": "1111", "fgsm": "1101", "pgd": "1010", "autoattack": "01", "worst": "1101"}}  # fmt: skip
-    for attacks, worst in (({"expected": ["pgd", "autoattack"]}, "1000"), ({"expected": ["autoattack"]}, None)):
-        settings = AttackSettings(attacks=["fgsm"], limits={"autoattack": 2}, samples=4, **attacks)
+    for expected, worst in ((["pgd", "autoattack"], "1000"), (["autoattack"], None)):
+        settings = AttackSettings(attacks=["fgsm"], expected=expected, limits={"autoattack": 2}, samples=4)
         (tmp_path / "robust.json").write_text(json.dumps({"settings": settings.model_dump(), **kept, "warnings": []}))
         found = robustness(torch.nn.Identity(), None, settings, part)  # type: ignore[arg-type]
         assert found["stands"].get("worst") == worst

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -42,11 +43,15 @@ ROOT = Path(__file__).parents[1]
 MOST_ROWS = 16
 # What the report shows and a table of results does not need.
 LEFT_OUT = ("loss", "seconds")
+# What a note says of the worst case a sample, and its column: over a single attack it is no worst case, and is not shown.
+WORST, OVER = "worst case a sample %", re.compile(r", the worst case over ((?:(?! and |, ).)+)(?=, )")
 
 
 # What became of a criterion.
 WORDS = {True: "met", False: "**missed**", None: "**undecided**"}
 VERDICTS = ("holds", "bounded", "fails", "undecided", "not run")
+# Of a definition: as printed, or as its note reads it.
+READ = {"holds": "implemented and tested", "bounded": "implemented and tested, as noted"}
 # Keys of the bibliography, and how a page calls them.
 DOCUMENTS = {
     "dinh2020": "Dinh 2020",
@@ -72,6 +77,7 @@ class Claim:
         note: what a reader must know.
         told: what was measured, in a few words.
         headline: which line of README it is, 0 for none.
+        definition: it states a definition, an algorithm, a setting or a question, which cannot be false, and is counted apart.
     """
 
     document: str
@@ -84,13 +90,15 @@ class Claim:
     note: str = ""
     told: str = ""
     headline: int = 0
+    definition: bool = False
 
 
 def claims(root: Path = ROOT) -> list[Claim]:
     """Every claim of the five documents, in their order.
 
     Raises:
-        InputError: an unknown key, document or verdict.
+        InputError: an unknown key, document or verdict; a definition without evidence, with a line in README, or with a verdict that
+            speaks of truth.
     """
     file = root / "docs" / "claims.toml"
     found = []
@@ -102,17 +110,26 @@ def claims(root: Path = ROOT) -> list[Claim]:
         )
         pick(DOCUMENTS, row["document"], "document")
         pick(dict.fromkeys(VERDICTS), row["verdict"], "verdict")
-        found.append(Claim(**{**row, "evidence": tuple(row.get("evidence", ()))}))
+        claim = Claim(**{**row, "evidence": tuple(row.get("evidence", ()))})
+        if claim.definition is not False and not (
+            claim.definition is True and claim.evidence and not claim.headline and claim.verdict in READ
+        ):
+            raise InputError(
+                f"The row '{claim.place}' cannot be a definition as it stands.",
+                f"Give it 'definition = true', evidence, no headline, and one of the verdicts {' or '.join(READ)}.",
+            )
+        found.append(claim)
     return found
 
 
 def counts(found: list[Claim]) -> str:
-    """How many claims of each document have which verdict."""
+    """How many claims of each document have which verdict, and apart from them how many definitions it has."""
     rows: list[dict[str, str]] = []
     for key, title in DOCUMENTS.items():
-        verdicts = [claim.verdict for claim in found if claim.document == key]
+        own = [claim for claim in found if claim.document == key]
+        verdicts = [claim.verdict for claim in own if not claim.definition]
         numbers = {verdict: str(verdicts.count(verdict) or "") for verdict in VERDICTS}
-        rows.append({"document": title, **numbers})
+        rows.append({"document": title, **numbers, "definitions": str((len(own) - len(verdicts)) or "")})
     return tabulate(rows, headers="keys", tablefmt="github")
 
 
@@ -133,7 +150,8 @@ def ledger(found: list[Claim], kept: list[Entry]) -> str:
         "# Claims",
         f"{BEGIN}\n\nEvery theorem, table, figure and sentence with a number or an order in it, of the five documents. *Holds*: as "
         "printed. *Bounded*: in a narrower or corrected form. *Fails*: shown false, or the opposite was measured. *Undecided*: measured "
-        "at a size, or with a spread, that does not tell.",
+        "at a size, or with a spread, that does not tell. *Definitions* are counted apart: definitions, algorithms, settings and "
+        "questions, which are implemented and tested and cannot be false.",
         counts(found),
     ]
     for key, title in DOCUMENTS.items():
@@ -183,11 +201,17 @@ def _row(
     cells = {
         "place": claim.place,
         "claim": claim.says,
-        "verdict": claim.verdict if claim.verdict == "holds" else f"**{claim.verdict}**",
+        "verdict": _verdict(claim),
         "rests on": "; ".join(shown) + (f" ({at})" if at else ""),
         "note": " ".join(f"{claim.told and claim.told[0].upper() + claim.told[1:] + '.'} {claim.note}".split()),
     }
     return {key: text.replace("|", "\\|") for key, text in cells.items()}
+
+
+def _verdict(claim: Claim) -> str:
+    if claim.definition:
+        return READ[claim.verdict]
+    return claim.verdict if claim.verdict == "holds" else f"**{claim.verdict}**"
 
 
 @dataclass(frozen=True)
@@ -285,7 +309,8 @@ def _told(entry: Entry, size: str) -> str:
         f"commit {_commit(where['commit'])}, {where['device']} ({where['processor']}, {where['threads']} threads), "
         f"torch {versions['torch']}."
     ]
-    rows = [{key: value for key, value in row.items() if key not in LEFT_OUT} for row in result["rows"]]
+    left_out = (*LEFT_OUT, WORST) if any(OVER.search(note) for note in result["notes"]) else LEFT_OUT
+    rows = [{key: value for key, value in row.items() if key not in left_out} for row in result["rows"]]
     if len(rows) > MOST_ROWS:
         lines.append(f"{len(rows)} rows, in `{entry.folder}/{entry.recipe.name}.{size}.json`.")
     else:
@@ -296,7 +321,7 @@ def _told(entry: Entry, size: str) -> str:
     ]
     if result.get("judged_anew"):
         lines.append("These criteria were changed after the run, which was then held against them anew.")
-    notes = [f"- {' '.join(note.split())}" for note in result["notes"]]
+    notes = [f"- {OVER.sub('', ' '.join(note.split()))}" for note in result["notes"]]
     return "\n\n".join([*lines, *("\n".join(block) for block in (accept, notes) if block)])
 
 

@@ -33,10 +33,10 @@ def descent(penalty: str, lr: float, steps: int = 400) -> tuple[list[float], lis
 
 @pytest.mark.parametrize("penalty", ["group_lasso", "group_l0"])
 def test_the_lagrangian_never_rises_along_training_and_comes_to_rest(penalty: str):
-    values, slopes = descent(penalty, lr=0.5)
+    values, slopes = descent(penalty, lr=0.5, steps=1000)
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(values))
     assert values[-1] < 0.9 * values[0]
-    assert slopes[-1] < 0.2 * slopes[0]
+    assert slopes[-1] < 0.02 * slopes[0]
 
 
 def test_at_a_step_beyond_what_the_theorem_admits_it_does_rise():

@@ -137,13 +137,27 @@ def test_two_stars_as_written_are_the_mean_only_where_equal():
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - STRICT))
-def test_lost_messages_are_stood(name: str):
+def test_lost_messages_do_not_stop_training(name: str):
+    """With alike workers no message is needed: what is lost must not stand in the way of what each finds by itself."""
     given = problem(skew=0)
     options = OPTIONS[name] | ({"asynchronous": True} if name == "admm" else {})
     joined = network("two-star", WORKERS, drop=0.3)
     found = train(joined, method(name, **options), given, 400, every=400)
     assert joined.lost > 100
-    assert torch.allclose(found.x, given.optimum.expand_as(found.x), atol=1e-5)
+    assert (found.x - given.optimum).abs().max() < 2e-5
+
+
+def test_asynchronous_admm_comes_to_the_same_solution_over_links_that_lose_messages():
+    given, away = problem(skew=3), {}
+    for name in ("admm", "average", "gradient-tracking", "scaffold", "two-star"):
+        options = OPTIONS[name] | ({"asynchronous": True} if name == "admm" else {})
+        joined = network("two-star", WORKERS, drop=0.3)
+        found = train(joined, method(name, **options), given, 400, every=400)
+        assert joined.lost > 1000
+        away[name] = float((found.x - given.optimum).abs().max())
+    assert away.pop("admm") < 1e-12
+    # Without losses all of these are exact here, to 1e-8; one message lost is never made up for.
+    assert all(0.3 < distance < 1.1 for distance in away.values()), away
 
 
 @pytest.mark.parametrize("name", [*sorted(STRICT), "scaffold"])

@@ -16,9 +16,11 @@ from gracile import fit
 from gracile.attacks import pgd
 from gracile.core.errors import InputError
 from gracile.core.files import write_json
+from gracile.core.runs import RunFolder
 from gracile.data import Splits
 from gracile.models import enresnet, lenet, normalized, set_noise
 from gracile.recipes import load, methods, run
+from gracile.recipes.robust import AttackSettings, robustness
 from gracile.shrinking import shrink
 from gracile.training import ADVERSARIES, adversary
 from tests.models.attacked import OBJECTIVES
@@ -230,11 +232,11 @@ training = { epochs = 1, lr = 0.05, batch_size = 32, adversarial = { options = {
 [settings.attacks]
 eps = 0.1
 attacks = ["fgsm", "cw_paper"]
-expected = ["pgd"]
+expected = ["pgd", "ifgsm"]
 draws = 2
 samples = 12
 limits = { pgd = 6 }
-options = { cw_paper = { steps = 2 }, pgd = { steps = 2 } }
+options = { cw_paper = { steps = 2 }, pgd = { steps = 2 }, ifgsm = { steps = 2 } }
 [settings.arms.natural]
 natural = true
 [settings.arms.dense]
@@ -264,12 +266,17 @@ def test_a_recipe_measures_robustness_and_draws_weights(finished: Path):
     assert float(row["weights below 1e-3 %"]) == pytest.approx(result["values"]["en2.small_weights"], abs=0.01)
     said = (
         "on 12 test samples, PGD-20 on the first 6 of them, C&W as the papers' code has it with steps=2, PGD-20 with steps=2, "
-        "PGD-20 over 2 draws of a network's noise, the worst case over FGSM, "
+        "IFGSM-20 with steps=2, PGD-20 and IFGSM-20 over 2 draws of a network's noise, the worst case over FGSM and IFGSM-20, "
         "verdicts on a network that draws random numbers by the mean of 20 fresh draws"
     )
     assert any(said in note for note in result["notes"])
     [measured] = [json.loads(file.read_text()) for file in (finished / "first" / "en2").rglob("robust.json")]
-    assert measured["judged"] == {"fgsm": 20, "cw_paper": 20, "worst": 20, "pgd": 20}
+    assert measured["judged"] == {"fgsm": 20, "cw_paper": 20, "worst": 20, "pgd": 20, "ifgsm": 20}
+    # The worst case is over both sets, but for attacks that keep to no ball or are tried on fewer samples.
+    stands = measured["stands"]
+    both = ["1" if pair == ("1", "1") else "0" for pair in zip(stands["fgsm"], stands["ifgsm"], strict=True)]
+    assert stands["worst"] == "".join(both)
+    assert measured["accuracies"]["worst"] == pytest.approx(100 * both.count("1") / 12)
     [single] = [warning for warning in measured["warnings"] if "each gradient saw a single draw" in warning]
     assert single.startswith("FGSM and C&W as the papers' code has it: The network draws")
     values = result["values"]
@@ -279,6 +286,18 @@ def test_a_recipe_measures_robustness_and_draws_weights(finished: Path):
     assert values["adversarial.accuracy"] == pytest.approx(values["dense.accuracy"] - values["natural.accuracy"])
     drawn = {path.name for path in (finished / "first" / "plots").glob("*.svg")}
     assert {"all-weights.svg", "layer-weights.svg", "kernels.svg", "channel-norms.svg", "sparsity-lam.svg"} <= drawn
+
+
+def test_an_earlier_worst_case_over_some_attacks_is_told_anew_from_what_each_sample_had(tmp_path: Path):
+    part = RunFolder(tmp_path)
+    kept = {"accuracies": {"fgsm": 75.0, "pgd": 50.0, "autoattack": 50.0, "worst": 75.0}, "judged": {"fgsm": 1, "worst": 1, "pgd": 1},
+            "stands": {"clean": "1111", "fgsm": "1101", "pgd": "1010", "autoattack": "01", "worst": "1101"}}  # fmt: skip
+    for expected, worst in ((["pgd", "autoattack"], "1000"), (["autoattack"], None)):
+        settings = AttackSettings(attacks=["fgsm"], expected=expected, limits={"autoattack": 2}, samples=4)
+        (tmp_path / "robust.json").write_text(json.dumps({"settings": settings.model_dump(), **kept, "warnings": []}))
+        found = robustness(torch.nn.Identity(), None, settings, part)  # type: ignore[arg-type]
+        assert found["stands"].get("worst") == worst
+        assert found["accuracies"].get("worst") == (worst and 25.0)
 
 
 def test_a_sibling_run_takes_over_arms_trained_from_the_same_settings_and_no_others(finished: Path):

@@ -37,6 +37,15 @@ def test_sizes_are_the_published_ones(name: str, settings: dict, parameters: int
     assert size(build(name, **settings)) == parameters
 
 
+def test_input_channels_of_the_robust_networks_are_counted_as_published() -> None:
+    def count(model: nn.Module) -> int:
+        return sum(one.in_channels for one in model.modules() if isinstance(one, nn.Conv2d))
+
+    assert count(build("resnet20", preactivation=True)) == 675
+    assert count(build("enresnet", n=2)) == 1350
+    assert [round(100 * zero / 675, 2) for zero in (171, 30)] == [25.33, 4.44]
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("image_size", [16, (20, 32)])
 def test_every_model_takes_any_channels_classes_and_image(name: str, image_size: int | tuple[int, int]) -> None:

@@ -40,8 +40,7 @@ def test_no_claim_is_without_a_verdict_and_what_it_rests_on():
     assert {claim.document for claim in found} == set(results.DOCUMENTS)
     values, ratios = results.kept_values(results.entries()), results.ratios()
     for claim in found:
-        assert claim.evidence or claim.verdict == "not run" or claim.note, claim.place
-        assert claim.evidence or claim.verdict in ("not run", "undecided"), claim.place
+        assert bool(claim.evidence) is not (claim.verdict == "not run"), claim.place
         for one in claim.evidence:
             kind, *words = one.split(" ")
             if kind == "test":
@@ -69,6 +68,41 @@ def test_a_claim_with_an_unknown_verdict_is_refused(tmp_path: Path):
     (tmp_path / "docs" / "claims.toml").write_text(row)
     with pytest.raises(InputError, match="no verdict named 'likely'"):
         results.claims(tmp_path)
+
+
+def test_definitions_are_counted_apart_and_shown_as_implemented():
+    found = results.claims()
+    assert sum(claim.definition for claim in found) > 20
+    [one] = [claim for claim in found if claim.place == "algorithm 2"]
+    [other] = [claim for claim in found if claim.place == "lemma 15"]
+    counted = results.counts([one, other]).splitlines()
+    assert counted[0].split("|")[-2].strip() == "definitions"
+    assert [cell.strip() for cell in counted[2].split("|")[2:-1]] == ["1", "", "", "", "", "1"]
+    page = results.ledger([one, other], [])
+    assert "| implemented and tested |" in page
+    assert "| holds " in page
+
+
+@pytest.mark.parametrize(
+    "wrong", ['verdict = "fails"', 'verdict = "holds"\nheadline = 1', 'verdict = "holds"\nevidence = []'],
+)  # fmt: skip
+def test_a_definition_is_implemented_and_tested_and_no_line_of_readme(wrong: str, tmp_path: Path):
+    (tmp_path / "docs").mkdir()
+    row = '[[claim]]\ndocument = "dinh2020"\nplace = "here"\nsays = "so"\ndefinition = true\n'
+    evidence = "" if "evidence" in wrong else 'evidence = ["test a::b"]\n'
+    (tmp_path / "docs" / "claims.toml").write_text(f"{row}{evidence}{wrong}\n")
+    with pytest.raises(InputError, match="'here' cannot be a definition"):
+        results.claims(tmp_path)
+    (tmp_path / "docs" / "claims.toml").write_text(f'{row}evidence = ["test a::b"]\nverdict = "bounded"\n')
+    assert results.claims(tmp_path)[0].definition
+
+
+def test_a_worst_case_over_one_attack_is_not_shown():
+    found = {entry.recipe.name: entry for entry in results.entries()}
+    for name, shown in (("robust-cifar", False), ("robust-channels", False), ("robust-mnist", True)):
+        page = results.page([found[name]])
+        assert ("worst case a sample %" in page, "the worst case over" in page) == (shown, shown), name
+        assert "verdicts on a network that draws random numbers by the mean of 20 fresh draws" in page
 
 
 def test_every_published_recipe_has_its_row_and_every_kept_result_its_recipe():

@@ -80,14 +80,14 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
         part: the arm's folder.
 
     Returns:
-        ``accuracies`` by entry, with ``worst``, the share of samples that no attack of `attacks` broke; ``judged``, by entry the fresh
+        ``accuracies`` by entry, with ``worst``, the share of samples that none of `worst_of` broke; ``judged``, by entry the fresh
         draws that each verdict is the mean of; ``stands``, by entry a digit a sample, 1 where it is right; ``warnings``, sentences.
     """
     know_own((*settings.attacks, *settings.expected))
     asked = settings.model_dump()
     file = part.path / "robust.json"
     if file.exists() and (found := json.loads(file.read_text()))["settings"] == asked:
-        return found
+        return _with_worst(found, settings)
     device = next(network.parameters()).device
     # All samples of a class may lie together: the first ones are no sample of the split.
     order = torch.randperm(len(test), generator=generator(settings.seed, "attack", "samples"))
@@ -106,20 +106,48 @@ def robustness(network: nn.Module, test: Dataset, settings: AttackSettings, part
             limits=settings.limits, draws=draws, seed=settings.seed, progress=log.info,
         )  # fmt: skip
         for score in found.scores:
-            if score.name != "clean":
+            # The worst case is told over both sets, below.
+            if score.name not in ("clean", "worst"):
                 accuracies.setdefault(score.name, score.percent)
                 judged.setdefault(score.name, found.judged)
         for name, which in found.stands.items():
-            stands.setdefault(name, "".join(map(str, which.int().tolist())))
+            if name != "worst":
+                stands.setdefault(name, "".join(map(str, which.int().tolist())))
         for warning in dict.fromkeys(found.warnings):
             warned.setdefault(warning, []).append(" and ".join(preset(name).title for name in names))
     # What holds for some of the attacks alone says for which.
     warnings = [text if len(by) == len(sets) else f"{by[0]}: {text}" for text, by in warned.items()]
-    result = {
+    measured = {
         "settings": asked, "accuracies": accuracies, "judged": judged, "stands": stands, "warnings": warnings,
     }  # fmt: skip
+    result = _with_worst(measured, settings)
     write_json(file, result)
     return result
+
+
+def worst_of(settings: AttackSettings, samples: int) -> list[str]:
+    """The attacks that the worst case a sample is over: those that keep to the ball and are tried on all of so many samples."""
+    tried = dict.fromkeys([*settings.attacks, *settings.expected])
+    return [
+        name for name in tried if ATTACKS[preset(name).attack].norms and settings.limits.get(name, samples) >= samples
+    ]
+
+
+def _with_worst(found: dict[str, Any], settings: AttackSettings) -> dict[str, Any]:
+    """What was measured with the worst case of this definition, also where an earlier one stands; none where it is over one attack."""
+    if "stands" not in found:
+        return found
+    kept = {
+        key: {one: what for one, what in found[key].items() if one != "worst"}
+        for key in ("accuracies", "judged", "stands")
+    }
+    names = worst_of(settings, len(kept["stands"]["clean"]))
+    if len(names) > 1:
+        columns = zip(*(kept["stands"][name] for name in names), strict=True)
+        kept["stands"]["worst"] = "".join("1" if set(digits) == {"1"} else "0" for digits in columns)
+        kept["accuracies"]["worst"] = 100 * kept["stands"]["worst"].count("1") / len(kept["stands"]["worst"])
+        kept["judged"]["worst"] = min(kept["judged"][name] for name in names)
+    return found | kept
 
 
 def tried_on(settings: AttackSettings, test: int) -> str:
@@ -135,9 +163,9 @@ def tried_on(settings: AttackSettings, test: int) -> str:
     parts = [f"attacked in a ball of {settings.eps:.4g} on {samples} test samples", *fewer]
     if averaged:
         parts.append(f"{' and '.join(averaged)} over {settings.draws} draws of a network's noise")
-    worst = " and ".join(preset(name).title for name in settings.attacks if ATTACKS[preset(name).attack].norms)
-    if worst:
-        parts.append(f"the worst case over {worst}")
+    worst = [preset(name).title for name in worst_of(settings, samples)]
+    if len(worst) > 1:
+        parts.append(f"the worst case over {' and '.join(worst)}")
     parts.append(f"verdicts on a network that draws random numbers by the mean of {DRAWS} fresh draws")
     if averaged and settings.draws > DRAWS:
         parts.append(f"of {settings.draws} under {' and '.join(averaged)}")

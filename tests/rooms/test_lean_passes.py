@@ -316,6 +316,46 @@ def test_auto_goes_by_what_is_saved(blobs: Splits, monkeypatch: pytest.MonkeyPat
     assert trained(blobs)[1] == 1
 
 
+def test_the_rule_goes_by_whole_batches_and_a_resumed_run_keeps_what_it_chose(
+    blobs: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Batches of 60, 60, 60 and 12 samples; the last one would save too little."""
+    monkeypatch.setattr(lean, "SAVES", 2e5)
+
+    def run(step: int, epochs: int = 3, **more: object) -> tuple[Tensor, float | None]:
+        model = network()
+        method = L1Filters(model, steps=12, example=torch.zeros(2, 1, 8, 8), channels=0.5, prune_at=step / 12)
+        settings = {**SETTINGS, "epochs": epochs, "batch_size": 60, **more}
+        left = fit(model, blobs, sparsifier=method, **settings).lean  # type: ignore[arg-type]
+        return torch.cat([one.detach().flatten() for one in model.parameters()]), left
+
+    whole, left = run(3)
+    assert left == run(2)[1] < 0.4  # type: ignore[operator]
+    run(3, epochs=1, folder=tmp_path)
+    # Nor does it choose again where the rule would be another by now.
+    monkeypatch.setattr(lean, "SAVES", 1e12)
+    with pytest.raises(
+        InputError, match=r"leave out what is gone since its choice was final, and lean_passes=False is asked"
+    ):
+        run(3, folder=tmp_path, resume=True, lean_passes=False)
+    again, kept = run(3, folder=tmp_path, resume=True)
+    assert kept == left
+    assert torch.equal(again, whole)
+    # Once more, when it is through.
+    caplog.clear()
+    assert run(3, folder=tmp_path, resume=True, lean_passes=True)[1] == left
+    assert "never final" not in caplog.text
+
+
+def test_a_resumed_run_stays_whole_where_it_did(blobs: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole, left = trained(blobs)
+    trained(blobs, folder=tmp_path, epochs=3)
+    monkeypatch.setattr(lean, "SAVES", 0.0)
+    again, kept = trained(blobs, folder=tmp_path, resume=True)
+    assert kept == left == 1
+    assert torch.equal(again, whole)
+
+
 def test_what_would_be_another_training_stays_whole_or_is_refused(blobs: Splits, caplog: pytest.LogCaptureFixture):
     model = network()
     x = torch.zeros(2, 1, 8, 8)

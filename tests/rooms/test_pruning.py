@@ -121,6 +121,77 @@ def test_frozen_and_shared_weights_are_left_alone_and_counted_once():
     assert method.summary().layers[0].zeros == 32
 
 
+class TwoReaders(nn.Module):
+    """Channels of `first` that two layers read, and channels of both that the last one reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.kept = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 1)
+        self.other, self.last = nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        return self.last((self.kept(x) + self.other(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("make", [
+    partial(L1Filters, prune_at=0.0),
+    partial(RandomChannels, prune_at=0.0),
+    partial(SubgradientGroupLasso, prune_at=0.0),
+    partial(GradualMagnitude, unit="channel", end=0.5),
+    partial(ADMM, unit="channel"),
+])  # fmt: skip
+def test_channels_that_a_frozen_layer_reads_stay_whole_and_are_not_counted(make: partial, caplog):
+    torch.manual_seed(0)
+    model, x = TwoReaders(), torch.rand(4, 1, 8, 8)
+    model.kept.requires_grad_(False)
+    pruning = make(model, steps=2, example=x, macs=0.75)
+    assert (
+        "8 of 16 channels stay whatever is pruned, since 'kept.weight' is left out or frozen and reads them"
+        in caplog.text
+    )
+    pruning.attach(optimizer := torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.0))
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+    assert model.other.weight.count_nonzero() == 64
+    assert {row.layer: row.groups for row in pruning.summary().layers} == {"first": 0, "other": 0, "last": 8}
+    sparse = pruning.sparse_model().eval()
+    lean = shrink(sparse, x)
+    assert trace(lean, x).dense().macs <= 0.75 * trace(model, x).dense().macs
+    torch.testing.assert_close(lean(x), sparse(x), rtol=0.0, atol=1e-5)
+
+
+def test_a_budget_that_frozen_layers_keep_out_of_reach_is_refused():
+    model = TwoReaders()
+    model.kept.requires_grad_(False)
+    with pytest.raises(InputError, match=r"macs=0\.3 is out of reach"):
+        L1Filters(model, steps=2, example=torch.zeros(2, 1, 8, 8), macs=0.3)
+    model.last.requires_grad_(False)
+    with pytest.raises(InputError, match="or all are read by layers that are left out"):
+        L1Filters(model, steps=2, example=torch.zeros(2, 1, 8, 8))
+
+
+def test_a_batch_norm_that_is_called_twice_has_its_penalty_once():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.second, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(self.first(x)).relu()
+            return self.last(self.norm(self.second(x)).relu().mean((2, 3)))
+
+    model, x = Shared(), torch.rand(4, 1, 8, 8)
+    pruning = NetworkSlimming(model, steps=2, example=x, lam=0.25, prune_at=1.0)
+    pruning.attach(optimizer := torch.optim.SGD(model.parameters(), lr=1.0))
+    (0 * model(x).sum()).backward()
+    optimizer.step()
+    assert model.norm.weight.tolist() == [0.75] * 8
+
+
 def test_weights_that_are_scaled_for_half_precision_take_scaled_terms():
     model, twin = nn.Linear(6, 3), nn.Linear(6, 3)
     twin.load_state_dict(model.state_dict())

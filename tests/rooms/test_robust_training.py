@@ -127,6 +127,20 @@ def test_the_average_is_its_formula_and_resumes():
     assert network.weight.item() == 0.0
 
 
+def test_the_average_of_a_finished_run_is_there_when_it_is_resumed(tmp_path: Path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    averages = [WeightAverage(0.9), WeightAverage(0.9)]
+    for average in averages:
+        fit(network, make_blobs(), epochs=1, lr=0.05, batch_size=32, observe=average, folder=tmp_path, resume=True)
+    first, again = (average.model.state_dict() for average in averages)
+    assert all(torch.equal(one, again[name]) for name, one in first.items())
+    # A state that was taken up and not used yet is not lost.
+    third = WeightAverage(0.9)
+    third.load_state_dict(averages[1].state_dict())
+    assert third.state_dict()["average"].keys() == first.keys()
+
+
 def test_the_best_robust_record_is_kept_and_restored(tmp_path: Path):
     splits = make_blobs()
     torch.manual_seed(0)

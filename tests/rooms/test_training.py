@@ -20,7 +20,18 @@ from gracile.core.runs import RunFolder
 from gracile.data import Augmentation, Splits
 from gracile.dynamics import monitors
 from gracile.penalties import L1
-from gracile.training import Cosine, Milestones, checkpoints, evaluate, optimizer_factory, proximal, steps_per_epoch
+from gracile.pruning import ADMM, L1Filters
+from gracile.training import (
+    Cosine,
+    Milestones,
+    WeightAverage,
+    adversary,
+    checkpoints,
+    evaluate,
+    optimizer_factory,
+    proximal,
+    steps_per_epoch,
+)
 from gracile.training.checkpoints import CHECKPOINT
 from gracile.training.schedules import schedule_named
 
@@ -153,6 +164,85 @@ def test_a_finished_run_resumes_to_its_own_weights(blobs: Splits, tmp_path: Path
     history = fit(again, blobs, **SETTINGS, folder=tmp_path, resume=True)
     assert torch.equal(weights(model), weights(again))
     assert len(history.rows) == 3
+
+
+def made_with(part: str | None, model: nn.Module) -> dict:
+    """Settings of a run with something more, or something else."""
+    return {
+        None: {},
+        "l1": {"sparsifier": L1Filters(model, steps=18, example=torch.zeros(2, 1, 8, 8), channels=0.5, prune_at=0.1)},
+        "admm": {"sparsifier": ADMM(model, steps=18)},
+        "adam": {"optimizer": "adam"},
+        "pgd": {"objective": adversary("pgd", steps=1)},
+        "mse": {"objective": lambda outputs, y: outputs.square().mean()},
+        "loss": {"objective": nn.functional.cross_entropy},
+        "average": {"observe": [WeightAverage()]},
+        "averages": {"observe": [WeightAverage(0.9), WeightAverage(0.99)]},
+    }[part]
+
+
+@pytest.mark.parametrize(("began", "goes_on", "says"), [
+    ("l1", None, r"This run began with L1Filters, and none is given\. Resume with it, or start anew without resume"),
+    (None, "l1", r"This run began without a method of sparse training, and L1Filters is given\. Resume without it, or start"),
+    ("l1", "admm", "This run began with L1Filters, and ADMM is given"),
+    (None, "adam", "This run began with SGD, and Adam is given"),
+    ("adam", None, "This run began with Adam, and SGD is given"),
+    (None, "pgd", "This run began with CrossEntropy, and PGD is given"),
+    ("loss", "mse", "This run began with cross_entropy, and <lambda> is given"),
+    ("average", None, "This run began with WeightAverage, and none is given"),
+    ("average", "averages", r"This run began with WeightAverage, and WeightAverage \+ WeightAverage is given"),
+])  # fmt: skip
+def test_a_run_is_not_resumed_with_another_method(
+    blobs: Splits, tmp_path: Path, began: str | None, goes_on: str | None, says: str
+):
+    model = network()
+    fit(model, blobs, **{**SETTINGS, "epochs": 1}, folder=tmp_path, **made_with(began, model))
+    kept = (tmp_path / CHECKPOINT).read_bytes()
+    model = network(1)
+    before = weights(model)
+    with pytest.raises(InputError, match=says):
+        fit(model, blobs, **SETTINGS, folder=tmp_path, resume=True, **made_with(goes_on, model))
+    assert torch.equal(weights(model), before)
+    assert (tmp_path / CHECKPOINT).read_bytes() == kept
+    model = network(1)
+    assert len(fit(model, blobs, **SETTINGS, folder=tmp_path, resume=True, **made_with(began, model)).rows) == 3
+
+
+def test_a_checkpoint_of_another_network_is_not_called_damaged(blobs: Splits, tmp_path: Path):
+    fit(network(), blobs, **{**SETTINGS, "epochs": 1}, folder=tmp_path)
+    other = network()
+    other[3] = nn.Conv2d(6, 6, 3, bias=False)
+    with pytest.raises(
+        InputError, match=r"do not fit the network: '3\.bias' is \(6,\) in the file and absent in the network"
+    ):
+        fit(other, blobs, **SETTINGS, folder=tmp_path, resume=True)
+    frozen = network()
+    frozen[0].requires_grad_(False)
+    only = lambda parameters: torch.optim.SGD([one for one in parameters if one.requires_grad], lr=0.1)
+    with pytest.raises(
+        InputError, match=r"is not the SGD that is given: it trains groups of \[8\] parameters in place of \[6\]"
+    ):
+        fit(frozen, blobs, **SETTINGS, optimizer=only, folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("began", [None, "l1", "average"])
+def test_a_checkpoint_of_an_earlier_version_resumes(blobs: Splits, tmp_path: Path, began: str | None):
+    """It knows no names, only whether there was a method, and what the optimiser kept."""
+    model = network()
+    fit(model, blobs, **{**SETTINGS, "epochs": 1}, folder=tmp_path, **made_with(began, model))
+    state = checkpoints.load(tmp_path / CHECKPOINT)
+    del state["made_with"], state["history"]["lean"]
+    checkpoints.save(tmp_path / CHECKPOINT, state)
+    if began == "l1":
+        with pytest.raises(InputError, match="began with a method of sparse training, and none is given"):
+            fit(network(), blobs, **SETTINGS, folder=tmp_path, resume=True)
+    if began is None:
+        with pytest.raises(InputError, match="began without a method of sparse training, and L1Filters is given"):
+            fit(model := network(), blobs, **SETTINGS, folder=tmp_path, resume=True, **made_with("l1", model))
+        with pytest.raises(InputError, match="is not the Adam that is given: it has no 'amsgrad'"):
+            fit(network(), blobs, **SETTINGS, folder=tmp_path, resume=True, optimizer="adam")
+    model = network(1)
+    assert len(fit(model, blobs, **SETTINGS, folder=tmp_path, resume=True, **made_with(began, model)).rows) == 3
 
 
 def test_a_fresh_start_forgets_an_old_checkpoint(blobs: Splits, tmp_path: Path):
@@ -472,3 +562,31 @@ def test_a_schedule_by_name_is_the_class_with_its_numbers():
     assert schedule_named("cosine", **asked) == Cosine(4, 0.0)
     # lr / (1 + decay lr l) at step l, the first being 1.
     assert schedule_named("diminishing", **asked).factor(1.0) == pytest.approx(1 / (1 + 0.2 * 0.1 * 11))
+
+
+class Verbose(nn.Module):
+    """A network that gives more than logits, always or in training mode alone."""
+
+    def __init__(self, always: bool, kind: type) -> None:
+        super().__init__()
+        self.network, self.always, self.kind = network(), always, kind
+
+    def forward(self, x: torch.Tensor):
+        logits = self.network(x)
+        if not (self.always or self.training):
+            return logits
+        return {"logits": logits} if self.kind is dict else (logits, logits)
+
+
+@pytest.mark.parametrize("always", [True, False])
+@pytest.mark.parametrize("kind", [dict, tuple])
+@pytest.mark.parametrize("objective", [None, nn.functional.cross_entropy])
+def test_a_network_that_gives_more_than_logits_is_refused(blobs: Splits, always: bool, kind: type, objective):
+    with pytest.raises(InputError, match=rf"The network's output is a {kind.__name__}\..*wrap it"):
+        fit(Verbose(always, kind), blobs, **SETTINGS, objective=objective)
+
+
+@pytest.mark.parametrize("method", ["pgd", "trades", "mart"])
+def test_so_it_is_under_attack(blobs: Splits, method: str):
+    with pytest.raises(InputError, match=r"The network's output is a tuple\."):
+        fit(Verbose(False, tuple), blobs, **SETTINGS, objective=adversary(method, steps=1))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from gracile.channels.graph import ChannelGraph
 from gracile.core.errors import InputError, pick
 from gracile.core.prunable import Weight
 
@@ -135,6 +136,26 @@ def within_layers(name: str, weights: list[Weight]) -> Grouping:
     return Grouping(index, groups)
 
 
+def whole_groups(graph: ChannelGraph, weights: list[Weight]) -> Tensor:
+    """Which channels go with slices of these weights alone: zeroing a part of a channel's slices removes nothing.
+
+    Args:
+        graph: the network's channel graph.
+        weights: those that are acted on.
+
+    Returns:
+        ``(groups + 1,)`` of bool, on the CPU; the last, where the index -1 of a slice in no group leads, is False.
+    """
+    by_name = graph.group_index()
+    names = {weight.name for weight in weights}
+    whole = torch.zeros(graph.num_groups + 1, dtype=torch.bool)
+    # First the readers that are acted on, then the others, which have the last word.
+    for name in sorted(by_name, key=lambda name: name not in names):
+        whole[by_name[name].flatten().cpu()] = name in names
+    whole[-1] = False
+    return whole
+
+
 def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Grouping:
     """Group a channel with all slices that must vanish for it to be removable, across layers.
 
@@ -150,13 +171,7 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
 
     graph = trace(model, example)
     by_name = graph.group_index()
-    names = {weight.name for weight in weights}
-    # Zeroing a part of a channel's slices removes nothing.
-    whole = torch.ones(graph.num_groups + 1, dtype=torch.bool)
-    for name, groups in by_name.items():
-        if name not in names:
-            whole[groups.flatten().cpu()] = False
-    whole[-1] = False
+    whole = whole_groups(graph, weights)
     index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
     index = [groups.masked_fill(~whole[groups], -1) for groups in index]
     made = {layer.weight: layer.outputs for layer in graph.layers}

@@ -53,6 +53,13 @@ class Monitor(ABC):
             Numbers by key, which join the record's row. A key without an entry in `series` is recorded and not drawn.
         """
 
+    def resume(self, model: nn.Module) -> None:  # noqa: B027 - most states need no network
+        """Called once before `begin`, after `load_state_dict`, where a run goes on or was through already.
+
+        Args:
+            model: as the checkpoint holds it.
+        """
+
     def begin(self, optimizer: Optimizer) -> None:  # noqa: B027 - most monitors need no optimiser
         """Called once before the first step, after a saved state was taken up.
 

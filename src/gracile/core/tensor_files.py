@@ -94,8 +94,26 @@ def load_weights(model: nn.Module, path: Path, remedy: str) -> None:
         InputError: the weights are another network's.
     """
     _, tensors = read_tensors(path, remedy)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    check_shapes(model, tensors, path)
+    with reading(path, remedy):
+        model.load_state_dict(tensors)
+
+
+def check_shapes(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Refuse what is not a network's state by its names and shapes.
+
+    Args:
+        model: the network.
+        state: of a file, as `torch.nn.Module.state_dict` gives it.
+        path: the file, for the message.
+
+    Raises:
+        InputError: it is another network's.
+    """
+    found, wanted = (
+        {name: tuple(one.shape) for name, one in some.items() if isinstance(one, Tensor)}
+        for some in (state, model.state_dict())
+    )
     for name in {**wanted, **found}:
         if found.get(name) != wanted.get(name):
             raise InputError(
@@ -103,8 +121,6 @@ def load_weights(model: nn.Module, path: Path, remedy: str) -> None:
                 f"{wanted.get(name, 'absent')} in the network.",
                 "Use the network they were saved from.",
             )
-    with reading(path, remedy):
-        model.load_state_dict(tensors)
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:

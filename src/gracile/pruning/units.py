@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from typing import Literal, Protocol
 
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gracile.channels import ChannelGraph, trace
+from gracile.channels.grouping import whole_groups
 from gracile.core.errors import InputError, pick
 from gracile.core.prunable import Weight
 from gracile.core.summary import LayerSummary, zeros
 from gracile.pruning.shares import Amount, Budget, Scope, survivors
 
+log = logging.getLogger("gracile")
 Unit = Literal["weight", "channel"]
 # The share of the multiply-adds that may stay unused below a budget, and how many channels are tried to fill it.
 UNUSED, TRIED = 0.005, 64
@@ -86,7 +89,8 @@ class Channels:
     """Channels as `gracile.channels` couples them: one, or several that only go together across a residual sum.
 
     Channels are of one *kind* where the same layers make and read them, so that their sizes can be compared. A layer's
-    channels are one kind; so are those of a whole residual stage.
+    channels are one kind; so are those of a whole residual stage. A channel that a weight beyond those acted on reads, as of a frozen
+    layer, is of no kind and stays.
 
     Attributes:
         graph: the network's channel graph.
@@ -103,16 +107,23 @@ class Channels:
         self.count = self.graph.num_groups
         device = weights[0].tensor.device
         by_name = self.graph.group_index()
-        self._index = [
-            by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).to(device) for weight in weights
-        ]
-        read = torch.cat([index.reshape(-1) for index in self._index]).unique()
-        if self.count == 0 or len(read[read >= 0]) < self.count:
+        whole = whole_groups(self.graph, weights)
+        index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
+        self._index = [groups.masked_fill(~whole[groups], -1).to(device) for groups in index]
+        stay = self.count - int(whole.sum())
+        if stay == self.count:
             raise InputError(
-                "This model has no channel that can be removed, or one is read by a layer that is left out.",
-                "A network needs a hidden layer; prune all layers.",
+                "This model has no channel that can be removed, or all are read by layers that are left out.",
+                "A network needs a hidden layer; train and prune all layers.",
             )
-        self.makers, self.kinds = self._kinds(device)
+        if stay:
+            acted = {weight.name for weight in weights}
+            readers = [name for name, groups in by_name.items() if name not in acted and (groups >= 0).any()]
+            log.warning(
+                "%d of %d channels stay whatever is pruned, since %s is left out or frozen and reads them.",
+                stay, self.count, ", ".join(f"'{name}'" for name in readers),
+            )  # fmt: skip
+        self.makers, self.kinds = self._kinds(whole, device)
 
     @property
     def names(self) -> list[str]:
@@ -134,7 +145,7 @@ class Channels:
         self.makers = [makers for makers, may_go in zip(self.makers, free, strict=True) if may_go]
         self.kinds = [kind for kind, may_go in zip(self.kinds, free, strict=True) if may_go]
 
-    def _kinds(self, device: torch.device) -> tuple[list[list[str]], list[Tensor]]:
+    def _kinds(self, whole: Tensor, device: torch.device) -> tuple[list[list[str]], list[Tensor]]:
         touched: list[list[str]] = [[] for _ in range(self.count)]
         makers: list[list[str]] = [[] for _ in range(self.count)]
         for layer in self.graph.layers:
@@ -148,7 +159,8 @@ class Channels:
                             makers[group].append(layer.name)
         found: dict[tuple[str, ...], list[int]] = {}
         for group, layers in enumerate(touched):
-            found.setdefault(tuple(layers), []).append(group)
+            if whole[group]:
+                found.setdefault(tuple(layers), []).append(group)
         of_each = [makers[groups[0]] for groups in found.values()]
         return of_each, [torch.tensor(groups, device=device) for groups in found.values()]
 
@@ -264,15 +276,16 @@ class Channels:
 
 def batch_norm_scales(graph: ChannelGraph) -> list[tuple[nn.Parameter, np.ndarray]]:
     """The scales of batch-norms that act on removable channels, each with the channel of every entry, -1 for none."""
-    found = []
+    # By name: a batch-norm may be called more than once.
+    found = {}
     for step in graph.steps:
         for name, dims in step.tensors.items():
             layer, _, attribute = name.rpartition(".")
             if attribute == "weight" and isinstance(graph.model.get_submodule(layer), nn.modules.batchnorm._BatchNorm):
                 channels = graph.groups_of(dims[0])
                 if (channels >= 0).any():
-                    found.append((graph.model.get_parameter(name), channels))
-    return found
+                    found[name] = graph.model.get_parameter(name), channels
+    return list(found.values())
 
 
 def mean_scales(scales: list[tuple[nn.Parameter, np.ndarray]], count: int) -> Tensor:

@@ -16,7 +16,7 @@ from gracile.attacks.geometry import direction, project
 from gracile.attacks.victim import attacking, finished
 from gracile.core.errors import InputError, pick, refuse_unknown
 from gracile.core.seeding import generator
-from gracile.training.attacked import Adversary, CrossEntropy, Objective
+from gracile.training.attacked import Adversary, CrossEntropy, Objective, logits_of
 from gracile.training.mart import Mart, divergence
 
 __all__ = ["ADVERSARIES", "FGSM", "PGD", "CrossEntropy", "Free", "Mart", "Objective", "Trades", "adversary"]
@@ -75,7 +75,7 @@ class Trades(Adversary):
     def outer(
         self, model: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits = model(x)
+        logits = logits_of(model(x))
         pull = divergence(model(adversarial), logits.log_softmax(dim=1)).mean()
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing) + self.weight * pull, logits
 

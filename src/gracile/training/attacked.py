@@ -50,13 +50,27 @@ class Objective(Protocol):
         ...
 
 
+def logits_of(outputs: Any) -> Tensor:
+    """What a network gave, if it is a tensor: some give more in training mode than in evaluation.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(outputs, Tensor):
+        raise InputError(
+            f"The network's output is a {type(outputs).__name__}.",
+            "A classifier must give logits (n, classes), in training mode too: wrap it in a module that returns them alone.",
+        )
+    return outputs
+
+
 class CrossEntropy:
     """Plain training."""
 
     replays = 1
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
-        logits = model(x)
+        logits = logits_of(model(x))
         return F.cross_entropy(logits, y), logits
 
     def follow(self) -> None:
@@ -126,5 +140,5 @@ class Adversary(CrossEntropy, ABC):
         self, model: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The loss of a batch and of what the attack made of it, and the logits that accuracy is counted on."""
-        logits = model(adversarial)
+        logits = logits_of(model(adversarial))
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing), logits

@@ -58,18 +58,27 @@ class WeightAverage(Monitor):
             raise InputError("No step has been averaged yet.", "Train first: gracile.fit(..., observe=[average]).")
         return self._average.eval()
 
-    def after_step(self, model: nn.Module) -> None:
+    def resume(self, model: nn.Module) -> None:
+        if self._waiting:
+            self._built(model).load_state_dict(self._waiting)
+            self._waiting = {}
+
+    def _built(self, model: nn.Module) -> nn.Module:
         if self._average is None:
             self._average = copy.deepcopy(model).requires_grad_(False)
-            if self._waiting:
-                self._average.load_state_dict(self._waiting)
+        return self._average
+
+    def after_step(self, model: nn.Module) -> None:
+        # Outside of `fit` nobody calls it.
+        self.resume(model)
+        average = self._built(model)
         if not self.steps:
-            self._average.load_state_dict(model.state_dict())
+            average.load_state_dict(model.state_dict())
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         now = model.state_dict()
         with torch.no_grad():
-            for name, kept in self._average.state_dict().items():
+            for name, kept in average.state_dict().items():
                 if kept.is_floating_point():
                     kept.lerp_(now[name], share)
                 else:
@@ -81,7 +90,7 @@ class WeightAverage(Monitor):
         return {"average_val_accuracy": evaluate(self.model, self.data).accuracy}
 
     def state_dict(self) -> dict[str, Any]:
-        average = {} if self._average is None else dict(self._average.state_dict())
+        average = self._waiting if self._average is None else dict(self._average.state_dict())
         return {"steps": self.steps, "average": average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -28,10 +28,12 @@ SAVES = 1e8
 
 def lean(
     asked: Lean,
+    before: float | None,
     model: nn.Module,
     learning: LearningRule | Objective,
     x: Tensor,
     *,
+    batch_size: int,
     precision: Taken,
     compiled: bool | None,
     ranks: int,
@@ -40,9 +42,11 @@ def lean(
 
     Args:
         asked: of `fit`.
+        before: the share of the multiply-adds that passes took before a resume; None where nothing was chosen yet.
         model: with its zeros, in training mode.
         learning: what is minimised.
         x: the batch of the next step.
+        batch_size: samples of a whole one, by which the rule goes: the next may be an epoch's last.
         precision: of the passes.
         compiled: whether they go through ``torch.compile``.
         ranks: processes that train together.
@@ -51,7 +55,8 @@ def lean(
         InputError: it is asked for and cannot be.
     """
     found: LeanPasses | None = None
-    if asked == "auto" and x.is_cuda:
+    free = asked == "auto" and before is None
+    if free and x.is_cuda:
         log.info("The choice is final; the passes stay whole: this is not measured on a GPU.")
         return None
     reason = _refused(model, learning, compiled=compiled, ranks=ranks)
@@ -60,7 +65,7 @@ def lean(
             found = LeanPasses(model, x[:2])
         except GracileError as error:
             reason = error.cause[:1].lower() + error.cause[1:].rstrip(".")
-    if found is not None and asked == "auto" and (found.left > LEFT[precision] or found.saved * len(x) < SAVES):
+    if found is not None and free and (found.left > LEFT[precision] or found.saved * batch_size < SAVES):
         found, reason = None, "that would save too little to pay for itself"
     if found is None:
         if asked is True:
@@ -69,6 +74,19 @@ def lean(
         return None
     log.info("The choice is final; the passes take %.1f %% of the multiply-adds from now on.", 100 * found.left)
     return found
+
+
+def check_resumed(asked: Lean, before: float | None) -> None:
+    """A resumed run keeps the lean passes that it took, as it keeps its precision.
+
+    Raises:
+        InputError: whole ones are asked for.
+    """
+    if before is not None and before < 1 and asked is False:
+        raise InputError(
+            "This run's passes leave out what is gone since its choice was final, and lean_passes=False is asked for.",
+            "Leave lean_passes out, or start anew without resume.",
+        )
 
 
 def check_lean(asked: Lean, sparsifier: Sparsifier | None) -> None:

@@ -20,10 +20,11 @@ from gracile.core.seeding import derive_seed, generator
 from gracile.core.sparsifier import Sparsifier, settled
 from gracile.data import Augmentation, Dataset, Splits, batches
 from gracile.data.dataset import check_data
+from gracile.training.attacked import logits_of
 from gracile.training.checkpointer import Checkpointer
 from gracile.training.compiled import Compile, compiled
 from gracile.training.interrupts import GracefulStop
-from gracile.training.lean import Lean, check_lean, lean
+from gracile.training.lean import Lean, check_lean, check_resumed, lean
 from gracile.training.objectives import Loss, Objective, as_objective
 from gracile.training.optimizers import OptimizerFactory, optimizer_factory
 from gracile.training.parallel import Ranks
@@ -105,9 +106,10 @@ def fit(
             clean samples in one process, without hooks on the passes. The history tells, and a resumed run keeps it.
         lean_passes: whether passes leave out what the sparsifier has removed, once its choice is final; ``auto`` where that saves more
             than it costs, by the rule of `gracile.training.lean`. Training is the same up to rounding and to what dropout draws. The log
-            and the history tell.
+            and the history tell, and a resumed run keeps it.
         folder: where ``metrics.jsonl`` and the checkpoint go; without one nothing is written.
-        resume: go on from the folder's checkpoint, if it holds one.
+        resume: go on from the folder's checkpoint, if it holds one, with the network, optimiser, method, objective and monitors it was
+            made with.
         observe: monitors, as `gracile.dynamics.monitors` builds them, and functions from the network to numbers by
             name; one or several. At each record they are given the network as it would be kept (sparse, if there is a
             sparsifier), and what they return joins its row.
@@ -119,8 +121,8 @@ def fit(
 
     Raises:
         DataError: labels out of the network's range.
-        InputError: the network does not take the data, they are no `Splits`, the length of training is not given exactly once, or
-            lean or compiled passes are asked for and cannot be.
+        InputError: the network does not take the data or gives no logits, they are no `Splits`, the length of training is not given
+            exactly once, lean or compiled passes are asked for and cannot be, or a checkpoint was made with something else.
         NonFiniteError: the loss or a weight is no longer finite; the last good checkpoint and all records stand.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is written.
     """
@@ -157,13 +159,14 @@ def fit(
             sparsifier.attach(built)
             stack.callback(sparsifier.detach)
         saver = Checkpointer(
-            place, model, built, sparsifier, minimised, recorder.monitors, history, checkpoint_seconds,
+            place, model, built, sparsifier, minimised, learning_rule, recorder.monitors, history, checkpoint_seconds,
             writes=ranks.rank == 0,
         )  # fmt: skip
         if place is not None:
             # A fresh start takes its rates from the optimiser as built, a resumed one must not take scaled ones.
             rates = [float(group["lr"]) for group in built.param_groups]
             position = saver.restore(position) if resume else saver.begin(position)
+            check_resumed(lean_passes, history.lean)
             for group, rate in zip(built.param_groups, rates, strict=True):
                 group["lr"] = rate
             if position.step >= per_epoch:
@@ -191,7 +194,9 @@ def fit(
             model, through or ranks.parallel(model), built, learning, schedule or Constant(), per_epoch, passes, seed, place,
             ranks,
         )  # fmt: skip
-        waiting = sparsifier is not None and lean_passes is not False
+        # A resumed run keeps whole passes that the rule chose; lean ones are built anew below.
+        kept_whole = lean_passes == "auto" and history.lean == 1
+        waiting = sparsifier is not None and lean_passes is not False and not kept_whole
         stop = stack.enter_context(GracefulStop())
         bar = stack.enter_context(_bar(progress, total, position.taken(per_epoch)))
         while (taken := position.taken(per_epoch)) < total:
@@ -205,9 +210,11 @@ def fit(
                 if waiting and settled(sparsifier):
                     smaller = lean(
                         lean_passes,
+                        history.lean,
                         model,
                         learning,
                         x,
+                        batch_size=min(batch_size, len(train)),
                         precision=history.precision,
                         compiled=history.compiled,
                         ranks=ranks.size,
@@ -245,7 +252,7 @@ def fit(
                         position = position.without_sums()
                 if asked:
                     raise KeyboardInterrupt
-        if waiting and lean_passes is True:
+        if history.lean is None and lean_passes is True:
             log.warning("The choice was never final, so that every pass was whole. A dial's `settle` says when it is.")
     return history
 
@@ -349,6 +356,7 @@ def _check_fit(model: nn.Module, train: Dataset) -> None:
         ) from error
     finally:
         model.train(training)
+    logits = logits_of(logits)
     if logits.ndim != 2:
         raise InputError(
             f"The network's output has shape {tuple(logits.shape)}.", "A classifier must give logits (n, classes)."

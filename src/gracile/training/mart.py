@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gracile.attacks import pgd
-from gracile.training.attacked import Adversary
+from gracile.training.attacked import Adversary, logits_of
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Mart(Adversary):
     def outer(
         self, model: Callable[[Tensor], Tensor], x: Tensor, adversarial: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        logits, moved = model(x), model(adversarial)
+        logits, moved = logits_of(model(x)), model(adversarial)
         rival = moved.softmax(dim=1).scatter(1, y[:, None], 0.0).amax(dim=1)
         # The published code's 1.0001 keeps the slope finite where the rival has the whole probability.
         smoothed = F.cross_entropy(moved, y, label_smoothing=self.label_smoothing)

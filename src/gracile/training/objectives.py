@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from gracile.training.adversarial import CrossEntropy, Objective
+from gracile.training.attacked import logits_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From outputs (b, classes) and labels (b,) to a scalar, such as ``torch.nn.functional.cross_entropy``."""
@@ -23,7 +24,7 @@ class LossObjective(CrossEntropy):
         self.function = function
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, seed: int) -> tuple[Tensor, Tensor]:
-        outputs = model(x)
+        outputs = logits_of(model(x))
         return self.function(outputs, y), outputs
 
 

@@ -64,6 +64,8 @@ def test_every_command_explains_itself_without_torch(name: str):
     (["run", "digits", "--set", "training.lrr=1"], "Did you mean 'lr'"),
     (["run", "--data", "./nowhere/at/all"], "does not exist"),
     (["run", "--resume", "--out", "nowhere"], "holds no run."),
+    (["run", "digits", "--resume", "--out", "nowhere"], "nowhere holds no run. Name the folder of an interrupted run, or begin"),
+    (["run", "digits", "--seeds", "0,1,0"], "The seed 0 is given twice. Give each seed once, such as --seeds 0,1."),
     (["reproduce", "table-9.9"], "no recipe named 'table-9.9'"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_line_and_status_2(arguments, message: str, tmp_path: Path, monkeypatch, capsys):
@@ -310,12 +312,31 @@ def test_dotted_keys_are_tables():
 @pytest.mark.parametrize("arguments", [
     ["--set", "training.warmup=40"], ["--set", "arms.rvsm.options.betta=1"], ["--model", "mlpp"],
     ["--set", "arms.rgsm.target.macs=0.001"], ["--device", "cuda:99"], ["--set", "data.train_limit=0"],
+    ["--jobs", "0"], ["--only", "nosuch"], ["--only", "dense:7"], ["--cluster", "nowhere"],
 ])  # fmt: skip
 def test_what_is_refused_leaves_no_folder_behind(arguments: list[str], tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "digits", *arguments]) == 2
     assert capsys.readouterr().err.count("gracile:") == 1
     assert not Path("runs").exists()
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photos/cats").mkdir(parents=True)
+    for more in ([], ["--only", "dense"]):
+        assert cli.main([*DIGITS, "--out", "photos", *more]) == 2
+        printed = capsys.readouterr().err
+        assert printed == "gracile: photos holds other files and no run. Name a new or empty folder with --out.\n"
+    assert [one.name for one in Path("photos").iterdir()] == ["cats"]
+    # What a process of the same run has only begun to write is no other file.
+    (Path("begun") / ".recipe.toml.7.tmp").parent.mkdir()
+    Path("begun/.recipe.toml.7.tmp").touch()
+    assert cli.main([*DIGITS, "--out", "begun", "--epochs", "1", "--only", "dense"]) == 0
+    # Where nobody watches a progress bar, a line each says where it is and how far it got.
+    printed = capsys.readouterr().err
+    assert "run digits (full) in begun" in printed
+    assert "dense, seed 0: " in printed
 
 
 def test_a_dry_run_says_what_how_large_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch, capsys):

@@ -52,7 +52,8 @@ def run(
         The finished run, with its table, values and verdicts.
 
     Raises:
-        InputError: a recipe, key or option that cannot be used; no folder is made then.
+        InputError: a recipe, key or option that cannot be used, a folder that holds other files, or no run to `resume`; no folder is
+            made then.
         GracileError: whatever the run met; the folder stays resumable.
     """
     if resume and recipe is None and folder is not None:
@@ -89,7 +90,7 @@ def _run_together(recipe: schema.Recipe, out: Path, resume: bool, track: Sequenc
             # The first tells for all.
             track = ()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / out.name
-            if resume:
+            if resume and out.exists():
                 shutil.copytree(out, folder)
         if ranks is not None:
             ranks.wait()

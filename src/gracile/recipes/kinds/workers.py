@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gracile import workers
 from gracile.core.collapse import COLLAPSES, of_several
+from gracile.core.console import told
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.data import Dataset
@@ -138,7 +139,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         found = _launched(settings, arm, given)
     else:
         found = program(InProcess(arm.workers), *given)
-    log.info("%s: %.2f %% mean test accuracy", part.label, found["accuracy"])
+    told.info("%s: %.2f %% mean test accuracy", part.label, found["accuracy"])
     return found
 
 

@@ -136,7 +136,7 @@ def test_one_by_one_as_an_array_of_jobs_does(recipe: schema.Recipe, whole: dict,
     [
         ({"only": ["dens"]}, r"no arm named 'dens'.*'dense'"),
         ({"only": ["dense:7"]}, r"no seed of the arm 'dense' named '7'"),
-        ({"jobs": 0}, "jobs=0 processes"),
+        ({"jobs": 0}, "0 processes cannot train"),
         ({"cluster": "tcp://127.0.0.1:1"}, "No Dask scheduler answers"),
     ],
 )

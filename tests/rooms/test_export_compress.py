@@ -127,7 +127,7 @@ def test_the_report_holds_every_variant_measured(finished: Path, compressed: Pat
         assert report["accuracy"][variant]["test %"] == pytest.approx(trained, abs=0.01)
     table = (compressed / "table.md").read_text()
     assert all(f"| {name}" in table for name in variants)
-    assert "other sparse arms, chosen with --arm: rvsm" in table
+    assert "other sparse arms, chosen by arm: rvsm" in table
 
 
 def test_a_function_of_the_users_without_data(

@@ -46,7 +46,9 @@ def run(
         jobs: arms trained at once, each in a process of its own.
         cluster: address of a Dask scheduler whose workers train the arms, such as ``tcp://host:8786``.
         track: ``tensorboard``, ``mlflow``, ``wandb`` or ``FILE.py:NAME``, which the run is shown to while it is trained.
-        changes: as `prepare` takes them.
+        changes: of the recipe, as `gracile.recipes.prepare` takes them: `size`, `data`, `label`, `image_size`, `channels`, `missing`,
+            `skip_corrupt`, `model`, `weights`, `epochs`, `batch_size`, `lr`, `seeds`, `device`, `target` such as ``{"macs": 0.3}``,
+            and `settings`, any others by dotted key, such as ``{"arms.rgsm.options.lam": 0.05}``.
 
     Returns:
         The finished run, with its table, values and verdicts.

@@ -63,6 +63,31 @@ def test_every_command_explains_itself_without_torch(name: str):
     (["run", "digits", "--set", "lr"], "--set takes KEY=VALUE"),
     (["run", "digits", "--set", "training.lrr=1"], "Did you mean 'lr'"),
     (["run", "--data", "./nowhere/at/all"], "does not exist"),
+    (["run", "photos"], "photos is a folder, not a recipe. Write gracile run --data photos."),
+    (["run", "t.csv"], "t.csv is a file, not a recipe. Write gracile run --data t.csv."),
+    (["run", "net.py:make"], "net.py:make is code, not a recipe. Write gracile run --data DATA --model net.py:make."),
+    (["run", "old"], "old is a run, not a recipe. Write gracile run --resume --out old"),
+    (["run", "digits", "--data", "t.csv"], "where a recipe gives it, run the data without one: gracile run --data PATH."),
+    (["run", "digits", "--epcohs", "1"], "Unrecognized arguments: --epcohs 1. Did you mean '--epochs'?"),
+    (["run", "digits", "--epochs", "x"], "invalid int value: 'x'. `gracile run --help` tells what it takes."),
+    (["--verison"], "required: COMMAND. `gracile --help` tells what it takes."),
+    (["run", "digits", "--set", "training.lr"], "Write --set training.lr=0.05."),
+    (["run", "digits", "--batch-size", "0"], "The key 'training.batch_size'"),
+    (["run", "digits", "--lr", "-1"], "has the value -1.0. It should be greater than 0."),
+    (["run", "digits", "--lr", "nan"], "has the value nan."),
+    (["run", "digits", "--epochs", "0", "--set", "training.warmup=0"], "has the value 0. It should be greater than or equal to 1."),
+    (["run", "digits", "--set", "training.weight_decay=-1"], "greater than or equal to 0"),
+    (["run", "digits", "--set", "training.momentum=2"], "less than 1"),
+    (["run", "digits", "--set", "arms.rgsm.options.lam=x"], "lam=x cannot be used"),
+    (["run", "digits", "--set", "arms.rvsm.options.beta=[1]"], "beta=[1] cannot be used"),
+    (["run", "digits", "--set", "training.optimizer=adm"], "Did you mean 'adam'"),
+    (["run", "digits", "--dry-run", "--set", "training.optimizer=adm"], "Did you mean 'adam'"),
+    (["run", "digits", "--dry-run", "--set", "training.momentum=0.0", "--set", "training.nesterov=true"], "does not take these settings"),
+    (["one-layer", "--dim", "0"], "There are no patches in R^0. Pass --dim 2 or more."),
+    (["one-layer", "--patches", "0"], "There are no 0 patches. Pass --patches 1 or more."),
+    (["workers", "--processes", "0"], "The key 'processes'"),
+    (["workers", "--batch-size", "0"], "The key 'training.batch_size'"),
+    (["workers", "--option", "mu=x", "--method", "fedprox"], "mu=x cannot be used"),
     (["run", "--resume", "--out", "nowhere"], "holds no run."),
     (["run", "digits", "--resume", "--out", "nowhere"], "nowhere holds no run. Name the folder of an interrupted run, or begin"),
     (["run", "digits", "--seeds", "0,1,0"], "The seed 0 is given twice. Give each seed once, such as --seeds 0,1."),
@@ -70,11 +95,17 @@ def test_every_command_explains_itself_without_torch(name: str):
 ])  # fmt: skip
 def test_a_users_mistake_is_one_line_and_status_2(arguments, message: str, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for folder in ("photos/cats", "old"):
+        Path(folder).mkdir(parents=True)
+    Path("old/recipe.toml").touch()
+    rows = "".join(f"{number}.5,{number % 3}.25,{'ab'[number % 2]}\n" for number in range(60))
+    Path("t.csv").write_text(f"width,height,label\n{rows}")
     assert cli.main(arguments) == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
     assert len(printed.strip().splitlines()) == 1
+    assert not Path("runs").exists()
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):

@@ -59,12 +59,12 @@ class Settings(Seeded, Amounts):
     m: list[int] = Field(default=[])
     matrices: list[str] = Field(default=["orthonormal"])
     methods: list[str] = Field(default=["monotone"])
-    epochs: int = 300
-    lr: float = 1e-3
+    epochs: int = Field(default=300, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
     seeds: list[int] = Field(default=[0, 1, 2])
     validation: float | int = 0.0
     inside: list[str] = Field(default=[])
-    inside_epochs: int = 5
+    inside_epochs: int = Field(default=5, ge=1)
     published_gain: str = ""
 
     def names(self) -> list[str]:

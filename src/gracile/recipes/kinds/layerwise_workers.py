@@ -73,10 +73,10 @@ class Baseline(Strict):
 
     widths: list[int]
     local_steps: int = 1
-    lr: float
-    batch_size: int = 32
-    rounds: int
-    every: int = 10
+    lr: float = Field(gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    rounds: int = Field(ge=1)
+    every: int = Field(default=10, ge=1)
     split: str = "iid"
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from gracile import __version__
 from gracile.commands.advice import typed
-from gracile.commands.table import COMMANDS, command_parser, module
-from gracile.core.errors import GracileError, nearest
+from gracile.commands.table import COMMANDS, Parser, command_parser, module
+from gracile.core.errors import GracileError, InputError, nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments:
         _parser().print_help()
         return 0
-    given = _parser().parse_args(arguments)
     try:
+        given = _parser().parse_args(arguments)
         if given.command not in COMMANDS:
             print(
                 f"gracile: there is no command '{given.command}'. {nearest(given.command, COMMANDS)}", file=sys.stderr
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except GracileError as error:
             print(f"gracile: {error.cause} {typed(error.remedy, parser)}", file=sys.stderr)
             return 2
+    except InputError as error:
+        print(f"gracile: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("gracile: interrupted.", file=sys.stderr)
         return 130
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gracile",
         description="Lean, robust networks, and why they come out so.",
         epilog=f"commands:\n{rows}\n\n`gracile COMMAND --help` explains one.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +37,8 @@ from gracile.attacks.evaluation import Score
 from gracile.attacks.victim import DRAWS, attacking
 from gracile.cli import main
 from gracile.commands.options import fraction
-from gracile.core.errors import InputError, NonFiniteError
+from gracile.core.errors import InputError, NonFiniteError, StorageError
+from gracile.deploy import attack as attacked
 from gracile.deploy.cards import cost
 from gracile.report import reading
 from gracile.report.writing import render
@@ -582,6 +585,26 @@ def test_a_network_of_ones_own_is_attacked(run: Path, tmp_path: Path, monkeypatc
     assert main(["attack", "net.py:make", *options]) == 0
     assert json.loads(Path("attacked/make/attack.json").read_text())["networks"]["make"]["scores"][0]["samples"] == 60
     assert "95 % interval" in capsys.readouterr().out
+
+
+def test_where_numbers_cannot_be_written_no_attack_is_begun_and_none_is_lost(tmp_path: Path, monkeypatch, caplog):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    (tmp_path / "note.txt").touch()
+    with (
+        caplog.at_level("INFO", "gracile"),
+        pytest.raises(StorageError, match=r"No files can be written in .*note\.txt"),
+    ):
+        attacked(network, make_blobs(), attacks=["fgsm"], samples=6, folder=tmp_path / "note.txt")
+    assert not caplog.records
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="is full"):
+        attacked(network, make_blobs(), attacks=["fgsm"], samples=6, folder=tmp_path)
+    assert "What was measured is not written" in caplog.text
+    assert "| network" in caplog.text
 
 
 def test_a_cost_is_what_can_be_counted():

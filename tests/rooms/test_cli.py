@@ -63,16 +63,49 @@ def test_every_command_explains_itself_without_torch(name: str):
     (["run", "digits", "--set", "lr"], "--set takes KEY=VALUE"),
     (["run", "digits", "--set", "training.lrr=1"], "Did you mean 'lr'"),
     (["run", "--data", "./nowhere/at/all"], "does not exist"),
+    (["run", "photos"], "photos is a folder, not a recipe. Write gracile run --data photos."),
+    (["run", "t.csv"], "t.csv is a file, not a recipe. Write gracile run --data t.csv."),
+    (["run", "net.py:make"], "net.py:make is code, not a recipe. Write gracile run --data DATA --model net.py:make."),
+    (["run", "old"], "old is a run, not a recipe. Write gracile run --resume --out old"),
+    (["run", "digits", "--data", "t.csv"], "where a recipe gives it, run the data without one: gracile run --data PATH."),
+    (["run", "digits", "--epcohs", "1"], "Unrecognized arguments: --epcohs 1. Did you mean '--epochs'?"),
+    (["run", "digits", "--epochs", "x"], "invalid int value: 'x'. `gracile run --help` tells what it takes."),
+    (["--verison"], "`gracile --help` tells what it takes."),
+    (["run", "digits", "--set", "training.lr"], "Write --set training.lr=0.05."),
+    (["run", "digits", "--batch-size", "0"], "The key 'training.batch_size'"),
+    (["run", "digits", "--lr", "-1"], "has the value -1.0. It should be greater than 0."),
+    (["run", "digits", "--lr", "nan"], "has the value nan."),
+    (["run", "digits", "--epochs", "0", "--set", "training.warmup=0"], "has the value 0. It should be greater than or equal to 1."),
+    (["run", "digits", "--set", "training.weight_decay=-1"], "greater than or equal to 0"),
+    (["run", "digits", "--set", "training.momentum=2"], "less than 1"),
+    (["run", "digits", "--set", "arms.rgsm.options.lam=x"], "lam=x cannot be used"),
+    (["run", "digits", "--set", "arms.rvsm.options.beta=[1]"], "beta=[1] cannot be used"),
+    (["run", "digits", "--set", "training.optimizer=adm"], "Did you mean 'adam'"),
+    (["run", "digits", "--dry-run", "--set", "training.optimizer=adm"], "Did you mean 'adam'"),
+    (["run", "digits", "--dry-run", "--set", "training.momentum=0.0", "--set", "training.nesterov=true"], "does not take these settings"),
+    (["one-layer", "--dim", "0"], "There are no patches in R^0. Pass --dim 2 or more."),
+    (["one-layer", "--patches", "0"], "There are no 0 patches. Pass --patches 1 or more."),
+    (["workers", "--processes", "0"], "The key 'processes'"),
+    (["workers", "--batch-size", "0"], "The key 'training.batch_size'"),
+    (["workers", "--option", "mu=x", "--method", "fedprox"], "mu=x cannot be used"),
     (["run", "--resume", "--out", "nowhere"], "holds no run."),
+    (["run", "digits", "--resume", "--out", "nowhere"], "nowhere holds no run. Name the folder of an interrupted run, or begin"),
+    (["run", "digits", "--seeds", "0,1,0"], "The seed 0 is given twice. Give each seed once, such as --seeds 0,1."),
     (["reproduce", "table-9.9"], "no recipe named 'table-9.9'"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_line_and_status_2(arguments, message: str, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for folder in ("photos/cats", "old"):
+        Path(folder).mkdir(parents=True)
+    Path("old/recipe.toml").touch()
+    rows = "".join(f"{number}.5,{number % 3}.25,{'ab'[number % 2]}\n" for number in range(60))
+    Path("t.csv").write_text(f"width,height,label\n{rows}")
     assert cli.main(arguments) == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
     assert len(printed.strip().splitlines()) == 1
+    assert not Path("runs").exists()
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
@@ -310,12 +343,31 @@ def test_dotted_keys_are_tables():
 @pytest.mark.parametrize("arguments", [
     ["--set", "training.warmup=40"], ["--set", "arms.rvsm.options.betta=1"], ["--model", "mlpp"],
     ["--set", "arms.rgsm.target.macs=0.001"], ["--device", "cuda:99"], ["--set", "data.train_limit=0"],
+    ["--jobs", "0"], ["--only", "nosuch"], ["--only", "dense:7"], ["--cluster", "nowhere"],
 ])  # fmt: skip
 def test_what_is_refused_leaves_no_folder_behind(arguments: list[str], tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "digits", *arguments]) == 2
     assert capsys.readouterr().err.count("gracile:") == 1
     assert not Path("runs").exists()
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_run(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photos/cats").mkdir(parents=True)
+    for more in ([], ["--only", "dense"]):
+        assert cli.main([*DIGITS, "--out", "photos", *more]) == 2
+        printed = capsys.readouterr().err
+        assert printed == "gracile: photos holds other files and no run. Name a new or empty folder with --out.\n"
+    assert [one.name for one in Path("photos").iterdir()] == ["cats"]
+    # What a process of the same run has only begun to write is no other file.
+    (Path("begun") / ".recipe.toml.7.tmp").parent.mkdir()
+    Path("begun/.recipe.toml.7.tmp").touch()
+    assert cli.main([*DIGITS, "--out", "begun", "--epochs", "1", "--only", "dense"]) == 0
+    # Where nobody watches a progress bar, a line each says where it is and how far it got.
+    printed = capsys.readouterr().err
+    assert "run digits (full) in begun" in printed
+    assert "dense, seed 0: " in printed
 
 
 def test_a_dry_run_says_what_how_large_and_how_long_and_writes_nothing(tmp_path: Path, monkeypatch, capsys):

@@ -164,8 +164,12 @@ def test_a_noisy_ensemble_is_compressed_without_its_noise_and_the_reader_is_told
     torch.manual_seed(0)
     x = torch.rand(2, 3, 8, 8)
     split = RGSM(enresnet(2, 8, width=4, image_size=8), "group_l0", lam=0.45, beta=1.0, example=x)
-    found = compress(split.sparse_model().eval(), x, folder=tmp_path, batch_sizes=(1,), threads=(1,), rounds=2)
+    network = split.sparse_model().eval()
+    found = compress(network, x, folder=tmp_path, batch_sizes=(1,), threads=(1,), rounds=2)
     assert any("draws Gaussian noise; it is off" in note for note in found.notes)
+    # The caller's network goes on drawing.
+    assert draws_noise(network)
+    assert not draws_noise(found.model)
     assert "x)" in found.plan.describe()  # something was removed
 
 

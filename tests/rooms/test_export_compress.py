@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import gracile
 from gracile.cli import main
+from gracile.core.errors import InputError, StorageError
+from gracile.core.files import check_writable
 from gracile.deploy import from_file
 from gracile.export import LatencyTable, latency_table
 from gracile.models import lenet
@@ -23,7 +25,7 @@ from gracile.recipes.settings import build_network
 from gracile.report import reading
 from gracile.report.writing import render
 from gracile.shrinking import load_lean
-from tests.conftest import make_blobs
+from tests.conftest import make_blobs, small_network
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -125,7 +127,7 @@ def test_the_report_holds_every_variant_measured(finished: Path, compressed: Pat
         assert report["accuracy"][variant]["test %"] == pytest.approx(trained, abs=0.01)
     table = (compressed / "table.md").read_text()
     assert all(f"| {name}" in table for name in variants)
-    assert "other sparse arms, chosen with --arm: rvsm" in table
+    assert "other sparse arms, chosen by arm: rvsm" in table
 
 
 def test_a_function_of_the_users_without_data(
@@ -219,6 +221,37 @@ def test_a_mistake_is_one_line(
     *told, error = capsys.readouterr().err.strip().splitlines()
     assert message in error
     assert not any("gracile:" in line or "Traceback" in line for line in told)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"int8": True, "weight_bits": 5}, "weight_bits is 5"), ({"int8": True, "max_drop": -1.0}, r"max_drop is -1\.0"),
+    ({"rounds": 0}, "must be above 0"), ({"eps": -1.0}, r"eps is -1\.0"), ({"eps": 0.1, "robust_samples": -1}, "samples is -1"),
+])  # fmt: skip
+def test_an_option_is_refused_before_anything_is_made(tmp_path: Path, caplog, options: dict, message: str) -> None:
+    (tmp_path / "lean.int8.onnx").write_text("of an earlier call")
+    data = make_blobs()
+    with pytest.raises(InputError, match=message), caplog.at_level("INFO", "gracile"):
+        gracile.compress(small_network(2, 4), torch.rand(2, 1, 8, 8), data, folder=tmp_path, **options)
+    assert [one.name for one in tmp_path.iterdir()] == ["lean.int8.onnx"]
+    assert not caplog.records
+
+
+def test_a_folder_that_cannot_take_the_files_is_refused_before_anything_is_made(tmp_path: Path, caplog) -> None:
+    (tmp_path / "note.txt").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").touch()
+    model, x = small_network(2, 4), torch.rand(2, 1, 8, 8)
+    with caplog.at_level("INFO", "gracile"):
+        with pytest.raises(
+            StorageError, match=r"No files can be written in .*note\.txt.*Choose another folder with --out"
+        ):
+            gracile.compress(model, x, folder=tmp_path / "note.txt" / "deep")
+        with pytest.raises(InputError, match=r"is a run's own folder\. Name one inside it"):
+            gracile.compress(model, x, folder=tmp_path / "run")
+    assert not caplog.records
+    # Trying leaves nothing.
+    check_writable(tmp_path / "made" / "deep")
+    assert not (tmp_path / "made").exists()
 
 
 def test_weights_of_another_network_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

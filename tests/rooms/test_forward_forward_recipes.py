@@ -138,6 +138,6 @@ def test_compress_says_that_there_is_nothing_to_export(tmp_path: Path):
     from gracile.recipes.trained import trained
 
     folder = run(small(), tmp_path / "run").folder
-    with pytest.raises(InputError, match=r"learned by forward-forward and has no logits.*--arm"):
+    with pytest.raises(InputError, match=r"learned by forward-forward and has no logits.*arm="):
         trained(folder.path, "forward-forward")
     assert trained(folder.path, "backpropagation").name == "backpropagation"

@@ -421,6 +421,12 @@ def test_no_run_makes_no_page():
         render([])
 
 
+def test_a_run_is_named_by_a_path_or_a_text_alone_or_among_others(copied: Path, tmp_path: Path):
+    for asked in (copied, str(copied), [str(copied)], (one for one in [copied])):
+        assert write_report(asked) == copied / "report.html"
+    assert write_report(str(copied), str(tmp_path / "page.html")) == tmp_path / "page.html"
+
+
 def test_a_run_is_not_compared_with_itself(finished: Path, tmp_path: Path):
     with pytest.raises(InputError, match="named twice"):
         write_report([finished, finished / "."], tmp_path / "x.html")

@@ -11,6 +11,7 @@ import pytest
 
 from gracile.core.errors import InputError
 from gracile.core.user_code import imported, is_reference, known_of, load_name, made
+from gracile.deploy import from_file
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> str:
@@ -102,5 +103,21 @@ def test_a_network_of_the_users_own_is_given_what_it_asks_for(tmp_path: Path) ->
     assert [tuple(one.shape) for one in model.parameters()] == [(3, 5)]
     with pytest.raises(InputError, match=r"wrong returned int\. Return a torch"):
         made(f"{file}:wrong", {})
-    with pytest.raises(InputError, match=r"make failed: TypeError.*called without arguments"):
+    with pytest.raises(
+        InputError, match=r"make failed: TypeError.*called without arguments.*such as num_classes, a default"
+    ):
         made(f"{file}:make", {})
+    with pytest.raises(
+        InputError, match=r"with what it takes of num_classes, in_channels, image_size, the pair \(height, width\)"
+    ):
+        made(f"{file}:make", known_of((1, 8, 9), 2))
+
+
+def test_a_shape_fixes_what_it_can_of_a_network_without_data(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "from torch import nn\n\ndef make(in_channels, image_size, num_classes=3):\n    height, width = image_size\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * height * width, num_classes))\n",
+    )
+    assert from_file(f"{file}:make", shape=(2, 8, 9)).model[1].in_features == 144
+    assert known_of((16, 8)) == {}

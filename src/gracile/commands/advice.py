@@ -9,7 +9,8 @@ import re
 OF_AN_ARM = ("keep_last", "layers", "grouping", "by_cost")
 # Arguments whose option has another name.
 RENAMED = {"root": "data_root"}
-ARGUMENT = re.compile(r"\b([a-z][a-z_0-9]*)=([\w./\[\]{}'\"-]*[\w\]}'\"]|)")
+# Not what ends a dotted key, as in --set training.lr=0.05.
+ARGUMENT = re.compile(r"(?<![\w.])([a-z][a-z_0-9]*)=([\w./\[\]{}'\"-]*[\w\]}'\"]|)")
 
 
 def typed(text: str, parser: argparse.ArgumentParser) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from types import ModuleType
+from typing import NoReturn
 
 from gracile import __version__
+from gracile.core.errors import InputError, nearest
 
 # A command is a module `gracile.commands.<name>` with `configure(parser)` and `run(args) -> Answer`, and a row here.
 COMMANDS = {
@@ -27,6 +30,16 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what it cannot use as the library does: what is wrong, and what to type."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        remedy = nearest(unknown[1], known) if unknown else f"`{self.prog} --help` tells what it takes."
+        raise InputError(f"{message[0].upper()}{message[1:]}.", remedy)
+
+
 def module(name: str) -> ModuleType:
     """A command's module."""
     return importlib.import_module(f"gracile.commands.{name.replace('-', '_')}")
@@ -34,7 +47,7 @@ def module(name: str) -> ModuleType:
 
 def full_parser() -> argparse.ArgumentParser:
     """All commands as subcommands of one parser, for tools that read it; every command's module is imported."""
-    parser = argparse.ArgumentParser(prog="gracile")
+    parser = Parser(prog="gracile")
     parser.add_argument("--version", action="version", version=f"gracile {__version__}")
     commands = parser.add_subparsers(dest="command")
     for name, text in COMMANDS.items():
@@ -43,9 +56,9 @@ def full_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _everywhere() -> argparse.ArgumentParser:
+def _everywhere() -> Parser:
     """The options that every command has."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(add_help=False)
     group = parser.add_argument_group("what is printed")
     group.add_argument("--json", action="store_true", help="the result as JSON")
     group.add_argument("--quiet", "-q", action="store_true", help="no progress, only warnings and the result")
@@ -55,7 +68,7 @@ def _everywhere() -> argparse.ArgumentParser:
 def command_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command's own arguments."""
     command = module(name)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"gracile {name}",
         description=command.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

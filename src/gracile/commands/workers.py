@@ -14,12 +14,11 @@ gracile.workers for the parts.
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Collection
 from typing import Any
 
 from gracile.commands import Answer, options
-from gracile.core.errors import InputError, pick
+from gracile.core.errors import InputError
 
 # Of `gracile.workers.METHODS`, which would bring torch along; the tests hold it to that.
 METHODS = "admm, average, choco, diloco, dsgd, fedopt, fedprox, gradient-tracking, scaffold or two-star"
@@ -81,24 +80,12 @@ def _options(name: str, texts: list[str], flagged: Collection[str]) -> dict[str,
     Raises:
         InputError: no such method, a value of another kind, or one that has a flag of its own.
     """
-    from pydantic import TypeAdapter, ValidationError
-
+    from gracile.recipes.schema import typed_options
     from gracile.workers import METHODS
 
-    found = options.key_values("--option", texts, "participation=0.5")
-    known = inspect.signature(pick(METHODS, name, "method"), eval_str=True).parameters
-    for key, value in found.items():
-        if key not in known:
-            continue  # the method itself refuses it, by name
-        if key in flagged:
-            raise InputError(f"{key} has a flag of its own.", f"Write --{key.replace('_', '-')} {value}.")
-        try:
-            found[key] = TypeAdapter(known[key].annotation).validate_python(value)
-        except ValidationError as error:
-            raise InputError(
-                f"--option {key}={value} cannot be used: {error.errors()[0]['msg'].lower()}.",
-                f"The method '{name}' takes {key} as {inspect.formatannotation(known[key].annotation)}.",
-            ) from None
+    found = typed_options(METHODS, name, options.key_values("--option", texts, "participation=0.5"))
+    for key in found.keys() & set(flagged):
+        raise InputError(f"{key} has a flag of its own.", f"Write --{key.replace('_', '-')} {found[key]}.")
     return found
 
 

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,30 @@ def _last_good(path: Path) -> str | None:
     if checkpoint.is_file():
         return f"the last good checkpoint is {checkpoint}"
     return f"the last good version of {path.name} stands" if path.is_file() else None
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be written in a folder, before work that ends with them; nothing is left of the trial.
+
+    Args:
+        folder: there or not.
+
+    Raises:
+        StorageError: it cannot be made, or not be written.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StorageError(
+            f"No files can be written in {folder}: {error.strerror}.",
+            "Choose another folder with --out, or make this one writable.",
+        ) from error
+    finally:
+        for one in missing:
+            with contextlib.suppress(OSError):
+                one.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gracile.core.errors import InputError, StorageError
-from gracile.core.files import append_json_line, read_json_lines, write_json, write_text
+from gracile.core.files import append_json_line, check_writable, read_json_lines, write_json, write_text
 from gracile.core.names import inside, safe_name
 
 # Where runs go that are given no folder.
@@ -81,6 +81,18 @@ class RunFolder:
         finally:
             logger.removeHandler(handler)
             handler.close()
+
+
+def check_results(folder: Path) -> None:
+    """See that results about a network can be written in a folder, before they are worked for.
+
+    Raises:
+        InputError: a run stands there, whose own table they would replace.
+        StorageError: files cannot be written there.
+    """
+    if (folder / "recipe.toml").exists():
+        raise InputError(f"{folder} is a run's own folder.", f"Name one inside it: --out {folder / 'results'}.")
+    check_writable(folder)
 
 
 def now() -> str:

@@ -80,18 +80,23 @@ def taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, A
     return {key: value for key, value in given.items() if key in parameters}
 
 
-def known_of(shape: Sequence[int], num_classes: int) -> dict[str, Any]:
+def known_of(shape: Sequence[int], num_classes: int | None = None) -> dict[str, Any]:
     """What data fix of a network, by the names its function may take.
 
     Args:
         shape: of an input: ``(features,)`` or ``(channels, height, width)``.
-        num_classes: labels.
+        num_classes: labels; None where nothing tells.
 
     Returns:
-        ``num_classes``, and ``in_features``, or ``in_channels`` and ``image_size``.
+        ``num_classes`` where it is known, and ``in_features``, or ``in_channels`` and ``image_size``, the pair (height, width); of
+        inputs of another shape nothing.
     """
-    inputs = {"in_features": shape[0]} if len(shape) == 1 else {"in_channels": shape[0], "image_size": tuple(shape[1:])}
-    return {"num_classes": num_classes, **inputs}
+    inputs: dict[str, Any] = {}
+    if len(shape) == 1:
+        inputs = {"in_features": shape[0]}
+    elif len(shape) == 3:
+        inputs = {"in_channels": shape[0], "image_size": tuple(shape[1:])}
+    return inputs if num_classes is None else {"num_classes": num_classes, **inputs}
 
 
 def made(reference: str, known: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> nn.Module:
@@ -113,12 +118,18 @@ def made(reference: str, known: Mapping[str, Any], options: Mapping[str, Any] | 
     try:
         model = make(**taken(make, known), **(options or {}))
     except Exception as error:
-        asked = f"with {', '.join(known)} as far as it takes them" if known else "without arguments"
-        remedy = f"It is called {asked}, and returns the network."
-        raise InputError(f"{reference} failed: {type(error).__name__}: {error}.", remedy) from error
+        raise InputError(f"{reference} failed: {type(error).__name__}: {error}.", _how_called(known)) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{reference} returned {type(model).__name__}.", "Return a torch.nn.Module.")
     return model
+
+
+def _how_called(known: Mapping[str, Any]) -> str:
+    """A sentence on what a function that makes a network is given."""
+    told = [f"{name}, the pair (height, width)" if name == "image_size" else name for name in known]
+    asked = f"with what it takes of {', '.join(told)}" if told else "without arguments"
+    rest = "" if "num_classes" in known else " Give what else it needs, such as num_classes, a default."
+    return f"It is called {asked}, and returns the network.{rest}"
 
 
 def _module(file: Path) -> ModuleType:

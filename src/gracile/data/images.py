@@ -250,7 +250,10 @@ def resized(part: Part, image_size: tuple[int, int]) -> Part:
         InputError: the samples are features, not images.
     """
     if len(part.shape) != 3:
-        raise InputError(f"image_size is given, and the samples are rows of {part.shape[0]} features.", "Leave it out.")
+        raise InputError(
+            f"image_size is given, and the samples are rows of {part.shape[0]} features.",
+            "Leave it out; where a recipe gives it, run the data without one: gracile run --data PATH.",
+        )
     if part.shape[1:] == image_size:
         return part
     height, width = image_size

@@ -16,6 +16,7 @@ from gracile.core.devices import device_named
 from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
+from gracile.core.runs import check_results
 from gracile.core.seeding import generator
 from gracile.data import Dataset, Splits, batches
 from gracile.data.dataset import check_data
@@ -100,7 +101,8 @@ def attack(
         data: its test split is attacked, the validation split where there is no other.
         eps: radius of the ball, in the inputs' unit.
         norm: of the ball, as `gracile.attacks.evaluate` takes it.
-        attacks: names that `gracile.attacks.preset` knows.
+        attacks: of ``fgsm``, ``ifgsm``, ``pgd``, ``cw``, ``cw_paper``, ``nattack``, ``square`` and ``autoattack``, or any other that
+            `gracile.attacks.preset` knows.
         samples: drawn once from the split; 0 for all.
         nattack_samples: of which NAttack is tried on, since it asks the network up to 120,000 times a sample.
         draws: passes that gradients are the mean of; by default 20 where a network draws random numbers, else 1.
@@ -110,13 +112,21 @@ def attack(
         folder: where ``attack.json`` and ``table.md`` go, and of each network ``NAME.card.json`` and its adversarial examples,
             ``NAME.examples.safetensors``; nowhere by default.
 
+    Returns:
+        Robustness and cost of each network by name, with clean and robust accuracies in per cent; printing it gives the tables.
+
     Raises:
-        InputError: an argument that cannot be used, data that are no images, or a device that is not there.
+        InputError: an argument that cannot be used, data that are no images, a device that is not there, or a `folder` that is a run's
+            own.
+        NonFiniteError: outputs or gradients that are not finite.
+        StorageError: the files cannot be written; that is tried before anything is attacked.
     """
     check_data(data)
     for name in attacks:
         preset(name)
     device_named(device)
+    if folder is not None:
+        check_results(Path(folder))
     named = {"network": models} if isinstance(models, nn.Module) else models
     split = "test" if len(data.test) else "validation"
     x, y = draw(data.test if len(data.test) else data.validation, samples)
@@ -138,9 +148,10 @@ def attack(
         surrogate = surrogate or model
     result = Attacked(found, data.train.name, split, len(x), note, quick, made)
     if folder is not None:
-        cards.write_cards(Path(folder), made, found, x, y)
-        write_text(Path(folder) / "table.md", f"{result}\n")
-        write_json(Path(folder) / "attack.json", {**result.to_json(), "environment": environment()})
+        with cards.shown_if_lost(result):
+            cards.write_cards(Path(folder), made, found, x, y)
+            write_text(Path(folder) / "table.md", f"{result}\n")
+            write_json(Path(folder) / "attack.json", {**result.to_json(), "environment": environment()})
     return result
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tabulate import tabulate
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from gracile.attacks import Card, Cost, Robustness, save_examples
 from gracile.channels import trace
-from gracile.core.errors import GracileError
+from gracile.core.console import told
+from gracile.core.errors import GracileError, StorageError
 from gracile.core.files import write_json
 
 
@@ -76,6 +78,16 @@ def write_cards(folder: Path, cards: Mapping[str, Card], found: Mapping[str, Rob
         stem = re.sub(r"[^\w.-]+", "-", name)
         write_json(folder / f"{stem}.card.json", card.to_json())
         save_examples(found[name], x, y, folder / f"{stem}.examples.safetensors")
+
+
+@contextlib.contextmanager
+def shown_if_lost(result: object) -> Iterator[None]:
+    """Show what was measured where it cannot be written after all: it may have taken hours."""
+    try:
+        yield
+    except StorageError:
+        told.warning("What was measured is not written:\n%s", result)
+        raise
 
 
 def forget_cards(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from gracile.attacks import Card, Cost, Robustness, card
+from gracile.attacks.victim import attacking
 from gracile.core.console import told
 from gracile.core.errors import InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.provenance import environment
+from gracile.core.runs import check_results
 from gracile.data import Dataset, Splits
 from gracile.data.batching import some
 from gracile.data.dataset import check_data
@@ -23,6 +26,8 @@ from gracile.deploy import cards
 from gracile.deploy.attack import attack_forms, draw
 from gracile.deploy.widths import candidates, faster
 from gracile.export import Exported, Int8Warning, LatencyTable, accuracy, export_onnx, latency_table
+from gracile.export.latency import check_timing
+from gracile.export.onnx_file import check_int8
 from gracile.models import draws_noise, set_noise
 from gracile.shrinking import Plan, plan, save_lean, shrink
 from gracile.shrinking.multiples import BLOCK
@@ -115,6 +120,7 @@ def compress(
     """Remove a network's dead channels, export it to ONNX and int8, and measure each form.
 
     For the single steps see `gracile.shrink`, `gracile.export_onnx` and `gracile.export.latency_table`. Needs the extra `export`.
+    Networks are left as they are; of one that draws noise a copy without it is made smaller and measured.
 
     Args:
         model: with exact zeros, such as the `sparse_model` of a splitting.
@@ -137,9 +143,15 @@ def compress(
         name: of the network, for ``compress.json``.
         note: what a reader of the table must know beforehand.
 
+    Returns:
+        The smaller network in evaluation mode, with what was removed, and latencies, sizes and accuracies in per cent of every form;
+        printing it gives the tables.
+
     Raises:
-        InputError: int8 or `eps` without data, or fewer than one sample to calibrate with; whatever shrinking and exporting refuse.
+        InputError: int8 or `eps` without data, fewer than one sample to calibrate with, an option out of its range, or a `folder` that is
+            a run's own; whatever shrinking and exporting refuse.
         MissingDependencyError: the packages that export are not installed.
+        StorageError: the files cannot be written; that is tried before anything is made.
     """
     if data is not None:
         check_data(data)
@@ -149,11 +161,18 @@ def compress(
         raise InputError("Robust accuracy needs labelled data.", "Pass data=, or leave eps= out.")
     if calibration < 1:
         raise InputError(f"int8 cannot be calibrated with {calibration} samples.", "Give one at least, such as 512.")
+    check_int8(max_drop, weight_bits)
+    check_timing(batch_sizes, threads, rounds)
+    if eps is not None and data is not None:
+        x, y = draw(_attacked(data), robust_samples)
+        with attacking(model, x[:2], y[:2], eps=eps):
+            # What no attack could begin with is refused before anything is made.
+            pass
     out, notes = Path(folder), [note] if note else []
-    for network in (dense, model):
-        if network is not None and draws_noise(network):
-            set_noise(network, "off")
-            notes.append(NOISE)
+    check_results(out)
+    if any(draws_noise(one) for one in (dense, model) if one is not None):
+        notes.append(NOISE)
+    model, dense = _still(model), None if dense is None else _still(dense)
     told.info("removing what is zero")
     if multiple_of is None:
         multiple_of = _faster(model, example, batch_sizes[:1], threads[:1])
@@ -162,8 +181,6 @@ def compress(
     if removed.after.macs == removed.before.macs:
         notes.append(NOTHING)
     lean = shrink(model, example, dead="fold", multiple_of={"conv": multiple_of})
-    cards.forget_cards(out)
-    save_lean(lean, out / "lean.safetensors")
     validation = data.validation if data and len(data.validation) else None
     if int8 and validation is None:
         notes.append(UNSEEN)
@@ -174,8 +191,6 @@ def compress(
             told.info("exporting the %s network", form)
             export_onnx(floats[form], example, file, verbose=False)
         files["shrunk"] = out / "lean.onnx"
-        # An int8 file of an earlier call would belong to other weights.
-        (out / "lean.int8.onnx").unlink(missing_ok=True)
         if int8 and data is not None:
             told.info("exporting the shrunk network, quantising it with %d samples", calibration)
             files[INT8] = out / "lean.int8.onnx"
@@ -189,14 +204,17 @@ def compress(
         else:
             told.info("exporting the shrunk network")
             exported = export_onnx(lean, example, files["shrunk"], validation=validation, verbose=False)
+            # That of an earlier call belongs to other weights.
+            (out / "lean.int8.onnx").unlink(missing_ok=True)
+        cards.forget_cards(out)
+        save_lean(lean, out / "lean.safetensors")
         accuracies = _accuracies(files, {"validation %": validation, "test %": data.test if data else None})
         robust: dict[str, Robustness] = {}
         made: dict[str, Card] = {}
         if eps is not None and data is not None:
             told.info("attacking each of them")
-            attacked = data.test if len(data.test) else data.validation
             robust, warned = attack_forms(
-                floats | {"shrunk": lean}, files.get(INT8), attacked, eps=eps, samples=robust_samples
+                floats | {"shrunk": lean}, files.get(INT8), _attacked(data), eps=eps, samples=robust_samples
             )
             notes += warned
             for form, found in robust.items():
@@ -204,13 +222,28 @@ def compress(
         told.info("measuring latencies, batches of %s", " and ".join(map(str, batch_sizes)))
         table = latency_table(files, example, batch_sizes=batch_sizes, threads=threads, rounds=rounds)
     if robust and data is not None:
-        attacked = data.test if len(data.test) else data.validation
         made = _cards(robust, floats | {"shrunk": lean}, table, data.train.name)
-        cards.write_cards(out, made, robust, *draw(attacked, robust_samples))
     result = Compressed(lean, removed, exported, table, accuracies, tuple(dict.fromkeys(notes)), robust, made, out)
-    write_text(out / "table.md", f"{result}\n")
-    write_json(out / "compress.json", {"name": name, **result.to_json(), "environment": environment()})
+    with cards.shown_if_lost(result):
+        if made and data is not None:
+            cards.write_cards(out, made, robust, *draw(_attacked(data), robust_samples))
+        write_text(out / "table.md", f"{result}\n")
+        write_json(out / "compress.json", {"name": name, **result.to_json(), "environment": environment()})
     return result
+
+
+def _attacked(data: Splits) -> Dataset:
+    """The split that tells robust accuracy."""
+    return data.test if len(data.test) else data.validation
+
+
+def _still(network: nn.Module) -> nn.Module:
+    """The network without its noise: itself where it draws none, else a copy, for the caller's own goes on drawing."""
+    if not draws_noise(network):
+        return network
+    network = copy.deepcopy(network)
+    set_noise(network, "off")
+    return network
 
 
 def _cards(

@@ -42,8 +42,8 @@ def from_file(
 ) -> Candidate:
     """A network that a user's function returns.
 
-    The function is called with those of `num_classes`, `in_channels` and `image_size`, or `in_features`, that it takes by name, as
-    the data have them; without data it is called without arguments.
+    The function is called with those of `num_classes`, `in_channels` and `image_size`, the pair (height, width), or `in_features`,
+    that it takes by name, as the data have them; without data with those that `shape` fixes, all but `num_classes`.
 
     Args:
         reference: ``FILE.py:FUNCTION``. The file is executed.
@@ -60,17 +60,12 @@ def from_file(
             "The network's inputs are given twice." if data else "Nothing tells the network's inputs.",
             "Pass either data=, or the shape= of one input, such as 3,32,32.",
         )
-    model = _made(reference, data)
-    dense = None
+    known = known_of(shape or ()) if data is None else known_of(data.train.input_shape, data.train.num_classes)
+    model, dense = made(reference, known).cpu(), None
     if weights is not None:
-        dense = _made(reference, data)
+        dense = made(reference, known).cpu()
         load_weights(model, weights, SAVE)
     example = next(batches(data.train, 2))[0] if data is not None else torch.zeros(2, *(shape or ()))
     return Candidate(
         reference.rpartition(":")[2], model, example, dense, data, MEANINGLESS if dense and data is not None else ""
     )
-
-
-def _made(reference: str, data: Splits | None) -> nn.Module:
-    known = {} if data is None else known_of(data.train.input_shape, data.train.num_classes)
-    return made(reference, known).cpu()

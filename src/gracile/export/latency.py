@@ -159,6 +159,16 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
+def check_timing(batch_sizes: Sequence[int], threads: Sequence[int], rounds: int, turn: float = 1.0) -> None:
+    """Refuse options of a timing that are out of their range.
+
+    Raises:
+        InputError: one is.
+    """
+    if min((rounds, *batch_sizes, *threads), default=0) < 1 or not batch_sizes or not threads or not turn > 0:
+        raise InputError("rounds, batch sizes, threads and turn must be above 0.", "Leave them out for the defaults.")
+
+
 def latency_table(
     files: Mapping[str, str | Path],
     example: samples.Example,
@@ -193,8 +203,7 @@ def latency_table(
     """
     if not files:
         raise InputError("There are no files to time.", "Give a name and a file at least.")
-    if min((rounds, *batch_sizes, *threads), default=0) < 1 or not batch_sizes or not threads or not turn > 0:
-        raise InputError("rounds, batch sizes, threads and turn must be above 0.", "Leave them out for the defaults.")
+    check_timing(batch_sizes, threads, rounds, turn)
     examples = samples.as_examples(example)
     paths = {name: Path(path) for name, path in files.items()}
     notes = []

@@ -163,7 +163,8 @@ def export_onnx(
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
         StorageError: the file cannot be written.
     """
-    _check_options(max_drop, weight_bits, float_path is not None and int8 is None, opset)
+    check_int8(max_drop, weight_bits)
+    _check_options(float_path is not None and int8 is None, opset)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         need(package)
     examples = samples.as_examples(example)
@@ -191,11 +192,19 @@ def export_onnx(
     return exported
 
 
-def _check_options(max_drop: float, weight_bits: int, idle: bool, opset: int) -> None:
+def check_int8(max_drop: float, weight_bits: int) -> None:
+    """Refuse options of int8 that are out of their range.
+
+    Raises:
+        InputError: one is.
+    """
     if not max_drop >= 0:
         raise InputError(f"max_drop is {max_drop}.", "Give points of accuracy, 0 or more.")
     if weight_bits not in (7, 8):
         raise InputError(f"weight_bits is {weight_bits}.", "Give 7, or 8 for processors with VNNI.")
+
+
+def _check_options(idle: bool, opset: int) -> None:
     if idle:
         raise InputError("float_path is given without int8.", "Without int8 the file at path is the float one.")
     if opset < 18:

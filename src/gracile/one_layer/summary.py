@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from gracile.core.files import check_writable
 from gracile.one_layer.conditions import Theorem
 from gracile.one_layer.starts import random_starts, sparse_teacher
 from gracile.one_layer.verification import Verification, critical_lam, largest_beta, sample_deviation, verify
@@ -140,7 +141,10 @@ def one_layer(
 
     Raises:
         InputError: a number out of range, or with `require` a hypothesis that is not met.
+        StorageError: no picture can be written in `folder`; that is tried before anything is run.
     """
+    if folder is not None:
+        check_writable(Path(folder))
     if delta is None and beta is None:
         delta = DELTA
     beta = largest_beta(theorem, delta or 0.0, patches) if beta is None else beta

@@ -28,8 +28,10 @@ def largest_beta(theorem: Theorem, delta: float, k: int) -> float:
     """The largest beta that the theorem admits for this delta.
 
     Raises:
-        InputError: delta is beyond where that still rises: 2.03 (3.1), pi/2 (3.2).
+        InputError: no patch, or delta is beyond where that still rises: 2.03 (3.1), pi/2 (3.2).
     """
+    if k < 1:
+        raise InputError(f"There are no {k} patches.", "Pass patches=1 or more.")
     most = PEAK if theorem == "3.1" else math.pi / 2
     if not 0 < delta <= most:
         raise InputError(
@@ -43,8 +45,10 @@ def critical_lam(penalty: Named | Penalty, beta: float, d: int, ratio: float) ->
     """The lam at which weights up to ``ratio/sqrt(d)`` are zero in u.
 
     Raises:
-        InputError: no such penalty on single weights.
+        InputError: no dimension, or no such penalty on single weights.
     """
+    if d < 1:
+        raise InputError(f"There are no patches in R^{d}.", "Pass dim=2 or more.")
     member = elementwise(penalty)
     if not isinstance(member, Steered):
         raise InputError(

@@ -13,6 +13,7 @@ import logging
 import shutil
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,11 +69,12 @@ class Parts(Strict, ABC):
             published: the recipe's published rows.
 
         Raises:
-            InputError: no arm or seed, a name that cannot be a folder's, or what the kind adds.
+            InputError: no arm or seed, a seed given twice, a name that cannot be a folder's, or what the kind adds.
         """
         if not self.names() or not all(self.seeds_of(arm) for arm in self.names()):
             raise InputError("The recipe has no arm or no seed.", "Give at least one of each.")
         for arm in self.names():
+            check_seeds(self.seeds_of(arm))
             part_name(arm, 0, self.seeds_of(arm))
 
     def rehearse(self, *, timed: bool = False) -> Rows:
@@ -89,6 +91,21 @@ class Parts(Strict, ABC):
     def folder_of(self, arm: str, seed: int) -> str:
         """The name of a part's folder."""
         return part_name(arm, seed, self.seeds_of(arm))
+
+
+def check_seeds(seeds: Sequence[int], example: str = "--seeds 0,1") -> None:
+    """Refuse a seed given twice: one result counted as two would make the spread too small.
+
+    Args:
+        seeds: of an arm, or of its tries.
+        example: how they are given.
+
+    Raises:
+        InputError: there is one.
+    """
+    for seed, count in Counter(seeds).items():
+        if count > 1:
+            raise InputError(f"The seed {seed} is given twice.", f"Give each seed once, such as {example}.")
 
 
 class Seeded(Parts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from gracile.core.errors import pick
@@ -28,9 +29,9 @@ class Base(Strict):
     """
 
     optimizer: str = "adam"
-    lr: float = 1e-3
-    epochs: int = 15
-    batch_size: int = 128
+    lr: float = Field(default=1e-3, gt=0)
+    epochs: int = Field(default=15, ge=0)
+    batch_size: int = Field(default=128, ge=1)
 
 
 def mlp(inputs: tuple[int, ...], classes: int, hidden: int) -> nn.Module:

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from gracile import tracking
 from gracile.core.claims import held, take
+from gracile.core.console import told
 from gracile.core.errors import InputError, MissingDependencyError, matching, pick
 from gracile.core.files import write_json
 from gracile.core.provenance import environment
@@ -29,6 +30,9 @@ from gracile.recipes.arms import ENVIRONMENT, RESULT, ArmKind, Part, Parts, all_
 from gracile.recipes.kinds import kind
 from gracile.recipes.schema import parse
 from gracile.recipes.settings import loaded
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 log = logging.getLogger("gracile")
 
@@ -63,20 +67,15 @@ def train_parts(name: str, settings: Parts, folder: RunFolder, spread: Spread) -
         name: of the kind.
         settings: checked.
         folder: the run's.
-        spread: which parts, and where.
+        spread: which parts, and where; checked.
 
     Returns:
         the folders' names of parts that are still to be done, by others or later.
-
-    Raises:
-        InputError: `spread` names no part, or a number of processes below 1.
-        MissingDependencyError: a cluster without Dask.
     """
-    if spread.jobs < 1:
-        raise InputError(f"jobs={spread.jobs} processes cannot train.", "Ask for 1 or more.")
     alone = spread.jobs == 1 and spread.cluster is None
     parts = all_parts(settings, folder, shown=alone)
-    chosen = _chosen(settings, parts, spread.only)
+    places = _chosen(settings, spread.only)
+    chosen = [part for part in parts if (part.arm, part.seed) in places]
     # Perhaps trained before anybody asked for a tracker.
     before = [part for part in chosen if part.done]
     if alone:
@@ -88,10 +87,23 @@ def train_parts(name: str, settings: Parts, folder: RunFolder, spread: Spread) -
     return [part.path.name for part in parts if not part.done]
 
 
-def _chosen(settings: Parts, parts: list[Part], only: Sequence[str]) -> list[Part]:
-    """The parts asked for and what they need, in the order of training."""
-    by_place = {(part.arm, part.seed): part for part in parts}
-    wanted: list[tuple[str, int]] = [] if only else list(by_place)
+def check_spread(settings: Parts, spread: Spread) -> None:
+    """Refuse, before a run has a folder, parts that it has not and processes that cannot be had.
+
+    Raises:
+        InputError: `spread` names no part or a number of processes below 1, or no scheduler answers.
+        MissingDependencyError: a cluster without Dask.
+    """
+    if spread.jobs < 1:
+        raise InputError(f"{spread.jobs} processes cannot train.", "Pass jobs=1 or more.")
+    _chosen(settings, spread.only)
+    if spread.cluster is not None:
+        _client(spread.cluster).close()
+
+
+def _chosen(settings: Parts, only: Sequence[str]) -> list[tuple[str, int]]:
+    """The parts asked for and what they need, as arm and seed."""
+    wanted = [] if only else [(arm, seed) for arm in settings.names() for seed in settings.seeds_of(arm)]
     for asked in only:
         pattern, colon, seed = asked.partition(":")
         for arm in matching(settings.names(), pattern, "arm"):
@@ -102,7 +114,7 @@ def _chosen(settings: Parts, parts: list[Part], only: Sequence[str]) -> list[Par
     for arm, seed in wanted:
         # Grows while it is walked through: what is needed may need others.
         wanted += [need for need in settings.needs(arm, seed) if need not in wanted]
-    return [part for place, part in by_place.items() if place in wanted]
+    return wanted
 
 
 def _ready(settings: Parts, part: Part) -> bool:
@@ -200,7 +212,7 @@ def _train_elsewhere(name: str, settings: Parts, folder: RunFolder, parts: list[
     with _backend(spread) as killed:
         while left:
             ready = [part for part in left if _ready(settings, part)]
-            log.info(
+            told.info(
                 "%s at once: %s", "cluster" if spread.cluster else spread.jobs, ", ".join(p.path.name for p in ready)
             )
             try:
@@ -230,20 +242,26 @@ def _backend(spread: Spread) -> Iterator[type[Exception]]:
         with parallel_config(backend="loky", n_jobs=spread.jobs, inner_max_num_threads=threads):
             yield TerminatedWorkerError
         return
+    with _client(spread.cluster), parallel_config(backend="dask", wait_for_workers_timeout=60):
+        from distributed import KilledWorker
+
+        yield KilledWorker
+
+
+def _client(address: str) -> Client:
+    """What speaks with a Dask scheduler."""
     try:
-        from distributed import Client, KilledWorker
+        from distributed import Client
     except ImportError:
         raise MissingDependencyError(
             "A cluster needs Dask, which is not installed.", "Install it: pip install 'gracile[cluster]'"
         ) from None
     try:
-        client = Client(spread.cluster, timeout=ANSWER)
+        return Client(address, timeout=ANSWER)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"No Dask scheduler answers at {spread.cluster}: {error}.", "Start one, as with: dask scheduler"
+            f"No Dask scheduler answers at {address}: {error}.", "Start one, as with: dask scheduler"
         ) from None
-    with client, parallel_config(backend="dask", wait_for_workers_timeout=60):
-        yield KilledWorker
 
 
 def still_trained(settings: Parts, folder: RunFolder) -> bool:

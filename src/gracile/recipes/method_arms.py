@@ -121,6 +121,7 @@ def build(
         found: the network that the arm's `found` left.
         start: the network whose weights it begins with.
     """
+    training.check_optimizer()
     network = build_network(model, splits, seed)
     if start is not None:
         network.load_state_dict(start.state_dict())

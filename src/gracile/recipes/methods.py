@@ -24,6 +24,7 @@ from gracile.pruning import (
     SubgradientGroupLasso,
 )
 from gracile.recipes.own import is_own, own
+from gracile.recipes.schema import typed_options
 from gracile.splitting import RGSM, RVSM, Dial
 from gracile.splitting.measured import Measure
 
@@ -77,6 +78,8 @@ def build(
     parameters = inspect.signature(method).parameters
     refuse_unknown(options, set(parameters) - {"model", *FROM_THE_RUN}, f"The method '{name}'")
     given = {"example": example, "steps": steps, "found": found}
+    if not is_own(name):
+        options = typed_options(METHODS, name, options)
     wanted = {key for key in given if key in parameters and parameters[key].default is inspect.Parameter.empty}
     if any(options.get(key) == value for key, value in WANTS_EXAMPLE):
         wanted.add("example")

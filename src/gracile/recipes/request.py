@@ -46,13 +46,16 @@ def run(
         jobs: arms trained at once, each in a process of its own.
         cluster: address of a Dask scheduler whose workers train the arms, such as ``tcp://host:8786``.
         track: ``tensorboard``, ``mlflow``, ``wandb`` or ``FILE.py:NAME``, which the run is shown to while it is trained.
-        changes: as `prepare` takes them.
+        changes: of the recipe, as `gracile.recipes.prepare` takes them: `size`, `data`, `label`, `image_size`, `channels`, `missing`,
+            `skip_corrupt`, `model`, `weights`, `epochs`, `batch_size`, `lr`, `seeds`, `device`, `target` such as ``{"macs": 0.3}``,
+            and `settings`, any others by dotted key, such as ``{"arms.rgsm.options.lam": 0.05}``.
 
     Returns:
         The finished run, with its table, values and verdicts.
 
     Raises:
-        InputError: a recipe, key or option that cannot be used; no folder is made then.
+        InputError: a recipe, key or option that cannot be used, a folder that holds other files, or no run to `resume`; no folder is
+            made then.
         GracileError: whatever the run met; the folder stays resumable.
     """
     if resume and recipe is None and folder is not None:
@@ -89,7 +92,7 @@ def _run_together(recipe: schema.Recipe, out: Path, resume: bool, track: Sequenc
             # The first tells for all.
             track = ()
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / out.name
-            if resume:
+            if resume and out.exists():
                 shutil.copytree(out, folder)
         if ranks is not None:
             ranks.wait()

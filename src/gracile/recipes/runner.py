@@ -17,6 +17,7 @@ from tabulate import tabulate
 
 from gracile import tracking
 from gracile.core.claims import take
+from gracile.core.console import told
 from gracile.core.errors import GracileError, InputError
 from gracile.core.files import write_json, write_text
 from gracile.core.names import inside
@@ -106,9 +107,13 @@ def run(
         The finished run; with parts that are `missing` where others are at work on them, or `only` left them out.
 
     Raises:
-        InputError: the folder holds a finished or different run; no such arm or seed.
+        InputError: the folder holds a finished or different run, or other files and no run; there is no run to `resume`; no such arm
+            or seed.
         GracileError: whatever the run met; the folder stays resumable.
     """
+    if resume:
+        started_recipe(path, "Name the folder of an interrupted run, or begin one there without --resume.")
+    _check_place(path)
     module, settings, published = _read(recipe)
     loaded.cache_clear()
     spread = engine.Spread(tuple(only), jobs, cluster, tuple(track))
@@ -118,16 +123,18 @@ def run(
         raise InputError(
             f"A recipe of kind '{recipe.kind}' is run at one go.", "Leave --only, --jobs and --cluster out."
         )
-    if parts is not None and not (path / "recipe.toml").exists():
-        # What cannot be trained leaves no folder behind.
-        parts.check(published)
-        parts.rehearse()
+    # What cannot be trained leaves no folder behind.
+    if parts is not None:
+        engine.check_spread(parts, spread)
+        if not (path / "recipe.toml").exists():
+            parts.check(published)
+            parts.rehearse()
     folder = RunFolder(path)
     _claim(folder, recipe, settings, resume or bool(only))
     write_json(folder.path / "environment.json", environment())
     with folder.logged():
         folder.set_status("running")
-        log.info("run %s (%s) in %s", recipe.name, recipe.size, path)
+        told.info("run %s (%s) in %s", recipe.name, recipe.size, path)
         try:
             missing: list[str] = []
             if parts is not None:
@@ -268,6 +275,18 @@ def started_recipe(path: Path, remedy: str = "Name the folder of an interrupted 
     if not file.is_file():
         raise InputError(f"{path} holds no run.", remedy)
     return schema.load(str(file))
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a folder that holds files and no run, such as one of images by class.
+
+    Raises:
+        InputError: it does.
+    """
+    # What an array of jobs has begun meanwhile has its recipe before anything else; names with a dot are of files not yet there.
+    found = [one for one in path.iterdir() if not one.name.startswith(".")] if path.is_dir() else []
+    if found and not (path / "recipe.toml").exists():
+        raise InputError(f"{path} holds other files and no run.", "Name a new or empty folder with --out.")
 
 
 def _claim(folder: RunFolder, recipe: schema.Recipe, settings: schema.Strict, resume: bool) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import re
 import reprlib
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from gracile.core.errors import InputError, nearest
+from gracile.core.errors import InputError, nearest, pick
 from gracile.core.names import safe_name
+from gracile.core.user_code import is_reference
 
 PAPERS = Path(__file__).parent / "papers"
 EXAMPLES = Path(__file__).parent / "examples"
 
 Model = TypeVar("Model", bound=BaseModel)
+# Options may be objects of the rooms, such as penalties.
+KIND = ConfigDict(arbitrary_types_allowed=True)
 
 
 class Strict(BaseModel):
@@ -125,6 +129,30 @@ def parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
         ) from None
 
 
+def typed_options(table: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a method, each of the kind that its class asks for; one that it does not have is left to the class.
+
+    Args:
+        table: of methods, name to class.
+        name: of the method.
+        options: what it is given.
+
+    Raises:
+        InputError: no such method, or a value of another kind.
+    """
+    known, found = inspect.signature(pick(table, name, "method"), eval_str=True).parameters, dict(options)
+    for key in options.keys() & known.keys():
+        kind = known[key].annotation
+        try:
+            found[key] = TypeAdapter(kind, config=KIND).validate_python(options[key])
+        except ValidationError as error:
+            raise InputError(
+                f"{key}={options[key]} cannot be used: {error.errors()[0]['msg'].lower()}.",
+                f"The method '{name}' takes {key} as {inspect.formatannotation(kind)}.",
+            ) from None
+    return found
+
+
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys known at a place inside a model, found by following the path through nested models."""
     for part in path:
@@ -157,6 +185,7 @@ def load(name_or_path: str) -> Recipe:
     if path.suffix != ".toml":
         known = shipped()
         if name_or_path not in known:
+            _refuse_no_recipe(path)
             raise InputError(
                 f"There is no recipe named '{name_or_path}'.",
                 nearest(name_or_path, known) + " A file's name ends in .toml.",
@@ -178,6 +207,24 @@ def load(name_or_path: str) -> Recipe:
     for name in (recipe.name, recipe.size, *recipe.sizes):
         safe_name(name, "recipe or size")
     return recipe
+
+
+def _refuse_no_recipe(path: Path) -> None:
+    """Say what a path that stands where a recipe belongs is, and where it belongs.
+
+    Raises:
+        InputError: it is a run, code of the user's own, or data.
+    """
+    if (path / "recipe.toml").is_file():
+        raise InputError(
+            f"{path} is a run, not a recipe.", f"Write gracile run --resume --out {path} to go on with it."
+        )
+    if is_reference(str(path)) or (path.suffix == ".py" and path.is_file()):
+        code = str(path) if is_reference(str(path)) else f"{path}:FUNCTION"
+        raise InputError(f"{path} is code, not a recipe.", f"Write gracile run --data DATA --model {code}.")
+    if path.exists():
+        what = "a folder" if path.is_dir() else "a file"
+        raise InputError(f"{path} is {what}, not a recipe.", f"Write gracile run --data {path}.")
 
 
 def resized(recipe: Recipe, size: str) -> Recipe:

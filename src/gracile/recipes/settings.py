@@ -80,7 +80,7 @@ class DataSettings(Amounts):
     missing: Missing = "error"
     skip_corrupt: bool = False
     flip: bool = False
-    crop: int = 0
+    crop: int = Field(default=0, ge=0)
     split_seed: int = 0
 
     def splits(self, device: torch.device | str = "cpu") -> Splits:

@@ -24,6 +24,10 @@ def trained(run: Path | str, arm: str | None = None, seed: int | None = None) ->
         arm: by default the first with a method.
         seed: by default the first.
 
+    Returns:
+        The network in evaluation mode with its zeros, the dense one trained beside it where there is one, two inputs as an example, and
+        their data.
+
     Raises:
         InputError: no such run, arm or seed, or the arm is not trained yet.
     """
@@ -38,12 +42,12 @@ def trained(run: Path | str, arm: str | None = None, seed: int | None = None) ->
     sparse = settings.sparse_arms()
     if arm is None:
         if not sparse:
-            raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with --arm.")
+            raise InputError(f"The run in {path} has no sparse arm.", "Name one of its arms with arm=.")
         arm = sparse[0]
     chosen = pick(arms, arm, "arm")
     if chosen.method in LEARNING_RULES:
         raise InputError(
-            f"The arm '{arm}' learned by {chosen.method} and has no logits to export.", "Choose another with --arm."
+            f"The arm '{arm}' learned by {chosen.method} and has no logits to export.", "Choose another with arm=."
         )
     if seed is None:
         seed = settings.seeds[0]
@@ -61,7 +65,7 @@ def trained(run: Path | str, arm: str | None = None, seed: int | None = None) ->
         next(batches(splits.train, 2))[0],
         dense=None if twin is None else _network(path, settings, twin, seed, splits),
         data=splits,
-        note=f"the run has other sparse arms, chosen with --arm: {', '.join(others)}" if others else "",
+        note=f"the run has other sparse arms, chosen by arm: {', '.join(others)}" if others else "",
     )
 
 

@@ -13,7 +13,16 @@ from gracile.core.errors import InputError
 from gracile.core.monitor import Monitor
 from gracile.data import Dataset
 from gracile.recipes.schema import Strict
-from gracile.training import BestRobust, CrossEntropy, History, Objective, Schedule, adversary, robust_monitors
+from gracile.training import (
+    BestRobust,
+    CrossEntropy,
+    History,
+    Objective,
+    Schedule,
+    adversary,
+    optimizer_factory,
+    robust_monitors,
+)  # fmt: skip
 from gracile.training.compiled import Compile
 from gracile.training.precision import Precision
 from gracile.training.schedules import schedule_named
@@ -46,12 +55,12 @@ class TrainingSettings(Strict):
             (of averaged weights, where ``average`` stands beside it).
     """
 
-    epochs: int
-    batch_size: int = 128
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
     optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
     nesterov: bool = False
     schedule: Literal["constant", "milestones", "cosine", "diminishing", "averaged"] = "constant"
     milestones: list[float] = Field(default_factory=list)
@@ -70,6 +79,14 @@ class TrainingSettings(Strict):
         """The factor on the learning rate, at so many steps per epoch."""
         asked = self.model_dump(include={"epochs", "lr", "milestones", "gamma", "warmup", "decay"})
         return schedule_named(self.schedule, steps=steps, **asked)
+
+    def check_optimizer(self) -> None:
+        """Refuse, before anything is trained, an optimiser that there is not or that does not take its settings.
+
+        Raises:
+            InputError: see `gracile.training.optimizer_factory`.
+        """
+        optimizer_factory(self.optimizer, **self.model_dump(include={"lr", "momentum", "weight_decay", "nesterov"}))
 
     def objective(self, *, natural: bool = False) -> Objective:
         """What is minimised; `natural` takes clean samples where others are attacked."""

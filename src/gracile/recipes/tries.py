@@ -69,7 +69,7 @@ def best_try(names: Sequence[str], results: Results) -> int:
     return max(range(len(names)), key=lambda index: mean(results[names[index]], "accuracy"))
 
 
-def told(arm: str, tries: Sequence[Mapping[str, Any]], results: Results) -> str:
+def what_was_tried(arm: str, tries: Sequence[Mapping[str, Any]], results: Results) -> str:
     """A sentence: what was tried for an arm, what came of it, and what was taken."""
     names = try_names(arm, tries)
     shown = [

@@ -349,9 +349,14 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def _check_coefficients(lam: float, beta: float) -> None:
-    if not (lam >= 0 and math.isfinite(lam)):
+    if not (_is_number(lam) and lam >= 0 and math.isfinite(lam)):
         raise InputError(
-            f"lam must be a finite number of at least 0, not {lam}.", "Start from 1e-3 and raise it for more zeros."
+            f"lam must be a finite number of at least 0, not {lam!r}.", "Start from 1e-3 and raise it for more zeros."
         )
-    if not (beta > 0 and math.isfinite(beta)):
-        raise InputError(f"beta must be a finite number above 0, not {beta}.", "The papers use 1e-2 to 1.")
+    if not (_is_number(beta) and beta > 0 and math.isfinite(beta)):
+        raise InputError(f"beta must be a finite number above 0, not {beta!r}.", "The papers use 1e-2 to 1.")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is one of Python, numpy or torch, and no text."""
+    return hasattr(value, "__float__") and not isinstance(value, str)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import nn, optim
 
-from gracile.core.errors import pick
+from gracile.core.errors import InputError, pick
 
 # Against division by zero alone: torch's own 1e-8 would damp small gradients of a mean over a batch too.
 TINY = 1e-12
@@ -60,6 +61,14 @@ def optimizer_factory(
         nesterov: Nesterov momentum; NAdam for ``adam``.
 
     Raises:
-        InputError: no such optimiser.
+        InputError: no such optimiser, or it does not take these settings.
     """
-    return pick(OPTIMIZERS, name, "optimiser")(lr, momentum, weight_decay, nesterov)
+    factory = pick(OPTIMIZERS, name, "optimiser")(lr, momentum, weight_decay, nesterov)
+    try:
+        factory([nn.Parameter(torch.zeros(1))])
+    except ValueError as error:
+        raise InputError(
+            f"The optimiser '{name}' does not take these settings: {error}.",
+            "Give an lr and a weight decay of 0 or more and a momentum in [0, 1), above 0 where nesterov is set.",
+        ) from error
+    return factory

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from gracile.core.console import told
 from gracile.core.errors import InputError
+from gracile.core.files import check_writable
 from gracile.walks import rates
 from gracile.walks.noise import Noise
 from gracile.walks.reinforcement import ConstantReinforcement, PowerReinforcement
@@ -107,23 +108,33 @@ def walk(
     For the walk as an object, with all it can tell, see `gracile.walks.SenileWalk`.
 
     Args:
-        dim: dimension d of the lattice.
-        delta: strength of the perturbation.
+        dim: dimension d of the lattice, 1 or more.
+        delta: strength of the perturbation, 0 or more.
         model: I fixed, II random, III growing; by default what `noise` says.
         noise: a row of `gracile.walks.NOISES`, such as ``pareto:0.5``, or a law.
         reinforcement: ``identity``, C or ``constant:C`` or ``power:C,P`` for f(m) = m, C m, C, C m^P; or a function of
             m.
         clock: what n counts in model III.
-        steps: of the simulation; 0 for none.
-        walkers: how many are simulated.
+        steps: of the simulation, 0 to 1e15; 0 for none.
+        walkers: how many are simulated, 1 or more.
         seed: of the simulation.
-        workers: threads of the simulation.
+        workers: threads of the simulation, 1 or more.
         method: of the simulation; see `gracile.walks.SenileWalk.simulate`.
         folder: for a picture of the growth; none by default.
 
+    Returns:
+        The walk, nu and E[tau] with their bounds, its recurrence, and what was simulated; printing it gives them line by line.
+
     Raises:
         InputError: a model without its noise, or a number out of range.
+        StorageError: no picture can be written in `folder`; that is tried before anything is simulated.
+
+    Source:
+        Dinh and Xin, "Enhanced diffusivity in perturbed senile reinforced random walk models"; Holmes and Sakai,
+        "Senile reinforced random walks".
     """
+    if folder is not None:
+        check_writable(Path(folder))
     found = SenileWalk(dim, _reinforcement(reinforcement), delta=delta, noise=_noise(model, noise), clock=clock)
     exact = recurrence = simulated = picture = None
     undecided = ""
@@ -177,7 +188,11 @@ def sweep(folder: Path | str, seed: int = 0) -> Sweep:
     Args:
         folder: where the pictures go.
         seed: of the trajectories; nu is exact.
+
+    Raises:
+        StorageError: no pictures can be written in `folder`; that is tried first.
     """
+    check_writable(Path(folder))
     from gracile.walks import pictures
 
     found = Sweep([], [])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from pydantic import Field
 from torch import Tensor, nn
 
+from gracile.core.console import told
 from gracile.core.figures import new_figure
 from gracile.core.power_law import exponent
 from gracile.core.runs import RunFolder
@@ -14,8 +13,6 @@ from gracile.dynamics import Drift, decay_error, descent, example_networks, flow
 from gracile.dynamics.flow import Loss
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-
-log = logging.getLogger("gracile")
 
 MUST, FREE = "drift of what must stay", "drift of the rest"
 
@@ -95,7 +92,7 @@ def _flow(settings: Settings, name: str, folder: RunFolder, found: Outcome) -> d
         must, free = largest(drifts[number] for _, drifts in flow.observed)
         row = {"network": name, "junction": one.name, "case": one.case, "conserved": one.invariance}
         found.rows.append({**row, MUST: must, FREE: free, "until": flow.time})
-    log.info("%s: loss %.4g -> %.4g, to time %.4g", name, *flow.losses, flow.time)
+    told.info("%s: loss %.4g -> %.4g, to time %.4g", name, *flow.losses, flow.time)
     all_of = [(time, largest(drifts)) for time, drifts in flow.observed]
     return {
         f"{name}, must stay": [(time, drift.conserved) for time, drift in all_of],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from gracile.core.console import told
 from gracile.core.figures import new_figure
 from gracile.core.runs import RunFolder
 from gracile.data import Dataset
@@ -17,8 +17,6 @@ from gracile.forward_forward.reach import law_reach, theorem1_sides
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.recipes.settings import DataSettings
-
-log = logging.getLogger("gracile")
 
 # Batch size, and so many samples, of which the picture shows both sides of the law.
 SHOWN = 128, 2000
@@ -75,7 +73,7 @@ def _shares(settings: Settings, train: Dataset, folder: RunFolder, found: Outcom
             row = {"samples": kind, "batch size": size}
             found.rows.append({**row, "satisfy theorem 1 %": 100 * share, "quotient would turn %": 100 * turned})
             folder.record(found.rows[-1])
-            log.info("%s, batch size %d: %.4f %% satisfy theorem 1", kind, size, 100 * share)
+            told.info("%s, batch size %d: %.4f %% satisfy theorem 1", kind, size, 100 * share)
         key = kind.replace(" ", "_")
         found.values.update({f"share_{key}_{size}": 100 * share for size, share in points})
         growth = (after - before for (_, before), (_, after) in pairwise(points))
@@ -104,5 +102,5 @@ def _reach(settings: Settings, train: Dataset, folder: RunFolder, found: Outcome
             found.values[f"agree_{key}_{lr:g}"], found.values[f"real_{key}_{lr:g}"] = 100 * agree, 100 * real
             found.rows.append({"law": name, "step size": lr, "agreement %": 100 * agree})
         folder.record({"law": name, "agreement": curves[name]})
-        log.info("%s: %s", name, ", ".join(f"{lr:g}: {100 * share:.2f} %" for lr, share in curves[name]))
+        told.info("%s: %s", name, ", ".join(f"{lr:g}: {100 * share:.2f} %" for lr, share in curves[name]))
     return {"step size": pictures.agreement(new_figure(7.0, 4.0), curves)}

@@ -22,8 +22,8 @@ class Descent(Strict):
     """One run, as `gracile.forward_forward.descent.watched_descent` takes it."""
 
     loss: str
-    lr: float
-    epochs: int
+    lr: float = Field(gt=0)
+    epochs: int = Field(ge=1)
     widths: list[int] = Field(default_factory=lambda: [2000], min_length=1)
     threshold: float = 1.0
     sharpness: float = 1.0
@@ -42,10 +42,10 @@ class Settings(Parts):
     """
 
     data: DataSettings
-    batch_size: int = 128
+    batch_size: int = Field(default=128, ge=1)
     runs: dict[str, Descent]
-    probes: int = 1000
-    probe_steps: int = 100
+    probes: int = Field(default=1000, ge=1)
+    probe_steps: int = Field(default=100, ge=1)
     seed: int = 0
 
     def names(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from gracile.core.console import told
 from gracile.core.files import kept_json
 from gracile.core.names import safe_name
 from gracile.core.runs import RunFolder
@@ -23,8 +23,6 @@ from gracile.recipes.kinds import Outcome
 from gracile.recipes.settings import Amounts
 from gracile.recipes.tables import Results, Rows, collapsed, mean, spread, with_error
 from gracile.report.layerwise_figures import redense_curves
-
-log = logging.getLogger("gracile")
 
 INSIDE = (
     "At a layer inside the network the output layer stays as it was, and the new layer is trained in batches by Adam."
@@ -61,12 +59,12 @@ class Settings(Seeded, Amounts):
     m: list[int] = Field(default=[])
     matrices: list[str] = Field(default=["orthonormal"])
     methods: list[str] = Field(default=["monotone"])
-    epochs: int = 300
-    lr: float = 1e-3
+    epochs: int = Field(default=300, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
     seeds: list[int] = Field(default=[0, 1, 2])
     validation: float | int = 0.0
     inside: list[str] = Field(default=[])
-    inside_epochs: int = 5
+    inside_epochs: int = Field(default=5, ge=1)
     published_gain: str = ""
 
     def names(self) -> list[str]:
@@ -81,7 +79,7 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
         network = trained(network, splits, settings.base, part)
     beside = BesideControl(network.eval(), whole(splits.train), whole(splits.test))
     start = beside.accuracy(network)
-    log.info("base network, %s: %.2f %% of the test samples", part.label, start)
+    told.info("base network, %s: %.2f %% of the test samples", part.label, start)
 
     def arm(layer: str, method: str, matrix: str, m: int) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -98,8 +96,8 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
             found |= kept_json(part.path / f"control-{method}.json", partial(beside.control, **options))
         else:
             found |= beside.inside(layer, epochs=settings.inside_epochs, lr=settings.lr, seed=part.seed)
-        told = (layer, found["m"], method, start, found["redense"], found.get("control"))
-        log.info("%s m=%s %s: %.2f -> %.2f, control %s", *told)
+        seen = (layer, found["m"], method, start, found["redense"], found.get("control"))
+        told.info("%s m=%s %s: %.2f -> %.2f, control %s", *seen)
         return found
 
     # m = 0 takes the features' own number.

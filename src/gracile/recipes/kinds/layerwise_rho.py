@@ -7,7 +7,6 @@ distinct samples stay distinct under almost every random layer, so a plug-in est
 
 from __future__ import annotations
 
-import logging
 import statistics
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from gracile.core.collapse import of_several
+from gracile.core.console import told
 from gracile.core.errors import DataError, InputError
 from gracile.core.runs import RunFolder
 from gracile.data.batching import arrays
@@ -26,8 +26,6 @@ from gracile.recipes.schema import Strict
 from gracile.recipes.settings import Amounts
 from gracile.recipes.tables import Results, Rows, collapsed, spread, with_error
 from gracile.report import layerwise_figures
-
-log = logging.getLogger("gracile")
 
 LEARNERS = ("elm", "slfn")
 MIXTURE = "mixture"
@@ -104,7 +102,7 @@ class Settings(Parts):
 
 def train(settings: Settings, part: Part) -> dict[str, Any]:
     """One trial on one data set: its note, and the points of the sweep; none where the data were not found."""
-    log.info("%s", part.label)
+    told.info("%s", part.label)
     if part.arm == MIXTURE:
         asked = settings.mixture
         mixture = Mixture.random(asked.classes, asked.inputs, asked.spread, part.seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 import time
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gracile.core.collapse import collapse_of
+from gracile.core.console import told
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
@@ -30,8 +30,6 @@ from gracile.report.layerwise_figures import accuracy_by_bytes
 from gracile.training import evaluate
 from gracile.workers import Classification, WorkerNetwork, method, network, shards
 from gracile.workers import train as train_workers
-
-log = logging.getLogger("gracile")
 
 # The learner in one place, whose cost the arms' is held against, and the arm whose accuracy the baselines have to reach.
 CENTRAL, TARGET = "central", "admm"
@@ -77,10 +75,10 @@ class Baseline(Strict):
 
     widths: list[int]
     local_steps: int = 1
-    lr: float
-    batch_size: int = 32
-    rounds: int
-    every: int = 10
+    lr: float = Field(gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    rounds: int = Field(ge=1)
+    every: int = Field(default=10, ge=1)
     split: str = "iid"
 
 
@@ -133,7 +131,7 @@ def train(settings: Settings, part: Part) -> dict[str, Any]:
     else:
         target = part.beside(settings, TARGET).numbers()["validation"]
         found = _descent(settings.baselines[part.arm], splits, part.seed, joined, target)
-    log.info("%s: %.2f %% of validation, %.4g MB", part.label, found["validation"], found["bytes"] / 1e6)
+    told.info("%s: %.2f %% of validation, %.4g MB", part.label, found["validation"], found["bytes"] / 1e6)
     return found | {"seconds": time.perf_counter() - began}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from gracile.core.console import told
 from gracile.core.figures import new_figure
 from gracile.core.runs import RunFolder
 from gracile.dynamics import example_networks, log_logistic, normalised_flow, pictures, watch
@@ -17,8 +17,6 @@ from gracile.dynamics.junctions import parameters_of
 from gracile.dynamics.spectra import alignment
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-
-log = logging.getLogger("gracile")
 
 
 class Far(Strict):
@@ -102,7 +100,7 @@ def _one(settings: Settings, far: Far, folder: RunFolder, found: Outcome) -> dic
     key = far.network.replace("-", "_")
     found.values[f"{key}_log_loss"], found.values[f"{key}_bound_excess"] = flow.log_loss, held
     found.values[f"{key}_tail_ratio"], found.values[f"{key}_tail_misalignment"] = tail_least, tail_apart
-    log.info("%s: log loss %.6g after %d steps, tail ratio %.5f", far.network, flow.log_loss, flow.steps, tail_least)
+    told.info("%s: log loss %.6g after %d steps, tail ratio %.5f", far.network, flow.log_loss, flow.steps, tail_least)
     kept = [number for number, (at, _) in enumerate(flow.observed) if at < -0.5]
     over, names = [-flow.observed[number][0] for number in kept], [one.name for one in junctions]
     of = lambda name, key: [monitor.rows[number]["junctions"][name][key] for number in kept]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any, Literal
 
 from pydantic import Field
 
 from gracile import one_layer
+from gracile.core.console import told
 from gracile.core.power_law import exponent
 from gracile.core.runs import RunFolder
 from gracile.one_layer import Verification, pictures
@@ -16,8 +16,6 @@ from gracile.one_layer.conditions import PEAK
 from gracile.one_layer.measures import LEAST, share_error, statements
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
-
-log = logging.getLogger("gracile")
 
 Points = list[tuple[float, float]]
 
@@ -100,7 +98,7 @@ def _theorem(settings: Settings, folder: RunFolder, found: Outcome) -> tuple[dic
     distances: dict[str, Points] = {penalty: [] for penalty in settings.penalties}
     for penalty in settings.penalties:
         for delta in settings.deltas:
-            log.info("theorem %s: %s, delta %g", settings.theorem, penalty, delta)
+            told.info("theorem %s: %s, delta %g", settings.theorem, penalty, delta)
             beta = settings.coupling(delta)
             verified = settings.run(
                 penalty, beta, settings.starts, seed=settings.seed, d=settings.d, nonzero=settings.nonzero, delta=delta
@@ -164,7 +162,7 @@ def _curves(
 
 def _shares(settings: Settings, d: int, nonzero: int, beta: float) -> tuple[float, float, float]:
     """Exact and measured share of starts that meet the hypotheses, and share that meet the conclusions."""
-    log.info("theorem %s: curve at d = %d, beta = %g", settings.theorem, d, beta)
+    told.info("theorem %s: curve at d = %d, beta = %g", settings.theorem, d, beta)
     found = settings.run(
         settings.penalties[0], beta, settings.curve_starts, seed=settings.seed + 1, d=d, nonzero=nonzero, records=2
     )
@@ -181,7 +179,7 @@ def _samples(settings: Settings, folder: RunFolder, values: dict[str, float]) ->
     setting = one_layer.check_conditions(
         theorem, k=settings.k, d=settings.d, lam=lam, beta=beta, lr=1e-9, theta=0.0, delta=delta
     )
-    log.info("theorem %s: on data", theorem)
+    told.info("theorem %s: on data", theorem)
     found = one_layer.sample_deviation(
         theorem, one_layer.random_starts(settings.sample_starts, settings.d, settings.seed),
         one_layer.sparse_teacher(settings.d, settings.nonzero, settings.seed), settings.k, settings.samples,

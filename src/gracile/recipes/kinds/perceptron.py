@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from gracile.channels.layer_sizes import write_layers
+from gracile.core.console import told
 from gracile.core.errors import NonFiniteError, pick
 from gracile.core.runs import RunFolder
 from gracile.core.seeding import derive_seed
@@ -242,7 +243,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         result |= {**sizes, "shrunk_accuracy": 100 * evaluate(lean, splits.test).accuracy}
     else:
         save_weights(network, part.path / "model.safetensors")
-    log.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], history.seconds)
+    told.info("%s: %.2f %% test accuracy (%.1f s)", part.label, result["accuracy"], history.seconds)
     return result
 
 

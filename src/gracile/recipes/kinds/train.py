@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from gracile.channels.layer_sizes import shares_left, write_layers
-from gracile.core.console import muted
+from gracile.core.console import muted, told
 from gracile.core.devices import device_named
 from gracile.core.errors import InputError, NonFiniteError, nearest
 from gracile.core.files import write_json
@@ -35,7 +35,7 @@ from gracile.recipes.schema import changed
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.recipes.training import TrainingSettings
-from gracile.recipes.tries import beginning, best_try, check_tries, told, try_names
+from gracile.recipes.tries import beginning, best_try, check_tries, try_names, what_was_tried
 from gracile.recipes.zero_channels import zero_channels
 from gracile.report import read, weights
 from gracile.splitting.dial import shares
@@ -157,6 +157,7 @@ class Settings(arms.ArmSettings[MethodArm]):
             raise InputError(
                 "The recipe has tuning_seeds, and no arm has tries.", "Give an arm tries, or leave them out."
             )
+        arms.check_seeds(self.tuning_seeds, "--set tuning_seeds=[100,101]")
         for name, arm in self.trained().items():
             if arm.tries:
                 self._check_tries(name, arm)
@@ -351,7 +352,7 @@ def _fitted(settings: Settings, part: arms.Part, splits: Splits, device: torch.d
     if training.compile == "auto" and history.compiled:
         # Measured, so that another run may differ in its last bits; why it is not compiled stands in the log.
         result["notes"].append(f"{part.path.name}: trained with compiled passes")
-    log.info("%s: %.2f %% accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
+    told.info("%s: %.2f %% accuracy (%.1f s)", part.label, result["accuracy"], time.monotonic() - started)
     return result
 
 
@@ -363,7 +364,7 @@ def _say_beginning(network: nn.Module, splits: Splits, part: arms.Part, source: 
     """How good the weights are that training begins with; a warning where they are worth nothing on these data."""
     watched = splits.validation if len(splits.validation) else splits.train
     found = evaluate(network, watched)
-    log.info(
+    told.info(
         "%s begins with %s: %.2f %% accuracy on %d samples", part.label, source, 100 * found.accuracy, len(watched)
     )
     if found.collapsed:
@@ -400,7 +401,7 @@ def _sparsity(network: nn.Module, sparsifier: Sparsifier | None, part: arms.Part
 def outcome(settings: Settings, folder: RunFolder, results: Results, published: Rows) -> Outcome:
     """Set the table, compare, draw."""
     splits = settings.data.splits(device_named(settings.device))
-    tried = [told(arm, own.tries, results) for arm, own in settings.trained().items() if own.tries]
+    tried = [what_was_tried(arm, own.tries, results) for arm, own in settings.trained().items() if own.tries]
     results = {arm: results[arm] for arm in settings.trained()}
     columns = [
         Column("accuracy", "accuracy %"), *(Column(key, title) for key, title in titles().items()), Column("loss", "loss", 4),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any
 
 from pydantic import Field
 
+from gracile.core.console import told
 from gracile.core.runs import RunFolder
 from gracile.recipes.kinds import Outcome
 from gracile.recipes.schema import Strict
 from gracile.walks import SenileWalk, pictures, rates
-
-log = logging.getLogger("gracile")
 
 
 class Walk(Strict):
@@ -122,7 +120,7 @@ def _key(*parts: object) -> str:
 def _sweep(law: Law, tolerance: float, folder: RunFolder, found: Outcome) -> tuple[rates.Rate, list[rates.Point]]:
     """A curve's row, values and note; the curve with its rate."""
     label = _key(f"d{law.dim}", law.noise)
-    log.info("sweep d=%d noise=%s", law.dim, law.noise)
+    told.info("sweep d=%d noise=%s", law.dim, law.noise)
     held = rates.held_against(law.dim, law.law, law.decades, fit_last=law.fit_last, tolerance=tolerance)
     rate, last = held.derived, held.points[-1]
     for point in held.points:
@@ -152,7 +150,7 @@ def _sweep(law: Law, tolerance: float, folder: RunFolder, found: Outcome) -> tup
 def _check(check: Check, seed: int, folder: RunFolder) -> dict[str, Any]:
     walk = SenileWalk(check.dim, delta=check.delta, noise=check.law)
     exact = walk.diffusivity()
-    log.info("simulate d=%d noise=%s delta=%g", check.dim, check.noise, check.delta)
+    told.info("simulate d=%d noise=%s delta=%g", check.dim, check.noise, check.delta)
     seen = walk.simulate(check.steps, check.walkers, seed)
     row = {
         "d": check.dim, "noise": check.noise, "delta": check.delta, "nu exact": exact.nu, "nu simulated": seen.nu,

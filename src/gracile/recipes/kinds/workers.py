@@ -14,12 +14,13 @@ from torch import Tensor
 
 from gracile import workers
 from gracile.core.collapse import COLLAPSES, of_several
+from gracile.core.console import told
 from gracile.core.errors import InputError
 from gracile.core.runs import RunFolder
 from gracile.data import Dataset
 from gracile.recipes import arms, tables
 from gracile.recipes.kinds import Outcome
-from gracile.recipes.schema import Strict, parse
+from gracile.recipes.schema import Strict, parse, typed_options
 from gracile.recipes.settings import DataSettings, ModelSettings, build_network
 from gracile.recipes.tables import Column, Results, Rows, published_row
 from gracile.report import worker_figures
@@ -44,10 +45,10 @@ class RoundSettings(Strict):
         statistics: of networks that keep running ones, such as batch-norm's: ``averaged`` after each round, or ``local``.
     """
 
-    rounds: int
-    batch_size: int = 32
-    weight_decay: float = 0.0
-    every: int = 10
+    rounds: int = Field(ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    every: int = Field(default=10, ge=1)
     exact: bool = False
     statistics: Literal["averaged", "local"] = "averaged"
 
@@ -77,9 +78,9 @@ class NetworkArm(arms.Arm):
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
     drop: float = 0.0
-    rounds: int | None = None
-    batch_size: int | None = None
-    every: int | None = None
+    rounds: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    every: int | None = Field(default=None, ge=1)
 
     @property
     def joined(self) -> str | list[tuple[int, ...]]:
@@ -92,6 +93,10 @@ class NetworkArm(arms.Arm):
         if self.workers == 1:
             return "one place"
         return f"{self.graph if self.edges is None else 'edges'}, {self.workers}"
+
+    def built(self) -> workers.Method:
+        """The method, fresh."""
+        return workers.method(self.method, **typed_options(workers.METHODS, self.method, self.options))
 
     def network(self, transport: Transport, seed: int):
         """The network of this process's workers."""
@@ -113,16 +118,16 @@ class Settings(arms.ArmSettings[NetworkArm]):
     data: DataSettings
     model: ModelSettings = ModelSettings()
     training: RoundSettings
-    processes: int = 1
-    patience: float | None = None
-    restarts: int = 0
+    processes: int = Field(default=1, ge=1)
+    patience: float | None = Field(default=None, gt=0)
+    restarts: int = Field(default=0, ge=0)
 
     def check(self, published: Rows) -> None:
         super().check(published)
         for arm in self.trained().values():
             # What the method or graph cannot be, before any data are read or any process is started.
             arm.network(InProcess(arm.workers), 0)
-            workers.method(arm.method, **arm.options)
+            arm.built()
 
 
 def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def train(settings: Settings, part: arms.Part) -> dict[str, Any]:
         found = _launched(settings, arm, given)
     else:
         found = program(InProcess(arm.workers), *given)
-    log.info("%s: %.2f %% mean test accuracy", part.label, found["accuracy"])
+    told.info("%s: %.2f %% mean test accuracy", part.label, found["accuracy"])
     return found
 
 
@@ -183,7 +188,7 @@ def program(transport: Transport, settings: dict[str, Any], name: str, seed: int
         return {"accuracy": accuracy, "loss": loss}
 
     trained = workers.train(
-        joined, workers.method(arm.method, **arm.options), problem, arm.rounds or training.rounds,
+        joined, arm.built(), problem, arm.rounds or training.rounds,
         evaluate=watched, every=arm.every or training.every,
         observe=part.record if 0 in joined.local else None,
         folder=part.path, checkpoint_every=0 if joined.alone else training.every,

@@ -132,7 +132,7 @@ def without_sizes(value: Any) -> Any:
     if kind is Size or kind is Mode:
         return plain(value)
     if kind is Shape:
-        return torch.Size(int(one) for one in value)
+        return torch.Size(plain(one) for one in value)
     if kind is slice:
         return slice(without_sizes(value.start), without_sizes(value.stop), without_sizes(value.step))
     return value

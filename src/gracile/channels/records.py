@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor, fx
 
-from gracile.channels.sizes import Labels
+from gracile.channels.sizes import Attribute, Labels, Measured, Size, plain
 from gracile.core.errors import InputError
 
 Count = Callable[[Labels], int]
@@ -280,6 +280,21 @@ class Follow:
     stands: bool = False  # whether the size follows without being rewritten, found out at the end
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A comparison of numbers of channels in the model's code; `size` is its outcome, 0 or 1, with both sides."""
+
+    size: Size
+    where: str
+
+    def stays(self, of: Callable[[Measured | Attribute, int], int]) -> bool:
+        """Whether it comes out alike when the leaves are what `of` says."""
+        try:
+            return bool(self.size.value(of)) == bool(plain(self.size))
+        except ZeroDivisionError:
+            return False
+
+
 @dataclass(eq=False)
 class Step:
     """One node of the traced graph with all that the rules of its operations said."""
@@ -340,6 +355,7 @@ class Ledger:
         self.relations: list[Relation] = []
         self.heads: list[Labels] = []
         self.follows: list[Follow] = []
+        self.choices: list[Choice] = []
         self.frozen: set[Any] = set()
         self.unsure: list[tuple[str, str]] = []
         self.products: list[Product] = []

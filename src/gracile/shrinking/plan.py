@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from gracile.channels import ChannelGraph, Counts, Example, trace
 from gracile.channels.liveness import Folded, Liveness, folded
 from gracile.channels.records import Layer
 from gracile.core.errors import InputError
+from gracile.shrinking.build import Builder
 from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.multiples import Multiple, round_up
 
@@ -173,6 +174,8 @@ def planned(graph: ChannelGraph, *, dead: str, gather: bool, multiple_of: Multip
             _fold_and_gather(made, layer, gather)
     if gather:
         made.after = _with_gathers(made)
+    if Builder(graph, structure(made)).generates:
+        made.after = replace(made.after, parameters=made.after.parameters - _uncalled(graph))
     return made
 
 
@@ -308,15 +311,30 @@ def _fold_and_gather(made: Plan, layer: Layer, gather: bool) -> None:
 
 def _with_gathers(made: Plan) -> Counts:
     """The size with the layers' own selections."""
-    parameters, macs = made.after.parameters, made.after.macs
-    for row in made.rows:
-        if row.layer in made.gathers:
-            layer = next(one for one in made.graph.layers if one.name == row.layer)
-            macs -= row.gather_saves
-            parameters -= row.gather_saves // layer.positions
-            if row.layer in made.biases and row.layer not in made.folded.biases and not layer.biased:
-                parameters += row.outputs[1]
+    parameters, macs, seen = made.after.parameters, made.after.macs, set[str]()
+    for layer, row in zip(made.graph.layers, made.rows, strict=True):
+        if row.layer not in made.gathers:
+            continue
+        macs -= row.gather_saves
+        if layer.weight in seen:  # a module that is called again
+            continue
+        seen.add(layer.weight)
+        parameters -= row.gather_saves // layer.positions
+        if row.layer in made.biases and row.layer not in made.folded.biases and not layer.biased:
+            parameters += row.outputs[1]
     return Counts(made.after.channels, parameters, macs)
+
+
+def _uncalled(graph: ChannelGraph) -> int:
+    """Numbers in parameters that a generated forward does not hold, as no output depends on them."""
+    held: set[int] = set()
+    for step in graph.steps:
+        name = str(step.node.target)
+        if step.node.op == "call_module":
+            held.update(id(one) for one in graph.model.get_submodule(name).parameters())
+        elif step.node.op == "get_attr":
+            held.add(id(graph.parameter(name)))
+    return sum(one.numel() for one in graph.model.parameters() if id(one) not in held)
 
 
 def resumed(graph: ChannelGraph, alive: np.ndarray, shape: dict[str, Any]) -> Plan:

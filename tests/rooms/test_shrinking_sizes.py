@@ -187,22 +187,23 @@ def test_the_plan_counts_the_parameters_of_the_network(layer: str, gather: bool)
     assert made.after.parameters == sum(one.numel() for one in lean.parameters())
 
 
-@torch.jit.script
 def swish(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(x)
 
 
-class Scripted(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.o = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.a(x)
-        return self.o(swish(y) + self.b(y))
-
-
 def test_a_scripted_function_does_not_sever_the_graph() -> None:
+    with pytest.warns(DeprecationWarning, match="script"):
+        function = torch.jit.script(swish)
+
+    class Scripted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.o = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            return self.o(function(y) + self.b(y))
+
     torch.manual_seed(0)
     model = Scripted().eval()
     with torch.no_grad():
@@ -211,3 +212,93 @@ def test_a_scripted_function_does_not_sever_the_graph() -> None:
     x = torch.randn(2, 3, 8, 8)
     lean = shrink(model, x)
     assert torch.allclose(lean(x), model(x), atol=1e-5)
+
+
+def test_what_torch_compiled_is_refused_in_words() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval(), torch.randn(2, 3, 4, 4)
+    with pytest.warns(DeprecationWarning, match="script"):
+        scripted = torch.jit.script(model)
+    for one in (scripted, nn.Sequential(scripted), torch.export.export(model, (x,)).module()):
+        with pytest.raises(InputError, match="Pass the module it was made from"):
+            trace(one, x)
+
+
+class Padded(nn.Module):
+    """Masks padding, where there is any, and names channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.a, self.o = nn.Embedding(10, 8), nn.Linear(8, 16), nn.Linear(8, 3)
+        self.p = nn.Linear(8, 8)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y = F.relu(self.a(self.e(ids)))[..., :8]
+        if (ids == 0).any():
+            y = self.p(y.masked_fill((ids == 0)[..., None], 0.0))
+        return self.o(y.mean(1))
+
+
+def test_a_branch_on_values_of_an_input_is_not_written_down() -> None:
+    torch.manual_seed(0)
+    model = Padded().double().eval()
+    with torch.no_grad():
+        model.o.weight[:, 4:] = 0
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    made, lean = plan(model, ids), shrink(model, ids)
+    assert "values of an input are read at" in made.graph.written
+    assert "Not called on this example, so that they stay as they are: p." in made.describe()
+    for one in (ids, torch.tensor([[1, 2, 3, 0, 0, 0]])):
+        assert torch.allclose(lean(one), model(one))
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8), nn.BatchNorm2d(8, affine=False, track_running_stats=False)])
+def test_a_norm_without_tensors_knows_its_number(norm: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
+    with torch.no_grad():
+        model[3].weight[:, 4:] = 0
+    lean = shrink(model, torch.randn(2, 3, 8, 8))
+    assert lean.get_submodule("1").num_features == 4
+
+
+class Mixing(nn.Module):
+    """A linear layer over positions, another over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.t, self.c, self.o = nn.Linear(3, 8), nn.Linear(5, 6), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        y = self.t(y.transpose(1, 2)).transpose(1, 2)
+        return self.o(F.relu(self.c(y)).mean(1))
+
+
+def test_positions_that_are_channels_are_counted_as_they_are_left() -> None:
+    torch.manual_seed(0)
+    model, x = Mixing().eval(), torch.randn(2, 5, 3)
+    with torch.no_grad():
+        model.c.weight[:, 3:] = 0
+    made = plan(model, x)
+    assert made.after.macs < made.before.macs
+    assert made.after.macs == trace(shrink(model, x), x).dense().macs
+
+
+def test_unfold_takes_its_arguments_by_name() -> None:
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.o = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.o(self.a(x).unfold(dimension=2, size=2, step=2).mean((2, 3, 4)))
+
+    assert trace(Windows(), torch.randn(2, 3, 8, 8)).num_groups == 8
+
+
+def test_an_attention_without_heads_is_traced_again() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), nn.Linear(16, 3))
+    x = torch.randn(2, 5, 8)
+    with torch.no_grad():
+        model.eval()[1].self_attn.out_proj.weight.zero_()
+    lean = shrink(model, x, dead="fold")
+    assert trace(lean, x).num_groups > 0

@@ -37,7 +37,15 @@ def convolution(op: Op) -> Dims:
     pads = padding != "valid" if isinstance(padding, str) else bool(np.any(padding))
     positions = op.positions(x, math.prod(op.shape[axis + 1 :]) * (op.shape[0] if axis else 1))
     op.reads(
-        weight, x, outputs=0, inputs=1, positions=positions, folds=not pads and pair is None, bias=bias, groups=pair
+        weight,
+        x,
+        outputs=0,
+        inputs=1,
+        positions=positions,
+        along=x.dims[:axis],
+        folds=not pads and pair is None,
+        bias=bias,
+        groups=pair,
     )
     op.constants(lambda inputs: affine(op, inputs, axis, 0, int(groups), pads))
     return _image(op, x, axis, made)
@@ -116,7 +124,7 @@ def transposed_convolution(op: Op) -> Dims:
     if number == 1:
         made = weight.dims[1]
         op.join(x.dims[axis], weight.dims[0], _input_or_fixed(x, op))
-        op.reads(weight, x, outputs=1, inputs=0, positions=positions, folds=False, bias=bias)
+        op.reads(weight, x, outputs=1, inputs=0, positions=positions, along=x.dims[:axis], folds=False, bias=bias)
         op.constants(lambda inputs: affine(op, inputs, axis, 1, 1, True))
     else:
         made = _grouped_transposed(op, groups, x, axis, weight, positions, bias)
@@ -146,7 +154,9 @@ def _grouped_transposed(
     op.pin(weight.dims[1], f"{op.said} is grouped: its groups go whole")
     op.follows(groups, group, ("kwargs", "groups") if "groups" in op.kwargs else ("args", 6))
     both = (group, op.fixed(each))
-    op.reads(weight, x, outputs=0, inputs=1, positions=positions, folds=False, bias=bias, groups=both)
+    op.reads(
+        weight, x, outputs=0, inputs=1, positions=positions, along=x.dims[:axis], folds=False, bias=bias, groups=both
+    )
     return out
 
 

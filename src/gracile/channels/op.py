@@ -174,6 +174,7 @@ class Op:
         inputs: int,
         positions: int,
         folds: bool,
+        along: Sequence[Labels | None] = (),
         bias: Var | None = None,
         groups: tuple[Labels, Labels] | None = None,
     ) -> bool:
@@ -206,6 +207,7 @@ class Op:
             self.step.node,
             groups,
             whole,
+            tuple(one for one in along if one is not None),
         )
         self.record.layer = made
         self.step.layers.append(made)

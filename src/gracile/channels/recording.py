@@ -357,6 +357,8 @@ class Recorder(TorchFunctionMode):
                     "Rewrite that line without control flow on tensors, or put it into a module and register a rule for it; "
                     "grouping='input_channel' trains without a graph.",
                 )
+            if var.varies:
+                self._breaks(f"values of an input are read at {user_line()}")
             for labels in var.dims:
                 self.ledger.pin(labels, f"its values are read at {user_line()}")
 

@@ -136,6 +136,7 @@ class Layer:
         groups: of a convolution with several: labels of the groups and of the channels in a group.
         node: of the traced graph.
         module: whether it is a module that is called whole, which can be given a bias.
+        along: labels of the positions, where these are channels of others.
     """
 
     name: str
@@ -150,6 +151,14 @@ class Layer:
     node: fx.Node
     groups: tuple[Labels, Labels] | None = None
     module: bool = True
+    along: tuple[Labels, ...] = ()
+
+    def positions_left(self, count: Count) -> int:
+        """Multiply-adds per weight and sample once only so many of some channels are left."""
+        left = self.positions
+        for labels in self.along:
+            left = left * count(labels) // max(len(labels), 1)
+        return left
 
     @property
     def biased(self) -> bool:

@@ -161,6 +161,29 @@ class Structure:
             owner = owner._modules[one]
         return getattr(owner, leaf)
 
+    def held(self) -> set[int]:
+        """Identities of the parameters and buffers of all that is called."""
+        found: set[int] = set()
+        for step in self.steps:
+            name = str(step.node.target)
+            if step.node.op == "call_module":
+                module = self.model.get_submodule(name)
+                found.update(id(one) for one in (*module.parameters(), *module.buffers()))
+            elif step.node.op == "get_attr":
+                found.add(id(self.parameter(name)))
+        return found
+
+    def uncalled(self) -> list[str]:
+        """Paths of modules with parameters of their own none of which the run read."""
+        held = self.held()
+        return [
+            name
+            for name, module in self.model.named_modules()
+            if module._parameters
+            and all(one is None or id(one) not in held for one in module._parameters.values())
+            and any(one is not None for one in module._parameters.values())
+        ]
+
     def counted(self, var: Var) -> bool:
         """Whether no constant can stand for a tensor: of a dimension only the number of what stays is known.
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from gracile.channels import ChannelGraph
 from gracile.channels.elementwise import ACTIVATIONS, FUNCTIONS
@@ -133,6 +134,13 @@ class Builder:
             if not self.kept(labels).all():
                 owner = model.get_submodule(attribute.module)
                 setattr(owner, attribute.name, self.count(labels))
+        for step in self.graph.steps:  # norms without tensors to measure
+            module = model.get_submodule(str(step.node.target)) if step.node.op == "call_module" else None
+            labels = step.vars[0].dims[1] if step.vars and len(step.vars[0].dims) > 1 else None
+            if labels is not None and isinstance(module, _NormBase | nn.GroupNorm) and not module.affine:
+                setattr(
+                    module, "num_channels" if isinstance(module, nn.GroupNorm) else "num_features", self.count(labels)
+                )
         for name, module in list(model.named_modules()):
             for attribute, number in kept_attributes(module).items():
                 now = number(module)

@@ -99,6 +99,9 @@ class Plan:
             f"No rule for '{name}' at {', '.join(dict.fromkeys(where))}: what it works on stays."
             for name, where in self.graph.missing.items()
         ]
+        absent = self.graph.uncalled()
+        if absent:
+            lines.append(f"Not called on this example, so that they stay as they are: {', '.join(absent)}.")
         return "\n".join(lines)
 
     def mapping(self) -> dict[str, dict[int, list[int]]]:
@@ -198,7 +201,7 @@ def _row(made: Plan, layer: Layer) -> Row:
     if layer.inputs is None:
         inputs = outputs if weight.shape[1] == 1 else (weight.shape[1], weight.shape[1])
         after = weight.numel() // len(rows) * outputs[1]
-        macs = (weight.numel() * layer.positions, after * layer.positions)
+        macs = (weight.numel() * layer.positions, after * layer.positions_left(live.count))
         return Row(layer.name, inputs, outputs, (weight.numel(), after), macs, reason=_kept_outputs(made, layer))
     kept = live.kept(layer.inputs[1])
     inputs = (len(kept), int(kept.sum()))
@@ -221,9 +224,9 @@ def _row(made: Plan, layer: Layer) -> Row:
         inputs,
         outputs,
         parameters=(weight.numel(), after),
-        macs=(weight.numel() * layer.positions, after * layer.positions),
+        macs=(weight.numel() * layer.positions, after * layer.positions_left(live.count)),
         zero_inputs=int(idle.sum()),
-        gather_saves=each * outputs[1] * idle_count * layer.positions,
+        gather_saves=each * outputs[1] * idle_count * layer.positions_left(live.count),
         reason="; ".join(filter(None, notes)),
     )
 
@@ -319,7 +322,7 @@ def _with_gathers(made: Plan) -> Counts:
         if layer.weight in seen:  # a module that is called again
             continue
         seen.add(layer.weight)
-        parameters -= row.gather_saves // layer.positions
+        parameters -= row.gather_saves // max(layer.positions_left(made.live.count), 1)
         if row.layer in made.biases and row.layer not in made.folded.biases and not layer.biased:
             parameters += row.outputs[1]
     return Counts(made.after.channels, parameters, macs)
@@ -327,13 +330,7 @@ def _with_gathers(made: Plan) -> Counts:
 
 def _uncalled(graph: ChannelGraph) -> int:
     """Numbers in parameters that a generated forward does not hold, as no output depends on them."""
-    held: set[int] = set()
-    for step in graph.steps:
-        name = str(step.node.target)
-        if step.node.op == "call_module":
-            held.update(id(one) for one in graph.model.get_submodule(name).parameters())
-        elif step.node.op == "get_attr":
-            held.add(id(graph.parameter(name)))
+    held = graph.held()
     return sum(one.numel() for one in graph.model.parameters() if id(one) not in held)
 
 

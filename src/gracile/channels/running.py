@@ -71,7 +71,8 @@ OUTERMOST.add(record.__code__)
 def unchanged(model: nn.Module) -> Iterator[None]:
     """What a forward writes into buffers and attributes of its modules (statistics, counters, hidden states) is undone at the end.
 
-    Modules that find out their shapes when they are first called keep them; entries of lists and dictionaries are not looked at.
+    Modules that find out their shapes when they are first called keep them, and so do attributes that each forward computes anew from
+    parameters (as `torch.nn.utils.prune` does); entries of lists and dictionaries are not looked at.
     """
     states = [(module, type(module), dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     buffers = [(one, one.detach().clone()) for one in model.buffers() if not isinstance(one, UninitializedTensorMixin)]
@@ -84,7 +85,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             now = vars(module)
             for name in [name for name in now if name not in attributes]:
                 del now[name]
-            now.update(attributes)
+            now.update({name: one for name, one in attributes.items() if not isinstance(one, Tensor) or one.is_leaf})
             if any(module._buffers.get(name) is not one for name, one in kept.items()):
                 module._buffers.update(kept)
         with torch.no_grad():

@@ -84,6 +84,14 @@ def user_line() -> str:
     return ""
 
 
+def in_torch() -> bool:
+    """Whether the line that is computed belongs to torch itself, as a module's choice among its own ways to the same outputs."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(SKIPPED[1]):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and frame.f_code.co_filename.startswith(SKIPPED[0])
+
+
 @functools.cache
 def methods() -> dict[Any, str]:
     """The methods of tensors, with their names."""
@@ -132,7 +140,7 @@ def without_sizes(value: Any) -> Any:
     if kind is Size or kind is Mode:
         return plain(value)
     if kind is Shape:
-        return torch.Size(int(one) for one in value)
+        return torch.Size(plain(one) for one in value)
     if kind is slice:
         return slice(without_sizes(value.start), without_sizes(value.stop), without_sizes(value.step))
     return value

@@ -161,6 +161,8 @@ def over_a_dimension(op: Op) -> list[Dims] | Dims:
     dims = list(op.x.dims)
     axes = range(rank) if given is None else given if isinstance(given, list | tuple) else [given]
     held = {int(one) % rank for one in axes}
+    if op.key == "renorm":  # each slice along the dimension by the norm of all that is in it
+        held = set(range(rank)) - held
     for axis in held:
         op.pin(dims[axis], f"{op.said} computes over all of it together")
     made = Dims(dims)

@@ -77,7 +77,7 @@ class ChannelGraph(Structure):
                 shape[dim] = liveness.count(labels)
             parameters += math.prod(shape)
             for layer in weights.get(name, ()):
-                macs += math.prod(shape) * layer.positions
+                macs += math.prod(shape) * layer.positions_left(liveness.count)
                 if layer.name in fold.biases and not layer.biased:
                     parameters += liveness.count(layer.outputs[1])
         groups = np.unique(self._group[liveness.classes])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, cast
 
 import numpy as np
@@ -36,7 +37,15 @@ def convolution(op: Op) -> Dims:
     pads = padding != "valid" if isinstance(padding, str) else bool(np.any(padding))
     positions = op.positions(x, math.prod(op.shape[axis + 1 :]) * (op.shape[0] if axis else 1))
     op.reads(
-        weight, x, outputs=0, inputs=1, positions=positions, folds=not pads and pair is None, bias=bias, groups=pair
+        weight,
+        x,
+        outputs=0,
+        inputs=1,
+        positions=positions,
+        along=x.dims[:axis],
+        folds=not pads and pair is None,
+        bias=bias,
+        groups=pair,
     )
     op.constants(lambda inputs: affine(op, inputs, axis, 0, int(groups), pads))
     return _image(op, x, axis, made)
@@ -115,7 +124,7 @@ def transposed_convolution(op: Op) -> Dims:
     if number == 1:
         made = weight.dims[1]
         op.join(x.dims[axis], weight.dims[0], _input_or_fixed(x, op))
-        op.reads(weight, x, outputs=1, inputs=0, positions=positions, folds=False, bias=bias)
+        op.reads(weight, x, outputs=1, inputs=0, positions=positions, along=x.dims[:axis], folds=False, bias=bias)
         op.constants(lambda inputs: affine(op, inputs, axis, 1, 1, True))
     else:
         made = _grouped_transposed(op, groups, x, axis, weight, positions, bias)
@@ -145,7 +154,9 @@ def _grouped_transposed(
     op.pin(weight.dims[1], f"{op.said} is grouped: its groups go whole")
     op.follows(groups, group, ("kwargs", "groups") if "groups" in op.kwargs else ("args", 6))
     both = (group, op.fixed(each))
-    op.reads(weight, x, outputs=0, inputs=1, positions=positions, folds=False, bias=bias, groups=both)
+    op.reads(
+        weight, x, outputs=0, inputs=1, positions=positions, along=x.dims[:axis], folds=False, bias=bias, groups=both
+    )
     return out
 
 
@@ -208,31 +219,27 @@ def batch_norm(op: Op) -> Dims:
 
 def _normalised(op: Op, inputs: Sequence[Values]) -> Values | None:
     """By running statistics; those of the batch take a constant to zero."""
-    if _given(op, 1, "running_mean") is not None:
-        parts = []
-        for values in inputs[1:]:
-            if not bool(values.known.all()):
-                return None
-            parts.append(values.value.reshape(-1))
-        mean, variance = parts[:2]
-        scale = parts[2:] or None
-    else:
-        mean = variance = None
-        scale = [one.value.reshape(-1) for one in inputs[1:]] or None
-    eps = next((one for one in (*op.args[5:], *op.kwargs.values()) if isinstance(one, float) and one < 0.05), 1e-5)
-    eps = op.argument(7, "eps", eps)
+    if not all(bool(values.known.all()) for values in inputs[1:]):
+        return None
+    names = ["running_mean", "running_var", "weight", "bias"]
+    if not isinstance(op.call, FunctionType):  # torch's own, which the function of torch.nn.functional calls
+        names = names[2:] + names[:2]
+    given = {id(one): values.value.reshape(-1) for one, values in zip(op.operands, inputs, strict=True)}
     shape = [1] * len(op.shape)
     shape[1] = op.shape[1]
+    parts = {
+        name: given[id(one)].reshape(shape)
+        for position, name in enumerate(names, 1)
+        if (one := _given(op, position, name)) is not None
+    }
+    eps = next((one for one in (*op.args[5:], *op.kwargs.values()) if isinstance(one, float) and one < 0.05), 1e-5)
+    eps = op.argument(7, "eps", eps)
     value = inputs[0].value
-    value = (
-        torch.zeros_like(value)
-        if mean is None or variance is None
-        else (value - mean.reshape(shape)) * torch.rsqrt(variance.reshape(shape) + eps)
-    )
-    if scale:
-        value = value * scale[0].reshape(shape)
-        if len(scale) > 1:
-            value = value + scale[1].reshape(shape)
+    if "running_mean" not in parts or op.argument(5, "training", False):
+        value = torch.zeros_like(value)
+    else:
+        value = (value - parts["running_mean"]) * torch.rsqrt(parts["running_var"] + eps)
+    value = value * parts.get("weight", 1.0) + parts.get("bias", 0.0)
     return Values(value, inputs[0].known.expand(value.shape))
 
 

@@ -31,6 +31,7 @@ class Op:
         given: all that the arguments hold, in order.
         operands: the tensors among it.
         results: shapes of the result's tensors, on an example of two samples.
+        call: the function itself.
         where: the user's own source line, for reasons and errors.
     """
 
@@ -47,7 +48,7 @@ class Op:
         opened: bool = False,
     ) -> None:
         self.key, self.name, self.module, self.args, self.kwargs = key, name, module, operands[0], dict(operands[1])
-        self.step, self.where, self.own, self._call = (
+        self.step, self.where, self.own, self.call = (
             step,
             step.node.meta.get("where", ""),
             step.node.op != "call_module",
@@ -173,6 +174,7 @@ class Op:
         inputs: int,
         positions: int,
         folds: bool,
+        along: Sequence[Labels | None] = (),
         bias: Var | None = None,
         groups: tuple[Labels, Labels] | None = None,
     ) -> bool:
@@ -205,6 +207,7 @@ class Op:
             self.step.node,
             groups,
             whole,
+            tuple(one for one in along if one is not None),
         )
         self.record.layer = made
         self.step.layers.append(made)
@@ -239,7 +242,7 @@ class Op:
             is_leaf=lambda one: isinstance(one, Var),
         )
         with torch.no_grad():
-            return self._call(*args, **kwargs)
+            return self.call(*args, **kwargs)
 
     def refuse(self, cause: str, remedy: str) -> NoReturn:
         """Stop: this use of the operation has no exact treatment."""

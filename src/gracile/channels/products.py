@@ -73,6 +73,7 @@ def _sums(op: Op, factors: Sequence[tuple[Var, str]], summed: list[str], result:
                 outputs=letters.index(outputs[0]),
                 inputs=letters.index(summed[0]),
                 positions=op.positions(source, number),
+                along=[source.dims[others.index(letter)] for letter in others if letter not in summed],
                 folds=op.key == "linear",
                 bias=bias,
             )
@@ -267,8 +268,8 @@ def multihead_attention(op: Op) -> list[Dims]:
     _attention_layer(op, "out_proj.weight", out, values, inputs[0], "out_proj.bias" if biased else None)
     queries = layers[0], slice(0, rows), bias and f"{op.name}.{bias}"
     keys = (layers[0], slice(rows, 2 * rows)) if joint else (layers[1], slice(0, rows))
-    op.step.blocks.append(Block(head, pairs.reshape(heads, -1), paired=_paired(op, queries, keys)))
-    op.step.blocks.append(Block(head, values.reshape(heads, -1)))
+    op.step.blocks.append(Block(head, _by_head(pairs, heads), paired=_paired(op, queries, keys)))
+    op.step.blocks.append(Block(head, _by_head(values, heads)))
     op.size("num_heads", head)
     for one in (one for one in op.operands if all(one is not x for x in inputs)):
         for labels in one.dims:
@@ -278,6 +279,11 @@ def multihead_attention(op: Op) -> list[Dims]:
         results.append(Dims([None] * len(op.results[1])))
         op.holding = (head, f"'{op.name}' returns weights averaged over its heads, which the model uses")
     return results
+
+
+def _by_head(members: np.ndarray, heads: int) -> np.ndarray:
+    """(h, d), also where no head is left."""
+    return members.reshape(heads, len(members) // max(heads, 1))
 
 
 def _paired(op: Op, queries: tuple[Layer, slice, str | None], keys: tuple[Layer, slice]) -> Callable[..., np.ndarray]:
@@ -293,7 +299,7 @@ def _paired(op: Op, queries: tuple[Layer, slice, str | None], keys: tuple[Layer,
         found = np.any(nonzero[layer], axis=1)[rows]
         if bias is not None:
             found = found | module.in_proj_bias.detach().ne(0).cpu().numpy()[rows]
-        return (found & np.any(nonzero[keys[0]], axis=1)[keys[1]]).reshape(heads, -1)
+        return _by_head(found & np.any(nonzero[keys[0]], axis=1)[keys[1]], heads)
 
     return paired
 

@@ -6,6 +6,7 @@ itself a node of a graph from which a forward can be written anew. Functions wit
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from gracile.channels.calls import (
     SAME,
     Shape,
     in_place,
+    in_torch,
     is_leaf,
     leaves,
     of_batch,
@@ -31,9 +33,9 @@ from gracile.channels.calls import (
     without_sizes,
 )
 from gracile.channels.op import Op
-from gracile.channels.records import Dims, Ledger, Record, Step, Var
+from gracile.channels.records import Choice, Dims, Ledger, Record, Step, Var
 from gracile.channels.rectangles import carry
-from gracile.channels.sizes import Attribute, Labels, Measured, Mode, Size
+from gracile.channels.sizes import COMPARISONS, Attribute, Labels, Measured, Mode, Size
 from gracile.channels.table import RULES, canonical, module_rule
 from gracile.channels.tensors import Tensors, as_dims, sized
 from gracile.channels.writing import Writer
@@ -122,6 +124,18 @@ class Recorder(TorchFunctionMode):
         self._settle(step, result)
         return result
 
+    def scripted(self, original: Callable[..., Any], function: Any, args: Any, kwargs: Any) -> Any:
+        """A call of a scripted function, which torch's modes pass over: its ATen operations are looked at."""
+        if self._paused:
+            return original(function, *args, **kwargs)
+        self._breaks(f"a scripted function is called at {user_line()}")
+
+        def called(*given: Any, **named: Any) -> Any:
+            return original(function, *given, **named)
+
+        called.__name__ = f"scripted {function.name}"  # which no rule is named by
+        return self._call(called.__name__, called.__name__, called, with_shapes(args), with_shapes(kwargs))
+
     def is_opened(self, module: nn.Module) -> bool:
         """Whether a module's own code is looked into, rather than the module called whole."""
         scripted = isinstance(module, torch.jit.ScriptModule)
@@ -170,8 +184,12 @@ class Recorder(TorchFunctionMode):
         if rule is None and tensors:
             for one in given:
                 if isinstance(one, Size):
-                    self.escaped(one)
+                    self._depends(one)
             result = self._opened(key, func, plain_args, plain_kwargs, step)
+            if key == "multi_head_attention_forward":  # it checks shapes against each other
+                for one in leaves(operands):
+                    for labels in one.dims if isinstance(one, Var) else ():
+                        self.ledger.pin(labels, f"'{key}' at {user_line()} takes their number for given")
         elif tensors or rule is not None:
             result = func(*plain_args, **plain_kwargs)
         writes = in_place(name, args, kwargs)
@@ -215,7 +233,7 @@ class Recorder(TorchFunctionMode):
         sizes = [one for one in op.given if isinstance(one, Size)]
         for size in sizes:
             if id(size) not in op.used:  # no size of the result, but a number that the function depends on
-                self.escaped(size)
+                self._depends(size)
         varies = any(one.varies for one in op.operands) or of_batch(sizes)
         for one, dims, seen in zip(tensors, made, known, strict=True):
             if seen and target is None and op.key in SAME:
@@ -271,9 +289,41 @@ class Recorder(TorchFunctionMode):
         return f"'{key}' at {where or step.node.name} has no rule"
 
     def escaped(self, size: Size) -> None:
-        """A size was used as a number: what it was read from must stay."""
+        """A size was used as a number in the model's code, or two of them were compared."""
         if self._paused:
             return  # inside a rule, or a module whose rule answers for it
+        if isinstance(size.origin, tuple) and size.origin[0] in COMPARISONS:
+            self._compared(size, size.origin[1])
+            return
+        self._depends(size)
+        if any(_fixed_leaf(leaf) for leaf in size.leaves()):
+            self._breaks(f"a size is used as a number at {user_line()}")
+
+    def _breaks(self, reason: str) -> None:
+        """No forward can be generated, unless this happens in a module that is called whole."""
+        if self.tensors.inside is None:
+            self.writer.broken = self.writer.broken or reason
+
+    def _compared(self, size: Size, pair: tuple[Any, ...]) -> None:
+        """A comparison of sizes, whose outcome may be another once channels are gone, or for other inputs."""
+        if self.tensors.inside is not None or in_torch():
+            return  # a module that is called whole looks at its own numbers, which follow; so do torch's own checks
+        leaves = list(size.leaves())
+        fixed = any(_fixed_leaf(leaf) for leaf in leaves)
+        if any(not (isinstance(leaf, Measured) and leaf.labels is None) for leaf in leaves):
+            self.ledger.choices.append(Choice(size, user_line()))
+        if not fixed:
+            return
+        both = all(isinstance(one, Size) and any(_fixed_leaf(leaf) for leaf in one.leaves()) for one in pair)
+        if any(isinstance(leaf, Measured) and not leaf.fixed for leaf in leaves) or (
+            both and size.origin[0] not in (operator.eq, operator.ne)  # type: ignore[index]
+        ):
+            self._breaks(f"a size is used as a number at {user_line()}")  # such as the larger of two
+        else:
+            self.writer.compared(size)
+
+    def _depends(self, size: Size) -> None:
+        """What a size was read from must stay."""
         for leaf in size.leaves():
             if isinstance(leaf, Attribute):
                 self.ledger.frozen.add(leaf)
@@ -292,9 +342,9 @@ class Recorder(TorchFunctionMode):
         return made if dim is None else made[int(dim)]
 
     def _counted(self, tensor: Tensor) -> None:
-        dims = self.tensors.var(tensor).dims
-        if dims and dims[0] is not None:
-            self.ledger.pin(dims[0], f"their number is used as a value at {user_line()}")
+        sizes = self._shape((tensor,), {})
+        if sizes:
+            self.escaped(sizes[0])
 
     def _read(self, name: str, args: Any) -> None:
         for one in leaves(args):
@@ -308,6 +358,8 @@ class Recorder(TorchFunctionMode):
                     "Rewrite that line without control flow on tensors, or put it into a module and register a rule for it; "
                     "grouping='input_channel' trains without a graph.",
                 )
+            if var.varies:
+                self._breaks(f"values of an input are read at {user_line()}")
             for labels in var.dims:
                 self.ledger.pin(labels, f"its values are read at {user_line()}")
 
@@ -397,6 +449,10 @@ class _quiet:
 
     def __exit__(self, *_error: object) -> None:
         self.recorder._paused = self.before
+
+
+def _fixed_leaf(leaf: Measured | Attribute) -> bool:
+    return isinstance(leaf, Measured) and leaf.fixed
 
 
 def _fixed(op: Op) -> list[Dims]:

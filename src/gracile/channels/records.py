@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor, fx
 
-from gracile.channels.sizes import Labels
+from gracile.channels.sizes import Attribute, Labels, Measured, Size, plain
 from gracile.core.errors import InputError
 
 Count = Callable[[Labels], int]
@@ -136,6 +136,7 @@ class Layer:
         groups: of a convolution with several: labels of the groups and of the channels in a group.
         node: of the traced graph.
         module: whether it is a module that is called whole, which can be given a bias.
+        along: labels of the positions, where these are channels of others.
     """
 
     name: str
@@ -150,6 +151,14 @@ class Layer:
     node: fx.Node
     groups: tuple[Labels, Labels] | None = None
     module: bool = True
+    along: tuple[Labels, ...] = ()
+
+    def positions_left(self, count: Count) -> int:
+        """Multiply-adds per weight and sample once only so many of some channels are left."""
+        left = self.positions
+        for labels in self.along:
+            left = left * count(labels) // max(len(labels), 1)
+        return left
 
     @property
     def biased(self) -> bool:
@@ -280,6 +289,21 @@ class Follow:
     stands: bool = False  # whether the size follows without being rewritten, found out at the end
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A comparison of numbers of channels in the model's code; `size` is its outcome, 0 or 1, with both sides."""
+
+    size: Size
+    where: str
+
+    def stays(self, of: Callable[[Measured | Attribute, int], int]) -> bool:
+        """Whether it comes out alike when the leaves are what `of` says."""
+        try:
+            return bool(self.size.value(of)) == bool(plain(self.size))
+        except ZeroDivisionError:
+            return False
+
+
 @dataclass(eq=False)
 class Step:
     """One node of the traced graph with all that the rules of its operations said."""
@@ -340,6 +364,7 @@ class Ledger:
         self.relations: list[Relation] = []
         self.heads: list[Labels] = []
         self.follows: list[Follow] = []
+        self.choices: list[Choice] = []
         self.frozen: set[Any] = set()
         self.unsure: list[tuple[str, str]] = []
         self.products: list[Product] = []

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from gracile.channels.records import Block, Follow, Ledger, Relation, Step
+from gracile.channels.records import Block, Choice, Follow, Ledger, Relation, Step
 from gracile.channels.rectangles import settle
-from gracile.channels.sizes import Attribute, Labels, Measured, Size
+from gracile.channels.sizes import Attribute, Labels, Measured, Size, plain
 
 # Channels of a dimension of which one is a small step.
 FINE = 8
@@ -47,7 +48,9 @@ def resolve(ledger: Ledger, steps: Sequence[Step], *, can_write: bool) -> tuple[
     found.update()
     classes = found.classes
     inside = {id(step) for step in steps}
-    while _pin_what_cannot_follow(ledger, found, inside, can_write):
+    while _pin_what_cannot_follow(ledger, found, inside, can_write) or (
+        not can_write and _pin_what_is_compared(ledger, found)
+    ):
         pass
     return classes, _reasons(ledger, classes)
 
@@ -200,7 +203,11 @@ def _pin_what_cannot_follow(ledger: Ledger, found: Classes, inside: set[int], ca
         follow.stands = not len(free) or all(_follows(follow, classes, bound, gone) for gone in trials)
         correctable = can_write and id(follow.step) in inside and (follow.place is not None or follow.write is not None)
         repeated = follow.labels is None or len(np.unique(classes[follow.labels])) < len(follow.labels)
-        if repeated and isinstance(follow.size, Size) and any(_is_fixed(leaf) for leaf in follow.size.leaves()):
+        if (
+            repeated
+            and isinstance(follow.size, Size)
+            and any(isinstance(leaf, Measured) and leaf.fixed for leaf in follow.size.leaves())
+        ):
             correctable = False  # a number that depends on the batch or the image cannot be written down
         if not follow.stands and not (correctable and follow.labels is not None):
             for labels in concerned:
@@ -215,8 +222,57 @@ def _pin_what_cannot_follow(ledger: Ledger, found: Classes, inside: set[int], ca
     return changed
 
 
-def _is_fixed(leaf: Measured | Attribute) -> bool:
-    return isinstance(leaf, Measured) and leaf.labels is None
+def _pin_what_is_compared(ledger: Ledger, found: Classes) -> bool:
+    """Branches that would be taken otherwise with fewer channels hold them, where no forward keeps the branch that was recorded."""
+    classes, pinned, bound = found.classes, found.pinned(), attributes(ledger)
+    changed = False
+    for choice in ledger.choices:
+        concerned = [one for one in _leaf_labels(choice.size, bound) if one is not None]
+        joined = classes[np.concatenate(concerned)] if concerned else np.empty(0, int)
+        free = np.unique(joined[~pinned[joined]])
+        if len(free) and not _stays(choice, classes, bound, free):
+            for labels in concerned:
+                ledger.pin(labels, f"their number is compared at {choice.where}")
+            changed, pinned = True, found.pinned()
+    return changed
+
+
+def _stays(choice: Choice, classes: np.ndarray, bound: dict[Attribute, Labels], free: np.ndarray) -> bool:
+    """Whether a comparison comes out alike whichever of the `free` classes go."""
+    assert isinstance(choice.size.origin, tuple)
+    function, pair = choice.size.origin
+    sides = [
+        np.sort(
+            np.concatenate([np.empty(0, int), *(classes[one] for one in _leaf_labels(side, bound) if one is not None)])
+        )
+        for side in pair
+    ]
+    if all(isinstance(one, Size) and not isinstance(one.origin, tuple) for one in pair) and np.array_equal(*sides):
+        return True  # both are the number of the same channels
+    trials = [*_trials(free), free, *(free[np.isin(free, one)] for one in sides)]
+    if not all(choice.stays(_left(classes, bound, gone)) for gone in trials):
+        return False
+    if (function is operator.eq) == bool(plain(choice.size)):
+        return function in (operator.eq, operator.ne)  # equal, whichever of them go
+    # Unequal, but the larger may come down to the smaller.
+    values = [
+        [one.value(_left(classes, bound, gone)) if isinstance(one, Size) else one for gone in (free[:0], free)]
+        for one in pair
+    ]
+    (low, high), (other, top) = (sorted(one) for one in values)
+    return function not in (operator.eq, operator.ne) or high < other or top < low
+
+
+def _left(
+    classes: np.ndarray, bound: dict[Attribute, Labels], gone: np.ndarray
+) -> Callable[[Measured | Attribute, int], int]:
+    """What a size measures once these classes are gone."""
+
+    def of(leaf: Measured | Attribute, value: int) -> int:
+        labels = leaf.labels if isinstance(leaf, Measured) else bound.get(leaf)
+        return value if labels is None else int(np.count_nonzero(~np.isin(classes[labels], gone)))
+
+    return of
 
 
 def _trials(free: np.ndarray) -> Iterator[np.ndarray]:
@@ -289,14 +345,8 @@ def _leaf_labels(size: object, bound: dict[Attribute, Labels]) -> Iterator[Label
 
 def _follows(follow: Follow, classes: np.ndarray, bound: dict[Attribute, Labels], gone: np.ndarray) -> bool:
     """Whether the size is right once these classes are gone."""
-
-    def left(labels: Labels | None, otherwise: int) -> int:
-        return otherwise if labels is None else int(np.count_nonzero(~np.isin(classes[labels], gone)))
-
-    def of(leaf: Measured | Attribute, value: int) -> int:
-        return left(leaf.labels if isinstance(leaf, Measured) else bound.get(leaf), value)
-
-    wanted = left(follow.labels, int(follow.size))
+    of = _left(classes, bound, gone)
+    wanted = of(Measured(follow.labels, None, 0), plain(follow.size))
     try:
         return (follow.size.value(of) if isinstance(follow.size, Size) else int(follow.size)) == wanted
     except ZeroDivisionError:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from gracile.channels.calls import OUTERMOST, SKIPPED
 from gracile.channels.recording import Recorder
@@ -43,7 +44,7 @@ def record(model: nn.Module, inputs: Sequence[Tensor], named: Mapping[str, Any],
                 recorder.placeholder(parameters[index] if index < len(parameters) else f"input_{index}", one)
             for name, one in named.items():
                 recorder.placeholder(name, one)
-            with _noticed(recorder), recorder:
+            with unchanged(model), _noticed(recorder), recorder:
                 result = model(*inputs, **named)
             recorder._paused = True
             recorder.output(result)
@@ -67,12 +68,49 @@ OUTERMOST.add(record.__code__)
 
 
 @contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """What a forward writes into buffers and attributes of its modules (statistics, counters, hidden states) is undone at the end.
+
+    Modules that find out their shapes when they are first called keep them, and so do attributes that each forward computes anew from
+    parameters (as `torch.nn.utils.prune` does); entries of lists and dictionaries are not looked at.
+    """
+    states = [(module, type(module), dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    buffers = [(one, one.detach().clone()) for one in model.buffers() if not isinstance(one, UninitializedTensorMixin)]
+    try:
+        yield
+    finally:
+        for module, kind, attributes, kept in states:
+            if type(module) is not kind:
+                continue
+            now = vars(module)
+            for name in [name for name in now if name not in attributes]:
+                del now[name]
+            now.update({name: one for name, one in attributes.items() if not isinstance(one, Tensor) or one.is_leaf})
+            if any(module._buffers.get(name) is not one for name, one in kept.items()):
+                module._buffers.update(kept)
+        with torch.no_grad():
+            for (
+                one,
+                before,
+            ) in buffers:  # by what they hold, as statistics are written past torch's counting of versions
+                if one.shape != before.shape:
+                    one.data = before
+                elif not torch.equal(one, before):
+                    one.copy_(before)
+
+
+@contextmanager
 def _noticed(recorder: Recorder) -> Iterator[None]:
     """Module calls pass through the recorder, and the modules' whole numbers know their names."""
     original = nn.Module.__call__
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return recorder.module(original, module, args, kwargs)
+
+    scripted = torch.jit.ScriptFunction.__call__
+
+    def call_scripted(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return recorder.scripted(scripted, function, args, kwargs)
 
     kept: list[tuple[nn.Module, str, int]] = []
     for module in recorder.modules:
@@ -86,11 +124,13 @@ def _noticed(recorder: Recorder) -> Iterator[None]:
     for module, name in recorder.modules.items():
         if recorder.is_opened(module):
             module.__dict__["training"] = Mode(name)  # what `record` finds there it puts back
+    torch.jit.ScriptFunction.__call__ = call_scripted
     nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         nn.Module.__call__ = original  # type: ignore[method-assign]
+        torch.jit.ScriptFunction.__call__ = scripted
         for module, name, value in kept:
             if isinstance(module.__dict__.get(name), Size):
                 module.__dict__[name] = value

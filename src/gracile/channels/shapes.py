@@ -274,8 +274,9 @@ def channel_shuffle(op: Op) -> Dims:
 def unfold(op: Op) -> Dims:
     """Patches beside each other: a channel becomes a block."""
     x = op.x
-    if op.key == "unfold" and len(op.args) == 4 and all(isinstance(one, int) for one in op.args[1:]):  # the method
-        dim = int(op.args[1]) % len(x.shape)
+    by_place = len(op.args) == 4 and all(isinstance(one, int) for one in op.args[1:])
+    if op.key == "unfold" and (by_place or "dimension" in op.kwargs or "size" in op.kwargs):  # the method
+        dim = int(op.argument(1, "dimension")) % len(x.shape)
         op.pin(x.dims[dim], f"{op.said} mixes positions")
         return Dims([*[None if axis == dim else one for axis, one in enumerate(x.dims)], None])
     for labels in x.dims[2:]:

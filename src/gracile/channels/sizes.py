@@ -31,6 +31,11 @@ class Measured:
     node: fx.Node | None
     dim: int
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it depends on the batch or the image, and not on channels."""
+        return self.labels is None and (self.node is None or self.node.op != "get_attr")
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -72,11 +77,31 @@ class Size(int):
         if isinstance(self.origin, tuple):
             function, args = self.origin
             return function(*(one.value(of) if isinstance(one, Size) else one for one in args))
-        return of(self.origin, int(self))
+        return of(self.origin, plain(self))
+
+    def __int__(self) -> int:
+        return self._escape()
 
     def __float__(self) -> float:
-        self.escaped(self)
-        return float(int(self))
+        return float(self._escape())
+
+    def __bool__(self) -> bool:
+        return bool(self != 0)
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def __round__(self, ndigits: Any = None) -> int:
+        return self if ndigits is None else round(self._escape(), ndigits)
+
+    def __trunc__(self) -> int:
+        return self
+
+    __ceil__ = __floor__ = __trunc__
+    __hash__ = int.__hash__
 
     def __truediv__(self, other: Any) -> Any:
         return self._escape() / _plain(other)
@@ -92,16 +117,16 @@ class Size(int):
 
     def _escape(self) -> int:
         self.escaped(self)
-        return int(self)
+        return plain(self)
 
     def __reduce__(self) -> Any:
-        return int, (int(self),)
+        return int, (plain(self),)
 
     def __deepcopy__(self, memo: Any) -> int:
-        return int(self)
+        return plain(self)
 
     def __copy__(self) -> int:
-        return int(self)
+        return plain(self)
 
 
 class Mode(int):
@@ -130,7 +155,7 @@ def _plain(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """An int in place of a `Size`, False in place of a `Mode`, anything else as it is."""
-    return int(value) if isinstance(value, Size) else False if type(value) is Mode else value
+    return int.__int__(value) if isinstance(value, Size) else False if type(value) is Mode else value
 
 
 def _operation(function: Callable[..., Any], reflected: bool) -> Callable[[Size, Any], Any]:
@@ -138,7 +163,7 @@ def _operation(function: Callable[..., Any], reflected: bool) -> Callable[[Size,
         if isinstance(other, bool) or not isinstance(other, int):
             if isinstance(other, float):
                 self.escaped(self)
-                return function(other, int(self)) if reflected else function(int(self), other)
+                return function(other, plain(self)) if reflected else function(plain(self), other)
             return NotImplemented
         pair = (other, self) if reflected else (self, other)
         return Size(function(*map(plain, pair)), (function, pair), self.escaped)
@@ -146,13 +171,29 @@ def _operation(function: Callable[..., Any], reflected: bool) -> Callable[[Size,
     return compute
 
 
-for _name in ("add", "sub", "mul", "floordiv", "mod"):
-    setattr(Size, f"__{_name}__", _operation(getattr(operator, _name), False))
-    setattr(Size, f"__r{_name}__", _operation(getattr(operator, _name), True))
+def _unary(function: Callable[..., Any]) -> Callable[[Size], Size]:
+    return lambda self: Size(function(plain(self)), (function, (self,)), self.escaped)
 
 
-def _negative(self: Size) -> Size:
-    return Size(-int(self), (operator.neg, (self,)), self.escaped)
+def _comparison(function: Callable[..., Any]) -> Callable[[Size, Any], Any]:
+    def compare(self: Size, other: Any) -> Any:
+        if not isinstance(other, int | float):
+            return NotImplemented
+        outcome = function(plain(self), plain(other))
+        self.escaped(Size(outcome, (function, (self, other)), self.escaped))
+        return outcome
+
+    return compare
 
 
-Size.__neg__ = _negative  # type: ignore[method-assign]
+# What tells two sizes apart: a branch may hang on it.
+COMPARISONS = {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge}
+
+for _name in ("add", "sub", "mul", "floordiv", "mod", "lshift", "rshift", "and_", "or_", "xor"):
+    _plain_name = _name.rstrip("_")
+    setattr(Size, f"__{_plain_name}__", _operation(getattr(operator, _name), False))
+    setattr(Size, f"__r{_plain_name}__", _operation(getattr(operator, _name), True))
+for _function in (operator.neg, operator.pos, operator.abs, operator.invert):
+    setattr(Size, f"__{_function.__name__}__", _unary(_function))
+for _function in COMPARISONS:
+    setattr(Size, f"__{_function.__name__}__", _comparison(_function))

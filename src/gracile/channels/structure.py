@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.channels.recording import Recorder
-from gracile.channels.records import Block, Layer, Record, Step, Var
+from gracile.channels.records import Block, Choice, Layer, Record, Step, Var
 from gracile.channels.resolving import attributes
 from gracile.channels.sizes import Labels
 from gracile.core.errors import InputError
@@ -33,6 +33,7 @@ class Structure:
         tensors: parameter or buffer name to labels of each of its dimensions.
         reasons: class to why it must stay.
         attributes: whole numbers that modules keep, with the channels they count; `attribute_nodes`: where the graph holds them.
+        choices: comparisons of numbers of channels in the model's code.
         like: a tensor of the type and device that constants are kept in.
         modes: paths of modules whose `training` is an argument somewhere, with the node of the graph that holds it.
         example: (shape, dtype) of one sample of each input.
@@ -79,6 +80,7 @@ class Structure:
         self._share_biases()
         self._keep(recorder.dead_ends)
         self.attributes = attributes(recorder.ledger)
+        self.choices: list[Choice] = recorder.ledger.choices
         self.attribute_nodes, self.modes = recorder.writer.attributes, recorder.writer.modes
         self.tensors = _tensors(steps)
         self.makes_constants = any(record.makes_constants for record in self.records)
@@ -158,6 +160,29 @@ class Structure:
         for one in path:
             owner = owner._modules[one]
         return getattr(owner, leaf)
+
+    def held(self) -> set[int]:
+        """Identities of the parameters and buffers of all that is called."""
+        found: set[int] = set()
+        for step in self.steps:
+            name = str(step.node.target)
+            if step.node.op == "call_module":
+                module = self.model.get_submodule(name)
+                found.update(id(one) for one in (*module.parameters(), *module.buffers()))
+            elif step.node.op == "get_attr":
+                found.add(id(self.parameter(name)))
+        return found
+
+    def uncalled(self) -> list[str]:
+        """Paths of modules with parameters of their own none of which the run read."""
+        held = self.held()
+        return [
+            name
+            for name, module in self.model.named_modules()
+            if module._parameters
+            and all(one is None or id(one) not in held for one in module._parameters.values())
+            and any(one is not None for one in module._parameters.values())
+        ]
 
     def counted(self, var: Var) -> bool:
         """Whether no constant can stand for a tensor: of a dimension only the number of what stays is known.

@@ -95,17 +95,18 @@ def of_graph(graph: ChannelGraph) -> Survey:
     """The survey of a traced model."""
     numbers, left = 0, 0
     macs, macs_left = 0, 0
-    positions = Counter[str]()
+    positions, positions_left = Counter[str](), Counter[str]()
     for layer in graph.layers:
         positions[layer.weight] += layer.positions
+        positions_left[layer.weight] += layer.positions_left(lambda labels: _held(graph, labels))
     for name, parameter in graph.model.named_parameters():
         shape = list(parameter.shape)
         for dim, labels in graph.tensors.get(name, {}).items():
-            shape[dim] = int(np.count_nonzero(graph.pinned[graph.labels[labels]]))
+            shape[dim] = _held(graph, labels)
         numbers += parameter.numel()
         left += math.prod(shape)
         macs += parameter.numel() * positions[name]
-        macs_left += math.prod(shape) * positions[name]
+        macs_left += math.prod(shape) * positions_left[name]
     return Survey(
         graph.num_groups,
         1 - left / numbers if numbers else 0.0,
@@ -114,6 +115,10 @@ def of_graph(graph: ChannelGraph) -> Survey:
         graph.missing,
         graph.written,
     )
+
+
+def _held(graph: ChannelGraph, labels: np.ndarray) -> int:
+    return int(np.count_nonzero(graph.pinned[graph.labels[labels]]))
 
 
 def _row(graph: ChannelGraph, layer: Layer) -> SurveyRow:

@@ -147,6 +147,20 @@ def suits(model: nn.Module, example: Example) -> None:
     inputs: tuple[Any, ...] = (*positional, *named.values())
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
         raise InputError(f"{type(model).__name__} wraps the model to be traced.", "Pass the model inside it.")
+    compiled = [name for name, one in model.named_modules() if isinstance(one, torch.jit.ScriptModule)]
+    if compiled:
+        what = f"The module '{compiled[0]}'" if compiled[0] else "The model"
+        raise InputError(
+            f"{what} was scripted or traced by torch.jit, and cannot be looked into.",
+            "Pass the module it was made from.",
+        )
+    try:
+        model.train(model.training)
+    except NotImplementedError:  # as torch.export has it
+        raise InputError(
+            "The model was exported by torch.export, and its layers have no modules.",
+            "Pass the module it was made from.",
+        ) from None
     if not inputs or not all(isinstance(one, Tensor) and one.dim() and len(one) for one in inputs):
         raise InputError(
             "The example holds no batch.", "Pass a tensor whose first dimension is the batch, with at least one sample."

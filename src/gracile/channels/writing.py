@@ -11,7 +11,8 @@ from torch import Tensor, fx
 
 from gracile.channels.calls import OPERATORS, Shape, leaves, methods, user_line
 from gracile.channels.records import Step, Var
-from gracile.channels.sizes import Attribute, Measured, Mode, Size
+from gracile.channels.sizes import Attribute, Measured, Mode, Size, plain
+from gracile.core.errors import InputError
 
 # What a generated forward can name as it is.
 PLAIN = (
@@ -135,17 +136,24 @@ class Writer:
             self.steps[node] = Step(node, None)
         return self.modes[mode.module]
 
+    def compared(self, size: Size) -> None:
+        """A comparison of sizes of the batch or the image, which a generated forward makes again; see `assert_same`."""
+        made = self._size(size)
+        if isinstance(made, fx.Node):
+            node = self.graph.call_function(assert_same, (made, bool(plain(size)), user_line()))
+            self.steps[node] = Step(node, None, [made])
+
     def _size(self, size: Size) -> Any:
         """A size as the model came by it: measured, kept by a module, or computed."""
         origin = size.origin
         if isinstance(origin, Attribute):
             if origin not in self.attributes:
-                self.attributes[origin] = node = self.graph.call_function(int, (int(size),))
+                self.attributes[origin] = node = self.graph.call_function(int, (plain(size),))
                 self.steps[node] = Step(node, None)
             return self.attributes[origin]
         if isinstance(origin, Measured):
             if origin.node is None:
-                return int(size)
+                return plain(size)
             key = (origin.node, origin.dim)
             if key not in self._measured:
                 self._measured[key] = node = self.graph.call_method("size", key)
@@ -154,10 +162,28 @@ class Writer:
         args = tuple(self._size(one) if isinstance(one, Size) else one for one in origin[1])
         nodes = [one for one in args if isinstance(one, fx.Node)]
         if not nodes:
-            return int(size)
+            return plain(size)
         node = self.graph.call_function(origin[0], args)
         self.steps[node] = Step(node, None, nodes)
         return node
+
+
+def assert_same(outcome: bool, before: bool, where: str) -> None:
+    """Stand in a generated forward for a branch on sizes, of which it holds the side that was recorded.
+
+    Args:
+        outcome: of the comparison now.
+        before: as it was recorded.
+        where: the line of the model's code.
+
+    Raises:
+        InputError: they differ.
+    """
+    if outcome != before:
+        raise InputError(
+            f"The sizes compared at {where} compare otherwise than for the example this forward was generated from.",
+            "Shrink with an example of this size, or pass inputs of the example's.",
+        )
 
 
 class _CannotWrite(Exception):

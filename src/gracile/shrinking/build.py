@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from gracile.channels import ChannelGraph
 from gracile.channels.elementwise import ACTIVATIONS, FUNCTIONS
 from gracile.channels.layers import kept_attributes
 from gracile.channels.liveness import JOINS
 from gracile.channels.records import Follow, Step
-from gracile.channels.sizes import Labels, Measured, Size
+from gracile.channels.sizes import Attribute, Labels, Measured, Size
 from gracile.channels.table import canonical
 from gracile.channels.tracing import prune
+from gracile.channels.writing import assert_same
 from gracile.core.errors import InputError
 from gracile.core.outputs import tensors_of
 from gracile.shrinking.gathered import Gathered
@@ -64,6 +66,22 @@ class Builder:
             any(labels is not None and not self.kept(labels).any() for labels in one.dims) for one in step.vars
         )
 
+    @property
+    def generates(self) -> bool:
+        """Whether the smaller network gets a generated forward."""
+        return bool(
+            any(self._needs_rewriting(follow) for step in self.graph.steps for follow in step.follows)
+            or not all(choice.stays(self._now) for choice in self.graph.choices)
+            or self.constant
+            or self.gone
+            or (self.graph.unused and not self.alive.all() and not self.graph.written)
+        )
+
+    def _now(self, leaf: Measured | Attribute, before: int) -> int:
+        """What a size measures in the smaller network."""
+        labels = leaf.labels if isinstance(leaf, Measured) else self.graph.attributes.get(leaf)
+        return before if labels is None else self.count(labels)
+
     def build(self) -> nn.Module:
         """The smaller network, weights cut but constants not yet filled in."""
         model = self._cut_copy()
@@ -77,14 +95,7 @@ class Builder:
                 layer.bias = nn.Parameter(weight.new_zeros(_outputs(layer)), requires_grad=weight.requires_grad)
         for name, index in self.structure["gathers"].items():
             self._gather(model, name, index)
-        if (
-            any(self._needs_rewriting(follow) for step in self.graph.steps for follow in step.follows)
-            or self.constant
-            or self.gone
-            or (self.graph.unused and not self.alive.all() and not self.graph.written)
-        ):
-            return self._regenerate(model)
-        return model
+        return self._regenerate(model) if self.generates else model
 
     def _cut_copy(self) -> nn.Module:
         """A copy of the model with its tensors cut; what is cut is never copied whole."""
@@ -123,6 +134,13 @@ class Builder:
             if not self.kept(labels).all():
                 owner = model.get_submodule(attribute.module)
                 setattr(owner, attribute.name, self.count(labels))
+        for step in self.graph.steps:  # norms without tensors to measure
+            module = model.get_submodule(str(step.node.target)) if step.node.op == "call_module" else None
+            labels = step.vars[0].dims[1] if step.vars and len(step.vars[0].dims) > 1 else None
+            if labels is not None and isinstance(module, _NormBase | nn.GroupNorm) and not module.affine:
+                setattr(
+                    module, "num_channels" if isinstance(module, nn.GroupNorm) else "num_features", self.count(labels)
+                )
         for name, module in list(model.named_modules()):
             for attribute, number in kept_attributes(module).items():
                 now = number(module)
@@ -183,7 +201,11 @@ class Builder:
         for module, node in self.graph.modes.items():
             if node in copies and copies[node].users:
                 _follow_mode(model, copies[node], module)
-        prune(graph, {copies[node] for node in self.gone | self.constant if node in copies})
+        absent = {copies[node] for node in self.gone | self.constant if node in copies}
+        for node in [one for one in graph.nodes if one.target is assert_same]:
+            if not _ancestors(node).isdisjoint(absent):
+                graph.erase_node(node)  # what it measures is not there to be measured
+        prune(graph, absent)
         for node in self.gone:
             if any(copies[node] is one for one in graph.nodes):
                 raise InputError(
@@ -305,6 +327,19 @@ def _copied_plainly(kind: type) -> bool:
     return own.isdisjoint(
         ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__", "__new__")
     )
+
+
+def _ancestors(node: fx.Node) -> set[fx.Node]:
+    """Nodes whose sizes a comparison of sizes was computed from."""
+    found, waiting = set(), list(node.all_input_nodes)
+    while waiting:
+        one = waiting.pop()
+        found.add(one)
+        if not (one.op == "call_method" and one.target == "size"):
+            waiting.extend(one.all_input_nodes)
+        else:
+            found.update(one.all_input_nodes)
+    return found
 
 
 def _put(node: fx.Node, place: tuple[Any, ...], value: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from gracile.channels import ChannelGraph, Counts, Example, trace
 from gracile.channels.liveness import Folded, Liveness, folded
 from gracile.channels.records import Layer
 from gracile.core.errors import InputError
+from gracile.shrinking.build import Builder
 from gracile.shrinking.gathered import Gathered
 from gracile.shrinking.multiples import Multiple, round_up
 
@@ -98,6 +99,9 @@ class Plan:
             f"No rule for '{name}' at {', '.join(dict.fromkeys(where))}: what it works on stays."
             for name, where in self.graph.missing.items()
         ]
+        absent = self.graph.uncalled()
+        if absent:
+            lines.append(f"Not called on this example, so that they stay as they are: {', '.join(absent)}.")
         return "\n".join(lines)
 
     def mapping(self) -> dict[str, dict[int, list[int]]]:
@@ -173,6 +177,8 @@ def planned(graph: ChannelGraph, *, dead: str, gather: bool, multiple_of: Multip
             _fold_and_gather(made, layer, gather)
     if gather:
         made.after = _with_gathers(made)
+    if Builder(graph, structure(made)).generates:
+        made.after = replace(made.after, parameters=made.after.parameters - _uncalled(graph))
     return made
 
 
@@ -195,7 +201,7 @@ def _row(made: Plan, layer: Layer) -> Row:
     if layer.inputs is None:
         inputs = outputs if weight.shape[1] == 1 else (weight.shape[1], weight.shape[1])
         after = weight.numel() // len(rows) * outputs[1]
-        macs = (weight.numel() * layer.positions, after * layer.positions)
+        macs = (weight.numel() * layer.positions, after * layer.positions_left(live.count))
         return Row(layer.name, inputs, outputs, (weight.numel(), after), macs, reason=_kept_outputs(made, layer))
     kept = live.kept(layer.inputs[1])
     inputs = (len(kept), int(kept.sum()))
@@ -218,9 +224,9 @@ def _row(made: Plan, layer: Layer) -> Row:
         inputs,
         outputs,
         parameters=(weight.numel(), after),
-        macs=(weight.numel() * layer.positions, after * layer.positions),
+        macs=(weight.numel() * layer.positions, after * layer.positions_left(live.count)),
         zero_inputs=int(idle.sum()),
-        gather_saves=each * outputs[1] * idle_count * layer.positions,
+        gather_saves=each * outputs[1] * idle_count * layer.positions_left(live.count),
         reason="; ".join(filter(None, notes)),
     )
 
@@ -308,15 +314,24 @@ def _fold_and_gather(made: Plan, layer: Layer, gather: bool) -> None:
 
 def _with_gathers(made: Plan) -> Counts:
     """The size with the layers' own selections."""
-    parameters, macs = made.after.parameters, made.after.macs
-    for row in made.rows:
-        if row.layer in made.gathers:
-            layer = next(one for one in made.graph.layers if one.name == row.layer)
-            macs -= row.gather_saves
-            parameters -= row.gather_saves // layer.positions
-            if row.layer in made.biases and row.layer not in made.folded.biases and not layer.biased:
-                parameters += row.outputs[1]
+    parameters, macs, seen = made.after.parameters, made.after.macs, set[str]()
+    for layer, row in zip(made.graph.layers, made.rows, strict=True):
+        if row.layer not in made.gathers:
+            continue
+        macs -= row.gather_saves
+        if layer.weight in seen:  # a module that is called again
+            continue
+        seen.add(layer.weight)
+        parameters -= row.gather_saves // max(layer.positions_left(made.live.count), 1)
+        if row.layer in made.biases and row.layer not in made.folded.biases and not layer.biased:
+            parameters += row.outputs[1]
     return Counts(made.after.channels, parameters, macs)
+
+
+def _uncalled(graph: ChannelGraph) -> int:
+    """Numbers in parameters that a generated forward does not hold, as no output depends on them."""
+    held = graph.held()
+    return sum(one.numel() for one in graph.model.parameters() if id(one) not in held)
 
 
 def resumed(graph: ChannelGraph, alive: np.ndarray, shape: dict[str, Any]) -> Plan:

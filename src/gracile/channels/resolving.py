@@ -247,7 +247,9 @@ def _stays(choice: Choice, classes: np.ndarray, bound: dict[Attribute, Labels], 
         )
         for side in pair
     ]
-    if all(isinstance(one, Size) and not isinstance(one.origin, tuple) for one in pair) and np.array_equal(*sides):
+    if all(isinstance(one, Size) and not isinstance(one.origin, tuple) for one in pair) and np.array_equal(
+        sides[0], sides[1]
+    ):
         return True  # both are the number of the same channels
     trials = [*_trials(free), free, *(free[np.isin(free, one)] for one in sides)]
     if not all(choice.stays(_left(classes, bound, gone)) for gone in trials):

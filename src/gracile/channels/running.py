@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from gracile.channels.calls import OUTERMOST, SKIPPED
 from gracile.channels.recording import Recorder
@@ -75,7 +75,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     parameters (as `torch.nn.utils.prune` does); entries of lists and dictionaries are not looked at.
     """
     states = [(module, type(module), dict(vars(module)), dict(module._buffers)) for module in model.modules()]
-    buffers = [(one, one.detach().clone()) for one in model.buffers() if not isinstance(one, UninitializedTensorMixin)]
+    buffers = [(one, one.detach().clone()) for one in model.buffers() if not is_lazy(one)]
     try:
         yield
     finally:
@@ -89,10 +89,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             if any(module._buffers.get(name) is not one for name, one in kept.items()):
                 module._buffers.update(kept)
         with torch.no_grad():
-            for (
-                one,
-                before,
-            ) in buffers:  # by what they hold, as statistics are written past torch's counting of versions
+            # By what they hold, as statistics are written past torch's counting of versions.
+            for one, before in buffers:
                 if one.shape != before.shape:
                     one.data = before
                 elif not torch.equal(one, before):
@@ -124,7 +122,7 @@ def _noticed(recorder: Recorder) -> Iterator[None]:
     for module, name in recorder.modules.items():
         if recorder.is_opened(module):
             module.__dict__["training"] = Mode(name)  # what `record` finds there it puts back
-    torch.jit.ScriptFunction.__call__ = call_scripted
+    torch.jit.ScriptFunction.__call__ = call_scripted  # type: ignore[method-assign, assignment]
     nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
     try:
         yield

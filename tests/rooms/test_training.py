@@ -166,6 +166,18 @@ def test_a_finished_run_resumes_to_its_own_weights(blobs: Splits, tmp_path: Path
     assert len(history.rows) == 3
 
 
+def by_backpropagation(model: nn.Module):
+    """A learning rule, as far as `fit` knows."""
+
+    def gradients(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        loss.backward()
+        return loss.detach(), (logits.argmax(dim=1) == y).sum()
+
+    return gradients
+
+
 def made_with(part: str | None, model: nn.Module) -> dict:
     """Settings of a run with something more, or something else."""
     return {
@@ -177,6 +189,7 @@ def made_with(part: str | None, model: nn.Module) -> dict:
         "mse": {"objective": lambda outputs, y: outputs.square().mean()},
         "loss": {"objective": nn.functional.cross_entropy},
         "average": {"observe": [WeightAverage()]},
+        "rule": {"learning_rule": by_backpropagation(model)},
         "averages": {"observe": [WeightAverage(0.9), WeightAverage(0.99)]},
     }[part]
 
@@ -189,6 +202,7 @@ def made_with(part: str | None, model: nn.Module) -> dict:
     ("adam", None, "This run began with Adam, and SGD is given"),
     (None, "pgd", "This run began with CrossEntropy, and PGD is given"),
     ("loss", "mse", "This run began with cross_entropy, and <lambda> is given"),
+    ("rule", None, "This run began with gradients, and none is given"),
     ("average", None, "This run began with WeightAverage, and none is given"),
     ("average", "averages", r"This run began with WeightAverage, and WeightAverage \+ WeightAverage is given"),
 ])  # fmt: skip

@@ -73,7 +73,7 @@ def test_every_command_explains_itself_without_torch(name: str):
     (["--verison"], "`gracile --help` tells what it takes."),
     (["run", "digits", "--set", "training.lr"], "Write --set training.lr=0.05."),
     (["run", "digits", "--batch-size", "0"], "The key 'training.batch_size'"),
-    (["run", "digits", "--lr", "-1"], "has the value -1.0. It should be greater than 0."),
+    (["run", "digits", "--lr", "-1"], "has the value -1.0. It should be greater than or equal to 0."),
     (["run", "digits", "--lr", "nan"], "has the value nan."),
     (["run", "digits", "--epochs", "0", "--set", "training.warmup=0"], "has the value 0. It should be greater than or equal to 1."),
     (["run", "digits", "--set", "training.weight_decay=-1"], "greater than or equal to 0"),

@@ -331,7 +331,10 @@ def test_arms_are_left_out_by_patterns_and_the_best_opponent_is_of_those_that_ar
     vit = Settings(**schema.resized(recipe, "vit").settings)
     assert vit.comparisons()["over_best_30"].others == ["l1_30", "gradual_30", "lasso_30", "admm_30"]
     smoke = Settings(**schema.resized(recipe, "smoke").settings)
-    assert list(smoke.comparisons()) == ["over_best_30", "over_random_30", "over_scratch_30"]
+    assert list(smoke.comparisons()) == [
+        "over_best_30", "over_l1_30", "over_slimming_30", "over_random_30", "over_scratch_30",
+    ]  # fmt: skip
+    assert "over_slimming_30" not in vit.comparisons(), "it has no slimming"
     assert [name for name in smoke.trained() if not name.endswith("_30")] == ["dense"]
     with pytest.raises(InputError, match="no arm named"):
         smoke.model_copy(update={"leave_out": ["*_31"]}).trained()

@@ -58,7 +58,7 @@ class TrainingSettings(Strict):
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
     optimizer: str = "sgd"
-    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    lr: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
     nesterov: bool = False

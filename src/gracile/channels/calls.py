@@ -84,14 +84,6 @@ def user_line() -> str:
     return ""
 
 
-def in_torch() -> bool:
-    """Whether the line that is computed belongs to torch itself, as a module's choice among its own ways to the same outputs."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(SKIPPED[1]):
-        frame = frame.f_back  # type: ignore[assignment]
-    return frame is not None and frame.f_code.co_filename.startswith(SKIPPED[0])
-
-
 @functools.cache
 def methods() -> dict[Any, str]:
     """The methods of tensors, with their names."""

@@ -23,7 +23,6 @@ from gracile.channels.calls import (
     SAME,
     Shape,
     in_place,
-    in_torch,
     is_leaf,
     leaves,
     of_batch,
@@ -306,8 +305,8 @@ class Recorder(TorchFunctionMode):
 
     def _compared(self, size: Size, pair: tuple[Any, ...]) -> None:
         """A comparison of sizes, whose outcome may be another once channels are gone, or for other inputs."""
-        if self.tensors.inside is not None or in_torch():
-            return  # a module that is called whole looks at its own numbers, which follow; so do torch's own checks
+        if self.tensors.inside is not None:
+            return  # a module that is called whole looks at its own numbers, which follow
         leaves = list(size.leaves())
         fixed = any(_fixed_leaf(leaf) for leaf in leaves)
         if any(not (isinstance(leaf, Measured) and leaf.labels is None) for leaf in leaves):

@@ -85,7 +85,14 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             now = vars(module)
             for name in [name for name in now if name not in attributes]:
                 del now[name]
-            now.update({name: one for name, one in attributes.items() if not isinstance(one, Tensor) or one.is_leaf})
+            # Modes are put back by those who change them.
+            now.update(
+                {
+                    name: one
+                    for name, one in attributes.items()
+                    if name != "training" and (not isinstance(one, Tensor) or one.is_leaf)
+                }
+            )
             if any(module._buffers.get(name) is not one for name, one in kept.items()):
                 module._buffers.update(kept)
         with torch.no_grad():

@@ -154,13 +154,11 @@ def suits(model: nn.Module, example: Example) -> None:
             f"{what} was scripted or traced by torch.jit, and cannot be looked into.",
             "Pass the module it was made from.",
         )
-    try:
-        model.train(model.training)
-    except NotImplementedError:  # as torch.export has it
+    if isinstance(model, fx.GraphModule) and "train" in vars(model):  # which torch.export puts there, to refuse
         raise InputError(
             "The model was exported by torch.export, and its layers have no modules.",
             "Pass the module it was made from.",
-        ) from None
+        )
     if not inputs or not all(isinstance(one, Tensor) and one.dim() and len(one) for one in inputs):
         raise InputError(
             "The example holds no batch.", "Pass a tensor whose first dimension is the batch, with at least one sample."

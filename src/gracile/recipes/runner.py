@@ -283,8 +283,13 @@ def _check_place(path: Path) -> None:
     Raises:
         InputError: it does.
     """
-    # What an array of jobs has begun meanwhile has its recipe before anything else; names with a dot are of files not yet there.
-    found = [one for one in path.iterdir() if not one.name.startswith(".")] if path.is_dir() else []
+    # What an array of jobs has begun meanwhile has its recipe before anything else; names with a dot are of files not yet there, and
+    # finished parts of a run may have been laid there to begin with.
+    found = [
+        one
+        for one in (path.iterdir() if path.is_dir() else ())
+        if not (one.name.startswith(".") or (one / arms.RESULT).is_file())
+    ]
     if found and not (path / "recipe.toml").exists():
         raise InputError(f"{path} holds other files and no run.", "Name a new or empty folder with --out.")
 

@@ -19,7 +19,7 @@ splits = load("digits")
 model = gracile.models.resnet20(in_channels=1)
 example = next(batches(splits.train, 2))[0]
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-epochs, batch_size = 10, 64
+epochs, batch_size = 6, 64
 steps = epochs * (len(splits.train) // batch_size)  # as many as the loop takes: it drops the last, smaller batch
 
 # The two lines that are not in every loop: what is made sparse, and to which budget.

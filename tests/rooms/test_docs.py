@@ -95,9 +95,9 @@ LARGE = {
     "--draws": ["--draws", "2"],
     "--processes": ["--processes", "2"],
     # Tries of every method at every budget, at which ten minutes would go.
-    "opponents": ["--only", "dense"],
+    "opponents": ["--only", "dense:15", "--set", "data.train_limit=1000"],
     "opponents-weights": ["--only", "dense"],
-    "from-trained": ["--only", "dense", "--set", "arms.trained.training.epochs=2"],
+    "from-trained": ["--only", "dense", "--set", "arms.trained.training.epochs=2", "--set", "data.train_limit=1000"],
 }
 
 

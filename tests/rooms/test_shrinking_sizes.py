@@ -302,3 +302,26 @@ def test_an_attention_without_heads_is_traced_again() -> None:
         model.eval()[1].self_attn.out_proj.weight.zero_()
     lean = shrink(model, x, dead="fold")
     assert trace(lean, x).num_groups > 0
+
+
+class Watched(nn.Module):
+    """Puts a hook in place when it is first called, and notes that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.hooked, self.calls = nn.Linear(4, 4), False, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if not self.hooked:
+            self.inner.register_forward_hook(lambda *_: None)
+            self.hooked = True
+        return self.inner(x)
+
+
+def test_a_trace_keeps_a_note_that_hooks_are_in_place() -> None:
+    model = Watched()
+    for _ in range(2):
+        trace(model, torch.zeros(2, 4))
+    assert len(model.inner._forward_hooks) == 1
+    assert model.calls == 0

@@ -72,7 +72,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     """What a forward writes into buffers and attributes of its modules (statistics, counters, hidden states) is undone at the end.
 
     Modules that find out their shapes when they are first called keep them, and so do attributes that each forward computes anew from
-    parameters (as `torch.nn.utils.prune` does); entries of lists and dictionaries are not looked at.
+    parameters (as `torch.nn.utils.prune` does) and those that are neither numbers nor tensors, such as a note that hooks are in place;
+    entries of dictionaries are not looked at.
     """
     states = [(module, type(module), dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     buffers = [(one, one.detach().clone()) for one in model.buffers() if not is_lazy(one)]
@@ -83,16 +84,15 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             if type(module) is not kind:
                 continue
             now = vars(module)
-            for name in [name for name in now if name not in attributes]:
-                del now[name]
-            # Modes are put back by those who change them.
-            now.update(
-                {
-                    name: one
-                    for name, one in attributes.items()
-                    if name != "training" and (not isinstance(one, Tensor) or one.is_leaf)
-                }
-            )
+            for name, value in list(now.items()):
+                before = attributes.get(name)
+                if value is before or (isinstance(before, Tensor) and not before.is_leaf):
+                    continue
+                if name not in attributes:
+                    if _holds_tensors(value) or isinstance(value, Size):
+                        del now[name]
+                elif _counts(before) or _holds_tensors(before) or _holds_tensors(value):
+                    now[name] = before
             if any(module._buffers.get(name) is not one for name, one in kept.items()):
                 module._buffers.update(kept)
         with torch.no_grad():
@@ -102,6 +102,16 @@ def unchanged(model: nn.Module) -> Iterator[None]:
                     one.data = before
                 elif not torch.equal(one, before):
                     one.copy_(before)
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool | Mode)
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple | list) and bool(value) and all(isinstance(one, Tensor) for one in value)
+    )
 
 
 @contextmanager

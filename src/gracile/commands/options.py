@@ -43,7 +43,8 @@ def where(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=1, help="arms trained at once, each in a process of its own (default: 1)")
     add(
         "--only", action="append", default=[], metavar="ARM[:SEED]",
-        help="train this arm, or those of a pattern such as '*_50', and what they need; who trains the last one sets the table; repeatable",
+        help="train this arm, or those of a pattern such as '*_50', and what they need; whichever process finishes the last one writes "
+        "the table; repeatable",
     )  # fmt: skip
     add(
         "--track", action="append", default=[], metavar="TRACKER",

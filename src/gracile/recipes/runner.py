@@ -65,8 +65,8 @@ class Finished:
         where, outcome = self.folder.path, self.outcome
         if self.missing:
             return (
-                f"Still to be done in {where}: {', '.join(self.missing)}. Who finishes the last part sets the table; "
-                f"gracile run --resume --out {where} does what nobody works on."
+                f"Still to be done in {where}: {', '.join(self.missing)}. The process that finishes the last part writes the table; "
+                f"gracile run --resume --out {where} trains the parts that no process is working on."
             )
         lines = [
             f"{WORDS[met]}  {one.claim} ({one.value} = {outcome.values.get(one.value)})" for one, met in self.verdicts

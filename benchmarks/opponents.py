@@ -320,7 +320,7 @@ def main() -> None:
     seconds = time.process_time() - started
     accuracy = evaluate(lean, data.test if args.split == "test" else data.validation).accuracy
     where = environment()
-    library = PRUNERS[args.pruner].library
+    library = PRUNERS[args.pruner].package
     print(json.dumps({
         "accuracy": round(100 * accuracy, 2), "macs_left": round(100 * macs(lean, example) / dense.macs, 2),
         "parameters_left": round(100 * sum(p.numel() for p in lean.parameters()) / dense.parameters, 2),

@@ -24,12 +24,12 @@ class Pruner:
 
     Attributes:
         called: in the table.
-        library: its distribution's name; empty of ours.
+        package: its distribution's name; empty of ours.
         tries: options of the benchmark that it is tried with; RGSM takes the tries of the recipe's arm by their number.
     """
 
     called: str
-    library: str
+    package: str
     tries: Sequence[Mapping[str, float]]
 
 
@@ -103,7 +103,7 @@ def _accuracies(by_seed: Mapping[int, Row]) -> list[float]:
 
 def _called(pruner: str, row: Row) -> str:
     options = ", ".join(f"{key} = {value:g}" for key, value in row.get("options", {}).items())
-    library = row.get("library") or PRUNERS[pruner].library
+    library = row.get("library") or PRUNERS[pruner].package
     parts = [library, PRUNERS[pruner].called, "" if "refused" in row or pruner == "rgsm" else options]
     return ", ".join(filter(None, parts))
 

@@ -151,7 +151,7 @@ def test_a_measure_that_goes_in_steps_is_said_to_be_missed_below(caplog: pytest.
     dial = built(latency=0.62, measure=Steps())
     steered(dial)
     assert dial.reached["latency"] == 0.5
-    assert "The budget latency=0.62 was missed: 0.500 was measured at the end" in caplog.text
+    assert "The budget latency=0.62 was missed: it is 0.500 at the end" in caplog.text
 
 
 def test_kernels_are_thinned_until_channels_go():

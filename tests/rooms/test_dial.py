@@ -406,7 +406,7 @@ def test_a_run_that_ends_early_says_how_far_it_is(caplog: pytest.LogCaptureFixtu
     model = network()
     dial = Dial(RVSM(model, beta=0.5), steps=200, sparsity=0.9, begin=0.0, ramp=0.5)
     move(model, dial, 50)
-    message = "stands at step 50 of the 200 that the dial was set for, with sparsity=0.788 where sparsity=0.9 is asked"
+    message = "stands at step 50 of the 200 that the dial is set for, with sparsity=0.788 where sparsity=0.9 is asked"
     dial.sparse_so_far()
     assert message not in caplog.text
     dial.sparse_model()

@@ -136,7 +136,7 @@ def within_layers(name: str, weights: list[Weight]) -> Grouping:
     return Grouping(index, groups)
 
 
-def whole_groups(graph: ChannelGraph, weights: list[Weight]) -> Tensor:
+def whole_groups(graph: ChannelGraph, weights: list[Weight]) -> tuple[Tensor, list[Tensor]]:
     """Which channels go with slices of these weights alone: zeroing a part of a channel's slices removes nothing.
 
     Args:
@@ -144,7 +144,8 @@ def whole_groups(graph: ChannelGraph, weights: list[Weight]) -> Tensor:
         weights: those that are acted on.
 
     Returns:
-        ``(groups + 1,)`` of bool, on the CPU; the last, where the index -1 of a slice in no group leads, is False.
+        ``(groups + 1,)`` of bool, whose last, where the index -1 of a slice in no group leads, is False; and the index of `Grouping`
+        over those groups, each on the CPU.
     """
     by_name = graph.group_index()
     names = {weight.name for weight in weights}
@@ -153,7 +154,8 @@ def whole_groups(graph: ChannelGraph, weights: list[Weight]) -> Tensor:
     for name in sorted(by_name, key=lambda name: name not in names):
         whole[by_name[name].flatten().cpu()] = name in names
     whole[-1] = False
-    return whole
+    index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
+    return whole, [groups.masked_fill(~whole[groups], -1) for groups in index]
 
 
 def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Grouping:
@@ -170,10 +172,7 @@ def coupled(model: nn.Module, example: Tensor, weights: list[Weight]) -> Groupin
     from gracile.channels.tracing import trace
 
     graph = trace(model, example)
-    by_name = graph.group_index()
-    whole = whole_groups(graph, weights)
-    index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
-    index = [groups.masked_fill(~whole[groups], -1) for groups in index]
+    whole, index = whole_groups(graph, weights)
     made = {layer.weight: layer.outputs for layer in graph.layers}
     carried = 0
     for weight, groups in zip(weights, index, strict=True):

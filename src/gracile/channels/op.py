@@ -178,7 +178,7 @@ class Op:
         bias: Var | None = None,
         groups: tuple[Labels, Labels] | None = None,
     ) -> bool:
-        """Declare that a weight makes channels from those of `source`; see `Layer`.
+        """Declare that a weight makes channels from those of `source`; see `Layer`, `along` for its positions.
 
         Returns:
             False where the weight is computed from parameters, so that its inputs cannot be told to be zero: then they are pinned.

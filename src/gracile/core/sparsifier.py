@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import nn
+
+log = logging.getLogger("gracile")
 
 
 class SparsitySummary(Protocol):
@@ -66,6 +70,25 @@ class Sparsifier(Protocol):
 def sparse_so_far(sparsifier: Sparsifier) -> nn.Module:
     """Its sparse copy of the model, to look at on the way."""
     return getattr(sparsifier, "sparse_so_far", sparsifier.sparse_model)()
+
+
+def say_unfinished(method: Any, name: str, so_far: Callable[[], str]) -> None:
+    """Warn, once a step, that a run has not taken all of the steps that a method is set for.
+
+    Args:
+        method: with `step`, `steps` and `said_at`, the step at which it was last said, 0 at first.
+        name: what to call it.
+        so_far: says what the run has come to.
+    """
+    if method.step != method.said_at and method.step < method.steps:
+        method.said_at = method.step
+        log.warning(
+            "The run stands at step %d of the %d that %s is set for, with %s.",
+            method.step,
+            method.steps,
+            name,
+            so_far(),
+        )
 
 
 def settled(sparsifier: Sparsifier | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,11 +15,10 @@ from gracile.core.errors import CollapseWarning, InputError, NonFiniteError, che
 from gracile.core.optimizers import StepHooks, add_term, held, opened
 from gracile.core.prunable import Weight, apply_zeros, copied, left_out, unwrapped, weights
 from gracile.core.shards import is_sharded
+from gracile.core.sparsifier import say_unfinished
 from gracile.core.summary import Summary
 from gracile.pruning.shares import Amount, Of, of_weights
 from gracile.pruning.units import Units
-
-log = logging.getLogger("gracile")
 
 
 class Pruning(ABC):
@@ -35,6 +33,7 @@ class Pruning(ABC):
         weights: the weights acted on.
         steps: of the whole run.
         step: taken so far.
+        said_at: the step at which it was last said that the run has not taken all of its steps.
         masks: per weight a boolean tensor that broadcasts to it, True where it stays; None as long as all stay.
     """
 
@@ -50,8 +49,7 @@ class Pruning(ABC):
         self._trained: list[nn.Parameter] = []
         self._moved: set[int] = set()
         self._warned: set[str] = set()
-        # The step at which it was last said that the run has not taken all of its steps.
-        self._said = 0
+        self.said_at = 0
 
     # What a method defines.
 
@@ -137,14 +135,9 @@ class Pruning(ABC):
         """Called after each epoch's last step."""
 
     def _say_unfinished(self) -> None:
-        """Warn, once a step, that the run has not taken all of its steps."""
-        if self.step == self._said or self.step >= self.steps:
-            return
-        self._said, summary = self.step, self.summary()
-        log.warning(
-            "The run stands at step %d of the %d that %s was set for, with %.1f %% of the parameters zero.",
-            self.step, self.steps, type(self).__name__, 100 * summary.sparsity,
-        )  # fmt: skip
+        say_unfinished(
+            self, type(self).__name__, lambda: f"{100 * self.summary().sparsity:.1f} % of the parameters zero"
+        )
 
     def sparse_model(self) -> nn.Module:
         """A copy of the model with its zeros; the model itself stays as it is. Warns if the run has not taken all of its steps.

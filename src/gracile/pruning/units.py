@@ -107,9 +107,8 @@ class Channels:
         self.count = self.graph.num_groups
         device = weights[0].tensor.device
         by_name = self.graph.group_index()
-        whole = whole_groups(self.graph, weights)
-        index = [by_name.get(weight.name, torch.full((1,) * weight.tensor.ndim, -1)).cpu() for weight in weights]
-        self._index = [groups.masked_fill(~whole[groups], -1).to(device) for groups in index]
+        whole, index = whole_groups(self.graph, weights)
+        self._index = [groups.to(device) for groups in index]
         stay = self.count - int(whole.sum())
         if stay == self.count:
             raise InputError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gracile.core.errors import InputError, check_state, nearest
 from gracile.core.optimizers import StepHooks, opened
 from gracile.core.shards import local
+from gracile.core.sparsifier import say_unfinished
 from gracile.core.summary import Summary
 from gracile.splitting.budgets import LANDING, Budgets, landed, within
 from gracile.splitting.landing import chosen_groups, land_measured, mu_within, zero_weights
@@ -78,6 +79,7 @@ class Dial:
 
     Attributes:
         step: optimiser steps taken.
+        said_at: the step at which it was last said that the run has not taken all of its steps.
         reached: the shares that stayed at the last setting, by the budget's name.
 
     Raises:
@@ -118,8 +120,7 @@ class Dial:
         self.step = 0
         self.reached: dict[str, float] = {}
         self._chosen = False
-        # The step at which it was last said that the run has not taken all of its steps.
-        self._said = 0
+        self.said_at = 0
         self._kept: list[Tensor] | None = None
         self._hooks: StepHooks | None = None
         if ranking == "worth" and isinstance(split, RGSM) and self._budgets.costs:
@@ -281,15 +282,14 @@ class Dial:
         return ", ".join(f"{budget}={share:{form}}" for budget, share in self._budgets.told(left).items())
 
     def _say_unfinished(self) -> None:
-        """Warn, once a step, that the run has not taken all of its steps, and how far from the budget it is."""
-        if self.step == self._said or self.step >= self.steps:
-            return
-        self._said = self.step
-        left = self._named(self._budgets.left_at(self.split.mu), ".3f")
-        log.warning(
-            "The run stands at step %d of the %d that the dial was set for, with %s where %s is asked.",
-            self.step, self.steps, left, self.split.steered_to,
-        )  # fmt: skip
+        """Warn that the run has not taken all of its steps, and how far from the budget it is."""
+        say_unfinished(
+            self,
+            "the dial",
+            lambda: (
+                f"{self._named(self._budgets.left_at(self.split.mu), '.3f')} where {self.split.steered_to} is asked"
+            ),
+        )
 
     def _after_step(self, whole: bool) -> None:
         self._hold()

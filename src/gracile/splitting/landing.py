@@ -161,12 +161,15 @@ def land_measured(split: RGSM, budgets: Budgets, edges: Callable[[], tuple[float
             "%s: %.4g of the dense network's %.4g %s (%s).",
             budget, least[budget] * estimate.dense, estimate.dense, estimate.measure.unit, estimate.measure,
         )  # fmt: skip
-        if best:
-            side = "above" if least[budget] > budgets.kept[budget] else "below"
-            log.warning(
-                "The budget %s=%.3g was missed: %.3f was measured at the end, and nothing that was tried lies nearer %s it.",
-                budget, budgets.kept[budget], least[budget], side,
-            )  # fmt: skip
+    if best:
+        tightest = max(budgets.kept, key=lambda budget: least[budget] / budgets.kept[budget])
+        asked, found = (budgets.told(one)[tightest] for one in (budgets.kept, least))
+        log.warning(
+            "The budget %s=%.3g was missed: it is %.3f at the end, and nothing that was tried lies nearer.",
+            tightest,
+            asked,
+            found,
+        )
     return least
 
 
